@@ -1,0 +1,110 @@
+"""JPEG quantisation tables: the standard ones, and how a quality scales them.
+
+A table Q is an integer array ``[..., 8, 8]`` in natural order: ``Q[v, u]`` is the step, in grey levels of the orthonormal
+DCT, of vertical frequency v and horizontal frequency u. A JPEG file stores it in zigzag order, which never appears here.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# ITU-T T.81, tables K.1 and K.2.
+STANDARD_LUMA = np.array(
+    [
+        [16, 11, 10, 16, 24, 40, 51, 61],
+        [12, 12, 14, 19, 26, 58, 60, 55],
+        [14, 13, 16, 24, 40, 57, 69, 56],
+        [14, 17, 22, 29, 51, 87, 80, 62],
+        [18, 22, 37, 56, 68, 109, 103, 77],
+        [24, 35, 55, 64, 81, 104, 113, 92],
+        [49, 64, 78, 87, 103, 121, 120, 101],
+        [72, 92, 95, 98, 112, 100, 103, 99],
+    ],
+    dtype=np.int32,
+)
+STANDARD_CHROMA = np.array(
+    [
+        [17, 18, 24, 47, 99, 99, 99, 99],
+        [18, 21, 26, 66, 99, 99, 99, 99],
+        [24, 26, 56, 99, 99, 99, 99, 99],
+        [47, 66, 99, 99, 99, 99, 99, 99],
+        [99, 99, 99, 99, 99, 99, 99, 99],
+        [99, 99, 99, 99, 99, 99, 99, 99],
+        [99, 99, 99, 99, 99, 99, 99, 99],
+        [99, 99, 99, 99, 99, 99, 99, 99],
+    ],
+    dtype=np.int32,
+)
+STANDARD_LUMA.flags.writeable = False
+STANDARD_CHROMA.flags.writeable = False
+
+MAX_STEP = 65535  # a table entry in a file has 8 or 16 bits
+
+
+def quality_table(quality, base=STANDARD_LUMA):
+    """The quantisation table that libjpeg, and so Pillow and most programs, uses at a quality.
+
+    libjpeg scales the base table by 5000/quality per cent below quality 50 and by 200 - 2*quality per cent from there
+    (``jpeg_quality_scaling``), in integers, and clips the steps to 1..255, as baseline JPEG requires.
+
+    Args:
+        quality: integer or integer array [...], 1 (worst) to 100. May be traced; traced values outside 1..100 are
+            clipped, as libjpeg does.
+        base: integer table [8, 8], or any [..., 8, 8] whose leading axes broadcast against those of ``quality``.
+
+    Returns:
+        int32 tables [..., 8, 8], natural order: NumPy arrays, or JAX arrays where an argument is one.
+
+    Raises:
+        ValueError: a quality is not an integer or, where its value is known, not in 1..100, or the base is no table.
+    """
+    base = check_table(base, name="base")
+    traced = isinstance(quality, jax.Array) or isinstance(base, jax.Array)
+    xp = jnp if traced else np
+    if not isinstance(quality, jax.Array):
+        quality = np.asarray(quality)
+    if not np.issubdtype(quality.dtype, np.integer):
+        raise ValueError(
+            f"quality has dtype {quality.dtype}; expected integers 1..100: convert it with int() or astype(int)"
+        )
+    if isinstance(quality, np.ndarray):
+        if np.any((quality < 1) | (quality > 100)):
+            bad = quality[(quality < 1) | (quality > 100)].flat[0]
+            raise ValueError(
+                f"quality {bad} is out of range; expected integers from 1 (worst) to 100"
+            )
+    # Clip in the input's own dtype (a uint8 cannot hold 5000), then compute in int32.
+    quality = xp.clip(quality, 1, 100).astype(np.int32)[..., None, None]
+    percent = xp.where(quality < 50, 5000 // quality, 200 - 2 * quality)
+    scaled = (xp.asarray(base, dtype=np.int32) * percent + 50) // 100
+    return xp.clip(scaled, 1, 255).astype(np.int32)
+
+
+def per_block(table):
+    """A table as it broadcasts against coefficients: [..., 8, 8] -> [..., 1, 1, 64]."""
+    return table.reshape(*table.shape[:-2], 1, 1, 64)
+
+
+def check_table(table, name="table"):
+    """Returns an integer table [..., 8, 8] as an array, unchanged, or says what is wrong with it.
+
+    Values are checked where they are known without waiting for a device: in lists and NumPy arrays.
+
+    Raises:
+        ValueError: the last two axes are not 8 by 8, the dtype is not integer, or a step is not in 1..65535.
+    """
+    if not isinstance(table, jax.Array):
+        table = np.asarray(table)
+    if table.ndim < 2 or table.shape[-2:] != (8, 8):
+        raise ValueError(
+            f"{name} has shape {table.shape}; expected a quantisation table [..., 8, 8] in natural order"
+        )
+    if not np.issubdtype(table.dtype, np.integer):
+        raise ValueError(
+            f"{name} has dtype {table.dtype}; expected integers: quantisation steps are whole grey levels"
+        )
+    if isinstance(table, np.ndarray) and table.size and (table.min() < 1 or table.max() > MAX_STEP):
+        raise ValueError(
+            f"{name} holds steps from {table.min()} to {table.max()}; expected 1..{MAX_STEP}: a step of 0 quantises nothing"
+        )
+    return table
