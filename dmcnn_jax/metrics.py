@@ -1,0 +1,235 @@
+"""How far an image is from its original, measured as the papers on JPEG artifacts measure it.
+
+Everything is computed from two gray images, uint8 ``[H, W]``, levels 0 to 255, over the whole image
+with no border cropped. Which gray matters: the literature's is studio-range Y,
+``color.rgb_to_y(rgb, "studio")``. NumPy in float64, or integers where those are exact.
+
+An output of a network is rounded and clipped to uint8 before it is measured; what is measured is
+what would be saved.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+_PEAK = 255
+_BLOCK = 8
+# The constants of Wang et al. 2004, for levels up to 255.
+_C1 = (0.01 * _PEAK) ** 2
+_C2 = (0.03 * _PEAK) ** 2
+_GAUSS_RADIUS = 5
+_GAUSS_SIGMA = 1.5
+
+
+def measure(original: Any, output: Any) -> dict[str, float]:
+    """All four measures of one image.
+
+    Args:
+        original: uint8 ``[H, W]``, both sides at least 11.
+        output: uint8 ``[H, W]``.
+
+    Returns:
+        ``{"psnr": dB, "ssim": ..., "ssim_gauss": ..., "psnr_b": dB}``.
+
+    Raises:
+        TypeError: if either image is not uint8.
+        ValueError: if the images are not planes of one shape, or are smaller than 11 x 11.
+    """
+    return {
+        "psnr": psnr(original, output),
+        "ssim": ssim(original, output),
+        "ssim_gauss": ssim_gauss(original, output),
+        "psnr_b": psnr_b(original, output),
+    }
+
+
+def mean(measurements: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean over images of every measure: each image counts once, whatever its size.
+
+    PSNR is averaged in dB, as published. An image restored perfectly has infinite PSNR and so makes
+    the mean infinite: leaving it out would lower the mean for doing better.
+
+    Args:
+        measurements: what ``measure`` returned, one for each image, all with the same keys.
+
+    Returns:
+        The keys of the measurements, in their order, with the mean of each.
+
+    Raises:
+        ValueError: if there is no measurement, or their keys differ.
+    """
+    if not measurements:
+        raise ValueError("no measurements to average; expected at least one image.")
+    names = list(measurements[0])
+    for measurement in measurements:
+        if set(measurement) != set(names):
+            raise ValueError(
+                f"a measurement has {sorted(measurement)}, the first one {sorted(names)}; "
+                "expected the same measures of every image."
+            )
+    return {name: math.fsum(m[name] for m in measurements) / len(measurements) for name in names}
+
+
+def psnr(original: Any, output: Any) -> float:
+    """Peak signal-to-noise ratio, 10 log10(255² / MSE), in dB; infinite for identical images.
+
+    Args:
+        original: uint8 ``[H, W]``.
+        output: uint8 ``[H, W]``.
+
+    Raises:
+        TypeError: if either image is not uint8.
+        ValueError: if the images are not planes of one shape.
+    """
+    original, output = _planes(original, output)
+    return _decibels(_mean_squared_error(original, output))
+
+
+def ssim(original: Any, output: Any) -> float:
+    """Structural similarity over 8 x 8 uniform windows: the SSIM of the DMCNN paper.
+
+    Equation 13 of Wang, Bovik, Sheikh, Simoncelli, *Image quality assessment: from error visibility
+    to structural similarity*, IEEE TIP 2004, with K1 = 0.01, K2 = 0.03, variances and covariances
+    of a population (divided by 64, not 63), averaged over every window that lies inside the image.
+
+    Args:
+        original: uint8 ``[H, W]``, both sides at least 8.
+        output: uint8 ``[H, W]``.
+
+    Returns:
+        At most 1, which identical images have.
+
+    Raises:
+        TypeError: if either image is not uint8.
+        ValueError: if the images are not planes of one shape, or are smaller than 8 x 8.
+    """
+    original, output = _planes(original, output, smallest=8, measure="SSIM over 8 x 8 windows")
+    return _mean_similarity(original, output, _uniform_8)
+
+
+def ssim_gauss(original: Any, output: Any) -> float:
+    """Structural similarity over 11 x 11 Gaussian windows, sigma 1.5: the SSIM of today's papers.
+
+    As ``ssim``, but for the window, which is that of the paper of 2004. Like scikit-image's
+    ``structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False)``.
+
+    Args:
+        original: uint8 ``[H, W]``, both sides at least 11.
+        output: uint8 ``[H, W]``.
+
+    Returns:
+        At most 1, which identical images have.
+
+    Raises:
+        TypeError: if either image is not uint8.
+        ValueError: if the images are not planes of one shape, or are smaller than 11 x 11.
+    """
+    original, output = _planes(
+        original, output, smallest=2 * _GAUSS_RADIUS + 1, measure="SSIM over 11 x 11 windows"
+    )
+    return _mean_similarity(original, output, _gauss_11)
+
+
+def psnr_b(original: Any, output: Any) -> float:
+    """PSNR with the blocking effect of the output added to the MSE, in dB.
+
+    Yim and Bovik, *Quality assessment of deblocked images*, IEEE TIP 2011, on the 8 x 8 grid. Not
+    symmetric: blocks are looked for in ``output`` alone.
+
+    Args:
+        original: uint8 ``[H, W]``, both sides at least 8.
+        output: uint8 ``[H, W]``.
+
+    Returns:
+        dB. Identical images have infinite PSNR-B only if edges differ no more than the rest of the
+        image: an original, too, can by chance have steps where the grid is.
+
+    Raises:
+        TypeError: if either image is not uint8.
+        ValueError: if the images are not planes of one shape, or are smaller than 8 x 8.
+    """
+    original, output = _planes(original, output, smallest=_BLOCK, measure="PSNR-B")
+    return _decibels(_mean_squared_error(original, output) + _blocking_effect(output))
+
+
+def _blocking_effect(plane):
+    """How much more neighbours differ across block edges than elsewhere, in squared levels.
+
+    The differences summed are all those across the lines of the 8 x 8 grid, but their *number* is
+    taken as H (W/8 - 1) + W (H/8 - 1), not rounded: where a side is no multiple of 8 that is a
+    little less than there are. Published figures count so, and these reproduce them.
+    """
+    height, width = plane.shape
+    across = np.square(np.diff(plane.astype(np.int64), axis=1)).sum(axis=0)  # [W - 1]
+    down = np.square(np.diff(plane.astype(np.int64), axis=0)).sum(axis=1)  # [H - 1]
+
+    edge = int(across[_BLOCK - 1 :: _BLOCK].sum() + down[_BLOCK - 1 :: _BLOCK].sum())
+    elsewhere = int(across.sum() + down.sum()) - edge
+    edges = height * (width / _BLOCK - 1) + width * (height / _BLOCK - 1)
+    if edges == 0:  # a single block
+        return 0.0
+    pairs = height * (width - 1) + width * (height - 1)
+    excess = edge / edges - elsewhere / (pairs - edges)
+    return max(excess, 0.0) * math.log2(_BLOCK) / math.log2(min(height, width))
+
+
+def _mean_similarity(original, output, window: Callable):
+    x, y = original.astype(np.int32), output.astype(np.int32)
+    mean_x, mean_y, mean_xx, mean_yy, mean_xy = (window(a) for a in (x, y, x * x, y * y, x * y))
+    square_x, square_y, product = mean_x * mean_x, mean_y * mean_y, mean_x * mean_y
+    variances = (mean_xx - square_x) + (mean_yy - square_y)
+    covariance = mean_xy - product
+    luminance = (2 * product + _C1) / (square_x + square_y + _C1)
+    structure = (2 * covariance + _C2) / (variances + _C2)
+    return float(np.mean(luminance * structure))
+
+
+def _uniform_8(plane):
+    """Means over all 8 x 8 windows inside the plane, float64 ``[H - 7, W - 7]``."""
+    # Sums of 2, then 4, then 8 neighbours; integers below 64 * 255², so exact.
+    for step in (1, 2, 4):
+        plane = plane[step:] + plane[:-step]
+        plane = plane[:, step:] + plane[:, :-step]
+    return plane / 64
+
+
+def _gauss_11(plane):
+    """Weighted means over all 11 x 11 windows inside the plane, float64 ``[H - 10, W - 10]``."""
+    offsets = np.arange(-_GAUSS_RADIUS, _GAUSS_RADIUS + 1)
+    weights = np.exp(-(offsets**2) / (2 * _GAUSS_SIGMA**2))
+    weights /= weights.sum()
+    for _ in range(2):  # rows, then columns: each pass leaves the result transposed
+        length = len(plane) - 2 * _GAUSS_RADIUS
+        plane = sum(weight * plane[i : i + length] for i, weight in enumerate(weights)).T
+    return plane
+
+
+def _mean_squared_error(original, output):
+    return float(np.mean(np.square(original.astype(np.int32) - output)))
+
+
+def _decibels(squared_error):
+    return 10 * math.log10(_PEAK**2 / squared_error) if squared_error else math.inf
+
+
+def _planes(original, output, smallest=1, measure="PSNR"):
+    """The two images as NumPy arrays, once they are what is expected."""
+    original, output = np.asarray(original), np.asarray(output)
+    for name, plane in (("original", original), ("output", output)):
+        if plane.dtype != np.uint8:
+            raise TypeError(
+                f"{name} is {plane.dtype}; expected uint8, levels 0 to 255, rounded and clipped."
+            )
+    if original.ndim != 2 or original.shape != output.shape:
+        raise ValueError(
+            f"original has shape {original.shape} and output {output.shape}; "
+            "expected two planes of one shape [H, W]."
+        )
+    if min(original.shape) < smallest:
+        raise ValueError(
+            f"the image is {original.shape[0]} x {original.shape[1]} (height x width); "
+            f"{measure} needs at least {smallest} x {smallest}."
+        )
+    return original, output

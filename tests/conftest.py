@@ -1,0 +1,59 @@
+"""Settings and pictures that tests share."""
+
+import os
+
+# Before anything imports JAX: tests say what must hold on a CPU, whatever the machine has. Setting
+# JAX_PLATFORMS runs them elsewhere.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+
+def _images(folder, pattern):
+    paths = sorted((SHARED_DATA / folder).glob(pattern))
+    if not paths:
+        pytest.skip(f"no {pattern} in ../shared/data/{folder} beside the checkout")
+    return paths
+
+
+@pytest.fixture(scope="session")
+def live1() -> list[Path]:
+    """The 29 reference images of LIVE1, colour PNG files, sorted. For evaluation only."""
+    return _images("live1", "*.png")
+
+
+@pytest.fixture(scope="session")
+def train_images() -> list[Path]:
+    """The 300 train and val photographs of BSDS500, colour JPEG files, sorted."""
+    return _images("train/bsds500", "*.jpg")
+
+
+@pytest.fixture(scope="session")
+def photographs() -> dict[str, np.ndarray]:
+    """Photographs packaged with scikit-image as studio-range Y: name to uint8 ``[H, W]``.
+
+    All there are without a network connection; sides from 300 to 512, not all multiples of 8.
+    """
+    from skimage import data
+
+    from dmcnn_jax import color
+
+    pictures = {
+        name: getattr(data, name)() for name in ("astronaut", "chelsea", "coffee", "camera")
+    }
+    return {
+        name: color.rgb_to_y(picture, "studio") if picture.ndim == 3 else picture
+        for name, picture in pictures.items()
+    }
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A random generator, seeded alike for each test."""
+    return np.random.default_rng(0)
