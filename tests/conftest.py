@@ -12,6 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+
+def pytest_configure(config):
+    # A plain run leaves the slow tests out; -m has the last word, and so has naming a test.
+    names_a_test = any("::" in argument for argument in config.args)
+    if not config.option.markexpr and not names_a_test:
+        config.option.markexpr = "not slow"
+
+
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 
