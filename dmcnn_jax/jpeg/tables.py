@@ -1,14 +1,15 @@
 """JPEG quantisation tables: the standard ones, and how a quality scales them.
 
-A table Q is an integer array ``[..., 8, 8]`` in natural order: ``Q[v, u]`` is the step, in grey levels of the orthonormal
-DCT, of vertical frequency v and horizontal frequency u. A JPEG file stores it in zigzag order, which never appears here.
+A table Q is an integer array ``[..., 8, 8]`` in natural order: ``Q[v, u]`` is the step, in grey
+levels of the orthonormal DCT, of vertical frequency v and horizontal frequency u. A JPEG file
+stores it in zigzag order, which never appears here.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-# ITU-T T.81, tables K.1 and K.2.
+# ITU-T T.81, table K.1.
 STANDARD_LUMA = np.array(
     [
         [16, 11, 10, 16, 24, 40, 51, 61],
@@ -22,6 +23,7 @@ STANDARD_LUMA = np.array(
     ],
     dtype=np.int32,
 )
+# ITU-T T.81, table K.2.
 STANDARD_CHROMA = np.array(
     [
         [17, 18, 24, 47, 99, 99, 99, 99],
@@ -38,42 +40,42 @@ STANDARD_CHROMA = np.array(
 STANDARD_LUMA.flags.writeable = False
 STANDARD_CHROMA.flags.writeable = False
 
-MAX_STEP = 65535  # a table entry in a file has 8 or 16 bits
+MAX_STEP = 65535  # an entry has 8 or 16 bits in a file
 
 
 def quality_table(quality, base=STANDARD_LUMA):
     """The quantisation table that libjpeg, and so Pillow and most programs, uses at a quality.
 
-    libjpeg scales the base table by 5000/quality per cent below quality 50 and by 200 - 2*quality per cent from there
-    (``jpeg_quality_scaling``), in integers, and clips the steps to 1..255, as baseline JPEG requires.
+    libjpeg scales the base table to 5000/quality per cent below quality 50, to 200 - 2*quality per
+    cent from there (``jpeg_quality_scaling``), in integers, and clips the steps to 1..255, as
+    baseline JPEG requires.
 
     Args:
-        quality: integer or integer array [...], 1 (worst) to 100. May be traced; traced values outside 1..100 are
-            clipped, as libjpeg does.
-        base: integer table [8, 8], or any [..., 8, 8] whose leading axes broadcast against those of ``quality``.
+        quality: integer or integer array [...] from 1 (worst) to 100. JAX arrays, whose values may
+            be known only later, are clipped to that range, as libjpeg does.
+        base: integer table [..., 8, 8]; leading axes broadcast against those of ``quality``.
 
     Returns:
-        int32 tables [..., 8, 8], natural order: NumPy arrays, or JAX arrays where an argument is one.
+        int32 tables [..., 8, 8], natural order: a NumPy array, or a JAX array where an argument is.
 
     Raises:
-        ValueError: a quality is not an integer or, where its value is known, not in 1..100, or the base is no table.
+        ValueError: the quality is not an integer or, where its value is known, not in 1..100; or
+            the base is not a table.
     """
     base = check_table(base, name="base")
-    traced = isinstance(quality, jax.Array) or isinstance(base, jax.Array)
-    xp = jnp if traced else np
+    xp = jnp if isinstance(quality, jax.Array) or isinstance(base, jax.Array) else np
     if not isinstance(quality, jax.Array):
         quality = np.asarray(quality)
     if not np.issubdtype(quality.dtype, np.integer):
         raise ValueError(
-            f"quality has dtype {quality.dtype}; expected integers 1..100: convert it with int() or astype(int)"
+            f"quality {_brief(quality)} has dtype {quality.dtype}; expected integers from 1 to 100:"
+            " convert with int() or astype(int)"
         )
-    if isinstance(quality, np.ndarray):
-        if np.any((quality < 1) | (quality > 100)):
-            bad = quality[(quality < 1) | (quality > 100)].flat[0]
-            raise ValueError(
-                f"quality {bad} is out of range; expected integers from 1 (worst) to 100"
-            )
-    # Clip in the input's own dtype (a uint8 cannot hold 5000), then compute in int32.
+    if isinstance(quality, np.ndarray) and np.any((quality < 1) | (quality > 100)):
+        raise ValueError(
+            f"quality {_brief(quality)} is out of range; expected integers from 1 (worst) to 100"
+        )
+    # Clipped in its own dtype first: a quality may be a uint8, which cannot hold 5000.
     quality = xp.clip(quality, 1, 100).astype(np.int32)[..., None, None]
     percent = xp.where(quality < 50, 5000 // quality, 200 - 2 * quality)
     scaled = (xp.asarray(base, dtype=np.int32) * percent + 50) // 100
@@ -86,25 +88,33 @@ def per_block(table):
 
 
 def check_table(table, name="table"):
-    """Returns an integer table [..., 8, 8] as an array, unchanged, or says what is wrong with it.
+    """Returns an integer table [..., 8, 8] as an array, or says what is wrong with it.
 
-    Values are checked where they are known without waiting for a device: in lists and NumPy arrays.
+    Values are checked where looking at them does not wait for a device: not in JAX arrays.
 
     Raises:
-        ValueError: the last two axes are not 8 by 8, the dtype is not integer, or a step is not in 1..65535.
+        ValueError: the last two axes are not 8 by 8, the dtype is not integer, or a step is not in
+            1..65535.
     """
     if not isinstance(table, jax.Array):
         table = np.asarray(table)
     if table.ndim < 2 or table.shape[-2:] != (8, 8):
         raise ValueError(
-            f"{name} has shape {table.shape}; expected a quantisation table [..., 8, 8] in natural order"
+            f"{name} has shape {table.shape}; expected a quantisation table [..., 8, 8] in natural"
+            " order"
         )
     if not np.issubdtype(table.dtype, np.integer):
         raise ValueError(
-            f"{name} has dtype {table.dtype}; expected integers: quantisation steps are whole grey levels"
+            f"{name} has dtype {table.dtype}; expected integers: quantisation steps are whole"
+            " numbers"
         )
-    if isinstance(table, np.ndarray) and table.size and (table.min() < 1 or table.max() > MAX_STEP):
+    if isinstance(table, np.ndarray) and np.any((table < 1) | (table > MAX_STEP)):
         raise ValueError(
-            f"{name} holds steps from {table.min()} to {table.max()}; expected 1..{MAX_STEP}: a step of 0 quantises nothing"
+            f"{name} holds steps from {table.min()} to {table.max()}; expected 1..{MAX_STEP}, the"
+            " steps that a JPEG file can hold"
         )
     return table
+
+
+def _brief(array):
+    return array if array.ndim == 0 else f"of shape {array.shape}"
