@@ -177,18 +177,21 @@ def _blocking_effect(plane):
 
 def _mean_similarity(original, output, window: Callable):
     x, y = original.astype(np.int32), output.astype(np.int32)
-    mean_x, mean_y, mean_xx, mean_yy, mean_xy = (window(a) for a in (x, y, x * x, y * y, x * y))
-    square_x, square_y, product = mean_x * mean_x, mean_y * mean_y, mean_x * mean_y
-    variances = (mean_xx - square_x) + (mean_yy - square_y)
-    covariance = mean_xy - product
-    luminance = (2 * product + _C1) / (square_x + square_y + _C1)
+    # The formula holds squares and variances only as sums of the two images'.
+    mean_x, mean_y, mean_squares, mean_product = (
+        window(plane) for plane in (x, y, x * x + y * y, x * y)
+    )
+    squared_means, product_of_means = mean_x * mean_x + mean_y * mean_y, mean_x * mean_y
+    variances = mean_squares - squared_means
+    covariance = mean_product - product_of_means
+    luminance = (2 * product_of_means + _C1) / (squared_means + _C1)
     structure = (2 * covariance + _C2) / (variances + _C2)
     return float(np.mean(luminance * structure))
 
 
 def _uniform_8(plane):
     """Means over all 8 x 8 windows inside the plane, float64 ``[H - 7, W - 7]``."""
-    # Sums of 2, then 4, then 8 neighbours; integers below 64 * 255², so exact.
+    # Sums of 2, then 4, then 8 neighbours; integers below 128 * 255², so exact.
     for step in (1, 2, 4):
         plane = plane[step:] + plane[:-step]
         plane = plane[:, step:] + plane[:, :-step]
@@ -200,6 +203,7 @@ def _gauss_11(plane):
     offsets = np.arange(-_GAUSS_RADIUS, _GAUSS_RADIUS + 1)
     weights = np.exp(-(offsets**2) / (2 * _GAUSS_SIGMA**2))
     weights /= weights.sum()
+    plane = plane.astype(np.float64)
     for _ in range(2):  # rows, then columns: each pass leaves the result transposed
         length = len(plane) - 2 * _GAUSS_RADIUS
         plane = sum(weight * plane[i : i + length] for i, weight in enumerate(weights)).T
