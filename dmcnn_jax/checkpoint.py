@@ -1,0 +1,186 @@
+"""Checkpoints of a run (Orbax), and weights that travel (safetensors).
+
+A checkpoint holds all that decides the future of a run: `arrays`, the training state, and `host`, a JSON of what lives
+on the host. A weights file holds a model: its parameters under flat names ("g/conv1/kernel") and, as metadata, the
+configuration that made it.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+BUNDLED = Path(__file__).parent / "weights"
+
+
+class Checkpoints:
+    """The checkpoints of a workdir: the latest, and the one whose metric was best.
+
+    Args:
+        workdir: folder of the run; checkpoints lie in `checkpoints` below it.
+    """
+
+    def __init__(self, workdir: str | os.PathLike):
+        import orbax.checkpoint as ocp
+        from orbax.checkpoint.checkpoint_managers import preservation_policy as policy
+
+        self._ocp = ocp
+        self.path = Path(workdir).absolute() / "checkpoints"
+        self._manager = ocp.CheckpointManager(
+            self.path,
+            options=ocp.CheckpointManagerOptions(
+                # "Best" is the highest.
+                best_fn=lambda metrics: metrics["psnr"],
+                best_mode="max",
+                preservation_policy=policy.AnyPreservationPolicy(
+                    [policy.LatestN(1), policy.BestN(get_metric_fn=lambda m: m["psnr"], n=1)]
+                ),
+            ),
+        )
+
+    @property
+    def latest(self) -> int | None:
+        """Step of the newest complete checkpoint."""
+        return self._manager.latest_step()
+
+    @property
+    def best(self) -> int | None:
+        """Step of the checkpoint whose validation PSNR was highest."""
+        return self._manager.best_step()
+
+    def save(self, step: int, arrays: Any, host: Mapping[str, Any], psnr: float) -> None:
+        """Writes a checkpoint behind the caller's back; `wait` waits for it.
+
+        Args:
+            step: its name.
+            arrays: a tree of arrays.
+            host: JSON.
+            psnr: validation PSNR, dB.
+        """
+        args = self._ocp.args
+        self._manager.save(
+            step,
+            args=args.Composite(arrays=args.StandardSave(arrays), host=args.JsonSave(dict(host))),
+            metrics={"psnr": psnr},
+            force=True,
+        )
+
+    def restore(self, step: int, arrays: Any) -> tuple[Any, dict[str, Any]]:
+        """Reads a checkpoint.
+
+        Args:
+            step: its name.
+            arrays: a tree of arrays, or of jax.ShapeDtypeStruct with shardings, like what was saved.
+
+        Returns:
+            The arrays, placed as `arrays` is, and the host's JSON.
+        """
+        args = self._ocp.args
+        abstract = jax.tree.map(self._ocp.utils.to_shape_dtype_struct, arrays)
+        restored = self._manager.restore(
+            step, args=args.Composite(arrays=args.StandardRestore(abstract), host=args.JsonRestore())
+        )
+        return restored.arrays, restored.host
+
+    def wait(self) -> None:
+        """Returns when everything is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and lets go."""
+        self._manager.close()
+
+
+def save_weights(
+    path: str | os.PathLike, variables: Mapping[str, Any], about: Mapping[str, Any], dtype: str = "float32"
+) -> None:
+    """Writes a weights file, to a temporary name first.
+
+    Args:
+        path: of the file, .safetensors.
+        variables: Flax variables: {"params": …} and, of some models, {"batch_stats": …}.
+        about: JSON to keep with it: "model", the configuration that makes the network, and whatever else one should know.
+        dtype: type to store weights of two and more dimensions in, "float32" or "float16"; the others stay as they are.
+    """
+    from safetensors.numpy import save_file
+
+    flat = {"/".join(k): np.asarray(v) for k, v in flatten_dict(_without_params(variables)).items()}
+    flat = {k: np.ascontiguousarray(v.astype(dtype) if v.ndim > 1 else v) for k, v in flat.items()}
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".partial")
+    save_file(flat, temporary, metadata={"dmcnn_jax": json.dumps(about)})
+    os.replace(temporary, path)
+
+
+def load_weights(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads a weights file.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        Flax variables in float32, and what `save_weights` was told about them.
+
+    Raises:
+        ValueError: if it is none of ours.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+            flat = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{str(path)!r} is no safetensors file ({error})") from error
+    if "dmcnn_jax" not in metadata:
+        raise ValueError(
+            f"{str(path)!r} does not say which model its weights are of; expected a file that dmcnn_jax wrote"
+        )
+    tree = unflatten_dict(
+        {tuple(k.split("/")): v.astype(np.float32) if v.dtype == np.float16 else v for k, v in flat.items()}
+    )
+    stats = tree.pop("batch_stats", None)
+    variables = {"params": tree} | ({"batch_stats": stats} if stats else {})
+    return variables, json.loads(metadata["dmcnn_jax"])
+
+
+def find_weights(name: str | os.PathLike) -> Path:
+    """The weights file that a name means.
+
+    Args:
+        name: a bundled name ("dmcnn-qf10"), a weights file, or a workdir, which stands for its "best.safetensors".
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        FileNotFoundError: if there is none; the message lists the bundled names.
+    """
+    path = Path(name)
+    if path.is_dir():
+        if (path / "best.safetensors").exists():
+            return path / "best.safetensors"
+        raise FileNotFoundError(
+            f"no best.safetensors in {str(name)!r}; expected a workdir whose run has validated at least once"
+        )
+    if path.is_file():
+        return path
+    bundled = BUNDLED / f"{name}.safetensors"
+    if bundled.is_file():
+        return bundled
+    known = ", ".join(sorted(p.stem for p in BUNDLED.glob("*.safetensors"))) or "none"
+    raise FileNotFoundError(
+        f"no weights {str(name)!r}; expected a .safetensors file, a workdir, or a bundled name ({known})"
+    )
+
+
+def _without_params(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters at the top, other collections beside them under their names."""
+    variables = jax.tree.map(np.asarray, dict(variables))
+    return dict(variables.pop("params")) | variables

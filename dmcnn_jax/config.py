@@ -1,0 +1,154 @@
+"""Every setting there is, with its meaning, unit and default. A file in `configs/` changes a few of them.
+
+Anything can be changed on the command line: `--config.train.batch_size=16`.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """The paper's recipe at quality 20, on the packaged photographs."""
+    config = ml_collections.ConfigDict()
+
+    # Of the run. Its files lie in `workdir`; empty: "runs/" and the name.
+    config.name = "dmcnn"
+    config.workdir = ""
+    # Everything random follows from it: first weights, order, crops, flips, qualities.
+    config.seed = 0
+    # Weights to start from: a bundled name, a .safetensors file or a workdir. Empty: random ones.
+    config.init_from = ""
+
+    # JPEG quality, 1 to 100, of training pairs, validation and evaluation. With `quality_range`, a pair (lowest, highest),
+    # training pairs are drawn uniformly from it, and `quality` is that of validation and evaluation.
+    config.quality = 20
+    config.quality_range = ()
+
+    # The network: `name`, a key of dmcnn_jax.models.MODELS, and attributes of that module.
+    config.model = ml_collections.ConfigDict()
+    config.model.name = "dmcnn"
+    config.model.features = 64  # F: channels at full size; 2F and 4F below
+    config.model.dtype = "float32"  # what the pixel branch computes in: float32 or bfloat16
+
+    config.data = data = ml_collections.ConfigDict()
+    # Where training images come from: "packaged" (scikit-image's photographs), a folder of images, a pack written by
+    # tools/pack_images.py.
+    data.source = "packaged"
+    # Where validation images come from, likewise; empty: `validation_images` of the source are set aside.
+    data.validation = ""
+    data.validation_images = 24
+    # Luma of BT.601: "studio" (16 to 235, MATLAB's rgb2ycbcr, the protocol's) or "full" (0 to 255, what JPEG files hold).
+    data.luma = "studio"
+    # Side of the square tiles that images are cut into, pixels; patches are cropped out of tiles.
+    data.tile = 256
+    # Images whose shorter side is longer are reduced to it first, pixels: it removes the artifacts of images that were
+    # JPEGs themselves. 0: never.
+    data.reduce_to = 512
+    # Tiles are kept on the device up to so many bytes, else sent to it batch by batch.
+    data.device_bytes = 8 * 2**30
+
+    config.train = train = ml_collections.ConfigDict()
+    # Stages: side of the patches (multiples of 8, at most the tile), their number in a batch (one number, or one a stage),
+    # and the most steps of each stage. A stage also ends when its learning rate has converged (see `schedule`).
+    train.patch_sizes = (56, 112, 168, 224)
+    train.batch_size = 80
+    train.stage_steps = (400_000, 200_000, 200_000, 200_000)
+    # The optimizer: "adam", or "sgd" (with momentum). Learning rate: at the start.
+    train.optimizer = "adam"
+    train.learning_rate = 1e-3
+    train.momentum = 0.9
+    train.weight_decay = 0.0
+    # Gradients are scaled down to this global norm; 0: never.
+    train.clip_norm = 0.0
+    # The moving average of the weights, which evaluates and ships: share that a step keeps of it.
+    train.ema_decay = 0.999
+    # Steps between validations (with a checkpoint each), and between lines of the log.
+    train.validate_every = 1000
+    train.log_every = 50
+
+    config.schedule = schedule = ml_collections.ConfigDict()
+    # "plateau", the paper's: the rate is multiplied by `factor` whenever the validation loss has not fallen by the relative
+    # `rtol` for `patience` validations. A stage has converged when that happens for the (`reductions` + 1)-th time in it;
+    # the next starts at the first rate times `restart`.
+    # "cosine": from the first rate to `final` times it, along a cosine over all steps; stages end by their steps.
+    schedule.name = "plateau"
+    schedule.factor = 1 / 3
+    schedule.patience = 5
+    schedule.rtol = 1e-3
+    schedule.reductions = 2
+    schedule.restart = 1.0
+    schedule.final = 0.01
+    # Steps at the start over which the rate rises linearly from 0.
+    schedule.warmup_steps = 0
+
+    config.evaluate = evaluate = ml_collections.ConfigDict()
+    # Folder of images to measure on; empty: the validation images.
+    evaluate.images = ""
+    # Where results.json goes; empty: the workdir.
+    evaluate.output = ""
+    # Whether the output is projected into the file's quantisation intervals before it is measured.
+    evaluate.project = False
+    return config
+
+
+def validate_config(config: Mapping[str, Any]) -> None:
+    """Raises a ValueError that names the first field whose value makes no sense, what was expected, and the value."""
+
+    def expect(holds: bool, field: str, expected: str) -> None:
+        if not holds:
+            value = config
+            for key in field.split("."):
+                value = value[key]
+            raise ValueError(f"config.{field} is {value!r}; expected {expected}")
+
+    expect(1 <= config.quality <= 100, "quality", "1 to 100")
+    qualities = tuple(config.quality_range)
+    expect(
+        not qualities or (len(qualities) == 2 and 1 <= qualities[0] <= qualities[1] <= 100),
+        "quality_range",
+        "() or (lowest, highest) within 1 to 100",
+    )
+    data, train, schedule = config.data, config.train, config.schedule
+    expect(data.luma in ("studio", "full"), "data.luma", "'studio' or 'full'")
+    expect(data.tile > 0 and data.tile % 8 == 0, "data.tile", "a multiple of 8")
+    expect(data.reduce_to >= 0, "data.reduce_to", "0 or a number of pixels")
+    expect(data.validation_images > 0, "data.validation_images", "at least 1")
+    expect(
+        len(train.patch_sizes) > 0 and all(p > 0 and p % 8 == 0 for p in train.patch_sizes),
+        "train.patch_sizes",
+        "multiples of 8, one for each stage",
+    )
+    expect(
+        all(p <= data.tile for p in train.patch_sizes),
+        "train.patch_sizes",
+        f"patches no larger than data.tile ({data.tile})",
+    )
+    expect(
+        len(train.stage_steps) == len(train.patch_sizes) and all(s > 0 for s in train.stage_steps),
+        "train.stage_steps",
+        f"{len(train.patch_sizes)} numbers of steps, one for each of train.patch_sizes",
+    )
+    batches = batch_sizes(config)
+    expect(
+        len(batches) == len(train.patch_sizes) and all(b > 0 for b in batches),
+        "train.batch_size",
+        "a positive number, or one for each of train.patch_sizes",
+    )
+    expect(train.optimizer in ("adam", "sgd"), "train.optimizer", "'adam' or 'sgd'")
+    expect(train.learning_rate > 0, "train.learning_rate", "a positive number")
+    expect(0 <= train.ema_decay < 1, "train.ema_decay", "at least 0, less than 1")
+    expect(train.validate_every > 0, "train.validate_every", "at least 1")
+    expect(train.log_every > 0, "train.log_every", "at least 1")
+    expect(schedule.name in ("plateau", "cosine"), "schedule.name", "'plateau' or 'cosine'")
+    expect(0 < schedule.factor < 1 and math.isfinite(schedule.factor), "schedule.factor", "between 0 and 1")
+    expect(schedule.patience > 0, "schedule.patience", "at least 1")
+    expect(schedule.reductions >= 0, "schedule.reductions", "at least 0")
+
+
+def batch_sizes(config: Mapping[str, Any]) -> tuple[int, ...]:
+    """Patches in a batch, for each stage."""
+    size = config.train.batch_size
+    return (size,) * len(config.train.patch_sizes) if isinstance(size, int) else tuple(size)

@@ -1,0 +1,1 @@
+"""Images, and the training pairs made of them."""

@@ -1,0 +1,35 @@
+"""Losses. All arguments are float32 [B, H, W, C], pixels scaled to [0, 1]; all results are scalars."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+
+def mse(estimate: jax.Array, original: jax.Array) -> jax.Array:
+    """The mean squared error over all elements, in float32."""
+    return jnp.mean(jnp.square(estimate.astype(jnp.float32) - original.astype(jnp.float32)))
+
+
+def multi_scale_loss(estimates: Sequence[jax.Array], original: jax.Array, theta: float) -> jax.Array:
+    """Σᵢ θⁱ · MSE(Õᵢ, Oᵢ), the first term of equation 7 of the paper.
+
+    Args:
+        estimates: Õᵢ, i = 0, 1, …, [B, H / 2ⁱ, W / 2ⁱ, 1].
+        original: O₀, [B, H, W, 1]; Oᵢ is its mean over 2ⁱ × 2ⁱ pixels.
+        theta: weight of a scale against the next finer one.
+
+    Returns:
+        The loss, scalar float32.
+    """
+    terms = (
+        theta**i * mse(estimate, average_pool(original, 2**i)) for i, estimate in enumerate(estimates)
+    )
+    return sum(terms, jnp.zeros((), jnp.float32))
+
+
+def average_pool(x: jax.Array, factor: int) -> jax.Array:
+    """The mean over factor × factor cells, [B, H, W, C] → [B, H / factor, W / factor, C]."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height // factor, factor, width // factor, factor, channels)
+    return x.mean(axis=(2, 4))

@@ -1,0 +1,302 @@
+"""DMCNN: a dual-domain multi-scale network for JPEG artifacts (Zhang, Yang, Hu, Liu, ICIP 2018).
+
+    ÕD = D⁻¹(DRU(k·Q + Q · f(k)))                 the DCT branch, 9 layers on the grid of blocks
+    Õ0 = g(C, ÕD) + r·ÕD + (1 - r)·C              the pixel branch, 15 layers; r is learned
+
+A JPEG is what its file holds: the integer coefficients k and the quantisation table Q. C is the image that libjpeg
+decodes from them, D the blockwise orthonormal 8×8 DCT. Both branches are auto-encoders with shortcuts between
+symmetric layers and dilated convolutions in the middle; all layers see centred values (x - ½), so that the zeros of a
+convolution's padding are mid-gray.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dmcnn_jax import jpeg
+from dmcnn_jax.losses import average_pool, mse, multi_scale_loss
+from dmcnn_jax.models.layers import (
+    Deconv,
+    PReLU,
+    apply_mask,
+    conv,
+    mask_to_scale,
+    near_zero_init,
+)
+
+RECTIFIERS = ("interval", "leaky", "decoded", "none")
+
+
+class DMCNN(nn.Module):
+    """The network of the paper; each of its claims can be switched off.
+
+    Attributes:
+        features: F, channels of the pixel branch at full size; 2F and 4F at half and quarter size.
+        dct_features: channels of the DCT branch; None for 2F.
+        dilations: of layers 7, 8 and 9 of the pixel branch.
+        dct_dilations: of layers 4, 5 and 6 of the DCT branch.
+        dct_branch: whether there is one; without it ÕD = C.
+        rectifier: what the DCT branch may answer. "interval": within the file's interval, k·Q ± (Q/2 + margin); "leaky":
+            outside at a slope of 0.1, as DDCN has it; "decoded": within D(C) ± (Q/2 + margin), as the paper prints it;
+            "none": anything.
+        margin: ε, what the interval is widened by on both sides, grey levels.
+        multi_scale: whether the estimates at half and quarter size exist and enter the loss.
+        residual: r's first value.
+        learn_residual: whether r is learned or stays.
+        condition_on_table: whether both branches are told Q, for one network at every quality.
+        theta: θ of equation 7, the weight of a scale against the next finer one.
+        dct_weight: λ of equation 7.
+        dtype: type that the pixel branch computes in. Parameters, the sums that make the output, and everything
+            between D and D⁻¹ are float32.
+    """
+
+    features: int = 64
+    dct_features: int | None = None
+    dilations: Sequence[int] = (2, 4, 8)
+    dct_dilations: Sequence[int] = (2, 4, 8)
+    dct_branch: bool = True
+    rectifier: str = "interval"
+    margin: float = 0.25
+    multi_scale: bool = True
+    residual: float = 0.5
+    learn_residual: bool = True
+    condition_on_table: bool = False
+    theta: float = 0.618
+    dct_weight: float = 0.9
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        if self.rectifier not in RECTIFIERS:
+            raise ValueError(f"rectifier is {self.rectifier!r}; expected one of {RECTIFIERS}")
+        if self.dct_branch:
+            self.f = DCTBranch(
+                self.dct_features or 2 * self.features, self.dct_dilations, self.condition_on_table
+            )
+        self.g = PixelBranch(
+            self.features, self.dilations, self.multi_scale, self.condition_on_table, self.dtype
+        )
+        if self.learn_residual and self.dct_branch:
+            self.r = self.param("r", nn.initializers.constant(self.residual), ())
+        else:
+            self.r = self.residual
+
+    def __call__(
+        self,
+        coefficients: jax.Array,
+        table: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        train: bool = False,
+    ) -> dict[str, jax.Array]:
+        """Estimates the original from what the file holds.
+
+        Args:
+            coefficients: k, integers [B, H/8, W/8, 64].
+            table: Q, integers [B, 8, 8].
+            mask: bool [B, H/8, W/8, 1], true on blocks of the image: with it, all outside is zero at every layer, as in
+                a convolution's own padding. None: every block is.
+            train: not used; here training and running are the same.
+
+        Returns:
+            float32 estimates of the original, [B, H, W, 1], pixels scaled to [0, 1], not clipped: "image" (Õ0), "dct"
+            (ÕD), "jpeg" (C); with multi_scale, "half" and "quarter" (Õ1, Õ2; [B, H/2, W/2, 1], [B, H/4, W/4, 1]).
+        """
+        dct = self.restore_coefficients(coefficients, table, mask=mask)
+        return self.restore_pixels(coefficients, table, dct, mask=mask)
+
+    def restore_coefficients(
+        self, coefficients: jax.Array, table: jax.Array, *, mask: jax.Array | None = None
+    ) -> jax.Array:
+        """The DCT branch, k and Q → ÕD. Arguments as of `__call__`; returns float32 [B, H, W, 1]."""
+        if not self.dct_branch:
+            return decode(coefficients, table)
+        steps = table.reshape(-1, 1, 1, 64).astype(jnp.float32)
+        x = coefficients * steps + steps * self.f(coefficients, table, mask)
+        if self.rectifier != "none":
+            x = self._rectify(x, coefficients, table)
+        return (jpeg.idct(x)[..., None] + 128) / 255
+
+    def restore_pixels(
+        self,
+        coefficients: jax.Array,
+        table: jax.Array,
+        dct: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+    ) -> dict[str, jax.Array]:
+        """The pixel branch, C and ÕD → all estimates. `dct` is ÕD, the rest as of `__call__`."""
+        decoded = decode(coefficients, table)
+        both = jnp.concatenate([decoded, dct], axis=-1) if self.dct_branch else decoded
+        corrections = self.g(both - 0.5, table, mask)
+        base = self.r * dct + (1 - self.r) * decoded
+        estimates = {"jpeg": decoded, "dct": dct}
+        for i, name in enumerate(("image", "half", "quarter")[: len(corrections)]):
+            estimates[name] = average_pool(base, 2**i) + corrections[i].astype(jnp.float32)
+        return estimates
+
+    def loss(self, estimates: Mapping[str, jax.Array], original: jax.Array) -> jax.Array:
+        """Equation 7: Σᵢ θⁱ · MSE(Õᵢ, Oᵢ) + λ · MSE(ÕD, O).
+
+        Args:
+            estimates: what `__call__` returned.
+            original: O, float32 [B, H, W, 1], pixels scaled to [0, 1].
+
+        Returns:
+            The loss, scalar float32.
+        """
+        scales = [estimates[name] for name in ("image", "half", "quarter") if name in estimates]
+        loss = multi_scale_loss(scales, original, self.theta)
+        return loss + self.dct_weight * mse(estimates["dct"], original) if self.dct_branch else loss
+
+    def _rectify(self, x: jax.Array, coefficients: jax.Array, table: jax.Array) -> jax.Array:
+        """The DCT rectify unit, equation 6: coefficients [B, H/8, W/8, 64] in grey levels, clipped."""
+        lower, upper = jpeg.interval(coefficients, table, self.margin)
+        if self.rectifier == "decoded":
+            # C strays from D⁻¹(k·Q) by its rounding and clipping, and the interval with it.
+            decoded = decode(coefficients, table)[..., 0] * 255 - 128
+            shift = jpeg.dct(decoded) - (lower + upper) / 2
+            lower, upper = lower + shift, upper + shift
+        clipped = jnp.clip(x, lower, upper)
+        return clipped + 0.1 * (x - clipped) if self.rectifier == "leaky" else clipped
+
+
+class DCTBranch(nn.Module):
+    """f: 9 convolutions on the grid of blocks, k [B, H/8, W/8, 64] → a correction in quantisation steps.
+
+    In units of steps one network makes sense at every quality, and the rectifier is a clip to ±½. It sees 41 × 41 blocks.
+
+    Attributes:
+        features: channels of layers 1 to 8.
+        dilations: of layers 4, 5 and 6.
+        condition_on_table: whether it is told Q.
+    """
+
+    features: int
+    dilations: Sequence[int]
+    condition_on_table: bool
+
+    @nn.compact
+    def __call__(self, coefficients: jax.Array, table: jax.Array, mask: jax.Array | None) -> jax.Array:
+        modulate = _modulations(table, {1: self.features, 4: self.features}, self.condition_on_table)
+
+        def layer(i: int, x: jax.Array, dilation: int = 1) -> jax.Array:
+            x = conv(self.features, dilation=dilation, name=f"conv{i}")(x)
+            return apply_mask(PReLU(name=f"prelu{i}")(modulate(i, x)), mask)
+
+        x0 = apply_mask(_compress(coefficients, table), mask)
+        x1 = layer(1, x0)
+        x2 = layer(2, x1)
+        x3 = layer(3, x2)
+        x4 = layer(4, x3, self.dilations[0])
+        x5 = layer(5, x4, self.dilations[1])
+        x6 = layer(6, x5, self.dilations[2]) + x3
+        x7 = layer(7, x6) + x2
+        x8 = layer(8, x7) + x1
+        return conv(64, kernel_init=near_zero_init, name="conv9")(x8)
+
+
+class PixelBranch(nn.Module):
+    """g: 15 layers, an auto-encoder over three scales; sees 145 × 145 pixels from every position.
+
+    Attributes:
+        features: F, channels at full size.
+        dilations: of layers 7, 8 and 9.
+        multi_scale: whether layers 11 and 9 have heads.
+        condition_on_table: whether it is told Q.
+        dtype: type to compute in.
+    """
+
+    features: int
+    dilations: Sequence[int]
+    multi_scale: bool
+    condition_on_table: bool
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, table: jax.Array, mask: jax.Array | None
+    ) -> tuple[jax.Array, ...]:
+        """[B, H, W, channels], centred → corrections at full, half and quarter size, one channel each."""
+        f = self.features
+        full, half, quarter = (mask_to_scale(mask, cells) for cells in (8, 4, 2))
+        modulate = _modulations(table, {1: f, 4: 2 * f, 6: 4 * f}, self.condition_on_table)
+
+        def layer(i, x, features, mask, **options):
+            x = conv(features, dtype=self.dtype, name=f"conv{i}", **options)(x)
+            return apply_mask(PReLU(name=f"prelu{i}")(modulate(i, x)), mask)
+
+        def up(i, x, features, mask):
+            x = Deconv(features, dtype=self.dtype, name=f"deconv{i}")(x)
+            return apply_mask(PReLU(name=f"prelu{i}")(x), mask)
+
+        def head(name, x):
+            return conv(1, kernel_init=near_zero_init, dtype=self.dtype, name=name)(x)
+
+        x = apply_mask(x, full)
+        x1 = layer(1, x, f, full)
+        x2 = layer(2, x1, f, full)
+        x3 = layer(3, x2, f, full)
+        x4 = layer(4, x3, 2 * f, half, stride=2)
+        x5 = layer(5, x4, 2 * f, half)
+        x6 = layer(6, x5, 4 * f, quarter, stride=2)
+        x7 = layer(7, x6, 4 * f, quarter, dilation=self.dilations[0])
+        x8 = layer(8, x7, 4 * f, quarter, dilation=self.dilations[1])
+        x9 = layer(9, x8, 4 * f, quarter, dilation=self.dilations[2])
+        x10 = up(10, x9, 2 * f, half) + x5
+        x11 = layer(11, x10, 2 * f, half)
+        x12 = up(12, x11, f, full) + x3
+        x13 = layer(13, x12, f, full)
+        x14 = layer(14, x13, f, full)
+        correction = head("conv15", x14)
+        if not self.multi_scale:
+            return (correction,)
+        return correction, head("head_half", x11), head("head_quarter", x9)
+
+
+def decode(coefficients: jax.Array, table: jax.Array) -> jax.Array:
+    """C, the image as libjpeg decodes it: float32 [B, H, W, 1], scaled to [0, 1]."""
+    return jpeg.decode(coefficients, table)[..., None].astype(jnp.float32) / 255
+
+
+def _compress(coefficients: jax.Array, table: jax.Array) -> jax.Array:
+    """k as float32 of a range that suits a network, whatever the quality.
+
+    AC coefficients in steps, through asinh: slope 1 at zero, where most of them are at low quality, logarithmic at the
+    hundreds that they reach at high quality. The DC coefficient in fixed units of 256 grey levels (a block's mean times 8):
+    its range is the same at every quality, and what matters of it are differences between blocks.
+    """
+    steps = table.reshape(-1, 1, 1, 64)
+    dc = coefficients[..., :1] * steps[..., :1] / 256
+    return jnp.concatenate([dc, jnp.arcsinh(coefficients[..., 1:].astype(jnp.float32))], axis=-1)
+
+
+def _modulations(table: jax.Array, widths: Mapping[int, int], enabled: bool):
+    """How a branch is told Q: at some layers, x · (1 + scale(Q)) + shift(Q), both from log₂ Q by a small perceptron.
+
+    Args:
+        table: Q, [B, 8, 8].
+        widths: layer → its channels.
+        enabled: without it, nothing is created and nothing is changed.
+
+    Returns:
+        A function of a layer's number and its output before the rectifier. It starts as the identity.
+    """
+    if not enabled:
+        return lambda i, x: x
+    # Steps run from 1 to 255; 16 is about their middle on a logarithmic scale.
+    log_steps = jnp.log2(table.reshape(-1, 64).astype(jnp.float32) / 16) / 2
+    code = PReLU(name="table_prelu")(nn.Dense(64, name="table_dense")(log_steps))
+    scale_shift = {
+        i: nn.Dense(2 * width, kernel_init=nn.initializers.zeros_init(), name=f"table_dense{i}")(code)
+        for i, width in widths.items()
+    }
+
+    def modulate(i: int, x: jax.Array) -> jax.Array:
+        if i not in scale_shift:
+            return x
+        scale, shift = jnp.split(scale_shift[i].astype(x.dtype)[:, None, None], 2, axis=-1)
+        return x * (1 + scale) + shift
+
+    return modulate

@@ -1,0 +1,143 @@
+"""Layers that the networks of this package share.
+
+All take and return NHWC arrays, keep their parameters in float32 and compute in `dtype`. Padding is
+symmetric and zero, at stride 2 too: `SAME` would pad one side only and shift the image by a pixel.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+# He initialisation for a rectifier whose negative slope starts at 0.1: variance 2 / (1 + 0.1²) / fan-in.
+SLOPE = 0.1
+he_init = nn.initializers.variance_scaling(2 / (1 + SLOPE**2), "fan_in", "truncated_normal")
+
+# For last layers: a network that adds its output to the JPEG starts from the JPEG.
+near_zero_init = nn.initializers.variance_scaling(1e-4, "fan_in", "truncated_normal")
+
+
+def conv(
+    features: int,
+    size: int = 3,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    kernel_init: Callable = he_init,
+    dtype: jnp.dtype = jnp.float32,
+    use_bias: bool = True,
+    name: str | None = None,
+) -> nn.Conv:
+    """A convolution, [B, H, W, C] → [B, ⌈H / stride⌉, ⌈W / stride⌉, features].
+
+    Args:
+        features: output channels.
+        size: side of the square kernel, odd.
+        stride: step between outputs, pixels.
+        dilation: distance between neighbouring taps, pixels.
+        kernel_init: initialiser of the kernel, [size, size, C, features].
+        dtype: type to compute in and to return.
+        use_bias: whether a bias is added.
+        name: name of the submodule.
+
+    Returns:
+        The Flax module, padded by `dilation · (size - 1) / 2` zeros on every side.
+    """
+    pad = dilation * (size - 1) // 2
+    return nn.Conv(
+        features,
+        (size, size),
+        strides=stride,
+        kernel_dilation=dilation,
+        padding=((pad, pad), (pad, pad)),
+        kernel_init=kernel_init,
+        use_bias=use_bias,
+        dtype=dtype,
+        name=name,
+    )
+
+
+class Deconv(nn.Module):
+    """A 4×4 transposed convolution of stride 2, [B, H, W, C] → [B, 2H, 2W, features].
+
+    What PyTorch's `ConvTranspose2d(4, stride=2, padding=1)` computes, as four 2×2 convolutions, one for each phase of the
+    output: along an axis, output 2m sees inputs m - 1 and m through taps 3 and 1, output 2m + 1 inputs m and m + 1 through
+    taps 2 and 0. `lax.conv_transpose` puts zeros between inputs instead, and its gradient is slow on CPUs; so is that of one
+    2×2 convolution with four times the channels.
+
+    Attributes:
+        features: output channels.
+        kernel_init: initialiser of a phase's kernel, [2, 2, C, features].
+        dtype: type to compute in and to return.
+
+    The parameter `kernel` is [4, 4, C, features]: input m reaches output 2m - 1 + t through tap t.
+    """
+
+    features: int
+    kernel_init: Callable = he_init
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        batch, height, width, channels = x.shape
+
+        def init(key, shape):
+            # An output sees 2×2 taps, not 4×4: the fan-in is that of a phase.
+            phases = [
+                self.kernel_init(k, (2, 2, *shape[2:]), jnp.float32) for k in jax.random.split(key, 4)
+            ]
+            phases = jnp.stack(phases).reshape(2, 2, 2, 2, *shape[2:])  # [p, q, j, i, C, N]
+            return phases.transpose(2, 0, 3, 1, 4, 5).reshape(shape)[::-1, ::-1]
+
+        kernel = self.param("kernel", init, (4, 4, channels, self.features))
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+
+        def phase(p: int, q: int) -> jax.Array:  # [B, H, W, features], outputs (2m + p, 2n + q)
+            return jax.lax.conv_general_dilated(
+                x,
+                kernel[3 - p :: -2, 3 - q :: -2],
+                window_strides=(1, 1),
+                padding=((1 - p, p), (1 - q, q)),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+
+        rows = [jnp.stack([phase(p, 0), phase(p, 1)], axis=3) for p in (0, 1)]
+        y = jnp.stack(rows, axis=2)  # [B, H, 2, W, 2, features]
+        return y.reshape(batch, 2 * height, 2 * width, self.features) + bias
+
+
+class PReLU(nn.Module):
+    """A rectifier with a learned negative slope a channel (He et al., 2015): max(x, 0) + slope · min(x, 0).
+
+    Attributes:
+        initial_slope: the slopes' first value.
+    """
+
+    initial_slope: float = SLOPE
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        slope = self.param("slope", nn.initializers.constant(self.initial_slope), (x.shape[-1],))
+        return jnp.where(x >= 0, x, slope.astype(x.dtype) * x)
+
+
+def mask_to_scale(mask: jax.Array | None, cells: int) -> jax.Array | None:
+    """Brings a mask of blocks to a finer grid.
+
+    Args:
+        mask: bool [B, H/8, W/8, 1], true on blocks of the image; or None, for an image without an outside.
+        cells: cells of the finer grid along a block: 8 for pixels, 4 and 2 for half and quarter size.
+
+    Returns:
+        bool [B, cells · H/8, cells · W/8, 1], or None.
+    """
+    if mask is None:
+        return None
+    return jnp.repeat(jnp.repeat(mask, cells, axis=1), cells, axis=2)
+
+
+def apply_mask(x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """`x` where the mask is true, zero elsewhere; all of `x` without a mask."""
+    return x if mask is None else jnp.where(mask, x, jnp.zeros((), x.dtype))

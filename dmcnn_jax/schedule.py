@@ -1,0 +1,119 @@
+"""When a stage ends, and the learning rate: on the host, between steps.
+
+What decides the future is one small dictionary of numbers, `Schedule.state`, and is checkpointed with the weights.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+class Schedule:
+    """Stages of patches and the learning rate within them, as `config.train` and `config.schedule` describe.
+
+    Attributes:
+        stage: index of the current stage; the number of stages when all are done.
+        stage_step: steps done in it.
+        step: steps done in all.
+    """
+
+    def __init__(self, config: Mapping[str, Any]):
+        self._train, self._config = config.train, config.schedule
+        # Kept outside the optimizer: it counts its updates, and here an update is a validation.
+        self._plateau = optax.contrib.reduce_on_plateau(
+            factor=self._config.factor, patience=self._config.patience, rtol=self._config.rtol
+        )
+        self.step = self.stage = self.stage_step = self._reductions = 0
+        self._plateau_state = self._plateau.init({})
+
+    @property
+    def done(self) -> bool:
+        """Whether all stages are over."""
+        return self.stage >= len(self._train.stage_steps)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all stages if none ends early."""
+        return sum(self._train.stage_steps)
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next step."""
+        rate = self._train.learning_rate
+        warmup = self._config.warmup_steps
+        if self._config.name == "cosine":
+            share = min(1.0, max(0, self.step - warmup) / max(1, self.total_steps - warmup))
+            final = self._config.final
+            rate *= final + (1 - final) * (1 + math.cos(math.pi * share)) / 2
+        else:
+            rate *= float(self._plateau_state.scale)
+            if self.stage > 0:
+                rate *= self._config.restart
+        return rate * min(1.0, (self.step + 1) / warmup) if warmup else rate
+
+    def advance(self) -> bool:
+        """Counts a step. Returns whether it ended the stage."""
+        self.step += 1
+        self.stage_step += 1
+        if self.stage_step < self._train.stage_steps[self.stage]:
+            return False
+        self._next_stage()
+        return True
+
+    def observe(self, loss: float) -> str:
+        """Takes a validation loss.
+
+        Returns:
+            What followed: "reduced" (the learning rate), "converged" (the stage ended) or "".
+        """
+        if self._config.name != "plateau" or self.done:
+            return ""
+        before = float(self._plateau_state.scale)
+        _, after = self._plateau.update({}, self._plateau_state, value=jnp.float32(loss))
+        if float(after.scale) >= before:
+            self._plateau_state = after
+            return ""
+        if self._reductions < self._config.reductions:
+            self._plateau_state = after
+            self._reductions += 1
+            return "reduced"
+        self._next_stage()
+        return "converged"
+
+    def _next_stage(self) -> None:
+        self.stage += 1
+        self.stage_step = self._reductions = 0
+        self._plateau_state = self._plateau.init({})
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """All that decides what comes, as JSON."""
+        plateau = {
+            k: getattr(v, "tolist", lambda v=v: v)() for k, v in self._plateau_state._asdict().items()
+        }
+        # JSON has no infinity, which is the best value before the first.
+        if not math.isfinite(plateau["best_value"]):
+            plateau["best_value"] = None
+        return {
+            "step": self.step,
+            "stage": self.stage,
+            "stage_step": self.stage_step,
+            "reductions": self._reductions,
+            "plateau": plateau,
+        }
+
+    @state.setter
+    def state(self, state: Mapping[str, Any]) -> None:
+        self.step, self.stage, self.stage_step = state["step"], state["stage"], state["stage_step"]
+        self._reductions = state["reductions"]
+        plateau = dict(state["plateau"])
+        if plateau["best_value"] is None:
+            plateau["best_value"] = math.inf
+        like = self._plateau.init({})._asdict()
+        self._plateau_state = type(self._plateau_state)(
+            **{k: jax.tree.map(lambda x, v=plateau[k]: jnp.asarray(v, jnp.asarray(x).dtype), like[k]) for k in like}
+        )
