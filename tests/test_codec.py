@@ -34,10 +34,14 @@ def pillow_roundtrip(plane, **options):
     return np.asarray(Image.open(pillow_file(plane, **options)))
 
 
-def libjpeg_coefficients(plane, folder, **options):
+def write(folder, plane, **options):
     path = folder / "plane.jpg"
     path.write_bytes(pillow_file(plane, **options).getvalue())
-    file = jpeglib.read_dct(str(path))
+    return str(path)
+
+
+def libjpeg_coefficients(plane, folder, **options):
+    file = jpeglib.read_dct(write(folder, plane, **options))
     return file.Y.reshape(*file.Y.shape[:2], 64), file.qt[0]
 
 
@@ -236,6 +240,21 @@ def test_constants_are_those_of_the_plain_arithmetic():
     expected = np.clip((steps + 4) // 8 + 128, 0, 255)
     decoded = np.asarray(jpeg.decode(coefficients, tables))
     np.testing.assert_array_equal(decoded, np.broadcast_to(expected[:, None, None], (1024, 8, 8)))
+
+
+@pytest.mark.parametrize("step", [1, 3, 16, 255])
+def test_coefficients_that_no_encoder_chose(rng, tmp_path, step):
+    # As after trellis quantisation or editing, and far past it: up to the documented bound.
+    file = jpeglib.read_dct(write(tmp_path, np.zeros((128, 128), np.uint8), quality=50))
+    weights = rng.exponential(size=file.Y.shape) * (rng.random(file.Y.shape) < 0.3)
+    share = weights / np.maximum(weights.sum(axis=2, keepdims=True), 1)
+    signs = rng.choice([-1, 1], file.Y.shape)
+    file.Y[:] = np.fix(np.clip(share * signs * (2900 / step), -1023, 1023))
+    file.qt[:] = step
+    path = str(tmp_path / "crafted.jpg")
+    file.write_dct(path)
+    decoded = decode(file.Y.reshape(16, 16, 64), np.full((8, 8), step))
+    np.testing.assert_array_equal(decoded, np.asarray(Image.open(path).convert("L")))
 
 
 def test_crafted_coefficients_saturate(rng):

@@ -53,9 +53,9 @@ def encode(plane, table):
 def decode(coefficients, table):
     """The pixels that libjpeg decodes from quantised DCT coefficients.
 
-    Bit for bit for all coefficients that come from pixels. Beyond (products with the table summing
-    to over 2900 in a column of a block, as only crafted files have) libjpeg's own builds disagree;
-    here intermediate values then saturate at 16 bits.
+    Bit for bit for whatever an encoder makes of pixels with steps up to 800, and as long as the
+    products with the table add up to at most 2900 in each column of a block. Beyond, in crafted
+    files, libjpeg's builds disagree; here intermediate values then saturate at 16 bits.
 
     Args:
         coefficients: integers [..., h, w, 64] within 16 bits, natural order.
