@@ -257,13 +257,14 @@ def test_coefficients_that_no_encoder_chose(rng, tmp_path, step):
     np.testing.assert_array_equal(decoded, np.asarray(Image.open(path).convert("L")))
 
 
-def test_crafted_coefficients_saturate(rng):
-    # What no encoder writes stays defined: no sum wraps, so a huge DC is white or black.
+@pytest.mark.parametrize("dc_only", [True, False])
+@pytest.mark.parametrize("step", [1, 65535])
+def test_crafted_coefficients_saturate(dc_only, step):
+    # No sum wraps: all basis images are positive in the first pixel, so it is white or black.
     coefficients = np.zeros((2, 1, 1, 64), np.int16)
-    coefficients[:, 0, 0, 0] = 32767, -32768
-    decoded = jpeg.decode(coefficients, np.full((8, 8), 65535))
-    assert np.all(decoded[0] == 255)
-    assert np.all(decoded[1] == 0)
+    coefficients[..., : 1 if dc_only else 64] = np.reshape([32767, -32768], (2, 1, 1, 1))
+    decoded = jpeg.decode(coefficients, np.full((8, 8), step))
+    np.testing.assert_array_equal(decoded[:, 0, 0], [255, 0])
 
 
 def test_straight_through_gradient(rng):
