@@ -1,6 +1,6 @@
 """Every setting there is, with its meaning, unit and default. A file in `configs/` changes a few of them.
 
-Anything can be changed on the command line: `--config.train.batch_size=16`.
+Anything can be changed on the command line: `--config.train.learning_rate=3e-4`, `--config.train.patch_sizes="(64, 128)"`.
 """
 
 import math
@@ -51,10 +51,10 @@ def default_config() -> ml_collections.ConfigDict:
     data.device_bytes = 8 * 2**30
 
     config.train = train = ml_collections.ConfigDict()
-    # Stages: side of the patches (multiples of 8, at most the tile), their number in a batch (one number, or one a stage),
+    # Stages: side of the patches (multiples of 8, at most the tile), their number in a batch (one for all, or one a stage),
     # and the most steps of each stage. A stage also ends when its learning rate has converged (see `schedule`).
     train.patch_sizes = (56, 112, 168, 224)
-    train.batch_size = 80
+    train.batch_sizes = (80,)
     train.stage_steps = (400_000, 200_000, 200_000, 200_000)
     # The optimizer: "adam", or "sgd" (with momentum). Learning rate: at the start.
     train.optimizer = "adam"
@@ -131,11 +131,10 @@ def validate_config(config: Mapping[str, Any]) -> None:
         "train.stage_steps",
         f"{len(train.patch_sizes)} numbers of steps, one for each of train.patch_sizes",
     )
-    batches = batch_sizes(config)
     expect(
-        len(batches) == len(train.patch_sizes) and all(b > 0 for b in batches),
-        "train.batch_size",
-        "a positive number, or one for each of train.patch_sizes",
+        len(train.batch_sizes) in (1, len(train.patch_sizes)) and all(b > 0 for b in train.batch_sizes),
+        "train.batch_sizes",
+        "one number of patches for all stages, or one for each",
     )
     expect(train.optimizer in ("adam", "sgd"), "train.optimizer", "'adam' or 'sgd'")
     expect(train.learning_rate > 0, "train.learning_rate", "a positive number")
@@ -150,5 +149,5 @@ def validate_config(config: Mapping[str, Any]) -> None:
 
 def batch_sizes(config: Mapping[str, Any]) -> tuple[int, ...]:
     """Patches in a batch, for each stage."""
-    size = config.train.batch_size
-    return (size,) * len(config.train.patch_sizes) if isinstance(size, int) else tuple(size)
+    sizes, stages = tuple(config.train.batch_sizes), len(config.train.patch_sizes)
+    return sizes * stages if len(sizes) == 1 else sizes

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 
@@ -28,7 +29,7 @@ class Schedule:
             factor=self._config.factor, patience=self._config.patience, rtol=self._config.rtol
         )
         self.step = self.stage = self.stage_step = self._reductions = 0
-        self._plateau_state = self._plateau.init({})
+        self._plateau_state = jax.device_get(self._plateau.init({}))
 
     @property
     def done(self) -> bool:
@@ -74,6 +75,7 @@ class Schedule:
             return ""
         before = float(self._plateau_state.scale)
         _, after = self._plateau.update({}, self._plateau_state, value=jnp.float32(loss))
+        after = jax.device_get(after)
         if float(after.scale) >= before:
             self._plateau_state = after
             return ""
@@ -87,14 +89,12 @@ class Schedule:
     def _next_stage(self) -> None:
         self.stage += 1
         self.stage_step = self._reductions = 0
-        self._plateau_state = self._plateau.init({})
+        self._plateau_state = jax.device_get(self._plateau.init({}))
 
     @property
     def state(self) -> dict[str, Any]:
         """All that decides what comes, as JSON."""
-        plateau = {
-            k: getattr(v, "tolist", lambda v=v: v)() for k, v in self._plateau_state._asdict().items()
-        }
+        plateau = {key: value.tolist() for key, value in self._plateau_state._asdict().items()}
         # JSON has no infinity, which is the best value before the first.
         if not math.isfinite(plateau["best_value"]):
             plateau["best_value"] = None
@@ -113,7 +113,7 @@ class Schedule:
         plateau = dict(state["plateau"])
         if plateau["best_value"] is None:
             plateau["best_value"] = math.inf
-        like = self._plateau.init({})._asdict()
-        self._plateau_state = type(self._plateau_state)(
-            **{k: jax.tree.map(lambda x, v=plateau[k]: jnp.asarray(v, jnp.asarray(x).dtype), like[k]) for k in like}
+        fresh = jax.device_get(self._plateau.init({}))
+        self._plateau_state = type(fresh)(
+            **{key: np.asarray(plateau[key], like.dtype) for key, like in fresh._asdict().items()}
         )

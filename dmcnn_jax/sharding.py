@@ -25,7 +25,7 @@ def check_batch(batch_size: int, mesh: Mesh) -> None:
     if batch_size % mesh.size:
         lower = batch_size - batch_size % mesh.size
         raise ValueError(
-            f"a batch of {batch_size} can't be split over {mesh.size} devices; set config.train.batch_size to a multiple "
+            f"a batch of {batch_size} can't be split over {mesh.size} devices; set config.train.batch_sizes to a multiple "
             f"of {mesh.size}, such as {lower or mesh.size}"
         )
 

@@ -1,0 +1,18 @@
+"""The paper's recipe: quality 10, from the weights of quality 20.
+
+    python -m dmcnn_jax.main --config configs/qf20.py
+    python -m dmcnn_jax.main --config configs/qf10.py
+
+The paper reports, for LIVE1, 29.73 dB / 0.842 / 29.55 dB (JPEG: 27.77 / 0.791 / 25.33).
+"""
+
+from dmcnn_jax.config import default_config
+
+
+def get_config():
+    """Quality 10, easy-to-hard transfer."""
+    config = default_config()
+    config.name = "qf10"
+    config.quality = 10
+    config.init_from = "runs/qf20"
+    return config
