@@ -1,6 +1,6 @@
 """A small network on the packaged photographs: what all of it looks like, in minutes on a laptop.
 
-    python -m dmcnn_jax.main --config configs/quickstart.py
+python -m dmcnn_jax.main --config configs/quickstart.py
 """
 
 from dmcnn_jax.config import default_config

@@ -83,7 +83,8 @@ class Checkpoints:
         args = self._ocp.args
         abstract = jax.tree.map(self._ocp.utils.to_shape_dtype_struct, arrays)
         restored = self._manager.restore(
-            step, args=args.Composite(arrays=args.StandardRestore(abstract), host=args.JsonRestore())
+            step,
+            args=args.Composite(arrays=args.StandardRestore(abstract), host=args.JsonRestore()),
         )
         return restored.arrays, restored.host
 
@@ -97,7 +98,10 @@ class Checkpoints:
 
 
 def save_weights(
-    path: str | os.PathLike, variables: Mapping[str, Any], about: Mapping[str, Any], dtype: str = "float32"
+    path: str | os.PathLike,
+    variables: Mapping[str, Any],
+    about: Mapping[str, Any],
+    dtype: str = "float32",
 ) -> None:
     """Writes a weights file, to a temporary name first.
 
@@ -143,7 +147,10 @@ def load_weights(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any
             f"{str(path)!r} does not say which model its weights are of; expected a file that dmcnn_jax wrote"
         )
     tree = unflatten_dict(
-        {tuple(k.split("/")): v.astype(np.float32) if v.dtype == np.float16 else v for k, v in flat.items()}
+        {
+            tuple(k.split("/")): v.astype(np.float32) if v.dtype == np.float16 else v
+            for k, v in flat.items()
+        }
     )
     stats = tree.pop("batch_stats", None)
     variables = {"params": tree} | ({"batch_stats": stats} if stats else {})

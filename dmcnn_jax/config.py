@@ -87,6 +87,8 @@ def default_config() -> ml_collections.ConfigDict:
     config.evaluate = evaluate = ml_collections.ConfigDict()
     # Folder of images to measure on; empty: the validation images.
     evaluate.images = ""
+    # Range of their luma: "studio" is the protocol's.
+    evaluate.luma = "studio"
     # Where results.json goes; empty: the workdir.
     evaluate.output = ""
     # Whether the output is projected into the file's quantisation intervals before it is measured.
@@ -132,7 +134,8 @@ def validate_config(config: Mapping[str, Any]) -> None:
         f"{len(train.patch_sizes)} numbers of steps, one for each of train.patch_sizes",
     )
     expect(
-        len(train.batch_sizes) in (1, len(train.patch_sizes)) and all(b > 0 for b in train.batch_sizes),
+        len(train.batch_sizes) in (1, len(train.patch_sizes))
+        and all(b > 0 for b in train.batch_sizes),
         "train.batch_sizes",
         "one number of patches for all stages, or one for each",
     )
@@ -142,7 +145,11 @@ def validate_config(config: Mapping[str, Any]) -> None:
     expect(train.validate_every > 0, "train.validate_every", "at least 1")
     expect(train.log_every > 0, "train.log_every", "at least 1")
     expect(schedule.name in ("plateau", "cosine"), "schedule.name", "'plateau' or 'cosine'")
-    expect(0 < schedule.factor < 1 and math.isfinite(schedule.factor), "schedule.factor", "between 0 and 1")
+    expect(
+        0 < schedule.factor < 1 and math.isfinite(schedule.factor),
+        "schedule.factor",
+        "between 0 and 1",
+    )
     expect(schedule.patience > 0, "schedule.patience", "at least 1")
     expect(schedule.reductions >= 0, "schedule.reductions", "at least 0")
 

@@ -1,2 +1,237 @@
-def evaluate_config(config, weights, workdir):
-    pass
+"""Measuring a model by the protocol of the published tables.
+
+Luma of BT.601 in 16..235, compressed as a grayscale JPEG at one quality; the decoded JPEG and the
+model's output, both rounded to 8 bits, against the original: PSNR, SSIM with both windows, PSNR-B.
+
+    python -m dmcnn_jax.evaluate --weights dmcnn-small-qf10 --images FOLDER --quality 10
+"""
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from dmcnn_jax import jpeg, metrics
+from dmcnn_jax.data import sources
+from dmcnn_jax.inference import Model, load, restore_plane, to_uint8
+
+_HEADINGS = {"psnr": "PSNR", "ssim": "SSIM 8×8", "ssim_gauss": "SSIM Gauss", "psnr_b": "PSNR-B"}
+
+
+def measure_image(
+    model: Model, original: np.ndarray, quality: int, *, project: bool = False
+) -> tuple[dict[str, dict[str, float]], dict[str, np.ndarray]]:
+    """Compresses, restores and measures one image.
+
+    Args:
+        model: what to measure.
+        original: luma, uint8 [H, W], at least 11 × 11.
+        quality: JPEG quality, 1 to 100.
+        project: whether the output is projected into the file's quantisation intervals first.
+
+    Returns:
+        {"jpeg": M, "model": M}, M as of `metrics.measure`, and the planes that were measured, uint8
+        [H, W], under the same keys.
+    """
+    table = jpeg.quality_table(quality)
+    coefficients = np.asarray(jpeg.encode(original, table))
+    height, width = original.shape
+    planes = {
+        "jpeg": np.asarray(jpeg.decode(coefficients, table))[:height, :width],
+        "model": to_uint8(restore_plane(model, coefficients, table, project=project))[
+            :height, :width
+        ],
+    }
+    return {key: metrics.measure(original, plane) for key, plane in planes.items()}, planes
+
+
+def evaluate(
+    model: Model,
+    images: Iterable[tuple[str, np.ndarray]],
+    quality: int,
+    *,
+    source: str = "",
+    project: bool = False,
+    total: int | None = None,
+) -> dict[str, Any]:
+    """Measures a model on images, each counted once.
+
+    Args:
+        model: what to measure.
+        images: names and lumas, uint8 [H, W].
+        quality: JPEG quality, 1 to 100.
+        source: where the images come from, for the record.
+        project: as of `measure_image`.
+        total: how many images there are, for the progress bar.
+
+    Returns:
+        {"images": source, "quality": quality, "model": name, "mean": {"jpeg": M, "model": M},
+        "per_image": [{"name": …, "jpeg": M, "model": M}, …]}.
+
+    Raises:
+        ValueError: if there is no image, or one that is too small to measure.
+    """
+    per_image = []
+    for name, original in tqdm(images, total=total, unit="image", leave=False):
+        measured, _ = measure_image(model, original, quality, project=project)
+        per_image.append({"name": name, **measured})
+    if not per_image:
+        raise ValueError(f"no image to evaluate on in {source!r}")
+    return {
+        "images": source,
+        "quality": quality,
+        "model": model.name,
+        "mean": {key: metrics.mean([row[key] for row in per_image]) for key in ("jpeg", "model")},
+        "per_image": per_image,
+    }
+
+
+def format_table(results: Mapping[str, Any]) -> str:
+    """The means of `evaluate` as a table, and the gains."""
+    mean = results["mean"]
+    width = max(10, len(results["model"]))
+    lines = [
+        f"{len(results['per_image'])} images of {results['images']}, quality {results['quality']}",
+        f"{'':{width}}" + "".join(f"{heading:>12}" for heading in _HEADINGS.values()),
+    ]
+    for key, name in (("jpeg", "JPEG"), ("model", results["model"])):
+        cells = "".join(f"{mean[key][m]:12.{_digits(m)}f}" for m in _HEADINGS)
+        lines.append(f"{name:{width}}{cells}")
+    gains = "".join(f"{mean['model'][m] - mean['jpeg'][m]:+12.{_digits(m)}f}" for m in _HEADINGS)
+    return "\n".join([*lines, f"{'gain':{width}}{gains}"])
+
+
+def write_results(path: str | os.PathLike, results: Mapping[str, Any]) -> None:
+    """Writes what `evaluate` returned as JSON, to a temporary name first; infinite PSNR as null."""
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: finite(item) for key, item in value.items()}
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            return [finite(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text(json.dumps(finite(results), indent=1) + "\n")
+    os.replace(temporary, path)
+
+
+def evaluate_folder(
+    model: Model,
+    folder: str | os.PathLike,
+    quality: int,
+    *,
+    luma: str = "studio",
+    project: bool = False,
+) -> dict[str, Any]:
+    """`evaluate` on all images of a folder and below it, in luma "studio" or "full"."""
+    paths = sources.list_images(folder)
+    images = ((str(p.relative_to(folder)), sources.read_luma(p, luma)) for p in paths)
+    return evaluate(model, images, quality, source=str(folder), project=project, total=len(paths))
+
+
+def evaluate_config(config: Mapping[str, Any], weights: str | os.PathLike, workdir: Path) -> None:
+    """What `--mode=evaluate` does, and what follows training: a table, results.json, a picture.
+
+    Args:
+        config: of the run.
+        weights: a bundled name, a weights file or a workdir.
+        workdir: where the results go, unless `config.evaluate.output` says otherwise.
+    """
+    model = load(weights)
+    options = config.evaluate
+    output = Path(options.output or workdir)
+    if options.images:
+        results = evaluate_folder(
+            model, options.images, config.quality, luma=options.luma, project=options.project
+        )
+        first = sources.read_luma(sources.list_images(options.images)[0], options.luma)
+    else:
+        _, tiles = sources.open_data(config)
+        images = [
+            (f"{tiles.names[image]} [{i}]", pixels)
+            for i, (image, pixels) in enumerate(zip(tiles.images, tiles.take(), strict=True))
+        ]
+        results = evaluate(
+            model,
+            images,
+            config.quality,
+            source=f"{config.data.validation or config.data.source}, set aside for validation",
+            project=options.project,
+            total=len(images),
+        )
+        first = images[0][1]
+    print(format_table(results))
+    write_results(output / "results.json", results)
+    picture = output / "sample.png"
+    save_comparison(picture, model, first, config.quality)
+    print(f"each image's figures: {output / 'results.json'}; original, JPEG, restored: {picture}")
+
+
+def save_comparison(
+    path: str | os.PathLike, model: Model, original: np.ndarray, quality: int
+) -> None:
+    """Writes original, JPEG and restored image side by side, 8 bits, to a temporary name first."""
+    _, planes = measure_image(model, original, quality)
+    gap = np.full((original.shape[0], 8), 255, np.uint8)
+    side_by_side = np.hstack([original, gap, planes["jpeg"], gap, planes["model"]])
+    path = Path(path)
+    temporary = path.with_name(path.name + ".partial")
+    Image.fromarray(side_by_side).save(temporary, format="png")
+    os.replace(temporary, path)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line; an error that a user can mend is one line and exit status 1."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dmcnn_jax.evaluate",
+        description="Measures a model on a folder of images: PSNR, SSIM, PSNR-B of the JPEG and of the model's output.",
+    )
+    parser.add_argument(
+        "--weights", required=True, help="a bundled name, a weights file or a workdir"
+    )
+    parser.add_argument("--images", required=True, help="folder of lossless images")
+    parser.add_argument("--quality", type=int, required=True, help="JPEG quality, 1 to 100")
+    parser.add_argument("-o", "--output", default="results.json", help="default: %(default)s")
+    parser.add_argument(
+        "--luma",
+        choices=("studio", "full"),
+        default="studio",
+        help="range of luma: studio, 16 to 235, is the protocol's (default); full is what JPEG files hold",
+    )
+    parser.add_argument(
+        "--project", action="store_true", help="project the output into the quantisation intervals"
+    )
+    options = parser.parse_args(argv)
+    try:
+        if not 1 <= options.quality <= 100:
+            raise ValueError(f"--quality is {options.quality}; expected 1 to 100")
+        results = evaluate_folder(
+            load(options.weights),
+            options.images,
+            options.quality,
+            luma=options.luma,
+            project=options.project,
+        )
+        print(format_table(results))
+        write_results(options.output, results)
+    except (ValueError, OSError) as error:
+        sys.exit(f"dmcnn_jax: {error}")
+
+
+def _digits(measure: str) -> int:
+    return 4 if measure.startswith("ssim") else 3
+
+
+if __name__ == "__main__":
+    main()

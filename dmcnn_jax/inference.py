@@ -32,7 +32,9 @@ class Model:
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     name: str = ""
 
-    def apply(self, params: Mapping[str, Any], coefficients: jax.Array, table: jax.Array) -> jax.Array:
+    def apply(
+        self, params: Mapping[str, Any], coefficients: jax.Array, table: jax.Array
+    ) -> jax.Array:
         """Restores luma. Pure: jit, grad and vmap it.
 
         Args:
@@ -96,7 +98,9 @@ def check_variables(module: nn.Module, variables: Mapping[str, Any], source: str
 
 def _shapes(variables: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     leaves = jax.tree_util.tree_leaves_with_path(dict(variables))
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves
+    }
 
 
 @partial(jax.jit, static_argnums=0)

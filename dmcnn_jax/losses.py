@@ -11,7 +11,9 @@ def mse(estimate: jax.Array, original: jax.Array) -> jax.Array:
     return jnp.mean(jnp.square(estimate.astype(jnp.float32) - original.astype(jnp.float32)))
 
 
-def multi_scale_loss(estimates: Sequence[jax.Array], original: jax.Array, theta: float) -> jax.Array:
+def multi_scale_loss(
+    estimates: Sequence[jax.Array], original: jax.Array, theta: float
+) -> jax.Array:
     """Σᵢ θⁱ · MSE(Õᵢ, Oᵢ), the first term of equation 7 of the paper.
 
     Args:
@@ -23,7 +25,8 @@ def multi_scale_loss(estimates: Sequence[jax.Array], original: jax.Array, theta:
         The loss, scalar float32.
     """
     terms = (
-        theta**i * mse(estimate, average_pool(original, 2**i)) for i, estimate in enumerate(estimates)
+        theta**i * mse(estimate, average_pool(original, 2**i))
+        for i, estimate in enumerate(estimates)
     )
     return sum(terms, jnp.zeros((), jnp.float32))
 

@@ -88,7 +88,9 @@ class Trainer:
             stats = dict(variables)
             params = stats.pop("params")
             state = state.replace(
-                params=place(params), average=place(jax.tree.map(np.copy, params)), stats=place(stats)
+                params=place(params),
+                average=place(jax.tree.map(np.copy, params)),
+                stats=place(stats),
             )
         return state
 
@@ -209,11 +211,14 @@ class Validation:
         self._coefficients = np.concatenate(
             [np.asarray(jpeg.encode(part, table)) for part in self._parts(self._original)]
         )
-        decoded = [
-            np.asarray(jpeg.decode(part, table)) for part in self._parts(self._coefficients)
-        ]
+        decoded = [np.asarray(jpeg.decode(part, table)) for part in self._parts(self._coefficients)]
         self.jpeg_psnr = float(
-            np.mean([metrics.psnr(*pair) for pair in zip(self._original, np.concatenate(decoded), strict=True)])
+            np.mean(
+                [
+                    metrics.psnr(*pair)
+                    for pair in zip(self._original, np.concatenate(decoded), strict=True)
+                ]
+            )
         )
 
     def __call__(self, module: nn.Module, variables: Mapping[str, Any]) -> dict[str, float]:
@@ -263,7 +268,7 @@ def train(config: Mapping[str, Any], workdir: str | os.PathLike) -> Model:
         sharding.check_batch(size, trainer.mesh)
     schedule = Schedule(config)
     state = trainer.init_state()
-    training, validating = open_data(config)
+    training, validating = sources.open_data(config)
     source = DeviceSource(training, config, trainer.mesh)
     validation = Validation(validating, config.quality)
     _say(
@@ -280,7 +285,12 @@ def train(config: Mapping[str, Any], workdir: str | os.PathLike) -> Model:
         _say(f"going on from step {schedule.step:,} of {workdir}")
     _write_text(workdir / "config.json", config.to_json_best_effort(indent=2))
 
-    about = {"model": config.model.to_dict(), "name": config.name, "quality": config.quality, "luma": config.data.luma}
+    about = {
+        "model": config.model.to_dict(),
+        "name": config.name,
+        "quality": config.quality,
+        "luma": config.data.luma,
+    }
     about["quality_range"] = list(config.quality_range)
 
     def validate_and_save(state: TrainState) -> None:
@@ -335,16 +345,6 @@ def train(config: Mapping[str, Any], workdir: str | os.PathLike) -> Model:
         raise FileNotFoundError(f"no validation in {str(workdir)!r}: nothing was trained")
     variables, about = load_weights(workdir / "best.safetensors")
     return Model(trainer.module, variables, about, config.name)
-
-
-def open_data(config: Mapping[str, Any]) -> tuple[sources.Tiles, sources.Tiles]:
-    """Training and validation tiles, as `config.data` says."""
-    data = config.data
-    options = {"tile": data.tile, "luma": data.luma, "reduce_to": data.reduce_to}
-    tiles = sources.open_source(data.source, **options)
-    if data.validation:
-        return tiles, sources.open_source(data.validation, **options)
-    return sources.split(tiles, data.validation_images, config.seed)
 
 
 class Timer:

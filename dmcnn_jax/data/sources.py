@@ -9,9 +9,10 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -19,7 +20,21 @@ from PIL import Image, ImageOps
 from dmcnn_jax.color import rgb_to_y
 
 EXTENSIONS = frozenset(
-    (".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pnm", ".gif", ".jp2")
+    (
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".ppm",
+        ".pgm",
+        ".pnm",
+        ".gif",
+        ".jp2",
+    )
 )
 
 # scikit-image's photographs that lie in its wheel. Left out: drawings, scans, microscope slides, and pictures of another
@@ -115,6 +130,16 @@ def open_source(source: str, *, tile: int, luma: str, reduce_to: int) -> Tiles:
     if (path / "pack.json").exists():
         return open_pack(path, tile=tile, luma=luma)
     return cut_images(list_images(path), tile=tile, luma=luma, reduce_to=reduce_to)
+
+
+def open_data(config: Mapping[str, Any]) -> tuple[Tiles, Tiles]:
+    """Training and validation tiles, as `config.data` says; errors as of `open_source` and `split`."""
+    data = config.data
+    options = {"tile": data.tile, "luma": data.luma, "reduce_to": data.reduce_to}
+    tiles = open_source(data.source, **options)
+    if data.validation:
+        return tiles, open_source(data.validation, **options)
+    return split(tiles, data.validation_images, config.seed)
 
 
 def split(tiles: Tiles, validation_images: int, seed: int) -> tuple[Tiles, Tiles]:
@@ -260,7 +285,9 @@ def cut_images(
             names.append(path.name)
     if not names:
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
-        raise ValueError(f"none of {len(paths)} images gives a tile of {tile} × {tile} pixels: {reasons}")
+        raise ValueError(
+            f"none of {len(paths)} images gives a tile of {tile} × {tile} pixels: {reasons}"
+        )
     pixels = np.concatenate(pixels)
     return Tiles(
         pixels, np.arange(len(pixels)), np.concatenate(images), tuple(names), dict(skipped)
@@ -361,13 +388,10 @@ def open_pack(path: str | os.PathLike, *, tile: int, luma: str) -> Tiles:
         raise ValueError(
             f"{str(path)!r} holds {len(pixels)} tiles, but its pack.json speaks of {len(images)}; pack the images again"
         )
-    return Tiles(
-        pixels, np.arange(len(pixels)), images, tuple(about["names"]), about["skipped"]
-    )
+    return Tiles(pixels, np.arange(len(pixels)), images, tuple(about["names"]), about["skipped"])
 
 
 def _read_gray(path: Path) -> np.ndarray:
     # WebP knows no gray: three equal channels.
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"))[..., 0]
-

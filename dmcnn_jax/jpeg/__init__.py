@@ -13,6 +13,9 @@ and vmap on CPU, GPU and TPU, with one table for all images or one for each:
     dct, idct, to_blocks, from_blocks, BASIS_IMAGES    the exact transform, in floating point
     dequantize, interval, per_block                    what a coefficient says of the original
 
+    read           a JPEG file: coefficients, tables, sampling and metadata, as a JpegFile
+    decode_planes  the planes that libjpeg decodes of it, chroma at its own size
+
 >>> import numpy as np
 >>> from dmcnn_jax import jpeg
 >>> pixels = np.random.default_rng(0).integers(0, 256, (2, 56, 56), dtype=np.uint8)
@@ -35,14 +38,18 @@ Planes are uint8 ``[..., H, W]``; coefficients are integers ``[..., H/8, W/8, 64
 
 from dmcnn_jax.jpeg.codec import decode, encode, roundtrip, simulate
 from dmcnn_jax.jpeg.dct import BASIS_IMAGES, dct, dequantize, from_blocks, idct, interval, to_blocks
+from dmcnn_jax.jpeg.files import JpegError, JpegFile, decode_planes, read
 from dmcnn_jax.jpeg.tables import STANDARD_CHROMA, STANDARD_LUMA, per_block, quality_table
 
 __all__ = [
     "BASIS_IMAGES",
     "STANDARD_CHROMA",
     "STANDARD_LUMA",
+    "JpegError",
+    "JpegFile",
     "dct",
     "decode",
+    "decode_planes",
     "dequantize",
     "encode",
     "from_blocks",
@@ -50,6 +57,7 @@ __all__ = [
     "interval",
     "per_block",
     "quality_table",
+    "read",
     "roundtrip",
     "simulate",
     "to_blocks",

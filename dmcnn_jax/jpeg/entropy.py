@@ -50,11 +50,11 @@ def decode(
         with open(handle, "wb") as file:
             file.write(stream)
         with _lock:
-            # One from before a fork is the parent's, and one elsewhere would not find the file.
-            if _worker and not _worker.serves(os.path.dirname(path)):
-                _worker = None
-            if _worker is None:
-                _worker = _Worker(os.path.dirname(path))
+            directory = os.path.dirname(path)
+            # One from before a fork is the parent's, one elsewhere would not find the file, and one
+            # that has died since the last file has nothing to do with this one.
+            if _worker is None or not _worker.serves(directory):
+                _worker = _Worker(directory)
             try:
                 return _worker.decode(os.path.basename(path), shapes, scans)
             except BaseException:
@@ -89,7 +89,8 @@ class _Worker:
         )
 
     def serves(self, directory):
-        return self.owner == os.getpid() and self.directory == directory
+        mine = (self.owner, self.directory) == (os.getpid(), directory)
+        return mine and self.process.poll() is None
 
     def decode(self, path, shapes, scans):
         blocks = [rows * columns for rows, columns in shapes]
@@ -167,6 +168,16 @@ def _find_library():
 
 _lock = threading.Lock()
 _worker: _Worker | None = None
+
+
+def _renew_lock():
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    # In a forked process nobody is left to release it.
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 @atexit.register

@@ -20,7 +20,8 @@ def main(library):
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     read = ctypes.CDLL(library).read_jpeg_dct
-    # libjpeg's warnings go to standard error, and nowhere else.
+    # libjpeg's warnings go to standard error, and nowhere else. Python's go where it was.
+    sys.stderr = os.fdopen(os.dup(2), "w")
     messages, standard_error = os.pipe()
     os.dup2(standard_error, 2)
     for line in sys.stdin.buffer:

@@ -210,8 +210,9 @@ def _load_file(file):
 
 
 def _damaged(name, damage):
+    reason = damage.removeprefix("Corrupt JPEG data: ")
     return JpegError(
-        f"{name}: truncated or damaged: {damage}; allow_truncated=True reads what is there"
+        f"{name}: truncated or damaged: {reason}; allow_truncated=True reads what is there"
     )
 
 

@@ -141,6 +141,9 @@ _UNSUPPORTED = {
     0xF7: f"JPEG-LS: {_NO_COEFFICIENTS}",
 }
 
+# For extensions that never came. In no image, so where they are is no marker.
+_RESERVED = frozenset([*range(0x02, 0xC0), 0xC8, *range(0xF0, 0xFE)])
+
 # How files of other kinds begin, to say what was found instead of a JPEG.
 _OTHER_KINDS = (
     (rb"\x89PNG\r\n\x1a\n", "a PNG image"),
@@ -269,7 +272,7 @@ class _Parser:
             raise _Malformed("a second image begins within the first")
         if 0xD0 <= marker <= 0xD7 or marker == 0x01:
             return True  # these have no length; libjpeg passes over them here too
-        if marker in _UNSUPPORTED:
+        if marker in _UNSUPPORTED and not self.scans:
             raise _Malformed(_UNSUPPORTED[marker])
         payload = self.segment(marker)
         if marker in _SUPPORTED_FRAMES:
@@ -282,8 +285,8 @@ class _Parser:
             self.restarts(payload)
         elif marker == _SOS:
             self.scan(payload)
-        elif marker < 0xC0 or 0xF0 <= marker <= 0xFD or marker == 0xC8:
-            raise _Malformed(f"unknown marker ff {marker:02x} at byte {found.start()}")
+        elif marker in _UNSUPPORTED or marker in _RESERVED:
+            raise _Malformed(f"marker ff {marker:02x} at byte {found.start()} has no place there")
         elif (_APP0 <= marker <= _APP15 or marker == _COM) and not self.scans:
             self.applications.append((marker, payload))
         return True
@@ -415,9 +418,9 @@ class _Parser:
                 code = 2 * code + count
                 if count and code >= 1 << length:
                     raise _Malformed("a Huffman table has more codes than fit")
-            if len(symbols) > 256 or not symbols or (kind == 0 and max(symbols) > 15):
+            if len(symbols) > 256 or (kind == 0 and max(symbols, default=0) > 15):
                 raise _Malformed("a Huffman table has symbols that mean nothing")
-            self.huffman[kind, slot] = next(i for i, count in enumerate(counts, 1) if count)
+            self.huffman[kind, slot] = next((i for i, count in enumerate(counts, 1) if count), 1)
             rest = rest[17 + len(symbols) :]
         self.copy(_DHT, payload)
 

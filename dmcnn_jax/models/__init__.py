@@ -45,6 +45,8 @@ def create_model(config: Mapping[str, Any]) -> nn.Module:
         )
     if "dtype" in fields:
         if fields["dtype"] not in ("float32", "bfloat16"):
-            raise ValueError(f"model.dtype is {fields['dtype']!r}; expected 'float32' or 'bfloat16'")
+            raise ValueError(
+                f"model.dtype is {fields['dtype']!r}; expected 'float32' or 'bfloat16'"
+            )
         fields["dtype"] = jnp.dtype(fields["dtype"])
     return module(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})

@@ -178,8 +178,12 @@ class DCTBranch(nn.Module):
     condition_on_table: bool
 
     @nn.compact
-    def __call__(self, coefficients: jax.Array, table: jax.Array, mask: jax.Array | None) -> jax.Array:
-        modulate = _modulations(table, {1: self.features, 4: self.features}, self.condition_on_table)
+    def __call__(
+        self, coefficients: jax.Array, table: jax.Array, mask: jax.Array | None
+    ) -> jax.Array:
+        modulate = _modulations(
+            table, {1: self.features, 4: self.features}, self.condition_on_table
+        )
 
         def layer(i: int, x: jax.Array, dilation: int = 1) -> jax.Array:
             x = conv(self.features, dilation=dilation, name=f"conv{i}")(x)
@@ -289,7 +293,9 @@ def _modulations(table: jax.Array, widths: Mapping[int, int], enabled: bool):
     log_steps = jnp.log2(table.reshape(-1, 64).astype(jnp.float32) / 16) / 2
     code = PReLU(name="table_prelu")(nn.Dense(64, name="table_dense")(log_steps))
     scale_shift = {
-        i: nn.Dense(2 * width, kernel_init=nn.initializers.zeros_init(), name=f"table_dense{i}")(code)
+        i: nn.Dense(2 * width, kernel_init=nn.initializers.zeros_init(), name=f"table_dense{i}")(
+            code
+        )
         for i, width in widths.items()
     }
 

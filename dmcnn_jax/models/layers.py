@@ -85,7 +85,8 @@ class Deconv(nn.Module):
         def init(key, shape):
             # An output sees 2×2 taps, not 4×4: the fan-in is that of a phase.
             phases = [
-                self.kernel_init(k, (2, 2, *shape[2:]), jnp.float32) for k in jax.random.split(key, 4)
+                self.kernel_init(k, (2, 2, *shape[2:]), jnp.float32)
+                for k in jax.random.split(key, 4)
             ]
             phases = jnp.stack(phases).reshape(2, 2, 2, 2, *shape[2:])  # [p, q, j, i, C, N]
             return phases.transpose(2, 0, 3, 1, 4, 5).reshape(shape)[::-1, ::-1]
