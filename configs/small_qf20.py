@@ -9,7 +9,7 @@ from dmcnn_jax.config import default_config
 
 
 def get_config():
-    """Small batches, two patch sizes, and a learning rate that falls to its end at a given number of steps."""
+    """Small batches, two patch sizes, and a learning rate that falls along a cosine to its end."""
     config = default_config()
     config.name = "small-qf20"
     config.quality = 20

@@ -1,8 +1,9 @@
 """Checkpoints of a run (Orbax), and weights that travel (safetensors).
 
-A checkpoint holds all that decides the future of a run: `arrays`, the training state, and `host`, a JSON of what lives
-on the host. A weights file holds a model: its parameters under flat names ("g/conv1/kernel") and, as metadata, the
-configuration that made it.
+A checkpoint holds all that decides the future of a run: `arrays`, the training state, and `host`,
+    a JSON of what lives
+on the host. A weights file holds a model: its parameters under flat names ("g/conv1/kernel") and,
+as metadata, the configuration that made it.
 """
 
 import json
@@ -75,7 +76,8 @@ class Checkpoints:
 
         Args:
             step: its name.
-            arrays: a tree of arrays, or of jax.ShapeDtypeStruct with shardings, like what was saved.
+            arrays: a tree of arrays, or of jax.ShapeDtypeStruct with shardings, like what was
+                saved.
 
         Returns:
             The arrays, placed as `arrays` is, and the host's JSON.
@@ -109,7 +111,8 @@ def save_weights(
         path: of the file, .safetensors.
         variables: Flax variables: {"params": …} and, of some models, {"batch_stats": …}.
         about: JSON to keep with it: "model", the configuration that makes the network, and whatever else one should know.
-        dtype: type to store weights of two and more dimensions in, "float32" or "float16"; the others stay as they are.
+        dtype: type to store weights of two and more dimensions in, "float32" or "float16"; the
+            others stay as they are.
     """
     from safetensors.numpy import save_file
 
@@ -161,7 +164,8 @@ def find_weights(name: str | os.PathLike) -> Path:
     """The weights file that a name means.
 
     Args:
-        name: a bundled name ("dmcnn-qf10"), a weights file, or a workdir, which stands for its "best.safetensors".
+        name: a bundled name ("dmcnn-qf10"), a weights file, or a workdir, which stands for its
+            "best.safetensors".
 
     Returns:
         Path of the file.

@@ -1,6 +1,7 @@
-"""Every setting there is, with its meaning, unit and default. A file in `configs/` changes a few of them.
+"""Every setting there is, with its meaning, unit and default.
 
-Anything can be changed on the command line: `--config.train.learning_rate=3e-4`, `--config.train.patch_sizes="(64, 128)"`.
+A file in `configs/` changes a few of them, and anything can be changed on the command line:
+`--config.train.learning_rate=3e-4`, `--config.train.patch_sizes="(64, 128)"`.
 """
 
 import math
@@ -22,8 +23,9 @@ def default_config() -> ml_collections.ConfigDict:
     # Weights to start from: a bundled name, a .safetensors file or a workdir. Empty: random ones.
     config.init_from = ""
 
-    # JPEG quality, 1 to 100, of training pairs, validation and evaluation. With `quality_range`, a pair (lowest, highest),
-    # training pairs are drawn uniformly from it, and `quality` is that of validation and evaluation.
+    # JPEG quality, 1 to 100, of training pairs, validation and evaluation. With `quality_range`, a
+    # pair (lowest, highest), training pairs are drawn uniformly from it, and `quality` is that of
+    # validation and evaluation.
     config.quality = 20
     config.quality_range = ()
 
@@ -34,25 +36,28 @@ def default_config() -> ml_collections.ConfigDict:
     config.model.dtype = "float32"  # what the pixel branch computes in: float32 or bfloat16
 
     config.data = data = ml_collections.ConfigDict()
-    # Where training images come from: "packaged" (scikit-image's photographs), a folder of images, a pack written by
-    # tools/pack_images.py.
+    # Where training images come from: "packaged" (scikit-image's photographs), a folder of images,
+    # a pack written by tools/pack_images.py.
     data.source = "packaged"
-    # Where validation images come from, likewise; empty: `validation_images` of the source are set aside.
+    # Where validation images come from, likewise; empty: `validation_images` of the source are set
+    # aside.
     data.validation = ""
     data.validation_images = 24
-    # Luma of BT.601: "studio" (16 to 235, MATLAB's rgb2ycbcr, the protocol's) or "full" (0 to 255, what JPEG files hold).
+    # Luma of BT.601: "studio" (16 to 235, MATLAB's rgb2ycbcr, the protocol's) or "full" (0 to 255,
+    # what JPEG files hold).
     data.luma = "studio"
     # Side of the square tiles that images are cut into, pixels; patches are cropped out of tiles.
     data.tile = 256
-    # Images whose shorter side is longer are reduced to it first, pixels: it removes the artifacts of images that were
-    # JPEGs themselves. 0: never.
+    # Images whose shorter side is longer are reduced to it first, pixels: it removes the artifacts
+    # of images that were JPEGs themselves. 0: never.
     data.reduce_to = 512
     # Tiles are kept on the device up to so many bytes, else sent to it batch by batch.
     data.device_bytes = 8 * 2**30
 
     config.train = train = ml_collections.ConfigDict()
-    # Stages: side of the patches (multiples of 8, at most the tile), their number in a batch (one for all, or one a stage),
-    # and the most steps of each stage. A stage also ends when its learning rate has converged (see `schedule`).
+    # Stages: side of the patches (multiples of 8, at most the tile), their number in a batch (one
+    # for all, or one a stage), and the most steps of each stage. A stage also ends when its
+    # learning rate has converged (see `schedule`).
     train.patch_sizes = (56, 112, 168, 224)
     train.batch_sizes = (80,)
     train.stage_steps = (400_000, 200_000, 200_000, 200_000)
@@ -70,10 +75,11 @@ def default_config() -> ml_collections.ConfigDict:
     train.log_every = 50
 
     config.schedule = schedule = ml_collections.ConfigDict()
-    # "plateau", the paper's: the rate is multiplied by `factor` whenever the validation loss has not fallen by the relative
-    # `rtol` for `patience` validations. A stage has converged when that happens for the (`reductions` + 1)-th time in it;
-    # the next starts at the first rate times `restart`.
-    # "cosine": from the first rate to `final` times it, along a cosine over all steps; stages end by their steps.
+    # "plateau", the paper's: the rate is multiplied by `factor` whenever the validation loss has
+    # not fallen by the relative `rtol` for `patience` validations. A stage has converged when that
+    # happens for the (`reductions` + 1)-th time in it; the next starts at the first rate times
+    # `restart`. "cosine": from the first rate to `final` times it, along a cosine over all steps;
+    # stages end by their steps.
     schedule.name = "plateau"
     schedule.factor = 1 / 3
     schedule.patience = 5
@@ -97,7 +103,11 @@ def default_config() -> ml_collections.ConfigDict:
 
 
 def validate_config(config: Mapping[str, Any]) -> None:
-    """Raises a ValueError that names the first field whose value makes no sense, what was expected, and the value."""
+    """Checks the fields' values.
+
+    Raises:
+        ValueError: for the first one that makes no sense; names it, its value and what was expected.
+    """
 
     def expect(holds: bool, field: str, expected: str) -> None:
         if not holds:

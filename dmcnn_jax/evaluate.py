@@ -195,7 +195,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command line; an error that a user can mend is one line and exit status 1."""
     parser = argparse.ArgumentParser(
         prog="python -m dmcnn_jax.evaluate",
-        description="Measures a model on a folder of images: PSNR, SSIM, PSNR-B of the JPEG and of the model's output.",
+        description="Measures a model on a folder of images: PSNR, SSIM and PSNR-B of the JPEG and "
+        "of the model's output.",
     )
     parser.add_argument(
         "--weights", required=True, help="a bundled name, a weights file or a workdir"
@@ -207,7 +208,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--luma",
         choices=("studio", "full"),
         default="studio",
-        help="range of luma: studio, 16 to 235, is the protocol's (default); full is what JPEG files hold",
+        help="range of luma: studio, 16 to 235, is the protocol's (default); full is what JPEG "
+        "files hold",
     )
     parser.add_argument(
         "--project", action="store_true", help="project the output into the quantisation intervals"

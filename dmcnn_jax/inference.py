@@ -79,7 +79,8 @@ def initialize(module: nn.Module, key: jax.Array) -> dict[str, Any]:
 
 
 def check_variables(module: nn.Module, variables: Mapping[str, Any], source: str) -> None:
-    """Raises a ValueError that names what is missing, superfluous or of another shape, and where it comes from."""
+    """Raises a ValueError that names what is missing, superfluous or of another shape, and where
+    it comes from."""
     expected = _shapes(jax.eval_shape(partial(initialize, module), jax.random.key(0)))
     found = _shapes(variables)
     wrong = [f"{key} missing" for key in sorted(expected.keys() - found.keys())]
@@ -107,7 +108,8 @@ def _shapes(variables: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 def estimate(
     module: nn.Module, variables: Mapping[str, Any], coefficients: jax.Array, table: jax.Array
 ) -> dict[str, jax.Array]:
-    """All that a module estimates of a batch, jitted; arguments and results as of the module's `__call__`."""
+    """All that a module estimates of a batch, jitted; arguments and results as of the module's
+    `__call__`."""
     return module.apply(variables, coefficients, table)
 
 
@@ -120,7 +122,8 @@ def restore_plane(
         model: what to run.
         coefficients: k, integers [h, w, 64], natural order.
         table: Q, integers [8, 8], natural order.
-        project: whether the result is moved, by as little as possible, to where quantising it gives `coefficients` back.
+        project: whether the result is moved, by as little as possible, to where quantising it
+            gives `coefficients` back.
 
     Returns:
         float32 [8h, 8w], pixels scaled to [0, 1], not clipped.
@@ -136,8 +139,9 @@ def restore_plane(
 def project_plane(plane: jax.Array, coefficients: jax.Array, table: jax.Array) -> jax.Array:
     """The nearest plane that quantises to given coefficients.
 
-    The transform is orthonormal, so the nearest point is found by clipping each coefficient to its interval, k·Q ± Q/2.
-    Its ends are left out, by a hundredth of a grey level: rounding there is a matter of the encoder's taste.
+    The transform is orthonormal, so the nearest point is found by clipping each coefficient to its
+    interval, k·Q ± Q/2. Its ends are left out, by a hundredth of a grey level: rounding there is a
+    matter of the encoder's taste.
 
     Args:
         plane: float32 [H, W], pixels scaled to [0, 1].

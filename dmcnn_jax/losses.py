@@ -1,4 +1,4 @@
-"""Losses. All arguments are float32 [B, H, W, C], pixels scaled to [0, 1]; all results are scalars."""
+"""Losses: of float32 [B, H, W, C], pixels scaled to [0, 1]; all results are scalars."""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,8 @@
 """Flags, then one call.
 
 python -m dmcnn_jax.main --config configs/qf20.py
-python -m dmcnn_jax.main --config configs/qf10.py --mode=evaluate --weights=dmcnn-qf10 --config.evaluate.images=DIR
+python -m dmcnn_jax.main --config configs/qf10.py --mode=evaluate --weights=dmcnn-qf10
+--config.evaluate.images=DIR
 """
 
 import sys

@@ -1,6 +1,7 @@
 """When a stage ends, and the learning rate: on the host, between steps.
 
-What decides the future is one small dictionary of numbers, `Schedule.state`, and is checkpointed with the weights.
+What decides the future is one small dictionary of numbers, `Schedule.state`, and is checkpointed
+with the weights.
 """
 
 import math
@@ -14,7 +15,8 @@ import optax
 
 
 class Schedule:
-    """Stages of patches and the learning rate within them, as `config.train` and `config.schedule` describe.
+    """Stages of patches and the learning rate within them, as `config.train` and `config.schedule`
+    describe.
 
     Attributes:
         stage: index of the current stage; the number of stages when all are done.

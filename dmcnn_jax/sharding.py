@@ -1,4 +1,5 @@
-"""One mesh over all devices of all processes: batches are split over it, everything else is on each device."""
+"""One mesh over all devices of all processes: batches are split over it, everything else is on
+each device."""
 
 import jax
 import numpy as np

@@ -113,7 +113,8 @@ class Trainer:
             patch_size: side of the patches, pixels.
 
         Returns:
-            The state after it, and scalars: "loss", "psnr" and "jpeg_psnr" (dB, of the batch as a whole), "grad_norm".
+            The state after it, and scalars: "loss", "psnr" and "jpeg_psnr" (dB, of the batch as a
+                whole), "grad_norm".
         """
         config = self.config
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
@@ -222,7 +223,8 @@ class Validation:
         )
 
     def __call__(self, module: nn.Module, variables: Mapping[str, Any]) -> dict[str, float]:
-        """Loss, and PSNR and its gain over the JPEG's (dB, mean over tiles, of pixels rounded to 8 bits)."""
+        """Loss, and PSNR and its gain over the JPEG's (dB, mean over tiles, of pixels rounded to 8
+        bits)."""
         losses, psnrs = [], []
         for original, k, q in zip(
             *map(self._parts, (self._original, self._coefficients, self._table)), strict=True
@@ -249,8 +251,8 @@ def train(config: Mapping[str, Any], workdir: str | os.PathLike) -> Model:
 
     Args:
         config: of the run; see `dmcnn_jax.config`.
-        workdir: where checkpoints, the log (`log.jsonl`), the configuration and the weights (`best.safetensors`: of the best
-            validation PSNR; `last.safetensors`) are kept.
+        workdir: where checkpoints, the log (`log.jsonl`), the configuration and the weights
+            (`best.safetensors`: of the best validation PSNR; `last.safetensors`) are kept.
 
     Returns:
         The best model.

@@ -1,7 +1,8 @@
 """Training pairs made on the device, inside the jitted step, by stateless randomness.
 
-The order of tiles is a permutation by (seed, epoch), on the host; crop, flips, turn and quality follow from (seed, step).
-So any step's batch can be made at any time, alone, on any number of devices.
+The order of tiles is a permutation by (seed, epoch), on the host; crop, flips, turn and quality
+follow from (seed, step). So any step's batch can be made at any time, alone, on any number of
+devices.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,8 @@ def tile_indices(count: int, batch_size: int, step: int, seed: int, start: int =
 
     Args:
         count: tiles there are.
-        batch_size: tiles to take, any number; taken one after another, an epoch after another, each in its own order.
+        batch_size: tiles to take, any number; taken one after another, an epoch after another,
+            each in its own order.
         step: of the stage, from 0.
         seed: decides the orders.
         start: tiles taken before the stage's first batch.
@@ -50,10 +52,12 @@ def make_batch(
         key: a random key; decides all of it.
         patch_size: side of the patches, pixels, a multiple of 8 and at most `side`.
         quality: JPEG quality, 1 to 100.
-        quality_range: (lowest, highest), to draw a quality for each patch uniformly instead; () for none.
+        quality_range: (lowest, highest), to draw a quality for each patch uniformly instead; ()
+            for none.
 
     Returns:
-        A batch: "original" uint8 [B, patch_size, patch_size], "coefficients" int32 [B, patch_size/8, patch_size/8, 64] and
+        A batch: "original" uint8 [B, patch_size, patch_size], "coefficients" int32 [B,
+            patch_size/8, patch_size/8, 64] and
         "table" int32 [B, 8, 8], as a file that Pillow writes of the original would hold them.
     """
     batch, side = tiles.shape[:2]

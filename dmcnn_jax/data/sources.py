@@ -1,7 +1,10 @@
-"""Where images come from: the packaged photographs, a folder, a pack. All become square tiles of luma in memory.
+"""Where images come from: the packaged photographs, a folder, a pack. All become square tiles of
+luma in memory.
 
-A pack is a folder of two files: `tiles.npy`, uint8 [tiles, side, side], which is memory-mapped (or `tiles-NNNNN.webp`,
-the same in about half the bytes, which is decoded whole), and `pack.json`, which says what the tiles are.
+A pack is a folder of two files: `tiles.npy`, uint8 [tiles, side, side], which is memory-mapped (or
+    `tiles-NNNNN.webp`,
+the same in about half the bytes, which is decoded whole), and `pack.json`, which says what the
+tiles are.
 """
 
 import dataclasses
@@ -37,8 +40,8 @@ EXTENSIONS = frozenset(
     )
 )
 
-# scikit-image's photographs that lie in its wheel. Left out: drawings, scans, microscope slides, and pictures of another
-# kind of statistics than a photograph's.
+# scikit-image's photographs that lie in its wheel. Left out: drawings, scans, microscope slides,
+# and pictures of another kind of statistics than a photograph's.
 PACKAGED = (
     "astronaut.png",
     "brick.png",
@@ -110,7 +113,8 @@ def open_source(source: str, *, tile: int, luma: str, reduce_to: int) -> Tiles:
         source: "packaged", a folder of images, or a pack.
         tile: side of the tiles, pixels; of a pack, what it must have.
         luma: "studio" or "full"; likewise.
-        reduce_to: longest shorter side of an image that is not reduced first, pixels; 0: none is. A pack's images were.
+        reduce_to: longest shorter side of an image that is not reduced first, pixels; 0: none is.
+            A pack's images were.
 
     Returns:
         The tiles.
@@ -133,7 +137,8 @@ def open_source(source: str, *, tile: int, luma: str, reduce_to: int) -> Tiles:
 
 
 def open_data(config: Mapping[str, Any]) -> tuple[Tiles, Tiles]:
-    """Training and validation tiles, as `config.data` says; errors as of `open_source` and `split`."""
+    """Training and validation tiles, as `config.data` says; errors as of `open_source` and
+    `split`."""
     data = config.data
     options = {"tile": data.tile, "luma": data.luma, "reduce_to": data.reduce_to}
     tiles = open_source(data.source, **options)
@@ -205,7 +210,8 @@ def read_luma(path: str | os.PathLike, luma: str, reduce_to: int = 0) -> np.ndar
     """Reads an image's luma.
 
     Args:
-        path: of the image, anything that Pillow opens; turned as its EXIF orientation says; of an animation the first frame.
+        path: of the image, anything that Pillow opens; turned as its EXIF orientation says; of an
+            animation the first frame.
         luma: "studio" or "full".
         reduce_to: longest shorter side that is left as it is, pixels; 0: any.
 
@@ -249,8 +255,9 @@ def cut_images(
 ) -> Tiles:
     """Reads images and cuts them into tiles.
 
-    An image is covered by the fewest tiles, at even distances; they overlap where its sides are no multiples of theirs.
-    Images that can't be read or are smaller than a tile are skipped and counted.
+    An image is covered by the fewest tiles, at even distances; they overlap where its sides are no
+    multiples of theirs. Images that can't be read or are smaller than a tile are skipped and
+    counted.
 
     Args:
         paths: of the images.
@@ -365,7 +372,8 @@ def write_pack(
 
 
 def open_pack(path: str | os.PathLike, *, tile: int, luma: str) -> Tiles:
-    """Opens a pack; its array is memory-mapped. Arguments, results and errors as of `open_source`."""
+    """Opens a pack; its array is memory-mapped. Arguments, results and errors as of
+    `open_source`."""
     path = Path(path)
     about = json.loads((path / "pack.json").read_text())
     if about["version"] != _PACK_VERSION:

@@ -2,7 +2,8 @@
 
 A model turns what a JPEG file holds into estimates of the original, and says its loss:
 
-    __call__(coefficients, table, *, mask=None, train=False) → dict of float32 [B, H, W, 1]; "image" is the answer
+    __call__(coefficients, table, *, mask=None, train=False) → dict of float32 [B, H, W, 1],
+                                                                of which "image" is the answer
     loss(estimates, original) → scalar
 
 Whatever does that is trained, evaluated and exported by the same commands: add it to `MODELS`.
@@ -41,7 +42,8 @@ def create_model(config: Mapping[str, Any]) -> nn.Module:
     known = set(module.__dataclass_fields__) - {"name", "parent"}
     if unknown := sorted(set(fields) - known):
         raise ValueError(
-            f"model {name!r} has no field {', '.join(map(repr, unknown))}; it has: {', '.join(sorted(known))}"
+            f"model {name!r} has no field {', '.join(map(repr, unknown))}; "
+            f"it has: {', '.join(sorted(known))}"
         )
     if "dtype" in fields:
         if fields["dtype"] not in ("float32", "bfloat16"):

@@ -3,10 +3,10 @@
     ÕD = D⁻¹(DRU(k·Q + Q · f(k)))                 the DCT branch, 9 layers on the grid of blocks
     Õ0 = g(C, ÕD) + r·ÕD + (1 - r)·C              the pixel branch, 15 layers; r is learned
 
-A JPEG is what its file holds: the integer coefficients k and the quantisation table Q. C is the image that libjpeg
-decodes from them, D the blockwise orthonormal 8×8 DCT. Both branches are auto-encoders with shortcuts between
-symmetric layers and dilated convolutions in the middle; all layers see centred values (x - ½), so that the zeros of a
-convolution's padding are mid-gray.
+A JPEG is what its file holds: the integer coefficients k and the quantisation table Q. C is the
+image that libjpeg decodes from them, D the blockwise orthonormal 8×8 DCT. Both branches are
+auto-encoders with shortcuts between symmetric layers and dilated convolutions in the middle; all
+layers see centred values (x - ½), so that the zeros of a convolution's padding are mid-gray.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,9 +38,9 @@ class DMCNN(nn.Module):
         dilations: of layers 7, 8 and 9 of the pixel branch.
         dct_dilations: of layers 4, 5 and 6 of the DCT branch.
         dct_branch: whether there is one; without it ÕD = C.
-        rectifier: what the DCT branch may answer. "interval": within the file's interval, k·Q ± (Q/2 + margin); "leaky":
-            outside at a slope of 0.1, as DDCN has it; "decoded": within D(C) ± (Q/2 + margin), as the paper prints it;
-            "none": anything.
+        rectifier: what the DCT branch may answer. "interval": within the file's interval, k·Q ±
+            (Q/2 + margin); "leaky": outside at a slope of 0.1, as DDCN has it; "decoded": within
+            D(C) ± (Q/2 + margin), as the paper prints it; "none": anything.
         margin: ε, what the interval is widened by on both sides, grey levels.
         multi_scale: whether the estimates at half and quarter size exist and enter the loss.
         residual: r's first value.
@@ -48,8 +48,8 @@ class DMCNN(nn.Module):
         condition_on_table: whether both branches are told Q, for one network at every quality.
         theta: θ of equation 7, the weight of a scale against the next finer one.
         dct_weight: λ of equation 7.
-        dtype: type that the pixel branch computes in. Parameters, the sums that make the output, and everything
-            between D and D⁻¹ are float32.
+        dtype: type that the pixel branch computes in. Parameters, the sums that make the output,
+            and everything between D and D⁻¹ are float32.
     """
 
     features: int = 64
@@ -68,6 +68,7 @@ class DMCNN(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     def setup(self):
+        """Makes the branches and r."""
         if self.rectifier not in RECTIFIERS:
             raise ValueError(f"rectifier is {self.rectifier!r}; expected one of {RECTIFIERS}")
         if self.dct_branch:
@@ -95,13 +96,14 @@ class DMCNN(nn.Module):
         Args:
             coefficients: k, integers [B, H/8, W/8, 64].
             table: Q, integers [B, 8, 8].
-            mask: bool [B, H/8, W/8, 1], true on blocks of the image: with it, all outside is zero at every layer, as in
-                a convolution's own padding. None: every block is.
+            mask: bool [B, H/8, W/8, 1], true on blocks of the image: with it, all outside is zero
+                at every layer, as in a convolution's own padding. None: every block is.
             train: not used; here training and running are the same.
 
         Returns:
-            float32 estimates of the original, [B, H, W, 1], pixels scaled to [0, 1], not clipped: "image" (Õ0), "dct"
-            (ÕD), "jpeg" (C); with multi_scale, "half" and "quarter" (Õ1, Õ2; [B, H/2, W/2, 1], [B, H/4, W/4, 1]).
+            float32 estimates of the original, pixels scaled to [0, 1], not clipped: "image" (Õ0),
+            "dct" (ÕD) and "jpeg" (C), [B, H, W, 1]; with multi_scale, "half" (Õ1, [B, H/2, W/2, 1])
+            and "quarter" (Õ2, [B, H/4, W/4, 1]).
         """
         dct = self.restore_coefficients(coefficients, table, mask=mask)
         return self.restore_pixels(coefficients, table, dct, mask=mask)
@@ -109,7 +111,7 @@ class DMCNN(nn.Module):
     def restore_coefficients(
         self, coefficients: jax.Array, table: jax.Array, *, mask: jax.Array | None = None
     ) -> jax.Array:
-        """The DCT branch, k and Q → ÕD. Arguments as of `__call__`; returns float32 [B, H, W, 1]."""
+        """The DCT branch, k and Q → ÕD, float32 [B, H, W, 1]; arguments as of `__call__`."""
         if not self.dct_branch:
             return decode(coefficients, table)
         steps = table.reshape(-1, 1, 1, 64).astype(jnp.float32)
@@ -151,7 +153,7 @@ class DMCNN(nn.Module):
         return loss + self.dct_weight * mse(estimates["dct"], original) if self.dct_branch else loss
 
     def _rectify(self, x: jax.Array, coefficients: jax.Array, table: jax.Array) -> jax.Array:
-        """The DCT rectify unit, equation 6: coefficients [B, H/8, W/8, 64] in grey levels, clipped."""
+        """The DCT rectify unit, equation 6, on coefficients [B, H/8, W/8, 64] in grey levels."""
         lower, upper = jpeg.interval(coefficients, table, self.margin)
         if self.rectifier == "decoded":
             # C strays from D⁻¹(k·Q) by its rounding and clipping, and the interval with it.
@@ -163,9 +165,10 @@ class DMCNN(nn.Module):
 
 
 class DCTBranch(nn.Module):
-    """f: 9 convolutions on the grid of blocks, k [B, H/8, W/8, 64] → a correction in quantisation steps.
+    """f: 9 convolutions on the grid of blocks, from k to a correction in quantisation steps.
 
-    In units of steps one network makes sense at every quality, and the rectifier is a clip to ±½. It sees 41 × 41 blocks.
+    In units of steps one network makes sense at every quality, and the rectifier is a clip to ±½.
+    It sees 41 × 41 blocks.
 
     Attributes:
         features: channels of layers 1 to 8.
@@ -181,6 +184,7 @@ class DCTBranch(nn.Module):
     def __call__(
         self, coefficients: jax.Array, table: jax.Array, mask: jax.Array | None
     ) -> jax.Array:
+        """Integers [B, H/8, W/8, 64], Q [B, 8, 8] → float32 [B, H/8, W/8, 64]."""
         modulate = _modulations(
             table, {1: self.features, 4: self.features}, self.condition_on_table
         )
@@ -222,7 +226,7 @@ class PixelBranch(nn.Module):
     def __call__(
         self, x: jax.Array, table: jax.Array, mask: jax.Array | None
     ) -> tuple[jax.Array, ...]:
-        """[B, H, W, channels], centred → corrections at full, half and quarter size, one channel each."""
+        """[B, H, W, channels], centred → corrections at full, half and quarter size, [..., 1]."""
         f = self.features
         full, half, quarter = (mask_to_scale(mask, cells) for cells in (8, 4, 2))
         modulate = _modulations(table, {1: f, 4: 2 * f, 6: 4 * f}, self.condition_on_table)
@@ -265,11 +269,12 @@ def decode(coefficients: jax.Array, table: jax.Array) -> jax.Array:
 
 
 def _compress(coefficients: jax.Array, table: jax.Array) -> jax.Array:
-    """k as float32 of a range that suits a network, whatever the quality.
+    """Coefficients k as float32 of a range that suits a network, whatever the quality.
 
-    AC coefficients in steps, through asinh: slope 1 at zero, where most of them are at low quality, logarithmic at the
-    hundreds that they reach at high quality. The DC coefficient in fixed units of 256 grey levels (a block's mean times 8):
-    its range is the same at every quality, and what matters of it are differences between blocks.
+    AC coefficients in steps, through asinh: slope 1 at zero, where most of them are at low quality,
+    logarithmic at the hundreds that they reach at high quality. The DC coefficient in fixed units
+    of 256 grey levels (a block's mean times 8): its range is the same at every quality, and what
+    matters of it are differences between blocks.
     """
     steps = table.reshape(-1, 1, 1, 64)
     dc = coefficients[..., :1] * steps[..., :1] / 256
@@ -277,7 +282,9 @@ def _compress(coefficients: jax.Array, table: jax.Array) -> jax.Array:
 
 
 def _modulations(table: jax.Array, widths: Mapping[int, int], enabled: bool):
-    """How a branch is told Q: at some layers, x · (1 + scale(Q)) + shift(Q), both from log₂ Q by a small perceptron.
+    """How a branch is told Q: at some layers, x becomes x · (1 + scale(Q)) + shift(Q).
+
+    Scale and shift come from log₂ Q by a small perceptron.
 
     Args:
         table: Q, [B, 8, 8].
@@ -285,7 +292,8 @@ def _modulations(table: jax.Array, widths: Mapping[int, int], enabled: bool):
         enabled: without it, nothing is created and nothing is changed.
 
     Returns:
-        A function of a layer's number and its output before the rectifier. It starts as the identity.
+        A function of a layer's number and its output before the rectifier. It starts as the
+        identity.
     """
     if not enabled:
         return lambda i, x: x

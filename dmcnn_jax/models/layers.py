@@ -10,7 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-# He initialisation for a rectifier whose negative slope starts at 0.1: variance 2 / (1 + 0.1²) / fan-in.
+# He initialisation for a rectifier whose negative slope starts at 0.1: variance 2 / (1 + 0.1²) /
+# fan-in.
 SLOPE = 0.1
 he_init = nn.initializers.variance_scaling(2 / (1 + SLOPE**2), "fan_in", "truncated_normal")
 
@@ -61,10 +62,12 @@ def conv(
 class Deconv(nn.Module):
     """A 4×4 transposed convolution of stride 2, [B, H, W, C] → [B, 2H, 2W, features].
 
-    What PyTorch's `ConvTranspose2d(4, stride=2, padding=1)` computes, as four 2×2 convolutions, one for each phase of the
-    output: along an axis, output 2m sees inputs m - 1 and m through taps 3 and 1, output 2m + 1 inputs m and m + 1 through
-    taps 2 and 0. `lax.conv_transpose` puts zeros between inputs instead, and its gradient is slow on CPUs; so is that of one
-    2×2 convolution with four times the channels.
+    What PyTorch's `ConvTranspose2d(4, stride=2, padding=1)` computes, as four 2×2 convolutions,
+    one for each phase of the
+    output: along an axis, output 2m sees inputs m - 1 and m through taps 3 and 1, output 2m + 1
+        inputs m and m + 1 through
+    taps 2 and 0. `lax.conv_transpose` puts zeros between inputs instead, and its gradient is slow
+    on CPUs; so is that of one 2×2 convolution with four times the channels.
 
     Attributes:
         features: output channels.
@@ -80,6 +83,7 @@ class Deconv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] → [B, 2H, 2W, features]."""
         batch, height, width, channels = x.shape
 
         def init(key, shape):
@@ -110,16 +114,17 @@ class Deconv(nn.Module):
 
 
 class PReLU(nn.Module):
-    """A rectifier with a learned negative slope a channel (He et al., 2015): max(x, 0) + slope · min(x, 0).
+    """A rectifier with learned slopes (He et al., 2015): max(x, 0) + slope · min(x, 0).
 
     Attributes:
-        initial_slope: the slopes' first value.
+        initial_slope: first value of the slopes, one for each channel.
     """
 
     initial_slope: float = SLOPE
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., C] → the same shape and type."""
         slope = self.param("slope", nn.initializers.constant(self.initial_slope), (x.shape[-1],))
         return jnp.where(x >= 0, x, slope.astype(x.dtype) * x)
 
@@ -128,8 +133,10 @@ def mask_to_scale(mask: jax.Array | None, cells: int) -> jax.Array | None:
     """Brings a mask of blocks to a finer grid.
 
     Args:
-        mask: bool [B, H/8, W/8, 1], true on blocks of the image; or None, for an image without an outside.
-        cells: cells of the finer grid along a block: 8 for pixels, 4 and 2 for half and quarter size.
+        mask: bool [B, H/8, W/8, 1], true on blocks of the image; or None, for an image without an
+            outside.
+        cells: cells of the finer grid along a block: 8 for pixels, 4 and 2 for half and quarter
+            size.
 
     Returns:
         bool [B, cells · H/8, cells · W/8, 1], or None.
