@@ -106,7 +106,7 @@ def validate_config(config: Mapping[str, Any]) -> None:
     """Checks the fields' values.
 
     Raises:
-        ValueError: for the first one that makes no sense; names it, its value and what was expected.
+        ValueError: for the first one that makes no sense, with its name and what was expected.
     """
 
     def expect(holds: bool, field: str, expected: str) -> None:
