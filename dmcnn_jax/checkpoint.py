@@ -117,7 +117,8 @@ def save_weights(
     from safetensors.numpy import save_file
 
     flat = {"/".join(k): np.asarray(v) for k, v in flatten_dict(_without_params(variables)).items()}
-    flat = {k: np.ascontiguousarray(v.astype(dtype) if v.ndim > 1 else v) for k, v in flat.items()}
+    # np.ascontiguousarray would make scalars arrays of one element.
+    flat = {k: np.asarray(v.astype(dtype) if v.ndim > 1 else v, order="C") for k, v in flat.items()}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".partial")
