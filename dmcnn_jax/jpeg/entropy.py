@@ -8,6 +8,7 @@ do no harm. It starts in 20 ms, and costs a copy of the coefficients through a p
 """
 
 import atexit
+import contextlib
 import importlib.util
 import os
 import signal
@@ -149,10 +150,8 @@ class _Worker:
         self.process.kill()
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
-            try:
+            with contextlib.suppress(OSError):  # a request may still be in the buffer
                 pipe.close()
-            except OSError:
-                pass  # a request was still in the buffer
 
 
 def _find_library():

@@ -179,7 +179,7 @@ _PADDING = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 
 _MAX_PADDING = 16
 
 # Blocks decoded at a time, so that images of all sizes share one compiled function.
-_CHUNK = 8192
+_CHUNK = 2048
 
 
 def _load(source, name):
@@ -198,7 +198,9 @@ def _load(source, name):
             f"source is {type(source).__name__}; expected a path, bytes or a binary file of a JPEG"
             " (an image already decoded has lost its coefficients: pass the file itself)"
         )
-    return data, os.fsdecode(default) if name is None else name
+    name = os.fsdecode(default) if name is None else name
+    # Names may hold anything, and messages are lines for terminals.
+    return data, "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
 def _load_file(file):

@@ -98,11 +98,11 @@ def parse(data: bytes, name: str, max_pixels: int) -> Stream:
     try:
         parser.run()
         return parser.stream()
-    except _Malformed as error:
+    except _MalformedError as error:
         raise JpegError(f"{name}: {error}") from None
 
 
-class _Malformed(Exception):
+class _MalformedError(Exception):
     """What is wrong, without the name of the file."""
 
 
@@ -112,7 +112,7 @@ class _Malformed(Exception):
 _MAX_SEGMENTS = 20_000
 _MAX_SCANS = 500
 
-# libjpeg's limits: on the sides of an image, and on the blocks in an interleaved unit (T.81, B.2.3).
+# libjpeg's limit on the sides of an image, and T.81's (B.2.3) on the blocks of an interleaved unit.
 _MAX_SIDE = 65_500
 _MAX_BLOCKS_IN_MCU = 10
 
@@ -163,10 +163,12 @@ _ZIGZAG = np.array(
     sorted(range(64), key=lambda i: (i // 8 + i % 8, i // 8 if (i // 8 + i % 8) % 2 else i % 8))
 )
 
-# In entropy-coded data 0xFF is followed by 0, or belongs to a restart marker. All else ends it.
-_END_OF_SCAN = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")
+# In entropy-coded data 0xFF is followed by 0, or belongs to a restart marker. All else ends it. Any
+# number of 0xFF may come before a marker: were they part of the patterns, a file full of them would
+# take quadratic time.
+_END_OF_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _RESTART = re.compile(rb"\xff([\xd0-\xd7])")
-_MARKER = re.compile(rb"\xff+([\x01-\xfe])")
+_MARKER = re.compile(rb"\xff([\x01-\xfe])")
 
 
 def describe_other(head: bytes) -> str | None:
@@ -212,24 +214,26 @@ class _Parser:
     def run(self):
         other = describe_other(self.data[:16])
         if other:
-            raise _Malformed(f"not a JPEG file but {other}; only JPEG files hold coefficients")
+            raise _MalformedError(f"not a JPEG file but {other}; only JPEG files hold coefficients")
         self.position = 2
         for _ in range(_MAX_SEGMENTS):
             try:
                 if not self.step():
                     return
-            except _Malformed as error:
+            except _MalformedError as error:
                 if not self.scans:
                     raise
                 self.damage = self.damage or str(error)
                 return
-        raise _Malformed(f"over {_MAX_SEGMENTS} marker segments; no JPEG encoder writes so many")
+        raise _MalformedError(
+            f"over {_MAX_SEGMENTS} marker segments; no JPEG encoder writes so many"
+        )
 
     def stream(self):
         if not self.scans:
-            raise _Malformed("no image data: the file ends before its first scan")
+            raise _MalformedError("no image data: the file ends before its first scan")
         if self.share < _MIN_SHARE:
-            raise _Malformed(
+            raise _MalformedError(
                 f"{len(self.data)} bytes can't hold the {self.width} x {self.height} pixels that"
                 " the header claims; the file is cut off or its header is wrong"
             )
@@ -262,18 +266,19 @@ class _Parser:
                 # Some writers leave the marker out; whether the data is whole shows in decoding.
                 self.notes.append("the end-of-image marker is missing")
                 return False
-            raise _Malformed("the file ends within its header; it is cut off")
-        if found.start() > self.position:
-            self.notes.append(f"{found.start() - self.position} stray bytes between segments")
+            raise _MalformedError("the file ends within its header; it is cut off")
+        stray = len(self.data[self.position : found.start()].rstrip(b"\xff"))
+        if stray:
+            self.notes.append(f"{stray} stray bytes between segments")
         marker, self.position = found[1][0], found.end()
         if marker == _EOI:
             return False
         if marker == _SOI:
-            raise _Malformed("a second image begins within the first")
+            raise _MalformedError("a second image begins within the first")
         if 0xD0 <= marker <= 0xD7 or marker == 0x01:
             return True  # these have no length; libjpeg passes over them here too
         if marker in _UNSUPPORTED and not self.scans:
-            raise _Malformed(_UNSUPPORTED[marker])
+            raise _MalformedError(_UNSUPPORTED[marker])
         payload = self.segment(marker)
         if marker in _SUPPORTED_FRAMES:
             self.frame(marker, payload)
@@ -286,7 +291,9 @@ class _Parser:
         elif marker == _SOS:
             self.scan(payload)
         elif marker in _UNSUPPORTED or marker in _RESERVED:
-            raise _Malformed(f"marker ff {marker:02x} at byte {found.start()} has no place there")
+            raise _MalformedError(
+                f"marker ff {marker:02x} at byte {found.start()} has no place there"
+            )
         elif (_APP0 <= marker <= _APP15 or marker == _COM) and not self.scans:
             self.applications.append((marker, payload))
         return True
@@ -296,7 +303,7 @@ class _Parser:
         end = self.position + length
         if length < 2 or end > len(self.data):
             cut = end > len(self.data) or self.position + 2 > len(self.data)
-            raise _Malformed(
+            raise _MalformedError(
                 f"the segment of marker ff {marker:02x} at byte {self.position - 2} "
                 + ("runs past the end of the file" if cut else f"gives its length as {length}")
             )
@@ -309,24 +316,24 @@ class _Parser:
 
     def frame(self, marker, payload):
         if self.components:
-            raise _Malformed("two frame headers; expected one image in the file")
+            raise _MalformedError("two frame headers; expected one image in the file")
         if len(payload) < 6:
-            raise _Malformed(f"the frame header has {len(payload)} bytes; expected at least 9")
+            raise _MalformedError(f"the frame header has {len(payload)} bytes; expected at least 9")
         precision, count = payload[0], payload[5]
         self.height = int.from_bytes(payload[1:3], "big")
         self.width = int.from_bytes(payload[3:5], "big")
         self.progressive = marker == 0xC2
         if precision != 8:
-            raise _Malformed(f"{precision} bits a sample; only 8-bit JPEG is supported")
+            raise _MalformedError(f"{precision} bits a sample; only 8-bit JPEG is supported")
         if count == 4:
-            raise _Malformed(
+            raise _MalformedError(
                 f"four components ({self.four_components()}); only gray and three-component colour"
                 " are supported"
             )
         if count not in (1, 3):
-            raise _Malformed(f"{count} components; expected 1 (gray) or 3 (colour)")
+            raise _MalformedError(f"{count} components; expected 1 (gray) or 3 (colour)")
         if len(payload) != 6 + 3 * count:
-            raise _Malformed(
+            raise _MalformedError(
                 f"the frame header has {len(payload)} bytes; expected {6 + 3 * count} for {count}"
                 " components"
             )
@@ -336,18 +343,18 @@ class _Parser:
 
     def check_size(self):
         if not self.height:
-            raise _Malformed(
+            raise _MalformedError(
                 "the header leaves the height open (DNL), which is not supported; `jpegtran` or an"
                 " editor that reads it can write it anew"
             )
         if not self.width:
-            raise _Malformed("the header gives the width as 0")
+            raise _MalformedError("the header gives the width as 0")
         if max(self.height, self.width) > _MAX_SIDE:
-            raise _Malformed(
+            raise _MalformedError(
                 f"{self.width} x {self.height} pixels; libjpeg reads sides up to {_MAX_SIDE}"
             )
         if self.height * self.width > self.max_pixels:
-            raise _Malformed(
+            raise _MalformedError(
                 f"{self.width} x {self.height} pixels exceed the limit of {self.max_pixels}; raise"
                 " max_pixels if the file is to be trusted"
             )
@@ -359,18 +366,18 @@ class _Parser:
         ]
         for c in components:
             if not (1 <= c.horizontal <= 4 and 1 <= c.vertical <= 4):
-                raise _Malformed(
+                raise _MalformedError(
                     f"sampling factors {c.horizontal} x {c.vertical}; expected 1 to 4 each"
                 )
             if c.table_index > 3:
-                raise _Malformed(f"quantisation table {c.table_index}; expected 0 to 3")
+                raise _MalformedError(f"quantisation table {c.table_index}; expected 0 to 3")
         if len({c.id for c in components}) < len(components):
-            raise _Malformed("two components of the same number")
+            raise _MalformedError("two components of the same number")
         across = max(c.horizontal for c in components)
         down = max(c.vertical for c in components)
         for c in components:
             if across % c.horizontal or down % c.vertical:
-                raise _Malformed(
+                raise _MalformedError(
                     f"sampling factors {c.horizontal} x {c.vertical} beside {across} x {down}: a"
                     " plane smaller by a fraction, which libjpeg can't decode either"
                 )
@@ -385,10 +392,10 @@ class _Parser:
             precision, slot = rest[0] >> 4, rest[0] & 15
             size = 128 if precision else 64
             if precision > 1 or slot > 3 or len(rest) < 1 + size:
-                raise _Malformed("a quantisation table segment is malformed")
+                raise _MalformedError("a quantisation table segment is malformed")
             steps = np.frombuffer(rest[1 : 1 + size], ">u2" if precision else "u1")
             if not steps.all():
-                raise _Malformed(
+                raise _MalformedError(
                     f"quantisation table {slot} has a zero step; expected 1 to"
                     f" {65535 if precision else 255}"
                 )
@@ -403,7 +410,9 @@ class _Parser:
         try:
             return self.quantisation[component.table_index]
         except KeyError:
-            raise _Malformed(f"quantisation table {component.table_index} is missing") from None
+            raise _MalformedError(
+                f"quantisation table {component.table_index} is missing"
+            ) from None
 
     def huffman_tables(self, payload):
         rest = payload
@@ -412,42 +421,42 @@ class _Parser:
             counts = rest[1:17]
             symbols = rest[17 : 17 + sum(counts)]
             if kind > 1 or slot > 3 or len(counts) < 16 or len(symbols) < sum(counts):
-                raise _Malformed("a Huffman table segment is malformed")
+                raise _MalformedError("a Huffman table segment is malformed")
             code = 0
             for length, count in enumerate(counts, 1):
                 code = 2 * code + count
                 if count and code >= 1 << length:
-                    raise _Malformed("a Huffman table has more codes than fit")
+                    raise _MalformedError("a Huffman table has more codes than fit")
             if len(symbols) > 256 or (kind == 0 and max(symbols, default=0) > 15):
-                raise _Malformed("a Huffman table has symbols that mean nothing")
+                raise _MalformedError("a Huffman table has symbols that mean nothing")
             self.huffman[kind, slot] = next((i for i, count in enumerate(counts, 1) if count), 1)
             rest = rest[17 + len(symbols) :]
         self.copy(_DHT, payload)
 
     def restarts(self, payload):
         if len(payload) != 2:
-            raise _Malformed(f"the restart interval has {len(payload)} bytes; expected 2")
+            raise _MalformedError(f"the restart interval has {len(payload)} bytes; expected 2")
         self.restart_interval = int.from_bytes(payload, "big")
         self.copy(_DRI, payload)
 
     def scan(self, payload):
         if not self.components:
-            raise _Malformed("image data comes before the frame header")
+            raise _MalformedError("image data comes before the frame header")
         if self.scans == _MAX_SCANS:
-            raise _Malformed(f"over {_MAX_SCANS} scans; no JPEG encoder writes so many")
+            raise _MalformedError(f"over {_MAX_SCANS} scans; no JPEG encoder writes so many")
         count = payload[0] if payload else 0
         if not 1 <= count <= 4 or len(payload) != 4 + 2 * count:
-            raise _Malformed("a scan header is malformed")
+            raise _MalformedError("a scan header is malformed")
         by_id = {c.id: c for c in self.components}
         selected = []
         for number, slots in zip(payload[1 : 1 + 2 * count : 2], payload[2::2], strict=False):
             if number not in by_id:
-                raise _Malformed(f"a scan names component {number}, which the image has not")
+                raise _MalformedError(f"a scan names component {number}, which the image has not")
             selected.append((by_id.pop(number), slots >> 4, slots & 15))
         if count > 1 and (
             sum(c.horizontal * c.vertical for c, _, _ in selected) > _MAX_BLOCKS_IN_MCU
         ):
-            raise _Malformed(f"a scan interleaves over {_MAX_BLOCKS_IN_MCU} blocks")
+            raise _MalformedError(f"a scan interleaves over {_MAX_BLOCKS_IN_MCU} blocks")
         first, last, high, low = payload[-3], payload[-2], payload[-1] >> 4, payload[-1] & 15
         if self.progressive:
             self.progress(selected, first, last, high, low)
@@ -472,13 +481,18 @@ class _Parser:
     def sequence(self, selected):
         for component, dc, ac in selected:
             if component.sent[0] == 0:
-                raise _Malformed(f"component {component.id} comes twice")
+                raise _MalformedError(f"component {component.id} comes twice")
             component.sent = [0] * 64
             # Frames of motion JPEG leave the tables out that T.81 gives as typical.
-            if dc > 3 or ac > 3 or any(
-                slot > 1 and (kind, slot) not in self.huffman for kind, slot in ((0, dc), (1, ac))
+            if (
+                dc > 3
+                or ac > 3
+                or any(
+                    slot > 1 and (kind, slot) not in self.huffman
+                    for kind, slot in ((0, dc), (1, ac))
+                )
             ):
-                raise _Malformed(f"a Huffman table ({dc} or {ac}) is missing")
+                raise _MalformedError(f"a Huffman table ({dc} or {ac}) is missing")
 
     def progress(self, selected, first, last, high, low):
         """Annex G: each coefficient's bits come once, highest first, DC before AC."""
@@ -488,16 +502,18 @@ class _Parser:
             and low <= 13
             and (high == 0 or low == high - 1)
         ):
-            raise _Malformed(f"{scan} is impossible")
+            raise _MalformedError(f"{scan} is impossible")
         for component, dc, ac in selected:
             if first and component.sent[0] < 0:
-                raise _Malformed(f"{scan} comes before the DC scan of component {component.id}")
+                raise _MalformedError(
+                    f"{scan} comes before the DC scan of component {component.id}"
+                )
             if any(bit != (high or -1) for bit in component.sent[first : last + 1]):
-                raise _Malformed(f"{scan} does not continue those before it")
+                raise _MalformedError(f"{scan} does not continue those before it")
             component.sent[first : last + 1] = [low] * (last + 1 - first)
             table = (1, ac) if first else (0, dc)
             if table not in self.huffman and (first or not high):
-                raise _Malformed(f"Huffman table {table[1]} is missing")
+                raise _MalformedError(f"Huffman table {table[1]} is missing")
 
     def check_entropy(self, selected, first, high, entropy):
         """Compares the length of entropy-coded data, and its restart markers, with the blocks."""

@@ -10,10 +10,10 @@ import struct
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-    """What to hand on to the restored image.
+    r"""What to hand on to the restored image.
 
     Attributes:
-        exif: EXIF data with its header ``Exif\\0\\0``, as Pillow's ``save(exif=...)`` takes it.
+        exif: EXIF data with its header ``Exif\0\0``, as Pillow's ``save(exif=...)`` takes it.
         orientation: EXIF's, 1 to 8; 1 (upright) without or if it makes no sense.
         icc: ICC colour profile.
         xmp: the main XMP packet.
