@@ -26,19 +26,21 @@ def main(library):
     os.dup2(standard_error, 2)
     for line in sys.stdin.buffer:
         *sizes, path = line.split()
-        planes = [(ctypes.c_short * (64 * int(size)))() for size in sizes]
-        tables = (ctypes.c_ushort * 256)()
-        slots = (ctypes.c_short * 4)()
-        arguments = planes + [None] * (4 - len(planes))
-        success = read(ctypes.c_char_p(path), *arguments, tables, slots)
-        text = drain(messages)
-        output = sys.stdout.buffer
-        output.write(bytes((success,)) + len(text).to_bytes(4, sys.byteorder) + text)
-        if success:
-            for plane in planes:
-                output.write(memoryview(plane).cast("B"))
-        output.flush()
-        del planes, arguments
+        answer(read, path, [int(size) for size in sizes], messages)
+
+
+def answer(read, path, sizes, messages):
+    """Decodes one file and writes the reply."""
+    planes = [(ctypes.c_short * (64 * size))() for size in sizes]
+    tables, slots = (ctypes.c_ushort * 256)(), (ctypes.c_short * 4)()
+    success = read(ctypes.c_char_p(path), *planes, *[None] * (4 - len(planes)), tables, slots)
+    text = drain(messages)
+    output = sys.stdout.buffer
+    output.write(bytes((success,)) + len(text).to_bytes(4, sys.byteorder) + text)
+    if success:
+        while planes:  # each is freed as soon as it is sent
+            output.write(memoryview(planes.pop(0)).cast("B"))
+    output.flush()
 
 
 def drain(messages):
