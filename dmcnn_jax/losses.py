@@ -36,3 +36,12 @@ def average_pool(x: jax.Array, factor: int) -> jax.Array:
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // factor, factor, width // factor, factor, channels)
     return x.mean(axis=(2, 4))
+
+
+def half_sum_squares(estimate: jax.Array, original: jax.Array) -> jax.Array:
+    """½ Σ (estimate - original)² of an image, mean over images: Caffe's and MatConvNet's L2 loss.
+
+    Learning rates published for SGD with those packages are meant for this sum.
+    """
+    errors = jnp.square(estimate.astype(jnp.float32) - original.astype(jnp.float32))
+    return jnp.sum(errors) / (2 * len(errors))

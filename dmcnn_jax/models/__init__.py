@@ -15,10 +15,22 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from dmcnn_jax.models.arcnn import ARCNN
+from dmcnn_jax.models.cas_cnn import CASCNN
+from dmcnn_jax.models.ddcn import DDCN
 from dmcnn_jax.models.dmcnn import DMCNN
+from dmcnn_jax.models.dncnn import DnCNN
+from dmcnn_jax.models.memnet import MemNet
+from dmcnn_jax.models.tnrd import TNRD
 
 MODELS: dict[str, type[nn.Module]] = {
+    "arcnn": ARCNN,
+    "cas_cnn": CASCNN,
+    "ddcn": DDCN,
     "dmcnn": DMCNN,
+    "dncnn": DnCNN,
+    "memnet": MemNet,
+    "tnrd": TNRD,
 }
 
 

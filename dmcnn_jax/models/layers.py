@@ -149,3 +149,37 @@ def mask_to_scale(mask: jax.Array | None, cells: int) -> jax.Array | None:
 def apply_mask(x: jax.Array, mask: jax.Array | None) -> jax.Array:
     """`x` where the mask is true, zero elsewhere; all of `x` without a mask."""
     return x if mask is None else jnp.where(mask, x, jnp.zeros((), x.dtype))
+
+
+def extend(x: jax.Array, pad: int, mode: str, mask: jax.Array | None = None) -> jax.Array:
+    """Pads an image beyond its border with its own pixels, where zeros would not be faithful.
+
+    Args:
+        x: [B, H, W, C].
+        pad: pixels to add on every side.
+        mode: "edge" (the border repeated) or "symmetric" (mirrored, the border included).
+        mask: bool [B, H, W, 1], true on a rectangle of at least `pad` pixels a side: the image,
+            whose border then is that of the rectangle. None: all of `x` is.
+
+    Returns:
+        [B, H + 2 pad, W + 2 pad, C]. What lies further outside is arbitrary.
+    """
+    if mask is None:
+        return jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode=mode)
+    for axis in (1, 2):
+        inside = mask.any(axis=(3 - axis, 3))  # [B, length]
+        length = inside.shape[1]
+        first = jnp.argmax(inside, axis=1, keepdims=True)
+        last = length - 1 - jnp.argmax(inside[:, ::-1], axis=1, keepdims=True)
+        index = jnp.arange(-pad, length + pad)[None]
+        if mode == "symmetric":
+            index = jnp.where(index < first, 2 * first - 1 - index, index)
+            index = jnp.where(index > last, 2 * last + 1 - index, index)
+        index = jnp.expand_dims(jnp.clip(index, first, last), (3 - axis, 3))
+        x = jnp.take_along_axis(x, index, axis=axis)
+    return x
+
+
+def scale_gradient(x: jax.Array, factor: float) -> jax.Array:
+    """`x`, whose gradient is scaled: under SGD, a learning rate of its own for a parameter."""
+    return factor * x + (1 - factor) * jax.lax.stop_gradient(x)

@@ -1,0 +1,131 @@
+"""CAS-CNN: an auto-encoder over four scales (Cavigelli, Hager, Benini, IJCNN 2017).
+
+    L. Cavigelli, P. Hager, L. Benini: CAS-CNN: a deep convolutional neural network for image
+    compression artifact suppression. IJCNN 2017.
+
+Twelve layers with hierarchical shortcuts and a loss at every scale, as its abstract has it. Layers:
+
+| scale | down | up (a 4×4 deconvolution of stride 2) | side output |
+| --- | --- | --- | --- |
+| 1 | A1 1→128, A2 128→128 | A3 256→128, with A2: 256 → 1, the output | |
+| 1/2 | B1, B2 128→128 | B3 512→128, with B2: 256 | 256→1 |
+| 1/4 | C1 128→256, C2 256→256 | C3 256→256, with C2: 512 | 512→1 |
+| 1/8 | D1, D2 256→256 | | 256→1 |
+
+5,133,697 weights, 5,142,916 with the side outputs; the paper counts 5.14 M.
+
+Assumed: these widths, which the count confirms; halving by the mean of 2 × 2 pixels; that outputs
+are added to the JPEG; He initialisation; ReLU; equal weights of the scales in the loss, of which
+training with `side_weight` 0 from such weights is the second phase.
+"""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dmcnn_jax.losses import average_pool, mse
+from dmcnn_jax.models.dmcnn import decode
+from dmcnn_jax.models.layers import Deconv, apply_mask, conv, mask_to_scale, near_zero_init
+
+_init = nn.initializers.he_normal()
+
+
+class CASCNN(nn.Module):
+    """The network.
+
+    Attributes:
+        features: channels at full and half size; twice as many below.
+        side_weight: what each side output's loss counts against the output's.
+        dtype: type to compute in.
+    """
+
+    features: int = 128
+    side_weight: float = 1.0
+    dtype: jnp.dtype = jnp.float32
+
+    @property
+    def halo_blocks(self) -> int:
+        """How far it sees, in blocks."""
+        return 7
+
+    def __call__(
+        self,
+        coefficients: jax.Array,
+        table: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        train: bool = False,
+    ) -> dict[str, jax.Array]:
+        """Estimates the original.
+
+        Args:
+            coefficients: k, integers [B, H/8, W/8, 64].
+            table: Q, integers [B, 8, 8].
+            mask: bool [B, H/8, W/8, 1], true on blocks of the image; None: every block is.
+            train: not used; here training and running are the same.
+
+        Returns:
+            float32 pixels scaled to [0, 1], not clipped: "image" and "jpeg" (C), [B, H, W, 1];
+            "half", "quarter" and "eighth", estimates at these scales.
+        """
+        decoded = decode(coefficients, table)
+        return self.restore_pixels(coefficients, table, decoded, mask=mask, train=train)
+
+    @nn.compact
+    def restore_pixels(
+        self,
+        coefficients: jax.Array,
+        table: jax.Array,
+        decoded: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        train: bool = False,
+    ) -> dict[str, jax.Array]:
+        """As `__call__`, of a decoded image C, float32 [B, H, W, 1], scaled to [0, 1]."""
+        del coefficients, table, train
+        n = self.features
+        masks = [mask_to_scale(mask, cells) for cells in (8, 4, 2, 1)]
+
+        def layer(name: str, x: jax.Array, features: int, scale: int) -> jax.Array:
+            x = conv(features, kernel_init=_init, dtype=self.dtype, name=name)(x)
+            return apply_mask(nn.relu(x), masks[scale])
+
+        def up(name: str, x: jax.Array, features: int, skip: jax.Array, scale: int) -> jax.Array:
+            x = Deconv(features, kernel_init=_init, dtype=self.dtype, name=name)(x)
+            return jnp.concatenate([apply_mask(nn.relu(x), masks[scale]), skip], axis=-1)
+
+        def output(name: str, x: jax.Array, scale: int) -> jax.Array:
+            x = conv(1, kernel_init=near_zero_init, dtype=self.dtype, name=name)(x)
+            return average_pool(decoded, 2**scale) + x.astype(jnp.float32)
+
+        a1 = layer("a1", apply_mask(decoded, masks[0]), n, 0)
+        a2 = layer("a2", a1, n, 0)
+        b1 = layer("b1", average_pool(a2, 2), n, 1)
+        b2 = layer("b2", b1, n, 1)
+        c1 = layer("c1", average_pool(b2, 2), 2 * n, 2)
+        c2 = layer("c2", c1, 2 * n, 2)
+        d1 = layer("d1", average_pool(c2, 2), 2 * n, 3)
+        d2 = layer("d2", d1, 2 * n, 3)
+        c3 = up("c3", d2, 2 * n, c2, 2)
+        b3 = up("b3", c3, n, b2, 1)
+        a3 = up("a3", b3, n, a2, 0)
+        return {
+            "image": output("a4", a3, 0),
+            "half": output("b4", b3, 1),
+            "quarter": output("c4", c3, 2),
+            "eighth": output("d4", d2, 3),
+            "jpeg": decoded,
+        }
+
+    def loss(self, estimates: Mapping[str, jax.Array], original: jax.Array) -> jax.Array:
+        """The mean squared error of the output, and `side_weight` times that of each other scale.
+
+        The original at a scale is its mean over 2 × 2, 4 × 4 or 8 × 8 pixels.
+        """
+        side = [
+            mse(estimates[name], average_pool(original, factor))
+            for name, factor in (("half", 2), ("quarter", 4), ("eighth", 8))
+        ]
+        return mse(estimates["image"], original) + self.side_weight * sum(side)

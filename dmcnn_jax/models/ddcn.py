@@ -1,0 +1,127 @@
+"""DDCN: pixels and DCT coefficients, learned jointly (Guo, Chao, ECCV 2016).
+
+    J. Guo, H. Chao: Building dual-domain representations for compression artifacts reduction.
+    ECCV 2016.
+
+    X = DRU(k·Q + f(k·Q))                     the DCT branch, ten layers on the grid of blocks
+    Õ = C + h(g(C), D⁻¹(X))                   g and h: ten layers each; joined by concatenation
+
+What other papers say of it: two branches learned jointly, a residual output, Adam, patches of
+55 × 55, a field of 41 × 41 pixels, and a DCT rectify unit with a leaky slope outside k·Q ± Q/2.
+
+Assumed, as the authors' code is not public: 3×3 layers throughout, 64 wide, with ReLU; ten before
+the join and ten after it (twenty make the field of 41, the DCT branch aside, which sees 21 blocks);
+the slope 0.1; He initialisation; the mean squared error of the output alone as the loss. 1,035,777
+weights by this reading; none are published.
+"""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dmcnn_jax import jpeg
+from dmcnn_jax.losses import mse
+from dmcnn_jax.models.dmcnn import decode
+from dmcnn_jax.models.layers import SLOPE, apply_mask, conv, mask_to_scale, near_zero_init
+
+_init = nn.initializers.he_normal()
+# Brings coefficients, in grey levels, to the range of a network's input and back.
+_SCALE = 128
+
+
+class DDCN(nn.Module):
+    """The network.
+
+    Attributes:
+        features: channels.
+        depth: layers of the DCT branch, of the pixel branch, and after their join.
+        dtype: type that the pixel layers compute in; the DCT branch computes in float32.
+    """
+
+    features: int = 64
+    depth: int = 10
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):  # noqa: D102
+        self.f = _Stack(self.features, self.depth, 64)
+        self.g = _Stack(self.features, self.depth, None, self.dtype)
+        self.h = _Stack(self.features, self.depth, 1, self.dtype)
+
+    @property
+    def halo_blocks(self) -> int:
+        """How far it sees, in blocks: the DCT branch, and the layers after the join."""
+        return self.depth + -(-self.depth // 8)
+
+    def __call__(
+        self,
+        coefficients: jax.Array,
+        table: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        train: bool = False,
+    ) -> dict[str, jax.Array]:
+        """Estimates the original.
+
+        Args:
+            coefficients: k, integers [B, H/8, W/8, 64].
+            table: Q, integers [B, 8, 8].
+            mask: bool [B, H/8, W/8, 1], true on blocks of the image; None: every block is.
+            train: not used; here training and running are the same.
+
+        Returns:
+            float32 [B, H, W, 1], pixels scaled to [0, 1], not clipped: "image", "dct" (the DCT
+            branch's) and "jpeg" (C).
+        """
+        decoded = decode(coefficients, table)
+        return self.restore_pixels(coefficients, table, decoded, mask=mask, train=train)
+
+    def restore_pixels(
+        self,
+        coefficients: jax.Array,
+        table: jax.Array,
+        decoded: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        train: bool = False,
+    ) -> dict[str, jax.Array]:
+        """As `__call__`, of a decoded image C, float32 [B, H, W, 1], scaled to [0, 1]."""
+        del train
+        pixels = mask_to_scale(mask, 8)
+        dct = self._estimate_coefficients(coefficients, table, mask)
+        features = self.g(apply_mask(decoded, pixels), pixels)
+        both = jnp.concatenate([features, apply_mask(dct, pixels).astype(self.dtype)], axis=-1)
+        image = decoded + self.h(both, pixels).astype(jnp.float32)
+        return {"image": image, "dct": dct, "jpeg": decoded}
+
+    def loss(self, estimates: Mapping[str, jax.Array], original: jax.Array) -> jax.Array:
+        """The mean squared error."""
+        return mse(estimates["image"], original)
+
+    def _estimate_coefficients(self, coefficients, table, mask):
+        """The DCT branch: D⁻¹(X), float32 [B, H, W, 1], scaled to [0, 1]."""
+        x = jpeg.dequantize(coefficients, table)
+        x = x + _SCALE * self.f(apply_mask(x / _SCALE, mask), mask)
+        clipped = jnp.clip(x, *jpeg.interval(coefficients, table, margin=0.0))
+        return (jpeg.idct(clipped + SLOPE * (x - clipped))[..., None] + 128) / 255
+
+
+class _Stack(nn.Module):
+    """`depth` convolutions with ReLU; with `outputs`, the last is linear, of so many channels."""
+
+    features: int
+    depth: int
+    outputs: int | None
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
+        hidden = self.depth - (self.outputs is not None)
+        for i in range(1, hidden + 1):
+            x = conv(self.features, kernel_init=_init, dtype=self.dtype, name=f"conv{i}")(x)
+            x = apply_mask(nn.relu(x), mask)
+        if self.outputs is None:
+            return x
+        last = {"kernel_init": near_zero_init, "dtype": self.dtype, "name": f"conv{self.depth}"}
+        return conv(self.outputs, **last)(x)

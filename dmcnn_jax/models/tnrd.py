@@ -1,0 +1,183 @@
+"""TNRD: four stages of trained reaction and diffusion (Chen, Pock, TPAMI 2017), for JPEG.
+
+    Y. Chen, T. Pock: Trainable nonlinear reaction diffusion: a flexible framework for fast and
+    effective image restoration. IEEE TPAMI 39(6), 2017.
+
+    x = u - Σᵢ rot180(kᵢ) * φᵢ(kᵢ * u)         diffusion, i = 1 … 48, kernels of 7 × 7
+    u' = D⁻¹(clip(D(x), k·Q ± 0.4·Q))         reaction: no further from the file than that
+
+After the authors' MATLAB code for deblocking, whose four stages have parameters of their own: a
+kernel is a sum of the 48 cosine patterns of 7 × 7 pixels that are not constant, scaled to unit
+length; an influence function φ is a sum of 63 Gaussians. Images are mirrored at their borders, the
+first u is D⁻¹(k·Q) clipped to 8 bits' range but not rounded, and gradients pass the reaction where
+it does not clip. 21,312 weights; the kernels reach 49 × 49 pixels, the reaction adds whole blocks.
+
+The authors train all stages jointly by L-BFGS, 300 iterations over 400 crops of 176 × 176, on the
+last stage's squared error, which is the loss here too.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dmcnn_jax import jpeg
+from dmcnn_jax.losses import half_sum_squares
+from dmcnn_jax.models.layers import extend, mask_to_scale
+
+_SIZE = 7
+# Centres of the Gaussians, grey levels, and their standard deviation.
+_CENTRES = np.arange(-310, 311, 10)
+_WIDTH = 10
+# The reaction's half-width, quantisation steps.
+_REACH = 0.4
+
+
+class TNRD(nn.Module):
+    """The network.
+
+    Attributes:
+        strengths: of each stage's diffusion at first: φ starts as this times 2z / (400 + z²).
+        reaction: whether stages end with it.
+        dtype: float32; sums over 48 kernels of grey levels leave less precision no use.
+    """
+
+    strengths: Sequence[float] = (10.0, 5.0, 1.0, 1.0)
+    reaction: bool = True
+    dtype: jnp.dtype = jnp.float32
+
+    @property
+    def halo_blocks(self) -> int:
+        """How far it sees, in blocks: each stage, 6 pixels and the rest of their blocks."""
+        return len(self.strengths)
+
+    def __call__(
+        self,
+        coefficients: jax.Array,
+        table: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        train: bool = False,
+    ) -> dict[str, jax.Array]:
+        """Estimates the original.
+
+        Args:
+            coefficients: k, integers [B, H/8, W/8, 64].
+            table: Q, integers [B, 8, 8].
+            mask: bool [B, H/8, W/8, 1], true on the rectangle of blocks that is the image; None:
+                every block is.
+            train: not used; here training and running are the same.
+
+        Returns:
+            float32 [B, H, W, 1], pixels scaled to [0, 1], not clipped: "image", and "jpeg", the
+            first u.
+        """
+        u = jnp.clip(jpeg.idct(jpeg.dequantize(coefficients, table)), -128, 128)
+        start = (u[..., None] + 128) / 255
+        return self.restore_pixels(coefficients, table, start, mask=mask, train=train)
+
+    @nn.compact
+    def restore_pixels(
+        self,
+        coefficients: jax.Array,
+        table: jax.Array,
+        decoded: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        train: bool = False,
+    ) -> dict[str, jax.Array]:
+        """As `__call__`, from a first image, float32 [B, H, W, 1], scaled to [0, 1]."""
+        del train
+        pixels = mask_to_scale(mask, 8)
+        steps = jpeg.per_block(table).astype(jnp.float32)
+        centre = jpeg.dequantize(coefficients, table)
+        u = decoded * 255 - 128
+        for i, strength in enumerate(self.strengths, start=1):
+            u = _Diffusion(strength, name=f"stage{i}")(u, pixels)
+            if self.reaction:
+                x = jpeg.dct(u[..., 0])
+                x = jnp.clip(x, centre - _REACH * steps, centre + _REACH * steps)
+                u = jpeg.idct(x)[..., None]
+        return {"image": (u + 128) / 255, "jpeg": decoded}
+
+    def loss(self, estimates: Mapping[str, jax.Array], original: jax.Array) -> jax.Array:
+        """Half the summed squared error of an image, mean over images."""
+        return half_sum_squares(estimates["image"], original)
+
+
+class _Diffusion(nn.Module):
+    """u - Σᵢ rot180(kᵢ) * φᵢ(kᵢ * u), u float32 [B, H, W, 1] in grey levels."""
+
+    strength: float
+
+    @nn.compact
+    def __call__(self, u: jax.Array, mask: jax.Array | None) -> jax.Array:
+        patterns = jnp.asarray(cosine_patterns())
+        count = patterns.shape[-1]
+        mixture = self.param("filters", lambda _: jnp.eye(count))  # [pattern, filter]
+        weights = self.param(
+            "influence", lambda _: jnp.asarray(_fit(self.strength))[:, None].repeat(count, 1)
+        )  # [Gaussian, filter]
+        mixture = mixture / jnp.linalg.norm(mixture, axis=0)
+        kernels = jnp.einsum("yxp,pf->yxf", patterns, mixture, precision="highest")[:, :, None]
+        responses = influence(_convolve(u, kernels, mask), weights)
+        # Turned by 180°, and back from 48 channels to one.
+        back = kernels[::-1, ::-1].transpose(0, 1, 3, 2)
+        return u - _convolve(responses, back, mask)
+
+
+def cosine_patterns() -> np.ndarray:
+    """The 7 × 7 DCT's basis but for the constant: float32 [7, 7, 48], each of unit length."""
+    frequency, position = np.mgrid[:_SIZE, :_SIZE]
+    basis = np.cos((2 * position + 1) * frequency * np.pi / (2 * _SIZE))
+    basis /= np.linalg.norm(basis, axis=1, keepdims=True)
+    patterns = np.einsum("vy,ux->yxvu", basis, basis).reshape(_SIZE, _SIZE, -1)
+    return patterns[..., 1:].astype(np.float32)
+
+
+def influence(z: jax.Array, weights: jax.Array) -> jax.Array:
+    """φ(z) = Σⱼ wⱼ exp(-(z - μⱼ)² / 2s²), μ = -310, -300 … 310, s = 10, one φ a channel.
+
+    Spacing and width are alike, so that of nine neighbours around a centre c, with τ = (z - c) / s,
+    the Gaussians are exp(-τ²/2) · exp(jτ) · exp(-j²/2), j = -4 … 4: a polynomial in exp(τ) and one
+    in exp(-τ). Three exponentials do for nine.
+
+    Args:
+        z: float32 [..., C], grey levels.
+        weights: float32 [63, C].
+
+    Returns:
+        float32 [..., C].
+    """
+    total = jnp.zeros_like(z)
+    for middle in range(4, len(_CENTRES), 9):
+        # Beyond 12 the Gaussians are below 1e-13, and exp(4τ) above what float32 holds is not far.
+        tau = jnp.clip((z - _CENTRES[middle]) / _WIDTH, -12, 12)
+        up, down = jnp.exp(tau), jnp.exp(-tau)
+        above = below = jnp.zeros_like(z)
+        for j in (4, 3, 2, 1):
+            scale = float(np.exp(-(j**2) / 2))
+            above = (above + scale * weights[middle + j]) * up
+            below = (below + scale * weights[middle - j]) * down
+        total += jnp.exp(-(tau**2) / 2) * (above + weights[middle] + below)
+    return total
+
+
+def _fit(strength: float) -> np.ndarray:
+    """Weights, float32 [63], of the Gaussians that fit strength · 2z / (400 + z²) best."""
+    z = np.arange(_CENTRES[0], _CENTRES[-1] + 1.0)
+    gaussians = np.exp(-((z[:, None] - _CENTRES) ** 2) / (2 * _WIDTH**2))
+    return np.linalg.lstsq(gaussians, strength * 2 * z / (400 + z**2))[0].astype(np.float32)
+
+
+def _convolve(x: jax.Array, kernels: jax.Array, mask: jax.Array | None) -> jax.Array:
+    return jax.lax.conv_general_dilated(
+        extend(x, _SIZE // 2, "symmetric", mask),
+        kernels,
+        window_strides=(1, 1),
+        padding="VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision="highest",
+    )
