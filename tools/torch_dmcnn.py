@@ -1,0 +1,345 @@
+"""DMCNN in PyTorch, for weights trained with dmcnn_jax. Needs PyTorch alone: copy it where it is wanted.
+
+    python tools/export_params.py dmcnn-qf10 --format torch -o dmcnn.pt
+
+>>> import torch_dmcnn
+>>> model = torch_dmcnn.load("dmcnn.pt")                        # doctest: +SKIP
+>>> image = model(coefficients, table)["image"]                 # doctest: +SKIP
+
+A JPEG is what its file holds: integer coefficients [B, H/8, W/8, 64], of whole blocks, channel 8*v + u with v the
+vertical frequency (natural order, not zigzag), and the quantisation table [B, 8, 8] in the same order; jpeglib, among
+others, reads both. The equations and their reasons stand in dmcnn_jax/models/dmcnn.py; modules have the same names here
+as there, and arrays between them are [B, C, H, W].
+"""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+
+def load(path: str | os.PathLike) -> "DMCNN":
+    """Makes the network of a state dict that `tools/export_params.py` or a `DMCNN` wrote.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The network, in evaluation mode, on the CPU.
+    """
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    model = DMCNN(**state["_extra_state"]["model"])
+    model.load_state_dict(state)
+    return model.eval()
+
+
+class DMCNN(nn.Module):
+    """The network. Its state dict says, as extra state, which configuration it has.
+
+    Args:
+        features: channels of the pixel branch at full size; twice and four times as many at half and quarter size.
+        dct_features: channels of the DCT branch; None for twice `features`.
+        dilations: of layers 7, 8 and 9 of the pixel branch.
+        dct_dilations: of layers 4, 5 and 6 of the DCT branch.
+        dct_branch: whether there is one.
+        rectifier: what the DCT branch may answer: "interval", "leaky", "decoded" or "none".
+        margin: what the interval is widened by on both sides, grey levels.
+        multi_scale: whether the estimates at half and quarter size exist.
+        residual: the share r of the DCT branch's estimate in what the pixel branch corrects, where it is not learned.
+        learn_residual: whether r is learned.
+        condition_on_table: whether both branches are told the table.
+        **others: fields of the configuration that matter in JAX only (name, dtype, loss weights). Kept for the way back.
+    """
+
+    def __init__(
+        self,
+        *,
+        features: int = 64,
+        dct_features: int | None = None,
+        dilations: Sequence[int] = (2, 4, 8),
+        dct_dilations: Sequence[int] = (2, 4, 8),
+        dct_branch: bool = True,
+        rectifier: str = "interval",
+        margin: float = 0.25,
+        multi_scale: bool = True,
+        residual: float = 0.5,
+        learn_residual: bool = True,
+        condition_on_table: bool = False,
+        **others: Any,
+    ):
+        super().__init__()
+        if unknown := sorted(set(others) - {"name", "dtype", "theta", "dct_weight"}):
+            raise ValueError(
+                f"no field {', '.join(unknown)} in this DMCNN; expected the configuration of a 'dmcnn' model"
+            )
+        self.about = {
+            "model": {
+                "name": "dmcnn",
+                "features": features,
+                "dct_features": dct_features,
+                "dilations": list(dilations),
+                "dct_dilations": list(dct_dilations),
+                "dct_branch": dct_branch,
+                "rectifier": rectifier,
+                "margin": margin,
+                "multi_scale": multi_scale,
+                "residual": residual,
+                "learn_residual": learn_residual,
+                "condition_on_table": condition_on_table,
+            }
+            | others
+        }
+        self.rectifier = rectifier if dct_branch else "none"
+        self.margin = margin
+        if dct_branch:
+            self.f = DCTBranch(dct_features or 2 * features, dct_dilations, condition_on_table)
+        self.g = PixelBranch(1 + dct_branch, features, dilations, multi_scale, condition_on_table)
+        self.r = nn.Parameter(torch.tensor(residual)) if learn_residual and dct_branch else residual
+        # Constants: no part of the state dict.
+        self.register_buffer("basis", _basis(), persistent=False)
+        self.register_buffer("integer_dct", _integer_dct(), persistent=False)
+
+    def forward(self, coefficients: Tensor, table: Tensor) -> dict[str, Tensor]:
+        """Estimates the original from what the file holds.
+
+        Args:
+            coefficients: k, integers [B, H/8, W/8, 64].
+            table: Q, integers [B, 8, 8].
+
+        Returns:
+            float32 estimates of the original, [B, 1, H, W], pixels scaled to [0, 1], not clipped: "image", "dct" (what the
+            DCT branch makes of it) and "jpeg" (what libjpeg decodes); with multi_scale, "half" and "quarter".
+        """
+        # Of these shapes, a product with one table for a whole batch still broadcasts.
+        k, steps = coefficients.int(), table.int().flatten(1)[:, None, None]
+        decoded = self._decode(k, steps).float()[:, None] / 255
+        dct, both = decoded, decoded
+        if hasattr(self, "f"):
+            dct = self._restore_coefficients(k, steps, decoded)
+            both = torch.cat([decoded, dct], 1)
+        corrections = self.g(both - 0.5, steps)
+        base = self.r * dct + (1 - self.r) * decoded
+        estimates = {"jpeg": decoded, "dct": dct}
+        for i, (name, correction) in enumerate(
+            zip(("image", "half", "quarter"), corrections, strict=False)
+        ):
+            estimates[name] = (F.avg_pool2d(base, 2**i) if i else base) + correction
+        return estimates
+
+    def _restore_coefficients(self, k: Tensor, steps: Tensor, decoded: Tensor) -> Tensor:
+        centre, steps_float = k * steps.float(), steps.float()
+        x = centre + steps_float * self.f(_compress(k, steps), steps).permute(0, 2, 3, 1)
+        if self.rectifier != "none":
+            if self.rectifier == "decoded":
+                centre = _to_blocks(decoded[:, 0] * 255 - 128) @ self.basis.T
+            reach = steps_float / 2 + self.margin
+            clipped = torch.minimum(torch.maximum(x, centre - reach), centre + reach)
+            x = clipped + 0.1 * (x - clipped) if self.rectifier == "leaky" else clipped
+        return (_from_blocks(x @ self.basis)[:, None] + 128) / 255
+
+    def _decode(self, k: Tensor, steps: Tensor) -> Tensor:
+        """libjpeg's inverse DCT, bit for bit: int32 [B, H, W], levels 0..255."""
+        levels = _saturate(k * steps).unflatten(3, (8, 8))
+        # Sums are spelled out: integer matrix products are not to be had on GPUs.
+        terms = (levels[..., v, None, :] * self.integer_dct[v, :, None] for v in range(8))
+        columns = _saturate(_shift(sum(terms), 11))
+        terms = (columns[..., u, None] * self.integer_dct[u] for u in range(8))
+        pixels = _shift(sum(terms), 18) + 128
+        return _from_blocks(pixels.clamp(0, 255).flatten(3))
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What the state dict says about the model: JSON."""
+        return self.about
+
+    def set_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Takes what a state dict says; raises a ValueError if it is of another configuration."""
+        of_jax = ("name", "dtype", "theta", "dct_weight")
+        theirs = {k: v for k, v in DMCNN(**state["model"]).about["model"].items() if k not in of_jax}
+        for field, value in theirs.items():
+            if self.about["model"][field] != value:
+                raise ValueError(
+                    f"the state dict has {field}={value!r}, this model {self.about['model'][field]!r}; "
+                    "expected the same: make the model with torch_dmcnn.load"
+                )
+        self.about = dict(state)
+
+
+class DCTBranch(nn.Module):
+    """f: 9 convolutions on the grid of blocks → a correction in quantisation steps."""
+
+    def __init__(self, features: int, dilations: Sequence[int], condition_on_table: bool):
+        super().__init__()
+        dilations = [1, 1, 1, *dilations, 1, 1]
+        for i, dilation in enumerate(dilations, 1):
+            inputs = 64 if i == 1 else features
+            self.add_module(f"conv{i}", _conv(inputs, features, dilation=dilation))
+            self.add_module(f"prelu{i}", nn.PReLU(features, 0.1))
+        self.conv9 = _conv(features, 64)
+        _add_table(self, {1: features, 4: features} if condition_on_table else {})
+
+    def forward(self, x: Tensor, steps: Tensor) -> Tensor:
+        modulate = _modulations(self, steps)
+
+        def layer(i, x):
+            return self.get_submodule(f"prelu{i}")(
+                modulate(i, self.get_submodule(f"conv{i}")(x))
+            )
+
+        x1 = layer(1, x)
+        x2 = layer(2, x1)
+        x3 = layer(3, x2)
+        x6 = layer(6, layer(5, layer(4, x3))) + x3
+        x7 = layer(7, x6) + x2
+        return self.conv9(layer(8, x7) + x1)
+
+
+class PixelBranch(nn.Module):
+    """g: 15 layers, an auto-encoder over three scales → corrections at full, half and quarter size."""
+
+    def __init__(
+        self,
+        inputs: int,
+        features: int,
+        dilations: Sequence[int],
+        multi_scale: bool,
+        condition_on_table: bool,
+    ):
+        super().__init__()
+        f = features
+        self.multi_scale = multi_scale
+        layers = {
+            1: _conv(inputs, f),
+            2: _conv(f, f),
+            3: _conv(f, f),
+            4: _conv(f, 2 * f, stride=2),
+            5: _conv(2 * f, 2 * f),
+            6: _conv(2 * f, 4 * f, stride=2),
+            7: _conv(4 * f, 4 * f, dilation=dilations[0]),
+            8: _conv(4 * f, 4 * f, dilation=dilations[1]),
+            9: _conv(4 * f, 4 * f, dilation=dilations[2]),
+            10: nn.ConvTranspose2d(4 * f, 2 * f, 4, stride=2, padding=1),
+            11: _conv(2 * f, 2 * f),
+            12: nn.ConvTranspose2d(2 * f, f, 4, stride=2, padding=1),
+            13: _conv(f, f),
+            14: _conv(f, f),
+        }
+        for i, module in layers.items():
+            self.add_module(f"deconv{i}" if i in (10, 12) else f"conv{i}", module)
+            self.add_module(f"prelu{i}", nn.PReLU(module.out_channels, 0.1))
+        self.conv15 = _conv(f, 1)
+        if multi_scale:
+            self.head_half = _conv(2 * f, 1)
+            self.head_quarter = _conv(4 * f, 1)
+        _add_table(self, {1: f, 4: 2 * f, 6: 4 * f} if condition_on_table else {})
+
+    def forward(self, x: Tensor, steps: Tensor) -> tuple[Tensor, ...]:
+        modulate = _modulations(self, steps)
+
+        def layer(i, x):
+            module = self.get_submodule(f"deconv{i}" if i in (10, 12) else f"conv{i}")
+            return self.get_submodule(f"prelu{i}")(modulate(i, module(x)))
+
+        x3 = layer(3, layer(2, layer(1, x)))
+        x5 = layer(5, layer(4, x3))
+        x9 = layer(9, layer(8, layer(7, layer(6, x5))))
+        x11 = layer(11, layer(10, x9) + x5)
+        x14 = layer(14, layer(13, layer(12, x11) + x3))
+        if not self.multi_scale:
+            return (self.conv15(x14),)
+        return self.conv15(x14), self.head_half(x11), self.head_quarter(x9)
+
+
+def _conv(inputs: int, outputs: int, *, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=dilation, dilation=dilation)
+
+
+def _compress(k: Tensor, steps: Tensor) -> Tensor:
+    """k as the DCT branch sees it, [B, 64, H/8, W/8]: AC in steps through asinh, DC in units of 256 grey levels."""
+    dc = k[..., :1] * steps[..., :1] / 256
+    return torch.cat([dc, torch.asinh(k[..., 1:].float())], 3).permute(0, 3, 1, 2)
+
+
+def _add_table(branch: nn.Module, widths: Mapping[int, int]) -> None:
+    """Adds what tells a branch its table: at each layer of `widths`, a scale and a shift."""
+    branch.told = tuple(widths)
+    if widths:
+        branch.table_dense = nn.Linear(64, 64)
+        branch.table_prelu = nn.PReLU(64, 0.1)
+    for i, width in widths.items():
+        branch.add_module(f"table_dense{i}", nn.Linear(64, 2 * width))
+
+
+def _modulations(branch: nn.Module, steps: Tensor):
+    """A function of a layer's number and its output, x → x · (1 + scale(Q)) + shift(Q)."""
+    if branch.told:
+        code = branch.table_dense(torch.log2(steps.flatten(1).float() / 16) / 2)
+        code = branch.table_prelu(code)
+
+    def modulate(i: int, x: Tensor) -> Tensor:
+        if i not in branch.told:
+            return x
+        scale, shift = branch.get_submodule(f"table_dense{i}")(code)[..., None, None].chunk(2, 1)
+        return x * (1 + scale) + shift
+
+    return modulate
+
+
+def _to_blocks(plane: Tensor) -> Tensor:
+    """[B, H, W] → [B, H/8, W/8, 64]."""
+    batch, height, width = plane.shape
+    blocks = plane.reshape(batch, height // 8, 8, width // 8, 8)
+    return blocks.transpose(2, 3).flatten(3)
+
+
+def _from_blocks(blocks: Tensor) -> Tensor:
+    """[B, H/8, W/8, 64] → [B, H, W]."""
+    batch, rows, columns, _ = blocks.shape
+    blocks = blocks.unflatten(3, (8, 8)).transpose(2, 3)
+    return blocks.reshape(batch, rows * 8, columns * 8)
+
+
+def _shift(values: Tensor, bits: int) -> Tensor:
+    """Division by 2**bits, halves rounded up."""
+    return (values + (1 << (bits - 1))) >> bits
+
+
+def _saturate(values: Tensor) -> Tensor:
+    return values.clamp(-(1 << 15), (1 << 15) - 1)
+
+
+def _basis() -> Tensor:
+    """The orthonormal 8×8 DCT, float32 [64, 64]: frequency 8*v + u, pixel 8*y + x."""
+    rows = [
+        [
+            math.sqrt(1 / 8 if u == 0 else 1 / 4) * math.cos((2 * x + 1) * u * math.pi / 16)
+            for x in range(8)
+        ]
+        for u in range(8)
+    ]
+    one = torch.tensor(rows, dtype=torch.float64)
+    return torch.kron(one, one).float()
+
+
+def _integer_dct() -> Tensor:
+    """The matrix that libjpeg's factored inverse DCT ("islow") amounts to: int32 [8, 8], frequency, position.
+
+    The eight-point DCT times 8192·√8. Its constants were rounded as they enter the factorisation (Loeffler, Ligtenberg and
+    Moschytz, ICASSP 1989), so its entries are up to 1 off the exact ones.
+    """
+    even = [[8192] * 4, [10703, 4433, -4433, -10703], [8192, -8192, -8192, 8192]]
+    even += [[4433, -10704, 10704, -4433]]
+    odd = [
+        [11363, 9633, 6437, 2260],
+        [9633, -2259, -11362, -6436],
+        [6437, -11362, 2261, 9633],
+        [2260, -6436, 9633, -11363],
+    ]
+    rows = []
+    for symmetric, antisymmetric in zip(even, odd, strict=True):
+        rows.append(symmetric + symmetric[::-1])
+        rows.append(antisymmetric + [-value for value in antisymmetric[::-1]])
+    return torch.tensor(rows, dtype=torch.int32)
