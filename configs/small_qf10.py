@@ -10,15 +10,15 @@ from dmcnn_jax.config import default_config
 
 
 def get_config():
-    """As small_qf20.py, longer."""
+    """As small_qf20.py, longer and on larger patches."""
     config = default_config()
     config.name = "small-qf10"
     config.quality = 10
     config.init_from = "runs/small-qf20"
     config.model.features = 24
-    config.train.patch_sizes = (64, 128)
-    config.train.batch_sizes = (16, 4)
-    config.train.stage_steps = (5000, 2500)
+    config.train.patch_sizes = (96, 160)
+    config.train.batch_sizes = (8, 3)
+    config.train.stage_steps = (3200, 1400)
     config.train.clip_norm = 1.0
     config.train.validate_every = 500
     config.schedule.name = "cosine"

@@ -16,7 +16,7 @@ def get_config():
     config.model.features = 24
     config.train.patch_sizes = (64, 128)
     config.train.batch_sizes = (16, 4)
-    config.train.stage_steps = (3500, 1500)
+    config.train.stage_steps = (2100, 700)
     config.train.clip_norm = 1.0
     config.train.validate_every = 500
     config.schedule.name = "cosine"

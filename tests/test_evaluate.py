@@ -1,0 +1,110 @@
+"""Evaluation: the protocol's own figures, the table, the files it writes."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from dmcnn_jax import metrics
+from dmcnn_jax.checkpoint import save_weights
+from dmcnn_jax.evaluate import evaluate, evaluate_folder, main, measure_image, write_results
+from dmcnn_jax.inference import Model, initialize, load
+from dmcnn_jax.models import create_model
+
+MODEL = {"name": "dmcnn", "features": 4}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    variables = initialize(create_model(MODEL), jax.random.key(0))
+    save_weights(path, variables, {"model": MODEL, "quality": 10})
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path, photographs):
+    folder = tmp_path / "images"
+    (folder / "sub").mkdir(parents=True)
+    # Sizes that are no multiples of 8.
+    Image.fromarray(photographs["camera"][:75, :93]).save(folder / "b.png")
+    Image.fromarray(photographs["chelsea"][100:161, 100:180]).save(folder / "sub" / "a.png")
+    return folder
+
+
+def test_the_command(weights, folder, tmp_path, capsys):
+    output = tmp_path / "out" / "results.json"
+    main([*f"--weights {weights} --images {folder} --quality 10 -o {output}".split()])
+    results = json.loads(output.read_text())
+    assert [row["name"] for row in results["per_image"]] == ["b.png", "sub/a.png"]
+    assert results["quality"] == 10 and results["images"] == str(folder)
+    for key in ("jpeg", "model"):
+        for measure in ("psnr", "ssim", "ssim_gauss", "psnr_b"):
+            values = [row[key][measure] for row in results["per_image"]]
+            assert results["mean"][key][measure] == pytest.approx(np.mean(values))
+    table = capsys.readouterr().out
+    assert "2 images" in table and f"{results['mean']['jpeg']['psnr']:.3f}" in table
+
+
+def test_jpeg_row_is_pillows(weights, folder, tmp_path):
+    results = evaluate_folder(load(weights), folder, 30)
+    for row in results["per_image"]:
+        rgb = np.asarray(Image.open(folder / row["name"]).convert("RGB")).astype(np.float64)
+        # MATLAB's rgb2ycbcr of gray.
+        luma = np.floor(16 + rgb @ [65.481, 128.553, 24.966] / 255 + 0.5).astype(np.uint8)
+        Image.fromarray(luma).save(tmp_path / "x.jpg", quality=30)
+        decoded = np.asarray(Image.open(tmp_path / "x.jpg"))
+        assert row["jpeg"] == pytest.approx(metrics.measure(luma, decoded))
+
+
+@pytest.mark.parametrize(
+    "quality, psnr, ssim, ssim_gauss, psnr_b",
+    [(10, 27.77, 0.791, 0.773, 25.33), (20, 30.07, 0.868, 0.851, 27.57)],
+)
+def test_published_jpeg_rows(live1, weights, quality, psnr, ssim, ssim_gauss, psnr_b):
+    mean = evaluate_folder(load(weights), live1[0].parent, quality)["mean"]["jpeg"]
+    assert round(mean["psnr"], 2) == psnr
+    assert round(mean["ssim"], 3) == ssim
+    assert round(mean["ssim_gauss"], 3) == ssim_gauss
+    assert round(mean["psnr_b"], 2) == psnr_b
+
+
+def test_untrained_model_is_near_the_jpeg(weights, photographs):
+    measured, planes = measure_image(load(weights), photographs["camera"], 10)
+    assert planes["model"].shape == planes["jpeg"].shape == photographs["camera"].shape
+    assert measured["model"]["psnr"] == pytest.approx(measured["jpeg"]["psnr"], abs=0.3)
+
+
+def test_infinite_figures_are_valid_json(tmp_path):
+    write_results(tmp_path / "r.json", {"mean": {"psnr": float("inf")}, "per_image": [1.5]})
+    assert json.loads((tmp_path / "r.json").read_text()) == {
+        "mean": {"psnr": None},
+        "per_image": [1.5],
+    }
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ("--weights nowhere --images {f} --quality 10", "no weights 'nowhere'; expected"),
+        ("--weights {w} --images {f}/none --quality 10", "is not a folder"),
+        ("--weights {w} --images {e} --quality 10", "no image in"),
+        ("--weights {w} --images {f} --quality 0", "--quality is 0; expected 1 to 100"),
+        ("--weights {f}/b.png --images {f} --quality 10", "is no safetensors file"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message, weights, folder, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(SystemExit) as error:
+        main(arguments.format(w=weights, f=folder, e=empty).split())
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_no_images():
+    model = Model(create_model(MODEL), {}, {}, "tiny")
+    with pytest.raises(ValueError, match="no image to evaluate on in 'there'"):
+        evaluate(model, [], 10, source="there")
