@@ -1,0 +1,137 @@
+"""What a network costs and sees: weights, arithmetic, speed, receptive field."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dmcnn_jax import jpeg
+from dmcnn_jax.inference import Model, restore_plane
+
+
+def profile(model: Model) -> dict[str, Any]:
+    """All of it.
+
+    Returns:
+        {"weights": count, "flops": a pixel, "speed": pixels a second on this machine, "field":
+        pixels, or None for a model that has no part that works on pixels alone}.
+    """
+    return {
+        "weights": count_weights(model.params["params"]),
+        "flops": flops_per_pixel(model.module, model.params),
+        "speed": measure_speed(model),
+        "field": receptive_field(model.module, model.params),
+    }
+
+
+def count_weights(params: Mapping[str, Any]) -> int:
+    """Trained numbers: kernels, biases, slopes, whatever else. Not batch statistics."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def flops_per_pixel(module: nn.Module, variables: Mapping[str, Any], side: int = 512) -> float:
+    """Multiplications and additions, in floating point, of convolutions and matrix products.
+
+    Counted from the traced program, so that it does not depend on a compiler; the DCTs are in it.
+    Taps that fall on padding count, as do all other positions of a kernel.
+
+    Args:
+        module: the network.
+        variables: its variables, or their shapes.
+        side: of the image that it is traced for, pixels; a multiple of 8.
+
+    Returns:
+        FLOP a pixel; an addition and a multiplication are two.
+    """
+    k = jax.ShapeDtypeStruct((1, side // 8, side // 8, 64), jnp.int32)
+    q = jax.ShapeDtypeStruct((1, 8, 8), jnp.int32)
+    traced = jax.make_jaxpr(lambda *args: module.apply(*args)["image"])(variables, k, q)
+    # Side outputs that only a loss wants are no part of running it.
+    jaxpr, _ = _dead_code_eliminated(traced.jaxpr)
+    return _count(jaxpr) / side**2
+
+
+def _dead_code_eliminated(jaxpr):
+    from jax.interpreters import partial_eval
+
+    return partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+
+
+def _count(jaxpr) -> float:
+    """FLOP of the convolutions and matrix products of a program, those of nested ones included."""
+    total = 0.0
+    for equation in jaxpr.eqns:
+        for value in equation.params.values():
+            for nested in value if isinstance(value, tuple | list) else (value,):
+                nested = getattr(nested, "jaxpr", nested)
+                if hasattr(nested, "eqns"):
+                    total += _count(nested)
+        output = equation.outvars[0].aval
+        if not jnp.issubdtype(getattr(output, "dtype", jnp.int32), jnp.floating):
+            continue
+        if equation.primitive.name == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape
+            out_channels = equation.params["dimension_numbers"].rhs_spec[0]
+            total += 2 * output.size * np.prod(kernel) / kernel[out_channels]
+        elif equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            total += 2 * output.size * np.prod([shape[axis] for axis in contracted])
+    return total
+
+
+def measure_speed(model: Model, side: int = 512) -> float:
+    """Pixels a second of `restore_plane` on an image of `side` × `side`: the better of two runs."""
+    noise = np.random.default_rng(0).integers(0, 256, (side, side), dtype=np.uint8)
+    table = np.asarray(jpeg.quality_table(10))
+    coefficients = np.asarray(jpeg.encode(noise, table))
+    restore_plane(model, coefficients, table)  # compiles
+    times = []
+    for _ in range(2):
+        start = time.perf_counter()
+        restore_plane(model, coefficients, table)
+        times.append(time.perf_counter() - start)
+    return side**2 / min(times)
+
+
+def receptive_field(module: nn.Module, variables: Mapping[str, Any]) -> int | None:
+    """The side of the square of pixels that decide one pixel of the output, by gradient.
+
+    The gradient is that of `restore_pixels`, of output pixels at all eight positions along a
+    block's diagonal, with respect to the image that it starts from, random. A DCT branch, which
+    sees whole blocks, is not in it.
+
+    Args:
+        module: the network.
+        variables: its variables. None of the weights that count may be zero.
+
+    Returns:
+        Pixels; None if the network has no `restore_pixels`.
+    """
+    if not hasattr(module, "restore_pixels"):
+        return None
+    halo = getattr(module, "halo_blocks", 32)
+    blocks = 2 * (halo[1] if isinstance(halo, tuple) else halo) + 3
+    key = jax.random.key(0)
+    k = jnp.round(2 * jax.random.normal(key, (1, blocks, blocks, 64))).astype(jnp.int32)
+    q = jnp.full((1, 8, 8), 8, jnp.int32)
+    image = jax.random.uniform(key, (1, 8 * blocks, 8 * blocks, 1))
+
+    @jax.jit
+    def seen(position):
+        def pixel(image):
+            estimates = module.apply(variables, k, q, image, method="restore_pixels")
+            return estimates["image"][0, position, position, 0]
+
+        return jax.grad(pixel)(image)[0, ..., 0] != 0
+
+    widest = 0
+    for position in range(8 * (blocks // 2), 8 * (blocks // 2) + 8):
+        for axis in (0, 1):
+            places = np.flatnonzero(np.asarray(seen(position)).any(axis=axis))
+            widest = max(widest, int(places[-1] - places[0]) + 1)
+    return widest
