@@ -122,7 +122,7 @@ def receptive_field(module: nn.Module, variables: Mapping[str, Any]) -> int | No
     image = jax.random.uniform(key, (1, 8 * blocks, 8 * blocks, 1))
 
     @jax.jit
-    def seen(position):
+    def seen(variables, image, position):
         def pixel(image):
             estimates = module.apply(variables, k, q, image, method="restore_pixels")
             return estimates["image"][0, position, position, 0]
@@ -132,6 +132,6 @@ def receptive_field(module: nn.Module, variables: Mapping[str, Any]) -> int | No
     widest = 0
     for position in range(8 * (blocks // 2), 8 * (blocks // 2) + 8):
         for axis in (0, 1):
-            places = np.flatnonzero(np.asarray(seen(position)).any(axis=axis))
+            places = np.flatnonzero(np.asarray(seen(variables, image, position)).any(axis=axis))
             widest = max(widest, int(places[-1] - places[0]) + 1)
     return widest
