@@ -41,12 +41,10 @@ class TNRD(nn.Module):
     Attributes:
         strengths: of each stage's diffusion at first: φ starts as this times 2z / (400 + z²).
         reaction: whether stages end with it.
-        dtype: float32; sums over 48 kernels of grey levels leave less precision no use.
     """
 
     strengths: Sequence[float] = (10.0, 5.0, 1.0, 1.0)
     reaction: bool = True
-    dtype: jnp.dtype = jnp.float32
 
     @property
     def halo_blocks(self) -> int:

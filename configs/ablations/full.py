@@ -1,0 +1,13 @@
+"""DMCNN with all it has: what the ablations are measured against.
+
+    python -m dmcnn_jax.main --config configs/ablations/full.py:cpu
+
+With :cpu, an hour or two on two cores; with :gpu, ninety times the pixels and the whole network.
+"""
+
+from dmcnn_jax.budgets import ablation_config
+
+
+def get_config(budget: str = "gpu"):
+    """The base; the budget, "cpu" or "gpu", is that of all ablations."""
+    return ablation_config("full", budget)

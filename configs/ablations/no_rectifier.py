@@ -1,0 +1,15 @@
+"""DMCNN without the DCT rectify unit: the DCT branch may answer anything.
+
+    python -m dmcnn_jax.main --config configs/ablations/no_rectifier.py:cpu
+
+With :cpu, an hour or two on two cores; with :gpu, ninety times the pixels and the whole network.
+"""
+
+from dmcnn_jax.budgets import ablation_config
+
+
+def get_config(budget: str = "gpu"):
+    """One claim of the paper switched off; the budget, "cpu" or "gpu", is that of all ablations."""
+    config = ablation_config("no-rectifier", budget)
+    config.model.rectifier = "none"
+    return config

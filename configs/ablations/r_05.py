@@ -1,0 +1,15 @@
+"""DMCNN without the learned residual: r is 0.5, where it starts.
+
+    python -m dmcnn_jax.main --config configs/ablations/r_05.py:cpu
+
+With :cpu, an hour or two on two cores; with :gpu, ninety times the pixels and the whole network.
+"""
+
+from dmcnn_jax.budgets import ablation_config
+
+
+def get_config(budget: str = "gpu"):
+    """One claim of the paper switched off; the budget, "cpu" or "gpu", is that of all ablations."""
+    config = ablation_config("r-05", budget)
+    config.model.learn_residual = False
+    return config

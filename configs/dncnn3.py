@@ -1,0 +1,32 @@
+"""DnCNN-3 (Zhang et al., TIP 2017), as its authors trained it, or on a budget all networks share.
+
+    python -m dmcnn_jax.main --config configs/dncnn3.py --config.data.source=FOLDER
+    python -m dmcnn_jax.main --config configs/dncnn3.py:cpu --config.data.source=FOLDER
+
+One set of weights for qualities 5 to 99; the authors' 50 × 50 pixels become 48 × 48, and their
+noise and super-resolution are left out. Adam from 1e-3, batches of 128, 50 epochs of about 3,000.
+
+Published for LIVE1: 29.19 dB at quality 10, 31.59 dB at 20 (DMCNN's paper: 29.27, 31.62).
+"""
+
+import ml_collections
+
+from dmcnn_jax.budgets import set_budget
+from dmcnn_jax.config import default_config
+
+
+def get_config(recipe: str = "paper"):
+    """Its authors' recipe, or, with :cpu or :gpu after the file's name, a common budget."""
+    config = default_config()
+    config.name = "dncnn3"
+    config.quality, config.quality_range = 10, (5, 99)
+    config.model = ml_collections.ConfigDict(
+        {"name": "dncnn", "features": 64, "batch_norm": True, "dtype": "float32"}
+    )
+    config.train.patch_sizes = (48,)
+    config.train.batch_sizes = (128,)
+    config.train.stage_steps = (150_000,)
+    config.schedule.factor = 0.1
+    if recipe != "paper":
+        set_budget(config, recipe)
+    return config

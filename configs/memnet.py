@@ -1,0 +1,34 @@
+"""MemNet (Tai et al., ICCV 2017), as its authors trained it, or on a budget all networks share.
+
+    python -m dmcnn_jax.main --config configs/memnet.py --config.data.source=FOLDER
+    python -m dmcnn_jax.main --config configs/memnet.py:cpu --config.data.source=FOLDER
+
+SGD at 0.1, divided by 10, momentum 0.9, weight decay 1e-4, gradients clipped to a norm of 0.01,
+batches of 32 are those of the authors' solver; their 31 × 31 pixels become 32 × 32.
+
+Published for LIVE1: 29.45 dB at quality 10, 31.83 dB at 20.
+"""
+
+import ml_collections
+
+from dmcnn_jax.budgets import set_budget
+from dmcnn_jax.config import default_config
+
+
+def get_config(recipe: str = "paper"):
+    """Its authors' recipe, or, with :cpu or :gpu after the file's name, a common budget."""
+    config = default_config()
+    config.name = "memnet"
+    config.quality = 10
+    config.model = ml_collections.ConfigDict({"name": "memnet", "features": 64, "dtype": "float32"})
+    config.train.patch_sizes = (32,)
+    config.train.batch_sizes = (32,)
+    config.train.stage_steps = (1_000_000,)
+    config.train.optimizer = "sgd"
+    config.train.learning_rate = 0.1
+    config.train.weight_decay = 1e-4
+    config.train.clip_norm = 0.01
+    config.schedule.factor = 0.1
+    if recipe != "paper":
+        set_budget(config, recipe)
+    return config
