@@ -1,0 +1,27 @@
+"""The paper's network at quality 20 on one large GPU, in about ten minutes.
+
+    python tools/pack_images.py FOLDER_OF_IMAGES packs/train
+    python -m dmcnn_jax.main --config configs/fast_qf20.py --config.data.source=packs/train
+
+bfloat16, two patch sizes, and a learning rate that falls along a cosine over a given number of steps
+instead of waiting for plateaus.
+"""
+
+from dmcnn_jax.config import default_config
+
+
+def get_config():
+    """The recipe of qf20.py, for a budget instead of convergence."""
+    config = default_config()
+    config.name = "fast-qf20"
+    config.quality = 20
+    config.model.dtype = "bfloat16"
+    config.train.patch_sizes = (112, 224)
+    config.train.batch_sizes = (80, 40)
+    config.train.stage_steps = (12_000, 8_000)
+    config.train.clip_norm = 1.0
+    config.train.validate_every = 2000
+    config.train.log_every = 100
+    config.schedule.name = "cosine"
+    config.schedule.warmup_steps = 500
+    return config
