@@ -1,8 +1,11 @@
 """A model over whole images: the one way to run one."""
 
 import dataclasses
+import itertools
+import math
 import os
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -79,8 +82,7 @@ def initialize(module: nn.Module, key: jax.Array) -> dict[str, Any]:
 
 
 def check_variables(module: nn.Module, variables: Mapping[str, Any], source: str) -> None:
-    """Raises a ValueError that names what is missing, superfluous or of another shape, and where
-    it comes from."""
+    """Raises a ValueError that names what is missing, superfluous or of another shape."""
     expected = _shapes(jax.eval_shape(partial(initialize, module), jax.random.key(0)))
     found = _shapes(variables)
     wrong = [f"{key} missing" for key in sorted(expected.keys() - found.keys())]
@@ -93,7 +95,8 @@ def check_variables(module: nn.Module, variables: Mapping[str, Any], source: str
     if wrong:
         more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
         raise ValueError(
-            f"the weights of {source!r} don't fit the model {type(module).__name__}: {'; '.join(wrong[:4])}{more}"
+            f"the weights of {source!r} don't fit the model {type(module).__name__}: "
+            f"{'; '.join(wrong[:4])}{more}"
         )
 
 
@@ -108,31 +111,86 @@ def _shapes(variables: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 def estimate(
     module: nn.Module, variables: Mapping[str, Any], coefficients: jax.Array, table: jax.Array
 ) -> dict[str, jax.Array]:
-    """All that a module estimates of a batch, jitted; arguments and results as of the module's
-    `__call__`."""
+    """All that a module estimates of a batch, jitted; arguments and results of its `__call__`."""
     return module.apply(variables, coefficients, table)
 
 
 def restore_plane(
-    model: Model, coefficients: np.ndarray, table: np.ndarray, *, project: bool = False
+    model: Model,
+    coefficients: np.ndarray,
+    table: np.ndarray,
+    *,
+    project: bool = False,
+    strength: float = 1.0,
+    progress: Callable[[float], None] | None = None,
 ) -> np.ndarray:
-    """Restores one plane.
+    """Restores one plane, of any size, in tiles of a few shapes.
+
+    The result is that of the network over the whole plane at its exact size: tiles overlap by what
+    the network sees, and what lies outside the plane is zero at every layer. Memory besides the
+    result is bounded by a row of tiles.
 
     Args:
         model: what to run.
         coefficients: k, integers [h, w, 64], natural order.
         table: Q, integers [8, 8], natural order.
-        project: whether the result is moved, by as little as possible, to where quantising it
-            gives `coefficients` back.
+        project: whether the result is moved, by as little as possible, to where quantising it gives
+            `coefficients` back.
+        strength: how far to go from the decoded plane (0) to the estimate (1); before the
+            projection.
+        progress: called now and then with the share of the work that was done since its last call.
 
     Returns:
         float32 [8h, 8w], pixels scaled to [0, 1], not clipped.
+
+    Raises:
+        ValueError: if there are no coefficients, or they or the table are of another shape.
     """
-    k, q = jnp.asarray(coefficients, jnp.int32)[None], jnp.asarray(table, jnp.int32)[None]
-    plane = estimate(model.module, model.params, k, q)["image"][0, ..., 0]
-    if project:
-        plane = project_plane(plane, k[0], q[0])
-    return np.asarray(plane)
+    coefficients, table = np.asarray(coefficients), np.asarray(table)
+    if coefficients.ndim != 3 or coefficients.shape[2] != 64 or 0 in coefficients.shape:
+        raise ValueError(
+            f"coefficients have shape {coefficients.shape}; expected [h, w, 64], at least one block"
+        )
+    if table.shape != (8, 8):
+        raise ValueError(f"table has shape {table.shape}; expected one table [8, 8]")
+    height, width, _ = coefficients.shape
+    first_halo, halo = _halos(model.module)
+    if halo is None:
+        rows, columns = _Cuts(height, (_whole(height),)), _Cuts(width, (_whole(width),))
+    else:
+        rows, columns = cut(height, halo, TILE_SIDES), cut(width, halo, TILE_SIDES)
+    tiled = len(rows.pieces) > 1 or len(columns.pieces) > 1
+    source = _Source(coefficients, table)
+    last = (np.float32(strength), np.bool_(project))
+    plane = np.empty((8 * height, 8 * width), np.float32)
+    for row in rows.pieces:
+        if first_halo and tiled:
+            dct = _first_pass(model, source, row, rows, first_halo)
+            program = partial(_pixels_program, model.module, model.params)
+        else:
+            dct = None
+            program = partial(_program, model.module, model.params)
+        tiles = (
+            source.tile(row.start, rows.length, column.start, columns.length)
+            + (
+                ()
+                if dct is None
+                else (dct[:, 8 * column.start : 8 * (column.start + columns.length)],)
+            )
+            for column in columns.pieces
+        )
+        results = _run(
+            lambda *batch, program=program: program(*batch, *last), tiles, len(columns.pieces)
+        )
+        for column, tile in zip(columns.pieces, results, strict=True):
+            down = slice(8 * (row.first - row.start), 8 * (row.last - row.start))
+            across = slice(8 * (column.first - column.start), 8 * (column.last - column.start))
+            plane[8 * row.first : 8 * row.last, 8 * column.first : 8 * column.last] = tile[
+                down, across
+            ]
+            if progress:
+                progress(1 / (len(rows.pieces) * len(columns.pieces)))
+    return plane
 
 
 @jax.jit
@@ -140,16 +198,17 @@ def project_plane(plane: jax.Array, coefficients: jax.Array, table: jax.Array) -
     """The nearest plane that quantises to given coefficients.
 
     The transform is orthonormal, so the nearest point is found by clipping each coefficient to its
-    interval, k·Q ± Q/2. Its ends are left out, by a hundredth of a grey level: rounding there is a
-    matter of the encoder's taste.
+    interval, k·Q ± Q/2.
+    Its ends are left out, by a hundredth of a grey level: rounding there is a matter of the
+    encoder's taste.
 
     Args:
-        plane: float32 [H, W], pixels scaled to [0, 1].
-        coefficients: k, integers [H/8, W/8, 64].
-        table: Q, integers [8, 8].
+        plane: float32 [..., H, W], pixels scaled to [0, 1].
+        coefficients: k, integers [..., H/8, W/8, 64].
+        table: Q, integers [..., 8, 8].
 
     Returns:
-        float32 [H, W], with round(D(255 · plane - 128) / Q) = k.
+        float32 [..., H, W], with round(D(255 · plane - 128) / Q) = k.
     """
     lower, upper = jpeg.interval(coefficients, table, margin=-0.01)
     x = jpeg.dct(plane * 255 - 128)
@@ -160,3 +219,168 @@ def project_plane(plane: jax.Array, coefficients: jax.Array, table: jax.Array) -
 def to_uint8(plane: np.ndarray) -> np.ndarray:
     """Pixels scaled to [0, 1] → uint8, rounded and clipped: what is measured, and what is saved."""
     return np.clip(np.round(np.asarray(plane) * 255), 0, 255).astype(np.uint8)
+
+
+TILE_SIDES = (16, 32, 64, 96)
+"""Sides that tiles may have, in blocks. Few, since each pair of sides is a program to compile; the
+largest keeps a network of 64 channels below 1.5 GB."""
+
+STRIP_SIDES = (*TILE_SIDES, 256)
+"""Widths of tiles of the first pass, in blocks.
+
+On the grid of blocks there is memory for wide ones.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Piece:
+    """A stretch of an axis.
+
+    It starts at block `start`, maybe outside the plane; its results count from `first` to `last`.
+    """
+
+    start: int
+    first: int
+    last: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cuts:
+    """An axis cut into pieces of one length, in blocks."""
+
+    length: int
+    pieces: tuple[_Piece, ...]
+
+
+def cut(blocks: int, halo: int, sides: Sequence[int]) -> _Cuts:
+    """Cuts an axis into overlapping pieces of one length, chosen so that there is least to compute.
+
+    Args:
+        blocks: length of the axis.
+        halo: blocks that a result needs to know on either side.
+        sides: lengths that pieces may have, ascending.
+
+    Returns:
+        The cuts. One piece may be longer than the axis; several lie within it.
+    """
+
+    def count(side: int) -> float:
+        if blocks <= side:
+            return 1
+        inner = side - 2 * halo
+        return math.ceil((blocks - 2 * halo) / inner) if inner > 0 else math.inf
+
+    side = min(sides, key=lambda side: (count(side) * side, -side))
+    if math.isinf(count(side)):
+        # A network that sees further than the largest tile: smaller would be in vain.
+        return _Cuts(blocks, (_whole(blocks),))
+    pieces = []
+    for i in range(int(count(side))):
+        start = max(0, min(i * (side - 2 * halo), blocks - side))
+        first = pieces[-1].last if pieces else 0
+        last = blocks if start + side >= blocks else start + side - halo
+        pieces.append(_Piece(start, first, last))
+    return _Cuts(side, tuple(pieces))
+
+
+def _whole(blocks: int) -> _Piece:
+    return _Piece(0, 0, blocks)
+
+
+def _halos(module: nn.Module) -> tuple[int, int | None]:
+    """What passes see, in blocks: the first (0: there is only one), and the last (None: all)."""
+    halo = getattr(module, "halo_blocks", None)
+    return halo if isinstance(halo, tuple) else (0, halo)
+
+
+class _Source:
+    """Where tiles of a plane are cut from: coefficients, tables and masks for a program."""
+
+    def __init__(self, coefficients: np.ndarray, table: np.ndarray):
+        self._coefficients, self._table = coefficients, table.astype(np.int32)
+
+    def tile(self, top: int, rows: int, left: int, columns: int) -> tuple[np.ndarray, ...]:
+        """A tile, which may reach outside: k [rows, columns, 64], Q, mask [rows, columns, 1]."""
+        inner = self._coefficients[max(0, top) : top + rows, max(0, left) : left + columns]
+        y, x = max(0, -top), max(0, -left)
+        k = np.zeros((rows, columns, 64), np.int32)
+        k[y : y + inner.shape[0], x : x + inner.shape[1]] = inner
+        mask = np.zeros((rows, columns, 1), bool)
+        mask[y : y + inner.shape[0], x : x + inner.shape[1]] = True
+        return k, self._table, mask
+
+    @property
+    def width(self) -> int:
+        return self._coefficients.shape[1]
+
+
+def _first_pass(model: Model, source: _Source, row: _Piece, rows: _Cuts, halo: int) -> np.ndarray:
+    """ÕD of a row of tiles: float32 [8 · rows.length, at least the plane's width].
+
+    Over the full width, in strips.
+    """
+    several = len(rows.pieces) > 1
+    top = row.start - halo if several else 0
+    length = rows.length + 2 * halo if several else rows.length
+    columns = cut(source.width, halo, STRIP_SIDES)
+    # As wide as the tiles of the second pass may reach.
+    dct = np.zeros((8 * rows.length, 8 * max(source.width, *TILE_SIDES)), np.float32)
+    tiles = (source.tile(top, length, column.start, columns.length) for column in columns.pieces)
+    program = partial(_coefficients_program, model.module, model.params)
+    for column, tile in zip(columns.pieces, _run(program, tiles, len(columns.pieces)), strict=True):
+        down = slice(8 * (row.start - top), 8 * (row.start - top + rows.length))
+        across = slice(8 * (column.first - column.start), 8 * (column.last - column.start))
+        dct[:, 8 * column.first : 8 * column.last] = tile[down, across]
+    return dct
+
+
+def _run(
+    program: Callable, tiles: Iterable[tuple[np.ndarray, ...]], count: int
+) -> Iterator[np.ndarray]:
+    """Results of a program on tiles, in batches; the next is begun before the last is fetched."""
+    # A CPU has nothing to gain from a batch; an accelerator is busy with few large tiles.
+    size = 1 if jax.default_backend() == "cpu" or count < _BATCH else _BATCH
+    pending: deque[tuple[int, jax.Array]] = deque()
+
+    def fetch() -> Iterator[np.ndarray]:
+        number, results = pending.popleft()
+        yield from np.asarray(results)[:number, ..., 0]
+
+    tiles = iter(tiles)
+    while batch := list(itertools.islice(tiles, size)):
+        filled = batch + batch[-1:] * (size - len(batch))
+        arrays = [np.stack(parts) for parts in zip(*filled, strict=True)]
+        pending.append((len(batch), program(*arrays)))
+        if len(pending) > 1:
+            yield from fetch()
+    while pending:
+        yield from fetch()
+
+
+_BATCH = 4
+
+
+@partial(jax.jit, static_argnums=0)
+def _program(module, variables, k, q, mask, strength, project) -> jax.Array:
+    """A network in one pass over a batch of tiles: the last estimate, [B, H, W, 1]."""
+    return _settle(module.apply(variables, k, q, mask=mask)["image"], k, q, strength, project)
+
+
+@partial(jax.jit, static_argnums=0)
+def _coefficients_program(module, variables, k, q, mask) -> jax.Array:
+    """The first of two passes: ÕD, [B, H, W, 1]."""
+    return module.apply(variables, k, q, mask=mask, method="restore_coefficients")
+
+
+@partial(jax.jit, static_argnums=0)
+def _pixels_program(module, variables, k, q, mask, dct, strength, project) -> jax.Array:
+    """The second pass."""
+    estimates = module.apply(variables, k, q, dct[..., None], mask=mask, method="restore_pixels")
+    return _settle(estimates["image"], k, q, strength, project)
+
+
+def _settle(image, k, q, strength, project) -> jax.Array:
+    """Strength and projection. Neither is known to the compiler, so that one program serves all."""
+    decoded = jpeg.decode(k, q)[..., None].astype(jnp.float32) / 255
+    image = jnp.where(strength == 1, image, decoded + strength * (image - decoded))
+    return jnp.where(project, project_plane(image[..., 0], k, q)[..., None], image)

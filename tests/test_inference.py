@@ -1,0 +1,240 @@
+"""A model over whole images: tiles, padding, strength, projection, loading."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.fft
+import scipy.ndimage
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dmcnn_jax import inference, jpeg
+from dmcnn_jax.checkpoint import save_weights
+from dmcnn_jax.inference import Model, cut, load, project_plane, restore_plane, to_uint8
+from dmcnn_jax.models import create_model
+
+SMALL = {"name": "dmcnn", "features": 4, "dct_features": 8}
+
+
+def busy_model(config=SMALL, seed=0):
+    """Random weights, the last layers' as large as the others', so that all of it shows."""
+    module = create_model(config)
+    shapes = jax.eval_shape(partial(inference.initialize, module), jax.random.key(0))
+    rng = np.random.default_rng(seed)
+
+    def fill(path, leaf):
+        if leaf.ndim > 1:
+            gain = np.sqrt(2 / np.prod(leaf.shape[:-1]))
+            return (gain * rng.normal(size=leaf.shape)).astype(leaf.dtype)
+        # Biases, so that a padding that is not zero at every layer shows.
+        bias = jax.tree_util.keystr(path).endswith("['bias']")
+        return np.full(leaf.shape, 0.1 if bias else 0.3, leaf.dtype)
+
+    return Model(module, jax.tree_util.tree_map_with_path(fill, shapes), {"model": config})
+
+
+def picture(rng, blocks_high, blocks_wide, quality=10):
+    """Coefficients and table of a random smooth picture."""
+    size = (8 * blocks_high, 8 * blocks_wide)
+    noise = scipy.ndimage.gaussian_filter(rng.normal(size=size), 2)
+    plane = np.clip(128 + 60 * noise / (noise.std() + 1e-6), 0, 255).astype(np.uint8)
+    table = np.asarray(jpeg.quality_table(quality))
+    return np.asarray(jpeg.encode(plane, table)), table
+
+
+def whole(model, k, table):
+    """The network itself, at the exact size."""
+    return np.asarray(jax.jit(model.apply)(model.params, jnp.asarray(k), jnp.asarray(table)))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return busy_model()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (13, 7), (5, 17)])
+def test_a_padded_image_equals_the_exact_size(model, rng, size):
+    k, table = picture(rng, *size)
+    assert np.abs(restore_plane(model, k, table) - whole(model, k, table)).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        (37, 41),
+        pytest.param((1, 67), marks=pytest.mark.slow),
+        pytest.param((61, 3), marks=pytest.mark.slow),
+    ],
+)
+def test_a_tiled_image_equals_the_whole(model, rng, size, monkeypatch):
+    monkeypatch.setattr(inference, "TILE_SIDES", (16, 32))
+    monkeypatch.setattr(inference, "STRIP_SIDES", (16, 48))
+    k, table = picture(rng, *size)
+    restored = restore_plane(model, k, table)
+    assert np.abs(restored - whole(model, k, table)).max() < 1e-5
+    # The network does see as far as the tiles overlap: less would not do.
+    monkeypatch.setattr(type(model.module), "halo_blocks", (2, 2))
+    assert np.abs(restore_plane(model, k, table) - restored).max() > 1e-5
+
+
+@pytest.mark.slow
+def test_tiles_of_the_sizes_in_use_equal_the_whole(model, rng):
+    k, table = picture(rng, 97, 101)
+    assert np.abs(restore_plane(model, k, table) - whole(model, k, table)).max() < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dct_branch": False},
+        {"condition_on_table": True},
+        {"multi_scale": False, "rectifier": "decoded"},
+        {"dilations": (1, 2, 4), "dct_dilations": (1, 2, 3)},
+    ],
+    ids=lambda change: "-".join(change),
+)
+def test_variants_are_tiled_alike(rng, change, monkeypatch):
+    monkeypatch.setattr(inference, "TILE_SIDES", (32,))
+    monkeypatch.setattr(inference, "STRIP_SIDES", (48,))
+    variant = busy_model(SMALL | change)
+    k, table = picture(rng, 37, 34, quality=40)
+    assert np.abs(restore_plane(variant, k, table) - whole(variant, k, table)).max() < 1e-5
+
+
+@pytest.mark.slow
+def test_bfloat16_is_tiled_to_its_own_rounding(rng, monkeypatch):
+    monkeypatch.setattr(inference, "TILE_SIDES", (32,))
+    variant = busy_model(SMALL | {"dtype": "bfloat16"})
+    k, table = picture(rng, 35, 33)
+    exact = whole(Model(create_model(SMALL), variant.params), k, table)
+    rounded = whole(variant, k, table)
+    difference = np.abs(restore_plane(variant, k, table) - rounded)
+    assert difference.mean() < 0.5 * np.abs(rounded - exact).mean()
+
+
+def test_a_module_that_does_not_say_how_far_it_sees_runs_whole(model, rng, monkeypatch):
+    monkeypatch.setattr(inference, "TILE_SIDES", (16,))
+    monkeypatch.setattr(type(model.module), "halo_blocks", None)
+    k, table = picture(rng, 20, 17)
+    assert np.abs(restore_plane(model, k, table) - whole(model, k, table)).max() < 1e-5
+
+
+def test_batches_of_tiles_give_what_single_ones_give(model, rng, monkeypatch):
+    monkeypatch.setattr(inference, "TILE_SIDES", (32,))
+    k, table = picture(rng, 10, 100)
+    single = restore_plane(model, k, table)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    np.testing.assert_allclose(restore_plane(model, k, table), single, atol=1e-5)
+
+
+@given(
+    blocks=st.integers(1, 3000),
+    halo=st.integers(0, 20),
+    sides=st.sampled_from([inference.TILE_SIDES, inference.STRIP_SIDES, (48,)]),
+)
+@settings(max_examples=300, deadline=None)
+def test_cuts_cover_an_axis_once_with_all_that_each_piece_needs(blocks, halo, sides):
+    cuts = cut(blocks, halo, sides)
+    assert cuts.length in sides
+    assert [p.first for p in cuts.pieces] == [0, *(p.last for p in cuts.pieces[:-1])]
+    assert cuts.pieces[-1].last == blocks
+    for piece in cuts.pieces:
+        assert piece.first < piece.last
+        assert piece.start <= max(0, piece.first - halo)
+        assert piece.start + cuts.length >= min(blocks, piece.last + halo)
+    if len(cuts.pieces) > 1:
+        assert cuts.pieces[0].start == 0 and cuts.pieces[-1].start + cuts.length == blocks
+
+
+def test_few_shapes_are_compiled_for_many_sizes(model, rng):
+    compiled = inference._program._cache_size
+    before = compiled()
+    for height, width in [(3, 5), (9, 2), (11, 13), (16, 16), (7, 1), (15, 14)]:
+        restore_plane(model, *picture(rng, height, width))
+    assert compiled() - before <= 1
+
+
+def test_strength_leads_from_the_decoded_plane_to_the_estimate(model, rng):
+    k, table = picture(rng, 5, 6)
+    decoded = np.asarray(jpeg.decode(k, table)) / np.float32(255)
+    full = restore_plane(model, k, table)
+    np.testing.assert_allclose(restore_plane(model, k, table, strength=0.0), decoded, atol=1e-7)
+    half = restore_plane(model, k, table, strength=0.5)
+    np.testing.assert_allclose(half, (decoded + full) / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("quality", [5, 10, 50, 90, 95, 100])
+def test_a_projected_plane_quantises_to_the_files_coefficients(model, rng, quality):
+    k, table = picture(rng, 14, 7, quality)
+    plane = restore_plane(model, k, table, project=True)
+    # By SciPy, in float64.
+    blocks = plane.astype(np.float64).reshape(14, 8, 7, 8).transpose(0, 2, 1, 3) * 255 - 128
+    exact = scipy.fft.dctn(blocks, axes=(2, 3), norm="ortho")
+    np.testing.assert_array_equal(np.round(exact / table).reshape(14, 7, 64), k)
+    free = restore_plane(model, k, table)
+    assert np.abs(free - plane).max() > 0
+
+
+def test_projecting_is_the_nearest_point_and_leaves_alone_what_lies_within(rng):
+    k, table = picture(rng, 3, 3, quality=30)
+    original = rng.uniform(0, 1, (24, 24)).astype(np.float32)
+    k = np.asarray(jpeg.encode(to_uint8(original), table))
+    inside = np.asarray(project_plane(jnp.asarray(original), k, table))
+    again = np.asarray(project_plane(jnp.asarray(inside), k, table))
+    np.testing.assert_allclose(again, inside, atol=1e-6)
+    # Nearer to any point of the convex set than what was projected: the theorem of Pythagoras.
+    outside = inside + rng.normal(0, 0.2, inside.shape).astype(np.float32)
+    projected = np.asarray(project_plane(jnp.asarray(outside), k, table))
+    assert np.linalg.norm(projected - inside) < np.linalg.norm(outside - inside)
+    assert np.linalg.norm(projected - outside) <= np.linalg.norm(inside - outside)
+
+
+def test_progress_adds_up(model, rng, monkeypatch):
+    monkeypatch.setattr(inference, "TILE_SIDES", (32,))
+    steps = []
+    restore_plane(model, *picture(rng, 60, 35), progress=steps.append)
+    assert len(steps) > 3 and sum(steps) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 64), (4, 64), (4, 4, 63)])
+def test_coefficients_of_another_shape_are_refused(model, shape):
+    with pytest.raises(ValueError, match=r"coefficients have shape .* expected \[h, w, 64\]"):
+        restore_plane(model, np.zeros(shape, np.int32), np.ones((8, 8), np.int32))
+
+
+def test_apply_is_pure(model, rng):
+    k, table = picture(rng, 4, 4)
+    y = jax.jit(jax.vmap(model.apply, in_axes=(None, 0, None)))(
+        model.params, jnp.stack([k, k]), jnp.asarray(table)
+    )
+    np.testing.assert_allclose(y[1], restore_plane(model, k, table), atol=1e-5)
+    grads = jax.eval_shape(
+        jax.grad(lambda params: jnp.sum(model.apply(params, k, table))), model.params
+    )
+    assert jax.tree.structure(grads) == jax.tree.structure(model.params)
+
+
+def test_saved_weights_are_loaded(model, rng, tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, model.params, model.about)
+    k, table = picture(rng, 4, 4)
+    np.testing.assert_array_equal(
+        restore_plane(load(path), k, table), restore_plane(model, k, table)
+    )
+
+
+def test_weights_of_another_network_are_refused_by_name(model, tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, model.params, {"model": SMALL | {"features": 6}})
+    with pytest.raises(ValueError, match=r"don't fit the model DMCNN: .*g/conv1.* is \(.*not"):
+        load(path)
+
+
+def test_to_uint8_rounds_and_clips():
+    np.testing.assert_array_equal(
+        to_uint8(np.array([-0.2, 0.4 / 255, 0.6 / 255, 254.4 / 255, 1.3])), [0, 0, 1, 254, 255]
+    )
