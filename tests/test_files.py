@@ -879,7 +879,7 @@ def check_mutations(picture, seeds):
                 assert (component.table > 0).all()
             # No more is set aside than the data can account for.
             blocks = sum(component.coefficients.size // 64 for component in file.components)
-            assert blocks < 10_000 + 4 * 10 * 8 * len(data)
+            assert blocks < 10_000 + 400 * len(data)
         assert time.monotonic() - start < 30, seed
     assert entropy._worker.process.pid == process, "libjpeg crashed"
     assert min(outcomes.values()) > 0, outcomes
