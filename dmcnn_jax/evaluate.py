@@ -44,11 +44,10 @@ def measure_image(
     table = jpeg.quality_table(quality)
     coefficients = np.asarray(jpeg.encode(original, table))
     height, width = original.shape
+    restored = restore_plane(model, coefficients, table, project=project, size=original.shape)
     planes = {
         "jpeg": np.asarray(jpeg.decode(coefficients, table))[:height, :width],
-        "model": to_uint8(restore_plane(model, coefficients, table, project=project))[
-            :height, :width
-        ],
+        "model": to_uint8(restored)[:height, :width],
     }
     return {key: metrics.measure(original, plane) for key, plane in planes.items()}, planes
 

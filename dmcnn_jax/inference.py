@@ -122,6 +122,7 @@ def restore_plane(
     *,
     project: bool = False,
     strength: float = 1.0,
+    size: tuple[int, int] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> np.ndarray:
     """Restores one plane, of any size, in tiles of a few shapes.
@@ -138,6 +139,8 @@ def restore_plane(
             `coefficients` back.
         strength: how far to go from the decoded plane (0) to the estimate (1); before the
             projection.
+        size: height and width of the picture in the plane, pixels, where the last blocks reach
+            beyond it: published networks that work on pixels (`pixel_masks`) don't see the rest.
         progress: called now and then with the share of the work that was done since its last call.
 
     Returns:
@@ -160,7 +163,9 @@ def restore_plane(
     else:
         rows, columns = cut(height, halo, TILE_SIDES), cut(width, halo, TILE_SIDES)
     tiled = len(rows.pieces) > 1 or len(columns.pieces) > 1
-    source = _Source(coefficients, table)
+    if not getattr(model.module, "pixel_masks", False):
+        size = None
+    source = _Source(coefficients, table, size)
     last = (np.float32(strength), np.bool_(project))
     plane = np.empty((8 * height, 8 * width), np.float32)
     for row in rows.pieces:
@@ -296,17 +301,27 @@ def _halos(module: nn.Module) -> tuple[int, int | None]:
 class _Source:
     """Where tiles of a plane are cut from: coefficients, tables and masks for a program."""
 
-    def __init__(self, coefficients: np.ndarray, table: np.ndarray):
+    def __init__(
+        self, coefficients: np.ndarray, table: np.ndarray, size: tuple[int, int] | None = None
+    ):
         self._coefficients, self._table = coefficients, table.astype(np.int32)
+        self._size = size
 
     def tile(self, top: int, rows: int, left: int, columns: int) -> tuple[np.ndarray, ...]:
-        """A tile, which may reach outside: k [rows, columns, 64], Q, mask [rows, columns, 1]."""
+        """A tile, which may reach outside: k [rows, columns, 64], Q, mask [rows, columns, 1].
+
+        With a size, the mask is one of pixels, [8 rows, 8 columns, 1].
+        """
         inner = self._coefficients[max(0, top) : top + rows, max(0, left) : left + columns]
         y, x = max(0, -top), max(0, -left)
         k = np.zeros((rows, columns, 64), np.int32)
         k[y : y + inner.shape[0], x : x + inner.shape[1]] = inner
         mask = np.zeros((rows, columns, 1), bool)
         mask[y : y + inner.shape[0], x : x + inner.shape[1]] = True
+        if self._size:
+            mask = mask.repeat(8, axis=0).repeat(8, axis=1)
+            mask[max(0, self._size[0] - 8 * top) :] = False
+            mask[:, max(0, self._size[1] - 8 * left) :] = False
         return k, self._table, mask
 
     @property

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from dmcnn_jax.losses import half_sum_squares
 from dmcnn_jax.models.dmcnn import decode
-from dmcnn_jax.models.layers import extend, mask_to_scale, scale_gradient
+from dmcnn_jax.models.layers import extend, pixel_mask, scale_gradient
 
 _init = nn.initializers.normal(0.001)
 # (channels, side of the kernel, learning rate against the others)
@@ -36,6 +36,11 @@ class ARCNN(nn.Module):
     """
 
     dtype: jnp.dtype = jnp.float32
+
+    @property
+    def pixel_masks(self) -> bool:
+        """That masks may be of pixels: it is run on an image's exact size, as its authors did."""
+        return True
 
     @property
     def halo_blocks(self) -> int:
@@ -55,8 +60,8 @@ class ARCNN(nn.Module):
         Args:
             coefficients: k, integers [B, H/8, W/8, 64].
             table: Q, integers [B, 8, 8].
-            mask: bool [B, H/8, W/8, 1], true on the rectangle of blocks that is the image; None:
-                every block is.
+            mask: bool [B, H/8, W/8, 1] or [B, H, W, 1], true on the rectangle of blocks or pixels
+                that is the image; None: all is.
             train: not used; here training and running are the same.
 
         Returns:
@@ -77,7 +82,7 @@ class ARCNN(nn.Module):
     ) -> dict[str, jax.Array]:
         """As `__call__`, of a decoded image C, float32 [B, H, W, 1], scaled to [0, 1]."""
         del coefficients, table, train
-        pixels = mask_to_scale(mask, 8)
+        pixels = pixel_mask(mask, decoded)
         x = decoded
         for i, (features, size, rate) in enumerate(_LAYERS, start=1):
             x = _Conv(features, size, rate, self.dtype, name=f"conv{i}")(x, pixels)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from dmcnn_jax.losses import half_sum_squares
 from dmcnn_jax.models.dmcnn import decode
-from dmcnn_jax.models.layers import apply_mask, conv, mask_to_scale
+from dmcnn_jax.models.layers import apply_mask, conv, pixel_mask
 
 # The authors draw every layer's weights with the variance of the middle ones.
 _init = nn.initializers.normal((2 / (9 * 64)) ** 0.5)
@@ -43,6 +43,11 @@ class DnCNN(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @property
+    def pixel_masks(self) -> bool:
+        """That masks may be of pixels: it is run on an image's exact size, as its authors did."""
+        return True
+
+    @property
     def halo_blocks(self) -> int:
         """How far it sees, in blocks."""
         return -(-self.depth // 8)
@@ -60,7 +65,8 @@ class DnCNN(nn.Module):
         Args:
             coefficients: k, integers [B, H/8, W/8, 64].
             table: Q, integers [B, 8, 8].
-            mask: bool [B, H/8, W/8, 1], true on blocks of the image; None: every block is.
+            mask: bool [B, H/8, W/8, 1] or [B, H, W, 1], true on blocks or pixels of the image; None:
+                all are.
             train: whether batch statistics are used and updated.
 
         Returns:
@@ -81,7 +87,7 @@ class DnCNN(nn.Module):
     ) -> dict[str, jax.Array]:
         """As `__call__`, of a decoded image C, float32 [B, H, W, 1], scaled to [0, 1]."""
         del coefficients, table
-        pixels = mask_to_scale(mask, 8)
+        pixels = pixel_mask(mask, decoded)
         x = apply_mask(decoded, pixels)
         for i in range(1, self.depth):
             normalise = self.batch_norm and i > 1

@@ -146,6 +146,11 @@ def mask_to_scale(mask: jax.Array | None, cells: int) -> jax.Array | None:
     return jnp.repeat(jnp.repeat(mask, cells, axis=1), cells, axis=2)
 
 
+def pixel_mask(mask: jax.Array | None, image: jax.Array) -> jax.Array | None:
+    """Brings a mask of blocks to the pixels of an image [B, H, W, C]; leaves a mask of pixels."""
+    return mask if mask is None or mask.shape[1] == image.shape[1] else mask_to_scale(mask, 8)
+
+
 def apply_mask(x: jax.Array, mask: jax.Array | None) -> jax.Array:
     """`x` where the mask is true, zero elsewhere; all of `x` without a mask."""
     return x if mask is None else jnp.where(mask, x, jnp.zeros((), x.dtype))

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 
 from dmcnn_jax.losses import half_sum_squares
 from dmcnn_jax.models.dmcnn import decode
-from dmcnn_jax.models.layers import apply_mask, mask_to_scale, scale_gradient
+from dmcnn_jax.models.layers import apply_mask, pixel_mask, scale_gradient
 
 _init = nn.initializers.he_normal()
 _BIAS_RATE = 0.1
@@ -46,6 +46,11 @@ class MemNet(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @property
+    def pixel_masks(self) -> bool:
+        """That masks may be of pixels: it is run on an image's exact size, as its authors did."""
+        return True
+
+    @property
     def halo_blocks(self) -> int:
         """How far it sees, in blocks."""
         return -(-2 * (1 + self.blocks * self.recursions) // 8)
@@ -63,7 +68,8 @@ class MemNet(nn.Module):
         Args:
             coefficients: k, integers [B, H/8, W/8, 64].
             table: Q, integers [B, 8, 8].
-            mask: bool [B, H/8, W/8, 1], true on blocks of the image; None: every block is.
+            mask: bool [B, H/8, W/8, 1] or [B, H, W, 1], true on blocks or pixels of the image; None:
+                all are.
             train: whether batch statistics are used and updated.
 
         Returns:
@@ -85,7 +91,7 @@ class MemNet(nn.Module):
     ) -> dict[str, jax.Array]:
         """As `__call__`, of a decoded image C, float32 [B, H, W, 1], scaled to [0, 1]."""
         del coefficients, table
-        pixels = mask_to_scale(mask, 8)
+        pixels = pixel_mask(mask, decoded)
 
         def activate(name: str, x: jax.Array) -> jax.Array:
             norm = nn.BatchNorm(
