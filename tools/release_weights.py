@@ -1,0 +1,101 @@
+"""Bundles a run's best weights with the package: half the bytes, and a card.
+
+    python tools/release_weights.py runs/small-qf10 dmcnn-small-qf10 \
+        --purpose "Luma of JPEGs of quality 10 or near" --data "…" --hardware "…" \
+        --command "python -m dmcnn_jax.main --config configs/small_qf10.py" \
+        --scores results.json
+
+writes dmcnn_jax/weights/dmcnn-small-qf10.safetensors, its kernels in float16, and
+dmcnn_jax/weights/dmcnn-small-qf10.md. `--scores` are files that `evaluate` wrote, for these weights.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from dmcnn_jax.checkpoint import BUNDLED, find_weights, load_weights, save_weights
+
+_CARD = """# {name}
+
+{purpose}.
+
+| | |
+| --- | --- |
+| network | `{model}`, {weights:,} weights |
+| input | luma in the {luma} range, JPEG quality {quality} |
+| trained by | `{command}` |
+| from | {init} |
+| steps | {step:,} |
+| data | {data} |
+| hardware | {hardware} |
+| validation | {psnr:.3f} dB, {gain:+.3f} dB against the JPEG, on images set aside from the data |
+| licence | Apache 2.0 |
+
+{scores}
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", help="a workdir or a weights file")
+    parser.add_argument("name", help="name to bundle it as")
+    for field in ("purpose", "data", "hardware", "command"):
+        parser.add_argument(f"--{field}", required=True, help="for the card")
+    parser.add_argument("--init", default="random weights", help="what training started from")
+    parser.add_argument("--scores", nargs="*", default=[], help="results.json files, for the card")
+    options = parser.parse_args(argv)
+    try:
+        variables, about = load_weights(find_weights(options.source))
+        scores = [json.loads(Path(path).read_text()) for path in options.scores]
+    except (OSError, ValueError) as error:
+        sys.exit(f"release_weights: {error}")
+    save_weights(BUNDLED / f"{options.name}.safetensors", variables, about, dtype="float16")
+    card = _CARD.format(
+        name=options.name,
+        purpose=options.purpose,
+        model=json.dumps(about["model"]),
+        weights=sum(x.size for x in jax.tree.leaves(variables)),
+        luma=about["luma"],
+        quality=" to ".join(map(str, about["quality_range"])) or about["quality"],
+        command=options.command,
+        init=options.init,
+        step=about["step"],
+        data=options.data,
+        hardware=options.hardware,
+        psnr=about["validation"]["psnr"],
+        gain=about["validation"]["gain"],
+        scores=_scores(scores),
+    )
+    temporary = BUNDLED / f"{options.name}.md.partial"
+    temporary.write_text(card.rstrip() + "\n")
+    os.replace(temporary, BUNDLED / f"{options.name}.md")
+    print(card)
+
+
+def _scores(results: Sequence[Mapping[str, Any]]) -> str:
+    if not results:
+        return ""
+    lines = [
+        "| images | quality | | PSNR | SSIM 8 × 8 | SSIM Gauss | PSNR-B |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for result in results:
+        images = f"{Path(result['images']).name}, {len(result['per_image'])}"
+        for key in ("jpeg", "model"):
+            m = result["mean"][key]
+            lines.append(
+                f"| {images} | {result['quality']} | {'JPEG' if key == 'jpeg' else 'restored'} | "
+                f"{m['psnr']:.3f} | {m['ssim']:.4f} | {m['ssim_gauss']:.4f} | {m['psnr_b']:.3f} |"
+            )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
