@@ -1,6 +1,6 @@
 """The banding measure: what it ranks, and what it does not count."""
 
-import sys
+import itertools
 
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ def skies():
 def test_skies_are_slow_ramps(skies):
     images, _, ramps = skies
     assert images.dtype == np.uint8 and images.shape == ramps.shape == (6, 256, 256)
-    assert 70 <= ramps.min() and ramps.max() <= 210
+    assert ramps.min() >= 70 and ramps.max() <= 210
     slopes = np.abs(np.diff(ramps, axis=1)).max(), np.abs(np.diff(ramps, axis=2)).max()
     assert 0.05 < max(slopes) < 0.6  # gray levels a pixel
     assert abs((images - ramps).std() - np.sqrt(1 + 1 / 12)) < 0.02
@@ -45,7 +45,7 @@ def test_wider_filters_leave_less(skies):
         banding.remaining(scipy.ndimage.gaussian_filter(jpegs * 1.0, (0, s, s)), jpegs, ramps)
         for s in (0.1, 4, 8, 16)
     ]
-    for narrow, wide in zip(shares, shares[1:], strict=False):
+    for narrow, wide in itertools.pairwise(shares):
         assert (wide < narrow).all()
     # As far as a network of 41 pixels sees, the treads, some fifty wide, mostly remain.
     assert shares[2].mean() > 0.3
@@ -78,9 +78,7 @@ def test_the_command(tmp_path, capsys):
     save_weights(path, initialize(create_model(config), jax.random.key(0)), {"model": config})
     banding.main([str(path), "--count", "1", "--picture", str(picture)])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split("  ")[0] for line in lines[1:]] == ["the sky itself", "JPEG", str(path)] or (
-        len(lines) == 4
-    )
+    assert [line.split("  ")[0] for line in lines[1:]] == ["the sky itself", "JPEG", str(path)]
     assert "100.0%" in lines[2]
     assert Image.open(picture).size == (3 * 256, 256)
 

@@ -39,7 +39,7 @@ class ARCNN(nn.Module):
 
     @property
     def pixel_masks(self) -> bool:
-        """That masks may be of pixels: it is run on an image's exact size, as its authors did."""
+        """That masks may be of pixels: its authors ran it on images of their exact size."""
         return True
 
     @property
@@ -99,7 +99,7 @@ class ARCNN(nn.Module):
         if min(original.shape[1:3]) <= 2 * _REACH:
             raise ValueError(
                 f"{original.shape[1]} × {original.shape[2]} pixels to measure; ARCNN's loss "
-                f"leaves out a border of {_REACH} pixels: set config.train.patch_sizes to 24 or more"
+                f"leaves out a border of {_REACH}: set config.train.patch_sizes to 24 or more"
             )
         inside = slice(_REACH, -_REACH)
         return half_sum_squares(estimates["image"][:, inside, inside], original[:, inside, inside])

@@ -44,8 +44,8 @@ def read_dncnn(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]
         expected = (["conv", "relu"] * len(layers))[: len(layers)]
         if kinds != expected or kinds[-1] != "conv":
             raise ValueError(
-                f"{str(path)!r} has layers {', '.join(kinds[:6])} …; expected convolutions and ReLU "
-                "in turn, batch normalisation merged"
+                f"{str(path)!r} has layers {', '.join(kinds[:6])} …; expected convolutions and "
+                "ReLU in turn, batch normalisation merged"
             )
         convolutions = [
             [np.asarray(file[reference]) for reference in layer["weights"][()].ravel()]
@@ -65,7 +65,7 @@ def read_dncnn(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]
         shape = (3, 3, 1 if first else features, 1 if last else features)
         if layer["kernel"].shape != shape or layer["bias"].shape != shape[-1:]:
             raise ValueError(
-                f"{str(path)!r} has a {name} of {layer['kernel'].shape}; expected a DnCNN's, {shape}"
+                f"{str(path)!r} has a {name} of {layer['kernel'].shape}; expected {shape}"
             )
     config = {"name": "dncnn", "features": features, "depth": len(params), "batch_norm": False}
     return {"params": params}, config

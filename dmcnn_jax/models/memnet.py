@@ -47,7 +47,7 @@ class MemNet(nn.Module):
 
     @property
     def pixel_masks(self) -> bool:
-        """That masks may be of pixels: it is run on an image's exact size, as its authors did."""
+        """That masks may be of pixels: its authors ran it on images of their exact size."""
         return True
 
     @property
@@ -68,8 +68,8 @@ class MemNet(nn.Module):
         Args:
             coefficients: k, integers [B, H/8, W/8, 64].
             table: Q, integers [B, 8, 8].
-            mask: bool [B, H/8, W/8, 1] or [B, H, W, 1], true on blocks or pixels of the image; None:
-                all are.
+            mask: bool [B, H/8, W/8, 1] or [B, H, W, 1], true on blocks or pixels of the image;
+                None: all are.
             train: whether batch statistics are used and updated.
 
         Returns:
