@@ -6,9 +6,10 @@ on the host. A weights file holds a model: its parameters under flat names ("g/c
 as metadata, the configuration that made it.
 """
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,18 @@ class Checkpoints:
             self.path,
             options=ocp.CheckpointManagerOptions(
                 # "Best" is the highest.
-                best_fn=lambda metrics: metrics["psnr"],
+                best_fn=_psnr,
                 best_mode="max",
                 preservation_policy=policy.AnyPreservationPolicy(
-                    [policy.LatestN(1), policy.BestN(get_metric_fn=lambda m: m["psnr"], n=1)]
+                    [
+                        policy.LatestN(1),
+                        policy.BestN(
+                            get_metric_fn=_psnr, n=1, keep_checkpoints_without_metrics=False
+                        ),
+                    ]
                 ),
+                # What a killed run left half written.
+                cleanup_tmp_directories=True,
             ),
         )
 
@@ -54,22 +62,33 @@ class Checkpoints:
         """Step of the checkpoint whose validation PSNR was highest."""
         return self._manager.best_step()
 
-    def save(self, step: int, arrays: Any, host: Mapping[str, Any], psnr: float) -> None:
+    def save(
+        self, step: int, arrays: Any, host: Mapping[str, Any], psnr: float | None = None
+    ) -> None:
         """Writes a checkpoint behind the caller's back; `wait` waits for it.
+
+        It has a temporary name until it is complete, and the checkpoints before it are kept so
+        long.
 
         Args:
             step: its name.
             arrays: a tree of arrays.
             host: JSON.
-            psnr: validation PSNR, dB.
+            psnr: validation PSNR, dB; None if there was no validation: it is not the best, then.
+
+        Raises:
+            OSError: if it, or the one before it, can't be written.
         """
         args = self._ocp.args
-        self._manager.save(
-            step,
-            args=args.Composite(arrays=args.StandardSave(arrays), host=args.JsonSave(dict(host))),
-            metrics={"psnr": psnr},
-            force=True,
-        )
+        with self._errors():
+            self._manager.save(
+                step,
+                args=args.Composite(
+                    arrays=args.StandardSave(arrays), host=args.JsonSave(dict(host))
+                ),
+                metrics=None if psnr is None else {"psnr": psnr},
+                force=True,
+            )
 
     def restore(self, step: int, arrays: Any) -> tuple[Any, dict[str, Any]]:
         """Reads a checkpoint.
@@ -91,12 +110,33 @@ class Checkpoints:
         return restored.arrays, restored.host
 
     def wait(self) -> None:
-        """Returns when everything is on disk."""
-        self._manager.wait_until_finished()
+        """Returns when everything is on disk; raises an OSError if that fails."""
+        with self._errors():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits, and lets go."""
-        self._manager.close()
+        with self._errors():
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Orbax and TensorStore raise many kinds of errors where a file can't be written."""
+        try:
+            yield
+        except Exception as error:
+            # Several processes: the others would be waited for.
+            complete = [int(p.name) for p in self.path.glob("*") if p.name.isdigit()]
+            good = f"that of step {max(complete):,} is still good" if complete else "there is none"
+            reason = " ".join(str(error).split())[:300]
+            raise OSError(
+                f"a checkpoint can't be written to {str(self.path)!r} ({reason}); {good}; make "
+                "room, and the same command goes on from there"
+            ) from error
+
+
+def _psnr(metrics: Mapping[str, float]) -> float:
+    return metrics["psnr"]
 
 
 def save_weights(
@@ -110,20 +150,40 @@ def save_weights(
     Args:
         path: of the file, .safetensors.
         variables: Flax variables: {"params": …} and, of some models, {"batch_stats": …}.
-        about: JSON to keep with it: "model", the configuration that makes the network, and whatever else one should know.
+        about: JSON to keep with it: "model", the configuration that makes the network, and
+            whatever else one should know.
         dtype: type to store weights of two and more dimensions in, "float32" or "float16"; the
             others stay as they are.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     flat = {"/".join(k): np.asarray(v) for k, v in flatten_dict(_without_params(variables)).items()}
     # np.ascontiguousarray would make scalars arrays of one element.
     flat = {k: np.asarray(v.astype(dtype) if v.ndim > 1 else v, order="C") for k, v in flat.items()}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, save(flat, metadata={"dmcnn_jax": json.dumps(about)}))
+
+
+def write_file(path: str | os.PathLike, content: bytes) -> None:
+    """Writes a file, to a temporary name first: whatever happens, it is whole, or the old one.
+
+    Raises:
+        OSError: if it can't be written; nothing of it is left.
+    """
+    path = Path(path)
     temporary = path.with_name(path.name + ".partial")
-    save_file(flat, temporary, metadata={"dmcnn_jax": json.dumps(about)})
-    os.replace(temporary, path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            # Else the name might reach the disk before what it names.
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise OSError(f"{str(path)!r} can't be written ({error.strerror})") from error
 
 
 def load_weights(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -148,7 +208,8 @@ def load_weights(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any
         raise ValueError(f"{str(path)!r} is no safetensors file ({error})") from error
     if "dmcnn_jax" not in metadata:
         raise ValueError(
-            f"{str(path)!r} does not say which model its weights are of; expected a file that dmcnn_jax wrote"
+            f"{str(path)!r} does not say which model its weights are of; expected a file "
+            "that dmcnn_jax wrote"
         )
     tree = unflatten_dict(
         {
@@ -179,7 +240,8 @@ def find_weights(name: str | os.PathLike) -> Path:
         if (path / "best.safetensors").exists():
             return path / "best.safetensors"
         raise FileNotFoundError(
-            f"no best.safetensors in {str(name)!r}; expected a workdir whose run has validated at least once"
+            f"no best.safetensors in {str(name)!r}; expected a workdir whose run has "
+            "validated at least once"
         )
     if path.is_file():
         return path
@@ -188,7 +250,8 @@ def find_weights(name: str | os.PathLike) -> Path:
         return bundled
     known = ", ".join(sorted(p.stem for p in BUNDLED.glob("*.safetensors"))) or "none"
     raise FileNotFoundError(
-        f"no weights {str(name)!r}; expected a .safetensors file, a workdir, or a bundled name ({known})"
+        f"no weights {str(name)!r}; expected a .safetensors file, a workdir, or a bundled "
+        f"name ({known})"
     )
 
 

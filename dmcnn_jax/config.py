@@ -37,10 +37,17 @@ def default_config() -> ml_collections.ConfigDict:
 
     config.data = data = ml_collections.ConfigDict()
     # Where training images come from: "packaged" (scikit-image's photographs), a folder of images,
-    # a pack written by tools/pack_images.py.
+    # a pack written by tools/pack_images.py, or "tfds:NAME", a TFDS data set with images
+    # ("tfds:NAME@SPLIT" if it isn't "train").
     data.source = "packaged"
+    # Where TFDS data sets lie; empty: TFDS's own place, ~/tensorflow_datasets.
+    data.data_dir = ""
+    # What makes pairs of them. "device": tiles, held in memory, become pairs inside the training
+    # step. "tf.data": images are read as they are needed; needs TensorFlow. "auto": "tf.data" for
+    # tfds:, "device" for the rest.
+    data.pipeline = "auto"
     # Where validation images come from, likewise; empty: `validation_images` of the source are set
-    # aside.
+    # aside. Of "tfds:" `validation_images` are taken, of others all.
     data.validation = ""
     data.validation_images = 24
     # Luma of BT.601: "studio" (16 to 235, MATLAB's rgb2ycbcr, the protocol's) or "full" (0 to 255,
@@ -70,8 +77,10 @@ def default_config() -> ml_collections.ConfigDict:
     train.clip_norm = 0.0
     # The moving average of the weights, which evaluates and ships: share that a step keeps of it.
     train.ema_decay = 0.999
-    # Steps between validations (with a checkpoint each), and between lines of the log.
+    # Steps between validations (with a checkpoint each), between checkpoints besides (0: none), and
+    # between lines of the log.
     train.validate_every = 1000
+    train.checkpoint_every = 0
     train.log_every = 50
 
     config.schedule = schedule = ml_collections.ConfigDict()
@@ -124,6 +133,8 @@ def validate_config(config: Mapping[str, Any]) -> None:
         "() or (lowest, highest) within 1 to 100",
     )
     data, train, schedule = config.data, config.train, config.schedule
+    pipelines = ("auto", "device", "tf.data")
+    expect(data.pipeline in pipelines, "data.pipeline", f"one of {', '.join(map(repr, pipelines))}")
     expect(data.luma in ("studio", "full"), "data.luma", "'studio' or 'full'")
     expect(data.tile > 0 and data.tile % 8 == 0, "data.tile", "a multiple of 8")
     expect(data.reduce_to >= 0, "data.reduce_to", "0 or a number of pixels")
@@ -153,6 +164,7 @@ def validate_config(config: Mapping[str, Any]) -> None:
     expect(train.learning_rate > 0, "train.learning_rate", "a positive number")
     expect(0 <= train.ema_decay < 1, "train.ema_decay", "at least 0, less than 1")
     expect(train.validate_every > 0, "train.validate_every", "at least 1")
+    expect(train.checkpoint_every >= 0, "train.checkpoint_every", "0 or a number of steps")
     expect(train.log_every > 0, "train.log_every", "at least 1")
     expect(schedule.name in ("plateau", "cosine"), "schedule.name", "'plateau' or 'cosine'")
     expect(
@@ -168,3 +180,78 @@ def batch_sizes(config: Mapping[str, Any]) -> tuple[int, ...]:
     """Patches in a batch, for each stage."""
     sizes, stages = tuple(config.train.batch_sizes), len(config.train.patch_sizes)
     return sizes * stages if len(sizes) == 1 else sizes
+
+
+# Fields that may differ where a run goes on: they decide nothing about the weights. What `source`
+# and `validation` name is compared by content.
+_FREE = (
+    "name",
+    "workdir",
+    "evaluate",
+    "data.source",
+    "data.validation",
+    "data.data_dir",
+    "data.pipeline",
+    "data.device_bytes",
+    "train.log_every",
+    "train.checkpoint_every",
+)
+# Fields of which only what is over must not differ, so that a run can be made longer.
+_STAGES = ("patch_sizes", "batch_sizes", "stage_steps")
+
+
+def check_resumable(
+    begun: Mapping[str, Any],
+    config: Mapping[str, Any],
+    schedule: Mapping[str, Any],
+    workdir: str,
+) -> None:
+    """Checks that a run can go on under another configuration than it was begun with.
+
+    Args:
+        begun: the configuration it was begun with, as a dictionary; fields that it doesn't know
+            yet have their defaults.
+        config: that it is to go on with.
+        schedule: its `Schedule.state`.
+        workdir: its name.
+
+    Raises:
+        ValueError: if a field differs that decides about the weights, with its values.
+    """
+    before, after = _flatten(default_config()), _flatten(config)
+    before |= _flatten(begun)
+    stage_fields = {f"train.{name}" for name in _STAGES}
+    different = [
+        f"config.{field} was {before.get(field)!r} and is {after.get(field)!r}"
+        for field in sorted(before.keys() | after.keys())
+        if before.get(field) != after.get(field)
+        and field not in stage_fields
+        and not any(field == free or field.startswith(free + ".") for free in _FREE)
+    ]
+    # Stages that are over have to be the same; of the current one, the patches.
+    stage = schedule["stage"]
+    for name, count in zip(_STAGES, (stage + 1, stage + 1, stage), strict=True):
+        old, new = (_per_stage(c[f"train.{name}"], c) for c in (before, after))
+        if old[:count] != new[:count]:
+            different.append(f"config.train.{name} was {old} and is {new}")
+    if different:
+        raise ValueError(
+            f"the run in {workdir!r} was begun with another configuration: {'; '.join(different)}; "
+            "change that back, or choose another workdir"
+        )
+
+
+def _per_stage(values: Any, flat: Mapping[str, Any]) -> list[Any]:
+    """Values for each stage, where one may stand for all."""
+    return values * len(flat["train.patch_sizes"]) if len(values) == 1 else values
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Fields by their names with dots, sequences as lists."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping | ml_collections.ConfigDict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple | list) else value
+    return flat

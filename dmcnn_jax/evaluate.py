@@ -20,7 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from dmcnn_jax import jpeg, metrics
-from dmcnn_jax.data import sources
+from dmcnn_jax.data import feeds, sources
 from dmcnn_jax.inference import Model, load, restore_plane, to_uint8
 
 _HEADINGS = {"psnr": "PSNR", "ssim": "SSIM 8×8", "ssim_gauss": "SSIM Gauss", "psnr_b": "PSNR-B"}
@@ -156,7 +156,7 @@ def evaluate_config(config: Mapping[str, Any], weights: str | os.PathLike, workd
         )
         first = sources.read_luma(sources.list_images(options.images)[0], options.luma)
     else:
-        _, tiles = sources.open_data(config)
+        tiles = feeds.open_validation(config)
         images = [
             (f"{tiles.names[image]} [{i}]", pixels)
             for i, (image, pixels) in enumerate(zip(tiles.images, tiles.take(), strict=True))

@@ -5,11 +5,17 @@ python -m dmcnn_jax.main --config configs/qf10.py --mode=evaluate --weights=dmcn
 --config.evaluate.images=DIR
 """
 
+import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
+
+from dmcnn_jax import sharding
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file(
@@ -24,6 +30,15 @@ flags.DEFINE_string(
     "What to evaluate: a bundled name, a .safetensors file or a workdir; default: config.workdir.",
 )
 flags.DEFINE_string("workdir", None, "Shorthand for --config.workdir.")
+flags.DEFINE_bool("profile", False, "Write a trace of a few training steps to the workdir.")
+flags.DEFINE_bool(
+    "distributed",
+    False,
+    "Train together with the other processes that Slurm, MPI or Cloud TPU tell of.",
+)
+flags.DEFINE_string("coordinator", None, "Train together by hand: host:port of process 0.")
+flags.DEFINE_integer("num_processes", None, "Train together by hand: how many processes.")
+flags.DEFINE_integer("process_id", None, "Train together by hand: which this is, from 0.")
 flags.mark_flag_as_required("config")
 
 
@@ -38,18 +53,37 @@ def main(argv: list[str]) -> None:
     config = FLAGS.config
     workdir = Path(FLAGS.workdir or config.workdir or Path("runs") / config.name)
     try:
-        if FLAGS.mode == "train":
-            from dmcnn_jax.train import train
-
-            train(config, workdir)
-        from dmcnn_jax.evaluate import evaluate_config
-
-        evaluate_config(config, FLAGS.weights or workdir, workdir)
+        _run(config, workdir)
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        sys.exit(f"dmcnn_jax: {error}")
+        _leave(f"dmcnn_jax: {error}", 1)
     except KeyboardInterrupt as error:
-        print(f"dmcnn_jax: {error or 'interrupted'}", file=sys.stderr)
-        sys.exit(130)
+        _leave(f"dmcnn_jax: {error or 'interrupted'}", 130)
+
+
+def _run(config: Mapping[str, Any], workdir: Path) -> None:
+    by_hand = (FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    if FLAGS.distributed or any(value is not None for value in by_hand):
+        sharding.connect(*by_hand)
+    if FLAGS.mode == "train":
+        from dmcnn_jax.train import train
+
+        train(config, workdir, profile=FLAGS.profile)
+        if jax.process_count() > 1:
+            # What one process does is no work for many, which would wait for it.
+            if sharding.is_main():
+                print(f"trained; evaluate it by one process: --mode=evaluate --weights={workdir}")
+            return
+    from dmcnn_jax.evaluate import evaluate_config
+
+    evaluate_config(config, FLAGS.weights or workdir, workdir)
+
+
+def _leave(message: str, status: int) -> None:
+    print(message, file=sys.stderr, flush=True)
+    if jax.distributed.is_initialized():
+        # An orderly end would wait for the other processes, which may be gone.
+        os._exit(status)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

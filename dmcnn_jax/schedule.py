@@ -15,13 +15,12 @@ import optax
 
 
 class Schedule:
-    """Stages of patches and the learning rate within them, as `config.train` and `config.schedule`
-    describe.
+    """Stages of patches and the learning rate, as `config.train` and `config.schedule` say.
 
     Attributes:
-        stage: index of the current stage; the number of stages when all are done.
-        stage_step: steps done in it.
         step: steps done in all.
+        stage: index of the current stage.
+        stage_step: steps done in it.
     """
 
     def __init__(self, config: Mapping[str, Any]):
@@ -30,13 +29,18 @@ class Schedule:
         self._plateau = optax.contrib.reduce_on_plateau(
             factor=self._config.factor, patience=self._config.patience, rtol=self._config.rtol
         )
-        self.step = self.stage = self.stage_step = self._reductions = 0
-        self._plateau_state = jax.device_get(self._plateau.init({}))
+        self.step = self.stage = 0
+        self._enter_stage(0)
 
     @property
     def done(self) -> bool:
         """Whether all stages are over."""
-        return self.stage >= len(self._train.stage_steps)
+        return self._is_last and self.stage_over
+
+    @property
+    def stage_over(self) -> bool:
+        """Whether the stage has had its steps, or has converged: `observe` goes on to the next."""
+        return self._converged or self.stage_step >= self._train.stage_steps[self.stage]
 
     @property
     def total_steps(self) -> int:
@@ -58,23 +62,26 @@ class Schedule:
                 rate *= self._config.restart
         return rate * min(1.0, (self.step + 1) / warmup) if warmup else rate
 
-    def advance(self) -> bool:
-        """Counts a step. Returns whether it ended the stage."""
+    def advance(self) -> None:
+        """Counts a step. Where `stage_over` follows, a validation is due."""
         self.step += 1
         self.stage_step += 1
-        if self.stage_step < self._train.stage_steps[self.stage]:
-            return False
-        self._next_stage()
-        return True
 
     def observe(self, loss: float) -> str:
-        """Takes a validation loss.
+        """Takes a validation loss, and goes on to the next stage if this one is over.
+
+        Args:
+            loss: of the validation, finite.
 
         Returns:
-            What followed: "reduced" (the learning rate), "converged" (the stage ended) or "".
+            What followed for the learning rate: "reduced", "converged" (that ended the stage) or
+            "".
         """
-        if self._config.name != "plateau" or self.done:
-            return ""
+        event = self._observe(loss) if self._config.name == "plateau" else ""
+        self._leave_if_over()
+        return event
+
+    def _observe(self, loss: float) -> str:
         before = float(self._plateau_state.scale)
         _, after = self._plateau.update({}, self._plateau_state, value=jnp.float32(loss))
         after = jax.device_get(after)
@@ -85,12 +92,22 @@ class Schedule:
             self._plateau_state = after
             self._reductions += 1
             return "reduced"
-        self._next_stage()
+        self._converged = True
         return "converged"
 
-    def _next_stage(self) -> None:
-        self.stage += 1
+    @property
+    def _is_last(self) -> bool:
+        return self.stage == len(self._train.stage_steps) - 1
+
+    def _leave_if_over(self) -> None:
+        # The last stage stays as it is: a longer run goes on within it.
+        if self.stage_over and not self._is_last:
+            self._enter_stage(self.stage + 1)
+
+    def _enter_stage(self, stage: int) -> None:
+        self.stage = stage
         self.stage_step = self._reductions = 0
+        self._converged = False
         self._plateau_state = jax.device_get(self._plateau.init({}))
 
     @property
@@ -105,13 +122,14 @@ class Schedule:
             "stage": self.stage,
             "stage_step": self.stage_step,
             "reductions": self._reductions,
+            "converged": self._converged,
             "plateau": plateau,
         }
 
     @state.setter
     def state(self, state: Mapping[str, Any]) -> None:
         self.step, self.stage, self.stage_step = state["step"], state["stage"], state["stage_step"]
-        self._reductions = state["reductions"]
+        self._reductions, self._converged = state["reductions"], state["converged"]
         plateau = dict(state["plateau"])
         if plateau["best_value"] is None:
             plateau["best_value"] = math.inf
@@ -119,3 +137,5 @@ class Schedule:
         self._plateau_state = type(fresh)(
             **{key: np.asarray(plateau[key], like.dtype) for key, like in fresh._asdict().items()}
         )
+        # The stage that was the last one may no longer be.
+        self._leave_if_over()

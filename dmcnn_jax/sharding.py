@@ -1,9 +1,87 @@
-"""One mesh over all devices of all processes: batches are split over it, everything else is on
-each device."""
+"""One mesh over all devices of all processes.
+
+Batches are split over it, everything else is on each device.
+"""
+
+import hashlib
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+# A process that has not been heard of for so long is deemed dead, seconds.
+_HEARTBEAT_TIMEOUT = 60
+
+
+def connect(
+    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
+) -> None:
+    """Makes this process one of several that train together; called before anything else of JAX.
+
+    Without arguments JAX finds them out where it can: under Slurm, Open MPI, Kubernetes and on
+    Cloud TPU; or from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+
+    Args:
+        coordinator: "host:port" of process 0, which all others can reach.
+        num_processes: how many there are.
+        process_id: which of them this is, from 0.
+
+    Raises:
+        ValueError: if they can't be found out, or don't fit together.
+    """
+    given = (coordinator, num_processes, process_id)
+    if any(value is not None for value in given) and any(value is None for value in given):
+        raise ValueError(
+            f"--coordinator is {coordinator}, --num_processes {num_processes}, --process_id "
+            f"{process_id}; expected all three, or none of them and --distributed"
+        )
+    # SIGTERM is ours: it saves a checkpoint.
+    jax.config.update("jax_enable_preemption_service", False)
+    # Between CPUs; accelerators have their own.
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            num_processes,
+            process_id,
+            heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT,
+        )
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"the processes can't find each other ({str(error).strip().splitlines()[0]}); give "
+            "each --coordinator=HOST:PORT --num_processes=N --process_id=I"
+        ) from error
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes logs and weights."""
+    return jax.process_index() == 0
+
+
+def any_process(flag: bool) -> bool:
+    """Whether a flag is up in any process; all of them have to ask."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
+
+
+def check_agreement(fingerprint: str) -> None:
+    """Raises a ValueError if a text differs between processes; all of them have to ask."""
+    if jax.process_count() == 1:
+        return
+    digest = np.frombuffer(hashlib.sha256(fingerprint.encode()).digest(), np.uint8)
+    if np.ptp(multihost_utils.process_allgather(digest), axis=0).any():
+        raise ValueError(
+            "the processes were started with different configurations, images or workdirs; "
+            "expected the same command in each"
+        )
+
+
+def synchronize(name: str) -> None:
+    """Waits until all processes are here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
 
 
 def make_mesh() -> Mesh:
@@ -26,7 +104,8 @@ def check_batch(batch_size: int, mesh: Mesh) -> None:
     if batch_size % mesh.size:
         lower = batch_size - batch_size % mesh.size
         raise ValueError(
-            f"a batch of {batch_size} can't be split over {mesh.size} devices; set config.train.batch_sizes to a multiple "
+            f"a batch of {batch_size} can't be split over {mesh.size} devices; set "
+            "config.train.batch_sizes to a multiple "
             f"of {mesh.size}, such as {lower or mesh.size}"
         )
 

@@ -1,7 +1,6 @@
 """Training: stages of growing patches, one jitted step, validation, checkpoints."""
 
 import contextlib
-import json
 import math
 import os
 import signal
@@ -21,14 +20,24 @@ import optax
 from tqdm import tqdm
 
 from dmcnn_jax import jpeg, metrics, sharding
-from dmcnn_jax.checkpoint import Checkpoints, find_weights, load_weights, save_weights
-from dmcnn_jax.config import batch_sizes, validate_config
-from dmcnn_jax.data import on_device, sources
-from dmcnn_jax.inference import Model, check_variables, estimate, initialize, to_uint8
+from dmcnn_jax.checkpoint import (
+    Checkpoints,
+    find_weights,
+    load_weights,
+    save_weights,
+    write_file,
+)
+from dmcnn_jax.config import batch_sizes, check_resumable, validate_config
+from dmcnn_jax.data import feeds, sources
+from dmcnn_jax.inference import Model, check_variables, estimate, initialize
+from dmcnn_jax.journal import Journal
 from dmcnn_jax.models import create_model
 from dmcnn_jax.schedule import Schedule
 
-_VALIDATION_BATCH = 8
+# Tiles that a device validates on at a time, and those whose pictures TensorBoard shows.
+_VALIDATION_BATCH, _PICTURES = 8, 4
+# Steps that a profile leaves out at the start, and steps that it holds.
+_PROFILE_AFTER, _PROFILE_STEPS = 5, 10
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -65,41 +74,62 @@ class Trainer:
         self._batched = sharding.batched(self.mesh)
 
     def init_state(self) -> TrainState:
-        """The state before the first step: random, or from `config.init_from`; on every device."""
-        config = self.config
+        """The state before the first step: random, or from `config.init_from`; on every device.
 
-        def init(key: jax.Array) -> TrainState:
-            stats = dict(initialize(self.module, key))
-            params = stats.pop("params")
-            return TrainState(
-                step=jnp.zeros((), jnp.int32),
-                params=params,
-                stats=stats,
-                average=params,
-                optimizer=self.optimizer.init(params),
-            )
+        Raises:
+            FileNotFoundError: if the weights to start from are not there.
+            ValueError: if they don't fit the model.
+        """
+        name = self.config.init_from
+        weights = None
+        if name:
+            try:
+                weights = load_weights(find_weights(name))[0]
+            except FileNotFoundError as error:
+                raise FileNotFoundError(
+                    f"config.init_from names weights to start from, but there are {error}; train "
+                    "them first, or set --config.init_from= to start from random ones"
+                ) from error
+            check_variables(self.module, weights, name)
+        key = jax.random.key(self.config.seed)
+        state = jax.jit(self._init, out_shardings=self._replicated)(key)
+        if weights is None:
+            return state
+        # Two arrays: the step gives its inputs' memory away, and one can't be given away twice.
+        stats = dict(weights)
+        params = stats.pop("params")
+        return state.replace(
+            params=self._place(params),
+            average=self._place(jax.tree.map(np.copy, params)),
+            stats=self._place(stats),
+        )
 
-        state = jax.jit(init, out_shardings=self._replicated)(jax.random.key(config.seed))
-        if config.init_from:
-            variables, _ = load_weights(find_weights(config.init_from))
-            check_variables(self.module, variables, config.init_from)
-            # Two arrays: the step gives its inputs' memory away, and one can't be given away twice.
-            place = partial(jax.device_put, device=self._replicated)
-            stats = dict(variables)
-            params = stats.pop("params")
-            state = state.replace(
-                params=place(params),
-                average=place(jax.tree.map(np.copy, params)),
-                stats=place(stats),
-            )
-        return state
+    def abstract_state(self) -> TrainState:
+        """Shapes, types and places of the state's arrays, none of which is made."""
+        shapes = jax.eval_shape(self._init, jax.random.key(0))
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._replicated), shapes
+        )
 
-    @partial(jax.jit, static_argnums=(0, 5), donate_argnums=1)
+    def _init(self, key: jax.Array) -> TrainState:
+        stats = dict(initialize(self.module, key))
+        params = stats.pop("params")
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            stats=stats,
+            average=params,
+            optimizer=self.optimizer.init(params),
+        )
+
+    def _place(self, tree: Any) -> Any:
+        return jax.tree.map(lambda x: sharding.to_devices(np.asarray(x), self._replicated), tree)
+
+    @partial(jax.jit, static_argnums=(0, 4), donate_argnums=1)
     def step(
         self,
         state: TrainState,
-        tiles: jax.Array,
-        indices: jax.Array,
+        inputs: Mapping[str, jax.Array],
         learning_rate: jax.Array,
         patch_size: int,
     ) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -107,22 +137,49 @@ class Trainer:
 
         Args:
             state: before it; its memory is reused.
-            tiles: uint8 [N, side, side].
-            indices: int32 [B], the tiles that the batch's patches are cropped from.
+            inputs: what a feed gives, see `data.feeds`.
             learning_rate: float32 scalar.
             patch_size: side of the patches, pixels.
 
         Returns:
             The state after it, and scalars: "loss", "psnr" and "jpeg_psnr" (dB, of the batch as a
-                whole), "grad_norm".
+            whole), "grad_norm", and of tf.data "wrong_pixels", those that libjpeg decoded otherwise
+            than the codec: 0.
         """
         config = self.config
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        chosen = jax.lax.with_sharding_constraint(jnp.take(tiles, indices, axis=0), self._batched)
-        batch = on_device.make_batch(
-            chosen, key, patch_size, config.quality, tuple(config.quality_range)
-        )
-        original = batch["original"][..., None].astype(jnp.float32) / 255
+        batch = feeds.make_batch(inputs, key, patch_size, config, self._batched)
+        (loss, (stats, image)), grads = self.gradients(state, batch)
+        updates, optimizer = self.optimizer.update(grads, state.optimizer, state.params)
+        params = jax.tree.map(lambda p, u: p - learning_rate * u, state.params, updates)
+        # A short memory at first, else the average remembers the random start.
+        decay = jnp.minimum(config.train.ema_decay, (1 + state.step) / (10 + state.step))
+        average = optax.incremental_update(params, state.average, 1 - decay)
+        state = TrainState(state.step + 1, params, stats, average, optimizer)
+        original = _scaled(batch["original"])
+        decoded = jpeg.decode(batch["coefficients"], batch["table"])
+        scalars = {
+            "loss": loss,
+            "psnr": _decibels(jnp.mean(jnp.square(jnp.clip(image, 0, 1) - original))),
+            "jpeg_psnr": _decibels(jnp.mean(jnp.square(_scaled(decoded) - original))),
+            "grad_norm": optax.global_norm(grads),
+        }
+        if "decoded" in batch:
+            scalars["wrong_pixels"] = jnp.sum(batch["decoded"] != decoded)
+        return state, scalars
+
+    def gradients(self, state: TrainState, batch: Mapping[str, jax.Array]) -> tuple[Any, Any]:
+        """The loss of a batch, and its gradient.
+
+        Args:
+            state: of the run.
+            batch: as of `feeds.make_batch`.
+
+        Returns:
+            (loss, (the module's other variables, the estimate of the original)), and the gradient
+            by `state.params`.
+        """
+        original = _scaled(batch["original"])
 
         def loss_fn(params):
             estimates, stats = self.module.apply(
@@ -134,20 +191,7 @@ class Trainer:
             )
             return self.module.loss(estimates, original), (stats, estimates["image"])
 
-        (loss, (stats, image)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-        updates, optimizer = self.optimizer.update(grads, state.optimizer, state.params)
-        params = jax.tree.map(lambda p, u: p - learning_rate * u, state.params, updates)
-        # A short memory at first, else the average remembers the random start.
-        decay = jnp.minimum(config.train.ema_decay, (1 + state.step) / (10 + state.step))
-        average = optax.incremental_update(params, state.average, 1 - decay)
-        state = TrainState(state.step + 1, params, stats, average, optimizer)
-        decoded = jpeg.decode(batch["coefficients"], batch["table"])[..., None] / 255
-        return state, {
-            "loss": loss,
-            "psnr": _decibels(jnp.mean(jnp.square(jnp.clip(image, 0, 1) - original))),
-            "jpeg_psnr": _decibels(jnp.mean(jnp.square(decoded - original))),
-            "grad_norm": optax.global_norm(grads),
-        }
+        return jax.value_and_grad(loss_fn, has_aux=True)(state.params)
 
     def variables(self, state: TrainState) -> dict[str, Any]:
         """The variables that evaluate and ship: averaged parameters, and statistics."""
@@ -167,100 +211,116 @@ def make_optimizer(config: Mapping[str, Any]) -> optax.GradientTransformation:
     return optax.chain(*steps)
 
 
-class DeviceSource:
-    """Tiles for the step: all of them on the device, or those of a batch at a time.
-
-    Args:
-        tiles: what to train on.
-        config: of the run.
-        mesh: to put them on.
-    """
-
-    def __init__(self, tiles: sources.Tiles, config: Mapping[str, Any], mesh: jax.sharding.Mesh):
-        self._tiles, self._seed = tiles, config.seed
-        self._replicated, self._batched = sharding.replicated(mesh), sharding.batched(mesh)
-        self._resident = None
-        if tiles.nbytes <= config.data.device_bytes:
-            self._resident = sharding.to_devices(tiles.take(), self._replicated)
-
-    def batch(self, stage_step: int, stage: int, batch_size: int) -> tuple[jax.Array, jax.Array]:
-        """Tiles and the indices of a batch among them, for one step of a stage."""
-        # Each stage has orders of its own, else each would begin with the same pictures.
-        seed = self._seed + 1000 * stage
-        indices = on_device.tile_indices(len(self._tiles), batch_size, stage_step, seed)
-        mine = indices[sharding.local_rows(batch_size)]
-        if self._resident is not None:
-            return self._resident, sharding.to_devices(mine, self._batched)
-        # On one's own device, a row's index is its place in the batch.
-        rows = np.arange(batch_size, dtype=np.int32)[sharding.local_rows(batch_size)]
-        pixels = sharding.to_devices(self._tiles.take(mine), self._batched)
-        return pixels, sharding.to_devices(rows, self._batched)
-
-
 class Validation:
-    """Measures weights on whole validation tiles.
+    """Measures weights on whole validation tiles, split over all devices.
 
     Args:
         tiles: validation tiles.
         quality: JPEG quality to compress them at.
+        mesh: of the devices.
+
+    Attributes:
+        jpeg_psnr: of the JPEGs, dB, mean over tiles.
     """
 
-    def __init__(self, tiles: sources.Tiles, quality: int):
-        self._original = tiles.take()
+    def __init__(self, tiles: sources.Tiles, quality: int, mesh: jax.sharding.Mesh):
+        self._count = len(tiles)
         table = np.asarray(jpeg.quality_table(quality))
-        self._table = np.broadcast_to(table, (len(self._original), 8, 8))
-        self._coefficients = np.concatenate(
-            [np.asarray(jpeg.encode(part, table)) for part in self._parts(self._original)]
-        )
-        decoded = [np.asarray(jpeg.decode(part, table)) for part in self._parts(self._coefficients)]
-        self.jpeg_psnr = float(
-            np.mean(
-                [
-                    metrics.psnr(*pair)
-                    for pair in zip(self._original, np.concatenate(decoded), strict=True)
-                ]
+        self._size = _VALIDATION_BATCH * mesh.size
+        self._batches, decoded = [], []
+        mine, batched = sharding.local_rows(self._size), sharding.batched(mesh)
+        for start in range(0, self._count, self._size):
+            # The last batch is filled up with tiles that don't count.
+            rows = np.minimum(np.arange(start, start + self._size), self._count - 1)
+            original = tiles.take(rows)
+            coefficients = jpeg.encode(original, table)
+            decoded.append(np.asarray(jpeg.decode(coefficients, table)))
+            parts = original, np.asarray(coefficients), np.broadcast_to(table, (self._size, 8, 8))
+            self._batches.append(
+                tuple(
+                    sharding.to_devices(np.ascontiguousarray(part[mine]), batched) for part in parts
+                )
             )
+        original, self._decoded = tiles.take(), np.concatenate(decoded)[: self._count]
+        self._original = original[:_PICTURES]
+        self.jpeg_psnr = float(
+            np.mean([metrics.psnr(*pair) for pair in zip(original, self._decoded, strict=True)])
         )
+        self._decoded = self._decoded[:_PICTURES]
+        self._measure = jax.jit(_measure, static_argnums=0, out_shardings=sharding.replicated(mesh))
 
-    def __call__(self, module: nn.Module, variables: Mapping[str, Any]) -> dict[str, float]:
-        """Loss, and PSNR and its gain over the JPEG's (dB, mean over tiles, of pixels rounded to 8
-        bits)."""
-        losses, psnrs = [], []
-        for original, k, q in zip(
-            *map(self._parts, (self._original, self._coefficients, self._table)), strict=True
-        ):
-            estimates = estimate(module, variables, k, q)
-            loss = module.loss(estimates, jnp.asarray(original[..., None], jnp.float32) / 255)
-            losses.append(float(loss) * len(original))
-            output = to_uint8(estimates["image"][..., 0])
-            psnrs += [metrics.psnr(*pair) for pair in zip(original, output, strict=True)]
+    def __call__(
+        self, module: nn.Module, variables: Mapping[str, Any]
+    ) -> tuple[dict[str, float], np.ndarray]:
+        """Measures.
+
+        Args:
+            module: the network.
+            variables: its variables, on every device.
+
+        Returns:
+            "loss", "psnr" and its "gain" over the JPEG's (dB, mean over tiles, of pixels rounded to
+            8 bits), the same in all processes; and pictures, uint8 [some, side, 3 · side]:
+            original, JPEG, restored.
+        """
+        measured = [
+            jax.device_get(self._measure(module, variables, *batch)) for batch in self._batches
+        ]
+        losses, squares, outputs = (
+            np.concatenate(part)[: self._count] for part in zip(*measured, strict=True)
+        )
+        pixels = outputs.shape[1] * outputs.shape[2]
+        with np.errstate(divide="ignore"):
+            psnrs = 10 * np.log10(255**2 * pixels / squares.sum(axis=1, dtype=np.int64))
         psnr = float(np.mean(psnrs))
-        return {
-            "loss": math.fsum(losses) / len(self._original),
+        result = {
+            "loss": math.fsum(losses.tolist()) / self._count,
             "psnr": psnr,
             "gain": psnr - self.jpeg_psnr,
         }
-
-    @staticmethod
-    def _parts(array: np.ndarray) -> list[np.ndarray]:
-        return [array[i : i + _VALIDATION_BATCH] for i in range(0, len(array), _VALIDATION_BATCH)]
+        pictures = (self._original, self._decoded, outputs[:_PICTURES])
+        return result, np.concatenate(pictures, axis=2)
 
 
-def train(config: Mapping[str, Any], workdir: str | os.PathLike) -> Model:
+def _measure(
+    module: nn.Module,
+    variables: Mapping[str, Any],
+    original: jax.Array,
+    coefficients: jax.Array,
+    table: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The loss of each tile, the squared errors of each of its rows, int32, and the output."""
+    estimates = estimate(module, variables, coefficients, table)
+
+    def loss_of_one(estimates, original):
+        return module.loss(jax.tree.map(lambda x: x[None], estimates), original[None])
+
+    losses = jax.vmap(loss_of_one)(estimates, _scaled(original))
+    output = jnp.clip(jnp.round(estimates["image"][..., 0] * 255), 0, 255).astype(jnp.uint8)
+    # A row at a time, integers suffice, and no device can see the sum otherwise than another.
+    squares = jnp.sum(jnp.square(output.astype(jnp.int32) - original.astype(jnp.int32)), axis=2)
+    return losses, squares, output
+
+
+def train(config: Mapping[str, Any], workdir: str | os.PathLike, *, profile: bool = False) -> Model:
     """Trains, or goes on with what was begun in the workdir.
 
     Args:
         config: of the run; see `dmcnn_jax.config`.
-        workdir: where checkpoints, the log (`log.jsonl`), the configuration and the weights
-            (`best.safetensors`: of the best validation PSNR; `last.safetensors`) are kept.
+        workdir: where checkpoints, the log (`log.jsonl`), TensorBoard's files, the configuration
+            and the weights (`best.safetensors`: of the best validation PSNR; `last.safetensors`)
+            are kept. Of several processes, all have to see the same.
+        profile: whether to write a trace of a few steps, to `profile` in the workdir.
 
     Returns:
         The best model.
 
     Raises:
-        ValueError: for a configuration that makes no sense.
+        ValueError: for a configuration that makes no sense, or another than the workdir's run has.
         FileNotFoundError: if the images or the weights to start from are not there.
         FloatingPointError: if the loss is no longer finite.
+        OSError: if something can't be written.
+        ConnectionError: if another process is gone.
         KeyboardInterrupt: if a signal stopped it, after a checkpoint.
     """
     validate_config(config)
@@ -268,85 +328,253 @@ def train(config: Mapping[str, Any], workdir: str | os.PathLike) -> Model:
     trainer = Trainer(config)
     for size in batch_sizes(config):
         sharding.check_batch(size, trainer.mesh)
-    schedule = Schedule(config)
-    state = trainer.init_state()
-    training, validating = sources.open_data(config)
-    source = DeviceSource(training, config, trainer.mesh)
-    validation = Validation(validating, config.quality)
-    _say(
-        f"training on {len(training)} tiles of {len(training.names)} images, validating on {len(validating)} tiles of "
-        f"{len(validating.names)} others, whose JPEGs have {validation.jpeg_psnr:.2f} dB; "
-        f"{sum(x.size for x in jax.tree.leaves(state.params)):,} weights, {jax.device_count()} × {jax.devices()[0].device_kind}"
-    )
-    workdir.mkdir(parents=True, exist_ok=True)
-    checkpoints = Checkpoints(workdir)
-    best = -math.inf
-    if checkpoints.latest is not None:
-        state, host = checkpoints.restore(checkpoints.latest, state)
-        schedule.state, best = host["schedule"], host["best"]
-        _say(f"going on from step {schedule.step:,} of {workdir}")
-    _write_text(workdir / "config.json", config.to_json_best_effort(indent=2))
-
-    about = {
-        "model": config.model.to_dict(),
-        "name": config.name,
-        "quality": config.quality,
-        "luma": config.data.luma,
-    }
-    about["quality_range"] = list(config.quality_range)
-
-    def validate_and_save(state: TrainState) -> None:
-        nonlocal best
-        variables = trainer.variables(state)
-        result = validation(trainer.module, variables)
-        event = schedule.observe(result["loss"])
-        _log(workdir, {"step": schedule.step, "validation": result, "event": event})
-        bar.write(
-            f"step {schedule.step:,}: validation loss {result['loss']:.3e}, PSNR {result['psnr']:.3f} dB, JPEG "
-            f"{validation.jpeg_psnr:.3f} dB, gain {result['gain']:+.3f} dB"
-            + (f" ({_EVENTS[event]})" if event else ""),
-            file=sys.stderr,
-        )
-        about["step"], about["validation"] = schedule.step, result
-        if result["psnr"] > best:
-            best = result["psnr"]
-            save_weights(workdir / "best.safetensors", variables, about)
-        save_weights(workdir / "last.safetensors", variables, about)
-        save(state, result["psnr"])
-
-    def save(state: TrainState, psnr: float) -> None:
-        if checkpoints.latest != schedule.step:
-            checkpoints.save(schedule.step, state, {"schedule": schedule.state, "best": best}, psnr)
-
-    with _stop_signals() as stopped, _progress(schedule) as bar:
-        timer, pending = Timer(), []
-        while not schedule.done:
-            stage = schedule.stage
-            patch, batch = config.train.patch_sizes[stage], batch_sizes(config)[stage]
-            tiles, indices = source.batch(schedule.stage_step, stage, batch)
-            rate = jnp.float32(schedule.learning_rate)
-            state, scalars = trainer.step(state, tiles, indices, rate, patch)
-            pending.append(scalars)
-            timer.count(batch * patch**2)
-            ended = schedule.advance()
-            bar.update()
-            if schedule.step % config.train.log_every == 0 or ended:
-                _report(workdir, bar, schedule, stage, pending, timer)
-                pending = []
-            if schedule.step % config.train.validate_every == 0 or ended:
-                with timer.paused():
-                    validate_and_save(state)
-            if stopped:
-                save(state, -math.inf)
-                checkpoints.close()
-                raise KeyboardInterrupt(
-                    f"stopped at step {schedule.step:,} with a checkpoint; the same command goes on from it"
-                )
-    checkpoints.close()
+    with _Run(trainer, config, workdir) as run:
+        try:
+            run.go(profile)
+        except jax.errors.JaxRuntimeError as error:
+            if jax.process_count() == 1:
+                raise
+            raise ConnectionError(
+                f"another process is gone, or can't be reached, since step {run.schedule.step:,} "
+                f"({str(error).splitlines()[0][:200]}); start all processes "
+                f"again, and the run goes on from "
+                f"{run.last_good}"
+            ) from error
+    sharding.synchronize("trained")
     if not (workdir / "best.safetensors").exists():
-        raise FileNotFoundError(f"no validation in {str(workdir)!r}: nothing was trained")
+        raise FileNotFoundError(f"no best.safetensors in {str(workdir)!r}: was it removed?")
     variables, about = load_weights(workdir / "best.safetensors")
     return Model(trainer.module, variables, about, config.name)
+
+
+class _Run:
+    """A run: what was restored or begun, and the loop that goes on with it."""
+
+    def __init__(self, trainer: Trainer, config: Mapping[str, Any], workdir: Path):
+        self._trainer, self._config, self._workdir = trainer, config, workdir
+        self.schedule = Schedule(config)
+        self._checkpoints = Checkpoints(workdir)
+        resumes = self._checkpoints.latest is not None
+        state = None if resumes else trainer.init_state()
+        self._feed, validating = feeds.open_data(config, trainer.mesh)
+        self._images = {"training": self._feed.fingerprint, "validation": validating.fingerprint}
+        sharding.check_agreement(f"{config.to_json_best_effort()} {self._images} {workdir}")
+        self._validation = Validation(validating, config.quality, trainer.mesh)
+        self._best, self._pending = -math.inf, []
+        _say(
+            f"training on {self._feed}; validating on {len(validating):,} tiles of "
+            f"{len(validating.names):,} others, whose JPEGs have "
+            f"{self._validation.jpeg_psnr:.2f} dB; {_describe(trainer)}"
+        )
+        self._skipped: dict[str, int] = {}
+        self._tell_skipped(_say)
+        if resumes:
+            state = self._restore()
+        self._state = state
+        self._last_validation = -1
+        if sharding.is_main():
+            workdir.mkdir(parents=True, exist_ok=True)
+            text = config.to_json_best_effort(indent=2) + "\n"
+            write_file(workdir / "config.json", text.encode())
+        self._journal = Journal(workdir, self.schedule.step) if sharding.is_main() else None
+
+    def __enter__(self) -> "_Run":
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        if self._journal is not None:
+            self._journal.close()
+        # A checkpoint that is being written is finished first; what stopped the run says more than
+        # what this might raise.
+        with contextlib.suppress(*(() if kind is None else (Exception,))):
+            # Of several processes, one is not waited for that may be gone.
+            if not (kind is not None and issubclass(kind, ConnectionError)):
+                self._checkpoints.close()
+
+    @property
+    def last_good(self) -> str:
+        """The newest complete checkpoint, in words."""
+        return _checkpoint_name(self._checkpoints, self._workdir)
+
+    def _restore(self) -> TrainState:
+        step = self._checkpoints.latest
+        state, host = self._checkpoints.restore(step, self._trainer.abstract_state())
+        check_resumable(host["config"], self._config, host["schedule"], str(self._workdir))
+        for which, found in self._images.items():
+            if found != host["images"][which]:
+                raise ValueError(
+                    f"the {which} images are not those that the run in {str(self._workdir)!r} was "
+                    f"begun with ({host['images'][which]}, now {found}); bring them back, or "
+                    "choose another workdir"
+                )
+        self.schedule.state, self._pending = host["schedule"], host["pending"]
+        self._best = -math.inf if host["best"] is None else host["best"]
+        _say(f"going on from step {self.schedule.step:,} of {str(self._workdir)!r}")
+        return state
+
+    def go(self, profile: bool) -> None:
+        """Trains to the end, or until a signal."""
+        schedule, train = self.schedule, self._config.train
+        timer, first = Timer(), schedule.step
+        with _stop_signals() as stopped, _progress(schedule) as self._bar:
+            while not schedule.done:
+                if profile and schedule.step - first == _PROFILE_AFTER:
+                    jax.profiler.start_trace(self._workdir / "profile")
+                self._one_step(timer)
+                if profile and schedule.step - first == _PROFILE_AFTER + _PROFILE_STEPS:
+                    self._stop_profile()
+                    profile = False
+                validates = schedule.step % train.validate_every == 0 or schedule.stage_over
+                reports = schedule.step % train.log_every == 0 or validates
+                if reports:
+                    self._report(timer)
+                with timer.paused():
+                    if validates:
+                        self._validate()
+                    elif train.checkpoint_every and schedule.step % train.checkpoint_every == 0:
+                        self._save()
+                # Several processes have to stop at the same step, and ask each other seldom.
+                if (jax.process_count() == 1 or reports) and sharding.any_process(bool(stopped)):
+                    self._save()
+                    self._checkpoints.wait()
+                    raise KeyboardInterrupt(
+                        f"stopped at step {schedule.step:,} with a checkpoint in "
+                        f"{str(self._workdir)!r}; the same command goes on from it"
+                    )
+        if profile and schedule.step - first > _PROFILE_AFTER:
+            self._stop_profile()
+
+    def _one_step(self, timer: "Timer") -> None:
+        schedule = self.schedule
+        patch = self._config.train.patch_sizes[schedule.stage]
+        inputs = self._feed.inputs(schedule.stage, schedule.stage_step)
+        rate = np.float32(schedule.learning_rate)
+        self._state, scalars = self._trainer.step(self._state, inputs, rate, patch)
+        self._pending.append(scalars)
+        timer.count(batch_sizes(self._config)[schedule.stage] * patch**2)
+        schedule.advance()
+        self._bar.update()
+
+    def _stop_profile(self) -> None:
+        jax.block_until_ready(self._state)
+        jax.profiler.stop_trace()
+        self._write(f"profile written to {str(self._workdir / 'profile')!r}; TensorBoard shows it")
+
+    def _fetch(self) -> None:
+        """Brings the last steps' scalars to the host, and looks at them.
+
+        Raises:
+            FloatingPointError: if the loss or the gradient is not finite.
+            ValueError: if tf.data's JPEGs are not what the codec says.
+        """
+        self._pending = [
+            {key: float(value) for key, value in scalars.items()}
+            for scalars in jax.device_get(self._pending)
+        ]
+        for i, scalars in enumerate(self._pending):
+            step = self.schedule.step - len(self._pending) + 1 + i
+            for key in ("loss", "grad_norm"):
+                if not math.isfinite(scalars[key]):
+                    raise FloatingPointError(
+                        f"the {key.replace('grad_norm', 'gradient')} is {scalars[key]} at step "
+                        f"{step:,}; the last good checkpoint is {self.last_good}; "
+                        "begin in another workdir with "
+                        "a lower config.train.learning_rate, or with config.train.clip_norm, from "
+                        f"--config.init_from={self._workdir}"
+                    )
+            if scalars.get("wrong_pixels"):
+                raise ValueError(
+                    f"TensorFlow's libjpeg decoded {scalars['wrong_pixels']:.0f} "
+                    f"pixels of step {step:,} otherwise than "
+                    "dmcnn_jax.jpeg; this TensorFlow has another libjpeg: set "
+                    "config.data.pipeline to 'device', and report it"
+                )
+
+    def _report(self, timer: "Timer") -> None:
+        """Shows and logs the means of the last steps."""
+        self._fetch()
+        if not self._pending:
+            return
+        schedule, rate = self.schedule, timer.rate()
+        means = {
+            key: math.fsum(s[key] for s in self._pending) / len(self._pending)
+            for key in self._pending[0]
+        }
+        self._pending = []
+        self._bar.set_postfix_str(
+            f"stage {schedule.stage + 1}, loss {means['loss']:.2e}, PSNR {means['psnr']:.2f} "
+            f"(JPEG {means['jpeg_psnr']:.2f}) dB, {rate / 1e6:.2f} Mpixel/s"
+        )
+        means.pop("wrong_pixels", None)
+        about = {"stage": schedule.stage, "learning_rate": schedule.learning_rate}
+        self._log(about | means | {"pixels_per_second": round(rate)})
+        self._tell_skipped(self._write)
+
+    def _validate(self) -> None:
+        """Validates, lets the schedule know, and saves weights and a checkpoint."""
+        schedule, variables = self.schedule, self._trainer.variables(self._state)
+        result, pictures = self._validation(self._trainer.module, variables)
+        if not math.isfinite(result["loss"]):
+            raise FloatingPointError(
+                f"the validation loss is {result['loss']} at step {schedule.step:,}; the last good "
+                f"checkpoint is {self.last_good}; begin in another workdir with a lower "
+                "config.train.learning_rate"
+            )
+        event = schedule.observe(result["loss"])
+        self._log({"validation": result, "event": event})
+        self._write(
+            f"step {schedule.step:,}: validation loss {result['loss']:.3e}, PSNR "
+            f"{result['psnr']:.3f} dB, JPEG {self._validation.jpeg_psnr:.3f} dB, gain "
+            f"{result['gain']:+.3f} dB{_EVENTS[event]}"
+        )
+        improved = result["psnr"] > self._best
+        self._best = max(self._best, result["psnr"])
+        if sharding.is_main():
+            self._journal.pictures(schedule.step, pictures)
+            about = self._about(result)
+            for name in ["best", "last"] if improved else ["last"]:
+                save_weights(self._workdir / f"{name}.safetensors", variables, about)
+        self._save(result["psnr"])
+
+    def _about(self, result: Mapping[str, float]) -> dict[str, Any]:
+        config = self._config
+        return {
+            "model": config.model.to_dict(),
+            "name": config.name,
+            "quality": config.quality,
+            "quality_range": list(config.quality_range),
+            "luma": config.data.luma,
+            "step": self.schedule.step,
+            "validation": dict(result),
+        }
+
+    def _save(self, psnr: float | None = None) -> None:
+        """Writes a checkpoint, unless this step has one."""
+        if self._checkpoints.latest == self.schedule.step:
+            return
+        self._fetch()
+        host = {
+            "schedule": self.schedule.state,
+            "best": self._best if math.isfinite(self._best) else None,
+            "pending": self._pending,
+            "config": self._config.to_dict(),
+            "images": self._images,
+        }
+        self._checkpoints.save(self.schedule.step, self._state, host, psnr)
+
+    def _log(self, record: Mapping[str, Any]) -> None:
+        if self._journal is not None:
+            self._journal.write(self.schedule.step, record)
+
+    def _write(self, line: str) -> None:
+        if sharding.is_main():
+            self._bar.write(line, file=sys.stderr)
+
+    def _tell_skipped(self, write) -> None:
+        skipped = dict(self._feed.skipped)
+        if skipped != self._skipped:
+            self._skipped = skipped
+            write(f"images that can't be trained on: {sources.format_counts(skipped)}")
 
 
 class Timer:
@@ -374,25 +602,11 @@ class Timer:
         self._start += time.perf_counter() - before
 
 
-_EVENTS = {"reduced": "no longer falling: learning rate reduced", "converged": "stage converged"}
-
-
-def _report(workdir, bar, schedule, stage, pending, timer) -> None:
-    """Fetches the scalars of the last steps, shows and logs their means."""
-    fetched = jax.device_get(pending)
-    means = {key: float(np.mean([s[key] for s in fetched])) for key in fetched[0]}
-    if not math.isfinite(means["loss"]):
-        raise FloatingPointError(
-            f"the loss is {means['loss']} between steps {schedule.step - len(fetched):,} and {schedule.step:,}; the last good "
-            f"checkpoint in {str(workdir)!r} goes on from before; lower config.train.learning_rate or set config.train.clip_norm"
-        )
-    rate = timer.rate()
-    bar.set_postfix_str(
-        f"stage {stage + 1}, loss {means['loss']:.2e}, PSNR {means['psnr']:.2f} (JPEG {means['jpeg_psnr']:.2f}) dB, "
-        f"{rate / 1e6:.2f} Mpixel/s"
-    )
-    record = {"step": schedule.step, "stage": stage, "learning_rate": schedule.learning_rate}
-    _log(workdir, record | means | {"pixels_per_second": round(rate)})
+_EVENTS = {
+    "": "",
+    "reduced": " (no longer falling: learning rate reduced)",
+    "converged": " (stage converged)",
+}
 
 
 def _progress(schedule: Schedule) -> tqdm:
@@ -403,7 +617,7 @@ def _progress(schedule: Schedule) -> tqdm:
         dynamic_ncols=True,
         # A file need not hold every frame of it.
         mininterval=0.5 if sys.stderr.isatty() else 30,
-        disable=jax.process_index() != 0,
+        disable=not sharding.is_main(),
     )
 
 
@@ -425,21 +639,25 @@ def _stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _log(workdir: Path, record: Mapping[str, Any]) -> None:
-    if jax.process_index() == 0:
-        with (workdir / "log.jsonl").open("a") as file:
-            file.write(json.dumps(record) + "\n")
+def _describe(trainer: Trainer) -> str:
+    weights = sum(math.prod(x.shape) for x in jax.tree.leaves(trainer.abstract_state().params))
+    processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    return f"{weights:,} weights, {jax.device_count()} × {jax.devices()[0].device_kind}{processes}"
 
 
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+def _checkpoint_name(checkpoints: Checkpoints, workdir: Path) -> str:
+    step = checkpoints.latest
+    return f"that of step {step:,} in {str(workdir)!r}" if step is not None else "none yet"
 
 
 def _say(text: str) -> None:
-    if jax.process_index() == 0:
+    if sharding.is_main():
         print(text, file=sys.stderr, flush=True)
+
+
+def _scaled(pixels: jax.Array) -> jax.Array:
+    """uint8 [B, H, W] → float32 [B, H, W, 1], scaled to [0, 1]."""
+    return pixels[..., None].astype(jnp.float32) / 255
 
 
 def _decibels(mean_square: jax.Array) -> jax.Array:

@@ -5,37 +5,102 @@ follow from (seed, step). So any step's batch can be made at any time, alone, on
 devices.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dmcnn_jax import jpeg
+from dmcnn_jax import jpeg, sharding
+from dmcnn_jax.config import batch_sizes
+from dmcnn_jax.data.sources import Tiles
 
 
-def tile_indices(count: int, batch_size: int, step: int, seed: int, start: int = 0) -> np.ndarray:
-    """Which tiles a batch is cropped from.
+class TileFeed:
+    """What the step makes its pairs of: tiles, all on the device or a batch at a time.
 
     Args:
-        count: tiles there are.
-        batch_size: tiles to take, any number; taken one after another, an epoch after another,
-            each in its own order.
-        step: of the stage, from 0.
-        seed: decides the orders.
-        start: tiles taken before the stage's first batch.
+        tiles: what to train on.
+        config: of the run.
+        mesh: to put them on.
+
+    Attributes:
+        skipped: reason → number of images that gave no tile.
+    """
+
+    def __init__(self, tiles: Tiles, config: Mapping[str, Any], mesh: jax.sharding.Mesh):
+        self.skipped = tiles.skipped
+        self._tiles, self._seed, self._sizes = tiles, config.seed, batch_sizes(config)
+        self._batched = sharding.batched(mesh)
+        self._resident = None
+        if tiles.nbytes <= config.data.device_bytes:
+            self._resident = sharding.to_devices(tiles.take(), sharding.replicated(mesh))
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs where the tiles do."""
+        return self._tiles.fingerprint
+
+    def __str__(self) -> str:
+        return f"{len(self._tiles):,} tiles of {len(self._tiles.names):,} images, pairs on device"
+
+    def inputs(self, stage: int, stage_step: int) -> dict[str, jax.Array]:
+        """Arguments of `make_batch` for a step.
+
+        Args:
+            stage: index of the stage.
+            stage_step: steps done in it.
+
+        Returns:
+            "tiles" uint8 [N, side, side] and "indices" int32 [B], split over the devices.
+        """
+        size = self._sizes[stage]
+        indices = epoch_indices(len(self._tiles), size, stage_step, (self._seed, stage))
+        mine = indices[sharding.local_rows(size)]
+        if self._resident is not None:
+            return {
+                "tiles": self._resident,
+                "indices": sharding.to_devices(mine, self._batched),
+            }
+        # Of tiles sent for this batch alone, each is where its patch will be.
+        rows = np.arange(size, dtype=np.int32)[sharding.local_rows(size)]
+        return {
+            "tiles": sharding.to_devices(self._tiles.take(mine), self._batched),
+            "indices": sharding.to_devices(rows, self._batched),
+        }
+
+
+def epoch_indices(count: int, batch_size: int, step: int, seed: Sequence[int]) -> np.ndarray:
+    """Which examples a batch is made of: any batch, at any time, from its number alone.
+
+    Examples come one after another, an epoch after another, each epoch in an order of its own.
+
+    Args:
+        count: examples there are.
+        batch_size: examples to take, any number.
+        step: number of the batch, from 0.
+        seed: integers that decide the orders.
 
     Returns:
         int32 [batch_size], within 0 to count - 1.
     """
-    positions = start + step * batch_size + np.arange(batch_size)
+    positions = step * batch_size + np.arange(batch_size)
     epochs = positions // count
     indices = np.empty(batch_size, np.int32)
     for epoch in np.unique(epochs):
-        order = np.random.default_rng((seed, int(epoch))).permutation(count)
         chosen = epochs == epoch
-        indices[chosen] = order[positions[chosen] % count]
+        indices[chosen] = epoch_order(count, (*seed, int(epoch)))[positions[chosen] % count]
     return indices
+
+
+@functools.lru_cache(maxsize=4)
+def epoch_order(count: int, seed: tuple[int, ...]) -> np.ndarray:
+    """A permutation of 0 to count - 1, int32, that follows from integers; read-only."""
+    order = np.random.default_rng(seed).permutation(count).astype(np.int32)
+    order.flags.writeable = False
+    return order
 
 
 def make_batch(

@@ -1,13 +1,16 @@
-"""Where images come from: the packaged photographs, a folder, a pack. All become square tiles of
-luma in memory.
+"""Where images come from: the packaged photographs, a folder, a pack.
+
+All become square tiles of luma in memory, or, for tf.data, images that are opened one by one
+(`Images`). Any image that Pillow opens will do; what can't be used is skipped and counted.
 
 A pack is a folder of two files: `tiles.npy`, uint8 [tiles, side, side], which is memory-mapped (or
-    `tiles-NNNNN.webp`,
-the same in about half the bytes, which is decoded whole), and `pack.json`, which says what the
-tiles are.
+`tiles-NNNNN.webp`, the same in about half the bytes, which is decoded whole), and `pack.json`,
+which says what the tiles are.
 """
 
 import dataclasses
+import hashlib
+import io
 import json
 import os
 import shutil
@@ -15,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -59,8 +62,58 @@ PACKAGED = (
 )
 
 _PACK_VERSION = 1
+# Tiles whose pixels enter a fingerprint.
+_SAMPLED_TILES = 64
 # A WebP image is at most 16383 pixels high.
 _WEBP_ROWS = 16383
+
+
+class Images(Protocol):
+    """Images in a fixed order, any of which can be opened at any time."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def name(self, index: int) -> str:
+        """What to call one in a message."""
+
+    def open(self, index: int) -> str | os.PathLike | io.BytesIO:
+        """One of them, for Pillow to open."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs where the images do."""
+
+
+class ImageFiles:
+    """Images that are files.
+
+    Args:
+        paths: of the files.
+    """
+
+    def __init__(self, paths: Sequence[str | os.PathLike]):
+        self._paths = [Path(path) for path in paths]
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def name(self, index: int) -> str:
+        """The file's name."""
+        return self._paths[index].name
+
+    def open(self, index: int) -> Path:
+        """The file's path."""
+        return self._paths[index]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of names and sizes; the folder may move."""
+        return _digest([path.name, path.stat().st_size] for path in self._paths)
+
+
+class UnusableImageError(Exception):
+    """An image that can't be trained on; its message is the reason, as it is counted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +147,13 @@ class Tiles:
         """Size of the tiles, bytes."""
         return len(self) * self.side**2
 
+    @property
+    def fingerprint(self) -> str:
+        """Of which tile is from which image, and of the pixels of some; the files may move."""
+        sample = np.linspace(0, len(self) - 1, min(len(self), _SAMPLED_TILES)).astype(int)
+        pixels = hashlib.sha256(np.ascontiguousarray(self.take(sample))).hexdigest()
+        return _digest([list(self.names), self.images.tolist(), self.side, pixels])
+
     def take(self, indices: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Some tiles, or all: uint8 [indices, side, side]."""
         return np.asarray(self.pixels[self.rows[indices]])
@@ -103,11 +163,12 @@ class Tiles:
         chosen = sorted(chosen)
         (kept,) = np.nonzero(np.isin(self.images, chosen))
         images = np.searchsorted(chosen, self.images[kept]).astype(np.int32)
-        return Tiles(self.pixels, self.rows[kept], images, tuple(self.names[i] for i in chosen))
+        names = tuple(self.names[i] for i in chosen)
+        return Tiles(self.pixels, self.rows[kept], images, names, self.skipped)
 
 
 def open_source(source: str, *, tile: int, luma: str, reduce_to: int) -> Tiles:
-    """Opens what `config.data.source` names.
+    """Opens what `config.data.source` names, as tiles.
 
     Args:
         source: "packaged", a folder of images, or a pack.
@@ -123,28 +184,26 @@ def open_source(source: str, *, tile: int, luma: str, reduce_to: int) -> Tiles:
         FileNotFoundError: if there is no such folder.
         ValueError: if it holds no image that gives a tile, or a pack of other tiles.
     """
+    if source != "packaged" and (Path(source) / "pack.json").exists():
+        return open_pack(source, tile=tile, luma=luma)
+    return cut_images(open_images(source), tile=tile, luma=luma, reduce_to=reduce_to)
+
+
+def open_images(source: str) -> ImageFiles:
+    """Opens "packaged" or a folder, as images; errors as of `list_images`, and for a pack."""
     if source == "packaged":
-        return cut_images(packaged_images(), tile=tile, luma=luma, reduce_to=reduce_to)
-    path = Path(source)
-    if not path.is_dir():
+        return ImageFiles(packaged_images())
+    if not Path(source).is_dir():
         raise FileNotFoundError(
-            f"data source {source!r} is not there; expected 'packaged', a folder of images, or a pack written by "
-            "tools/pack_images.py"
+            f"data source {source!r} is not there; expected 'packaged', a folder of images, a pack "
+            "written by tools/pack_images.py, or tfds:NAME"
         )
-    if (path / "pack.json").exists():
-        return open_pack(path, tile=tile, luma=luma)
-    return cut_images(list_images(path), tile=tile, luma=luma, reduce_to=reduce_to)
-
-
-def open_data(config: Mapping[str, Any]) -> tuple[Tiles, Tiles]:
-    """Training and validation tiles, as `config.data` says; errors as of `open_source` and
-    `split`."""
-    data = config.data
-    options = {"tile": data.tile, "luma": data.luma, "reduce_to": data.reduce_to}
-    tiles = open_source(data.source, **options)
-    if data.validation:
-        return tiles, open_source(data.validation, **options)
-    return split(tiles, data.validation_images, config.seed)
+    if (Path(source) / "pack.json").exists():
+        raise ValueError(
+            f"data source {source!r} is a pack, whose tiles need no tf.data; set "
+            "config.data.pipeline to 'device', or name the folder that it was packed from"
+        )
+    return ImageFiles(list_images(source))
 
 
 def split(tiles: Tiles, validation_images: int, seed: int) -> tuple[Tiles, Tiles]:
@@ -164,7 +223,8 @@ def split(tiles: Tiles, validation_images: int, seed: int) -> tuple[Tiles, Tiles
     count = len(tiles.names)
     if count < 2:
         raise ValueError(
-            f"the data source holds {count} image; expected at least 2, one to validate on; or name data.validation"
+            f"the data source holds {count} image; expected at least 2, one to validate on; or "
+            "name others as config.data.validation"
         )
     order = np.random.default_rng(seed).permutation(count)
     aside = max(1, min(validation_images, count // 3))
@@ -181,8 +241,8 @@ def packaged_images() -> list[Path]:
         import skimage.data
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "the packaged photographs are scikit-image's, which is not installed; pip install 'dmcnn-jax[train]', or set "
-            "config.data.source to a folder of images"
+            "the packaged photographs are scikit-image's, which is not installed; "
+            "pip install 'dmcnn-jax[train]', or set config.data.source to a folder of images"
         ) from error
     folder = Path(skimage.data.__file__).parent
     return [folder / name for name in PACKAGED if (folder / name).exists()]
@@ -201,42 +261,78 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
     if not paths:
         raise ValueError(
-            f"no image in {str(folder)!r}; expected files that end in {', '.join(sorted(EXTENSIONS))}"
+            f"no image in {str(folder)!r}; expected files that end in "
+            f"{', '.join(sorted(EXTENSIONS))}"
         )
     return paths
 
 
-def read_luma(path: str | os.PathLike, luma: str, reduce_to: int = 0) -> np.ndarray:
-    """Reads an image's luma.
+def read_luma(file: str | os.PathLike | io.BytesIO, luma: str, reduce_to: int = 0) -> np.ndarray:
+    """Reads an image's luma: uint8 [H, W], "studio" or "full"; the rest as of `read_rgb`."""
+    return rgb_to_y(read_rgb(file, reduce_to), luma)
+
+
+def read_rgb(file: str | os.PathLike | io.BytesIO, reduce_to: int = 0) -> np.ndarray:
+    """Reads an image.
+
+    Gray, palettes and CMYK are converted, 16 bits are rounded to 8, transparency lies over white;
+    the image is turned as its EXIF orientation says. An animation gives its first frame.
 
     Args:
-        path: of the image, anything that Pillow opens; turned as its EXIF orientation says; of an
-            animation the first frame.
-        luma: "studio" or "full".
+        file: anything that Pillow opens.
         reduce_to: longest shorter side that is left as it is, pixels; 0: any.
 
     Returns:
-        uint8 [H, W].
+        uint8 [H, W, 3].
 
     Raises:
-        OSError: if it can't be decoded.
+        OSError: if it can't be decoded, or has pixels of an unknown range.
+        Image.DecompressionBombError: if it has more pixels than Pillow deems sane.
     """
-    with Image.open(path) as image:
-        image = ImageOps.exif_transpose(image)
-        image = _to_rgb(image)
+    with Image.open(file) as image:
+        image = _to_rgb(ImageOps.exif_transpose(image))
         shorter = min(image.size)
         if reduce_to and shorter > reduce_to:
-            size = tuple(round(side * reduce_to / shorter) for side in image.size)
+            size = tuple(max(1, round(side * reduce_to / shorter)) for side in image.size)
             image = image.resize(size, Image.Resampling.LANCZOS)
-        return rgb_to_y(np.asarray(image), luma)
+        return np.asarray(image)
+
+
+def read_usable(images: Images, index: int, reduce_to: int, smallest: int) -> np.ndarray:
+    """Reads an image that is to be trained on.
+
+    Args:
+        images: what there is.
+        index: which of them.
+        reduce_to: as of `read_rgb`.
+        smallest: side that both sides must have, pixels.
+
+    Returns:
+        uint8 [H, W, 3].
+
+    Raises:
+        UnusableImageError: if it is damaged, too large or too small.
+    """
+    try:
+        rgb = read_rgb(images.open(index), reduce_to)
+    except Image.DecompressionBombError as error:
+        raise UnusableImageError("too large") from error
+    # A decoder may raise anything on a damaged file.
+    except Exception as error:
+        raise UnusableImageError("unreadable") from error
+    if min(rgb.shape[:2]) < smallest:
+        raise UnusableImageError(f"smaller than {smallest} pixels")
+    return rgb
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """RGB of 8 bits, transparency over white, 16 bits scaled to 8."""
+    """RGB of 8 bits."""
     if image.mode.startswith("I"):
-        wide = np.asarray(image).astype(np.int64)
         # Pillow opens 16-bit gray as 16 or 32-bit integers, whose conversion to 8 clips.
-        return Image.fromarray(np.clip((wide + 128) // 257, 0, 255).astype(np.uint8)).convert("RGB")
+        wide = np.asarray(image).astype(np.int64)
+        if wide.min() < 0 or wide.max() > 65535:
+            raise OSError("pixels are integers of more than 16 bits, whose range is not known")
+        return Image.fromarray(((wide + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise OSError("pixels are floating-point numbers, whose range is not known")
     if image.has_transparency_data:
@@ -246,11 +342,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def cut_images(
-    paths: Sequence[Path],
+    images: Images,
     *,
     tile: int,
     luma: str,
     reduce_to: int,
+    chosen: Iterable[int] | None = None,
+    limit: int | None = None,
     progress: Callable[[Iterable, int], Iterable] = lambda items, total: items,
 ) -> Tiles:
     """Reads images and cuts them into tiles.
@@ -260,10 +358,12 @@ def cut_images(
     counted.
 
     Args:
-        paths: of the images.
+        images: what to read.
         tile: side of a tile, pixels.
         luma: "studio" or "full".
-        reduce_to: as of `read_luma`.
+        reduce_to: as of `read_rgb`.
+        chosen: indices of those to read, in this order; None for all.
+        limit: how many usable images are enough; None for all.
         progress: wraps the loop over images, to show how far it is.
 
     Returns:
@@ -272,33 +372,40 @@ def cut_images(
     Raises:
         ValueError: if no image gives one.
     """
-    pixels, images, names, skipped = [], [], [], Counter()
+    order = list(range(len(images)) if chosen is None else chosen)
+    pixels, owners, names, skipped = [], [], [], Counter()
 
-    def read(path: Path) -> np.ndarray | str:
+    def read(index: int) -> np.ndarray | str:
         try:
-            return read_luma(path, luma, reduce_to)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            return "unreadable"
+            return rgb_to_y(read_usable(images, int(index), reduce_to, tile), luma)
+        except UnusableImageError as error:
+            return str(error)
 
-    for path, plane in zip(paths, progress(_parallel(read, paths), len(paths)), strict=True):
+    planes = zip(order, progress(_parallel(read, order), len(order)), strict=True)
+    for index, plane in planes:
         if isinstance(plane, str):
             skipped[plane] += 1
-        elif min(plane.shape) < tile:
-            skipped[f"smaller than {tile} pixels"] += 1
-        else:
-            cut = cut_tiles(plane, tile)
-            pixels.append(cut)
-            images.append(np.full(len(cut), len(names), np.int32))
-            names.append(path.name)
+            continue
+        cut = cut_tiles(plane, tile)
+        pixels.append(cut)
+        owners.append(np.full(len(cut), len(names), np.int32))
+        names.append(images.name(index))
+        if len(names) == limit:
+            break
     if not names:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
         raise ValueError(
-            f"none of {len(paths)} images gives a tile of {tile} × {tile} pixels: {reasons}"
+            f"none of {len(order)} images gives a tile of {tile} × {tile} pixels: "
+            f"{format_counts(skipped)}"
         )
     pixels = np.concatenate(pixels)
     return Tiles(
-        pixels, np.arange(len(pixels)), np.concatenate(images), tuple(names), dict(skipped)
+        pixels, np.arange(len(pixels)), np.concatenate(owners), tuple(names), dict(skipped)
     )
+
+
+def format_counts(skipped: Mapping[str, int]) -> str:
+    """What was skipped, in words: "3 unreadable, 1 smaller than 56 pixels"."""
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "none"
 
 
 def cut_tiles(plane: np.ndarray, tile: int) -> np.ndarray:
@@ -322,8 +429,8 @@ def _parallel(function: Callable, items: Sequence) -> Iterator:
             pending.append(pool.submit(function, item))
             if len(pending) > 4 * workers:
                 yield pending.pop(0).result()
-        for future in pending:
-            yield future.result()
+        while pending:
+            yield pending.pop(0).result()
 
 
 def write_pack(
@@ -372,18 +479,19 @@ def write_pack(
 
 
 def open_pack(path: str | os.PathLike, *, tile: int, luma: str) -> Tiles:
-    """Opens a pack; its array is memory-mapped. Arguments, results and errors as of
-    `open_source`."""
+    """Opens a pack, whose array is memory-mapped; the rest as of `open_source`."""
     path = Path(path)
     about = json.loads((path / "pack.json").read_text())
     if about["version"] != _PACK_VERSION:
         raise ValueError(
-            f"{str(path)!r} is a pack of version {about['version']}; expected {_PACK_VERSION}; pack the images again"
+            f"{str(path)!r} is a pack of version {about['version']}; expected "
+            f"{_PACK_VERSION}; pack the images again"
         )
     for field, expected in (("tile", tile), ("luma", luma)):
         if about[field] != expected:
             raise ValueError(
-                f"{str(path)!r} holds tiles of {field} {about[field]!r}, but config.data.{field} is {expected!r}; "
+                f"{str(path)!r} holds tiles of {field} {about[field]!r}, but config.data.{field} "
+                f"is {expected!r}; "
                 f"set --config.data.{field}={about[field]}, or pack the images again"
             )
     images = np.asarray(about["images"], np.int32)
@@ -394,9 +502,16 @@ def open_pack(path: str | os.PathLike, *, tile: int, luma: str) -> Tiles:
         pixels = np.concatenate([strip.reshape(-1, tile, tile) for strip in strips])
     if len(pixels) != len(images):
         raise ValueError(
-            f"{str(path)!r} holds {len(pixels)} tiles, but its pack.json speaks of {len(images)}; pack the images again"
+            f"{str(path)!r} holds {len(pixels)} tiles, but its pack.json speaks of "
+            f"{len(images)}; pack the images again"
         )
     return Tiles(pixels, np.arange(len(pixels)), images, tuple(about["names"]), about["skipped"])
+
+
+def _digest(value: Any) -> str:
+    """A fingerprint of what JSON can hold, or of the items of an iterable."""
+    text = json.dumps(value if isinstance(value, list) else list(value))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _read_gray(path: Path) -> np.ndarray:
