@@ -43,6 +43,21 @@ def train_images() -> list[Path]:
 
 
 @pytest.fixture(scope="session")
+def dncnn3(tmp_path_factory) -> Path:
+    """The weights that DnCNN-3's authors published, imported: a weights file."""
+    from dmcnn_jax.checkpoint import save_weights
+    from dmcnn_jax.models.matconvnet import read_dncnn
+
+    published = SHARED_DATA / "peers" / "dncnn3.mat"
+    if not published.exists():
+        pytest.skip("no ../shared/data/peers/dncnn3.mat beside the checkout")
+    path = tmp_path_factory.mktemp("peers") / "dncnn3.safetensors"
+    variables, model = read_dncnn(published)
+    save_weights(path, variables, {"model": model})
+    return path
+
+
+@pytest.fixture(scope="session")
 def photographs() -> dict[str, np.ndarray]:
     """Photographs packaged with scikit-image as studio-range Y: name to uint8 ``[H, W]``.
 
