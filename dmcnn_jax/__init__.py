@@ -1,5 +1,27 @@
-"""Removes JPEG artifacts with DMCNN, a dual-domain multi-scale network in JAX and Flax."""
+"""Removes JPEG artifacts with DMCNN, a dual-domain multi-scale network in JAX and Flax.
+
+>>> import dmcnn_jax
+>>> clean = dmcnn_jax.restore("photo.jpg")  # doctest: +SKIP
+>>> model = dmcnn_jax.load("dmcnn-qf10")  # doctest: +SKIP
+"""
+
+import importlib
+from typing import TYPE_CHECKING
 
 from dmcnn_jax.version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from dmcnn_jax.inference import load
+    from dmcnn_jax.restore import restore
+
+__all__ = ["__version__", "load", "restore"]
+
+
+def __getattr__(name: str):
+    """What takes JAX to import, imported when it is first asked for."""
+    if name == "load":
+        return importlib.import_module("dmcnn_jax.inference").load
+    if name == "restore":
+        # The module itself, which can be called: see its last lines.
+        return importlib.import_module("dmcnn_jax.restore")
+    raise AttributeError(f"module 'dmcnn_jax' has no attribute {name!r}")

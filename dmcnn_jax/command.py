@@ -1,0 +1,483 @@
+"""The command `dmcnn-restore`: files and folders of JPEG files in, restored pictures out."""
+
+import argparse
+import concurrent.futures
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+_EXAMPLES = """examples:
+  dmcnn-restore photo.jpg                           photo-restored.png beside it
+  dmcnn-restore photo.jpg -o photo.tif              PNG, TIFF, WebP or JPEG, by extension
+  dmcnn-restore photo.jpg holiday/ -o cleaned/      folders too, their structure mirrored
+  dmcnn-restore holiday/ -o cleaned/ --bits 16      PNG files of 16 bits
+  dmcnn-restore - < photo.jpg > photo.png
+  dmcnn-restore --verify photo.jpg photo.png        could one be the original of the other?
+
+exit status: 0 all went well, 1 some file failed (or --verify found less than is guaranteed),
+2 the command makes no sense, 130 interrupted. Files that exist are left alone and not counted as
+failures, unless --overwrite. Inputs are never written over.
+"""
+
+_JPEG_EXTENSIONS = {".jpg", ".jpeg", ".jpe", ".jfif"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: its arguments; by default those of the process.
+
+    Returns:
+        The exit status.
+    """
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.verify:
+        if options.inputs:
+            parser.error("--verify takes two files and no others")
+    elif not options.inputs:
+        parser.error("nothing to restore; name files or folders, or - for standard input")
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        if options.device:
+            # Before anything asks JAX for its devices.
+            os.environ["JAX_PLATFORMS"] = options.device
+        return _verify(options) if options.verify else _Run(options).run()
+    except KeyboardInterrupt:
+        _say("interrupted; what was finished is whole, nothing else was written")
+        return 130
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        _say(_one_line(error))
+        return 2 if isinstance(error, UsageError) else 1
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+class UsageError(ValueError):
+    """A command that makes no sense."""
+
+
+@dataclasses.dataclass
+class Task:
+    """One file to restore.
+
+    Attributes:
+        source: its path, None for standard input.
+        target: where to, None for standard output.
+        refusal: why not, if so.
+        skip: why it need not be.
+    """
+
+    source: Path | None
+    target: Path | None
+    refusal: str = ""
+    skip: str = ""
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        return "<standard input>" if self.source is None else str(self.source)
+
+
+def plan(
+    inputs: Sequence[str], output: str | None, extension: str, overwrite: bool = False
+) -> list[Task]:
+    """Which files are restored to where.
+
+    Args:
+        inputs: files, folders, "-".
+        output: a folder, a file, "-", or None.
+        extension: of files that are written to folders, with its dot.
+        overwrite: whether files that exist are replaced.
+
+    Returns:
+        Tasks in order of the inputs, files of a folder sorted.
+
+    Raises:
+        UsageError: if inputs and output don't fit each other.
+    """
+    folders = [Path(i) for i in inputs if i != "-" and Path(i).is_dir()]
+    if "-" in inputs and len(inputs) > 1:
+        raise UsageError("standard input goes alone; expected '-' to be the only input")
+    if output == "-" and (len(inputs) > 1 or folders):
+        raise UsageError("standard output takes one picture; name a folder with -o")
+    if folders and output is None:
+        raise UsageError(f"{str(folders[0])!r} is a folder; say with -o where its pictures go")
+    to_file = (
+        output not in (None, "-")
+        and not folders
+        and len(inputs) == 1
+        and not output.endswith(("/", os.sep))
+        and not Path(output).is_dir()
+        and Path(output).suffix != ""
+    )
+    if output not in (None, "-") and not to_file and Path(output).is_file():
+        raise UsageError(f"-o {output!r} is a file; expected a folder for several pictures")
+    tasks = []
+    for each in inputs:
+        if each == "-":
+            target = None if output in (None, "-") else Path(output)
+            target = target if to_file or target is None else target / f"restored{extension}"
+            tasks.append(Task(None, target))
+        elif Path(each) in folders:
+            for path in _jpegs(Path(each), Path(output)):
+                inside = path.relative_to(each).with_suffix(extension)
+                tasks.append(Task(path, Path(output) / inside))
+        elif output == "-":
+            tasks.append(Task(Path(each), None))
+        elif output is None:
+            path = Path(each)
+            tasks.append(Task(path, path.with_name(f"{path.stem}-restored{extension}")))
+        else:
+            target = Path(output) if to_file else Path(output) / f"{Path(each).stem}{extension}"
+            tasks.append(Task(Path(each), target))
+    _check(tasks, overwrite)
+    return tasks
+
+
+def _jpegs(folder: Path, output: Path) -> Iterator[Path]:
+    """JPEG files below a folder, sorted, but for those below the output."""
+    output = output.resolve()
+    for path, folders, files in os.walk(folder):
+        folders[:] = sorted(f for f in folders if (Path(path) / f).resolve() != output)
+        for name in sorted(files):
+            if Path(name).suffix.lower() in _JPEG_EXTENSIONS:
+                yield Path(path) / name
+
+
+def _check(tasks: list[Task], overwrite: bool) -> None:
+    """Finds what must not be written, before anything is."""
+    sources = {os.path.realpath(task.source): task.source for task in tasks if task.source}
+    taken: dict[str, Task] = {}
+    for task in tasks:
+        if task.target is None:
+            continue
+        real = os.path.realpath(task.target)
+        if real in sources:
+            task.refusal = (
+                f"its result would overwrite the input {sources[real]}; choose another -o"
+            )
+        elif real in taken:
+            task.refusal = f"its result would overwrite that of {taken[real].name} ({task.target})"
+        else:
+            taken[real] = task
+            if task.target.is_dir():
+                task.refusal = f"its result would be {task.target}, which is a folder"
+            elif task.target.exists() and not overwrite:
+                task.skip = f"{task.target} exists; --overwrite replaces it"
+
+
+class _Run:
+    """One run of the command: files are read and written while the device works on another."""
+
+    def __init__(self, options: argparse.Namespace):
+        from dmcnn_jax import jpeg, pictures
+        from dmcnn_jax.restore import Restorer
+
+        self.options = options
+        extension = "." + options.format.lstrip(".")
+        tasks = plan(options.inputs, options.output, extension, options.overwrite)
+        if not tasks:
+            raise UsageError(f"no JPEG files in {', '.join(options.inputs)}")
+        try:
+            self.styles = {
+                suffix: pictures.style_of(suffix, options.quality, options.bits)
+                for suffix in {(t.target.suffix if t.target else extension) for t in tasks}
+            }
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        if options.json == "-" and any(task.target is None for task in tasks):
+            raise UsageError("--json - and the picture can't both go to standard output")
+        if any(t.target is None for t in tasks) and sys.stdout.isatty():
+            raise UsageError("standard output is a terminal; redirect it, or name a file with -o")
+        self.jpeg, self.pictures = jpeg, pictures
+        self.default_style = self.styles.get(extension)
+        self.tasks, self.records = tasks, []
+        try:
+            self.restorer = Restorer(
+                options.weights,
+                strength=options.strength,
+                project=options.project,
+                bits=options.bits,
+            )
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
+    def run(self) -> int:
+        """All files, then the report."""
+        from tqdm import tqdm
+
+        start = time.perf_counter()
+        with contextlib.ExitStack() as stack:
+            self.bar = stack.enter_context(
+                tqdm(
+                    total=len(self.tasks),
+                    unit="file",
+                    disable=True if self.options.quiet else None,
+                    bar_format="{l_bar}{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]",
+                )
+            )
+            reader = stack.enter_context(_worker())
+            writer = stack.enter_context(_worker())
+            todo = [t for t in self.tasks if not (t.refusal or t.skip)]
+            ahead = reader.submit(self._read, todo[0]) if todo else None
+            behind = None
+            for task in self.tasks:
+                if task.refusal or task.skip:
+                    kind = ("error", task.refusal) if task.refusal else ("reason", task.skip)
+                    self._record(task, "failed" if task.refusal else "skipped", **dict([kind]))
+                    self.bar.update(1)
+                    continue
+                began = time.perf_counter()
+                current, number = ahead, todo.index(task) + 1
+                # No more than one file waits to be restored, and one to be written.
+                ahead = reader.submit(self._read, todo[number]) if number < len(todo) else None
+                work = self._restore(task, current)
+                if behind:
+                    behind.result()
+                behind = writer.submit(self._write, task, work, began) if work else None
+            if behind:
+                behind.result()
+        return self._report(time.perf_counter() - start)
+
+    def _read(self, task: Task):
+        source = sys.stdin.buffer.read() if task.source is None else task.source
+        return self.jpeg.read(
+            source,
+            max_pixels=self.options.max_pixels,
+            allow_truncated=self.options.allow_truncated,
+            name=task.name,
+        )
+
+    def _restore(self, task: Task, reading: concurrent.futures.Future):
+        done = 0.0
+
+        def progress(share: float) -> None:
+            nonlocal done
+            done += share
+            self.bar.update(share)
+
+        try:
+            return self.restorer.planes(reading.result(), progress)
+        except Exception as error:
+            self._fail(task, error)
+            return None
+        finally:
+            self.bar.update(1 - done)
+
+    def _write(self, task: Task, planes: Any, began: float) -> None:
+        try:
+            result = self.restorer.picture(planes)
+            metadata = planes.file.metadata
+            if task.target is None:
+                remarks = self.pictures.write(
+                    sys.stdout.buffer, result.pixels, metadata, self.default_style
+                )
+                sys.stdout.buffer.flush()
+            else:
+                task.target.parent.mkdir(parents=True, exist_ok=True)
+                remarks = self.pictures.write(
+                    task.target, result.pixels, metadata, self.styles[task.target.suffix]
+                )
+        except Exception as error:
+            self._fail(task, error)
+            return
+        file = planes.file
+        about = {
+            "model": result.model,
+            "width": file.width,
+            "height": file.height,
+            "color": file.color,
+            "sampling": [list(c.step) for c in file.components],
+            "table_quality": result.quality,
+            "notes": [*result.notes, *remarks],
+            "seconds": round(time.perf_counter() - began, 3),
+        }
+        if result.kept is not None:
+            about["luma_kept"] = dataclasses.asdict(result.kept) | {"share": result.kept.share}
+        self._record(task, "restored" if result.model else "decoded", **about)
+
+    def _fail(self, task: Task, error: Exception) -> None:
+        message = _one_line(error)
+        if not isinstance(error, ValueError | OSError):
+            message = f"{type(error).__name__}: {message}"
+        self._record(task, "failed", error=message.removeprefix(f"{task.name}: "))
+
+    def _record(self, task: Task, status: str, **about: Any) -> None:
+        record = {
+            "input": task.name,
+            "output": None if task.target is None else str(task.target),
+            "status": status,
+        } | about
+        self.records.append(record)
+        if status == "failed":
+            self._say(f"{task.name}: {record['error']}")
+        elif not self.options.quiet:
+            self._say(f"{task.name}: {_describe(record)}")
+
+    def _say(self, text: str) -> None:
+        self.bar.write(f"dmcnn-restore: {text}", file=sys.stderr)
+
+    def _report(self, seconds: float) -> int:
+        counts = {
+            status: sum(r["status"] == status for r in self.records)
+            for status in ("restored", "decoded", "skipped", "failed")
+        }
+        summary = counts | {"seconds": round(seconds, 3)}
+        if not self.options.quiet and len(self.records) > 1:
+            words = {"decoded": "left as decoded"}
+            parts = [f"{n} {words.get(status, status)}" for status, n in counts.items() if n]
+            _say(f"{', '.join(parts)}, in {seconds:.1f} s")
+        if self.options.json:
+            _write_json(self.options.json, {"files": self.records, "summary": summary})
+        return 1 if counts["failed"] else 0
+
+
+def _describe(record: dict[str, Any]) -> str:
+    if record["status"] == "skipped":
+        return f"skipped: {record['reason']}"
+    target = record["output"] or "<standard output>"
+    how = f"{record['model']}, " if record["model"] else "as decoded, "
+    kept = record.get("luma_kept")
+    guarantee = f", {kept['share']:.3%} of luma coefficients kept" if kept else ""
+    notes = f" ({'; '.join(record['notes'])})" if record["notes"] else ""
+    return f"{target}: {how}{record['seconds']:.1f} s{guarantee}{notes}"
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from dmcnn_jax.verify import verify
+
+    verdict = verify(*options.verify)
+    if options.json:
+        _write_json(options.json, verdict.to_json())
+    if not options.quiet and options.json != "-":
+        print("\n".join(verdict.lines()))
+    return 0 if verdict.passed else 1
+
+
+def _write_json(path: str, content: dict[str, Any]) -> None:
+    from dmcnn_jax.pictures import replacing
+
+    text = json.dumps(content, indent=2) + "\n"
+    if path == "-":
+        sys.stdout.write(text)
+        return
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+@contextlib.contextmanager
+def _worker() -> Iterator[concurrent.futures.ThreadPoolExecutor]:
+    """A thread that takes one thing after another; if something goes wrong, not all that waits."""
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _say(text: str) -> None:
+    print(f"dmcnn-restore: {text}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dmcnn-restore",
+        description="Removes JPEG artifacts from photographs.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("inputs", nargs="*", metavar="INPUT", help="JPEG files; folders, recursively; - for stdin")
+    add(
+        "-o",
+        "--output",
+        metavar="PATH",
+        help="a folder; for one input also a file, whose extension says its type, or - for stdout",
+    )
+    add(
+        "--format",
+        default="png",
+        metavar="EXT",
+        help="type of files in folders: png, tif, webp, jpg (default: %(default)s)",
+    )
+    add("--bits", type=int, choices=(8, 16), default=8, help="bits of a sample; 16 for PNG only")
+    add(
+        "--quality",
+        type=_number(int, 1, 100),
+        metavar="Q",
+        help="of JPEG (default: 95) and WebP (default: without loss)",
+    )
+    add("--overwrite", action="store_true", help="replace results that exist (default: skip)")
+    add(
+        "--weights",
+        "--model",
+        metavar="NAME",
+        help="a bundled model, a weights file or a workdir (default: the bundled model trained for"
+        " tables like the file's; files that none is trained for are left as decoded)",
+    )
+    add(
+        "--strength",
+        type=_number(float, 0, 1),
+        default=1.0,
+        metavar="S",
+        help="from 0, as decoded, to 1, all the way (default)",
+    )
+    add(
+        "--no-project",
+        dest="project",
+        action="store_false",
+        help="don't keep luma where it quantises to the file's coefficients",
+    )
+    add(
+        "--device", choices=("cpu", "cuda", "tpu"), help="where to run (default: the best there is)"
+    )
+    add("--allow-truncated", action="store_true", help="restore what there is of damaged files")
+    add(
+        "--max-pixels",
+        type=_number(int, 1, 2**32),
+        default=200_000_000,
+        metavar="N",
+        help="refuse larger pictures (default: 200 million)",
+    )
+    add("--json", metavar="PATH", help="write a report for programs; - for stdout")
+    add("-q", "--quiet", action="store_true", help="say nothing but errors")
+    add(
+        "--verify",
+        nargs=2,
+        metavar=("ORIGINAL", "RESTORED"),
+        help="quantise a restored picture by the tables of the JPEG file it comes from",
+    )
+    return parser
+
+
+def _number(kind: type, low: float, high: float):
+    def parse(text: str):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r}; expected a number from {low} to {high}")
+        return value
+
+    return parse

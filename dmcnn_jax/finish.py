@@ -1,0 +1,335 @@
+"""From restored planes to the pixels of a picture: upsampling, colour, gamut and rounding.
+
+Quantising the restored luma plane gives the file's coefficients back. The pixels of the picture are
+whole numbers of a limited range, so that their luma is another plane. It is led back here, by
+alternating projections: between the planes that quantise as the file says, and the pictures that
+there are. What that leaves is counted.
+
+Everything is NumPy, on blocks that don't know of each other; bands of them run in threads.
+"""
+
+import concurrent.futures
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from dmcnn_jax import color, jpeg
+from dmcnn_jax.jpeg.files import Component
+
+# Rows of blocks finished at a time.
+_BAND = 16
+
+_BASIS = jpeg.BASIS_IMAGES.reshape(64, 64)
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Count:
+    """How many coefficients of some blocks quantise to what the file holds.
+
+    Attributes:
+        blocks: how many blocks.
+        whole: how many of them give all of their 64 coefficients back.
+        coefficients: how many coefficients they have.
+        kept: how many of those come back.
+    """
+
+    blocks: int = 0
+    whole: int = 0
+    coefficients: int = 0
+    kept: int = 0
+
+    @property
+    def share(self) -> float:
+        """Of coefficients that come back, 0 to 1; 1 where there are none."""
+        return self.kept / self.coefficients if self.coefficients else 1.0
+
+    def __add__(self, other: "Count") -> "Count":
+        """Of both."""
+        return Count(*(a + b for a, b in zip(self.values(), other.values(), strict=True)))
+
+    def values(self) -> tuple[int, int, int, int]:
+        """The four numbers."""
+        return self.blocks, self.whole, self.coefficients, self.kept
+
+
+def count(kept: np.ndarray) -> Count:
+    """Counts.
+
+    Args:
+        kept: bool [blocks, 64], which coefficients come back.
+    """
+    return Count(len(kept), int(kept.all(axis=1).sum()), kept.size, int(kept.sum()))
+
+
+def finish(
+    luma: np.ndarray,
+    chroma: Sequence[np.ndarray],
+    components: Sequence[Component],
+    height: int,
+    width: int,
+    *,
+    bits: int = 8,
+    project: bool = True,
+) -> tuple[np.ndarray, Count]:
+    """Makes the picture of restored planes.
+
+    Args:
+        luma: float32, levels 0 to 255, at full size, whole blocks: [8 * rows, 8 * columns] of the
+            first component; or, if that is subsampled, at its own size.
+        chroma: none, or Cb and Cr likewise, each at its own size, without what only fills up
+            blocks.
+        components: the file's, whose sampling and coefficients the planes have.
+        height: of the picture.
+        width: of the picture.
+        bits: 8 or 16 for each sample.
+        project: whether pixels are chosen such that luma keeps quantising to the file's
+            coefficients, as far as whole pixels within the gamut can.
+
+    Returns:
+        uint8 or uint16 [height, width] or [height, width, 3], and what the pixels keep of the luma
+        coefficients.
+    """
+    shape = (height, width, 3) if chroma else (height, width)
+    picture = np.empty(shape, np.uint8 if bits == 8 else np.uint16)
+    first = components[0]
+    if first.step != (1, 1):
+        luma = upsample(luma[: first.height, : first.width], first.step)
+
+    def band(top: int) -> Count:
+        bottom = min(top + 8 * _BAND, height)
+        y = luma[top : min(top + 8 * _BAND, len(luma))]
+        rgb = _offsets(chroma, components[1:], top, bottom, y.shape)[:, :width]
+        if first.step != (1, 1) or not project:
+            pixels, counted = _round(y[: bottom - top, :width, None] + rgb, bits), Count()
+            if first.step == (1, 1):
+                counted = _kept(pixels, y, first, top, bits)
+        else:
+            pixels, counted = _settle(y, rgb, first, top, bits)
+        picture[top:bottom] = pixels if chroma else pixels[..., 0]
+        return counted
+
+    with concurrent.futures.ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        return picture, sum(pool.map(band, range(0, height, 8 * _BAND)), Count())
+
+
+def dequantized_plane(component: Component, *, project: bool = True) -> np.ndarray:
+    """A plane without a network: the middle of each coefficient's interval, in the range of pixels.
+
+    Unlike the decoded plane it is not rounded, so that quantising gives the coefficients back.
+
+    Args:
+        component: of a file.
+        project: whether it is, after the range of pixels has cut off what is beyond.
+
+    Returns:
+        float32 [height, width] of the component, levels 0 to 255 (projected: or a little beyond).
+    """
+    rows, columns, _ = component.coefficients.shape
+    table = component.table.reshape(64).astype(np.float32)
+    plane = np.empty((8 * rows, 8 * columns), np.float32)
+    for top in range(0, rows, _BAND):
+        k = component.coefficients[top : top + _BAND].reshape(-1, 64)
+        middle = k * table
+        blocks = np.clip(middle @ _BASIS, -128, 127)
+        if project:
+            x = blocks @ _BASIS.T
+            reach = table / 2 - 0.01
+            blocks += (np.clip(x, middle - reach, middle + reach) - x) @ _BASIS
+        plane[8 * top : 8 * (top + _BAND)] = _from_blocks(blocks, columns) + 128
+    return plane[: component.height, : component.width]
+
+
+def decoded_picture(file: jpeg.JpegFile) -> np.ndarray:
+    """The pixels that libjpeg decodes of a file: uint8 [height, width] or [height, width, 3]."""
+    planes = [
+        upsample(plane, component.step)[: file.height, : file.width]
+        for plane, component in zip(jpeg.decode_planes(file), file.components, strict=True)
+    ]
+    if len(planes) == 1:
+        return planes[0]
+    picture = np.empty((file.height, file.width, 3), np.uint8)
+    for top in range(0, file.height, 8 * _BAND):
+        rows = slice(top, top + 8 * _BAND)
+        stack = np.stack([plane[rows] for plane in planes], axis=-1)
+        picture[rows] = color.ycbcr_to_rgb(stack, "full") if file.color == "ycbcr" else stack
+    return picture
+
+
+def upsample(plane: np.ndarray, step: tuple[int, int]) -> np.ndarray:
+    """Brings a subsampled plane to full size as libjpeg does.
+
+    Its "fancy upsampling" by two is a triangle filter: a new sample is 3/4 of the nearer old one
+    and 1/4 of the other, along either axis; at the border the sample itself. By other factors, or
+    two columns and less, samples are repeated.
+
+    Args:
+        plane: [height, width], uint8 (libjpeg's integer arithmetic) or floating point (exact).
+        step: rows and columns of the result to a sample.
+
+    Returns:
+        [step[0] * height, step[1] * width] of the plane's dtype.
+    """
+    down, across = step
+    narrow = plane.shape[1] <= 2
+    if step == (1, 1):
+        return plane
+    if step == (1, 2) and not narrow:
+        return _scale(_double(_wide(plane), 1), 1, 4, (1, 2), plane.dtype)
+    if step == (2, 1):
+        return _scale(_double(_wide(plane), 0), 0, 4, (1, 2), plane.dtype)
+    if step == (2, 2) and not narrow:
+        return _scale(_double(_double(_wide(plane), 0), 1), 1, 16, (8, 7), plane.dtype)
+    return plane.repeat(down, axis=0).repeat(across, axis=1)
+
+
+def _wide(plane):
+    return plane.astype(np.uint16) if plane.dtype == np.uint8 else plane
+
+
+def _double(plane, axis):
+    """Twice as many samples along an axis, times 4."""
+    edge = [(1, 1) if a == axis else (0, 0) for a in range(2)]
+    padded = np.pad(plane, edge, mode="edge")
+    count = plane.shape[axis]
+    before, after = padded.take(range(count), axis), padded.take(range(2, count + 2), axis)
+    pairs = np.stack([3 * plane + before, 3 * plane + after], axis=axis + 1)
+    shape = list(plane.shape)
+    shape[axis] *= 2
+    return pairs.reshape(shape)
+
+
+def _scale(sums, axis, divisor, biases, dtype):
+    """Divides; in integers, with a bias that alternates along an axis, lest rounding shift."""
+    if dtype != np.uint8:
+        return sums / np.asarray(divisor, dtype)
+    bias = np.resize(np.array(biases, np.uint16), sums.shape[axis])
+    return ((sums + (bias if axis == 1 else bias[:, None])) // divisor).astype(np.uint8)
+
+
+def _offsets(chroma, components, top, bottom, shape):
+    """What chroma adds to luma, by channel: float32 [bottom - top, columns, 3], or [..., 1]."""
+    if not chroma:
+        return np.zeros((bottom - top, shape[1], 1), np.float32)
+    cb, cr = (
+        _rows(plane, component.step, top, bottom) - np.float32(128)
+        for plane, component in zip(chroma, components, strict=True)
+    )
+    red, blue = 2 * (1 - _LUMA[0]) * cr, 2 * (1 - _LUMA[2]) * cb
+    green = -(_LUMA[0] * red + _LUMA[2] * blue) / _LUMA[1]
+    return np.stack([red, green, blue], axis=-1)
+
+
+def _rows(plane, step, top, bottom):
+    """Rows of a plane at full size, from the rows that they depend on."""
+    down = step[0]
+    first, last = max(0, top // down - 1), min(len(plane), -(-bottom // down) + 1)
+    return upsample(plane[first:last], step)[top - first * down : bottom - first * down]
+
+
+def _round(levels, bits):
+    """Levels 0 to 255 as pixels of 8 or 16 bits."""
+    if bits == 8:
+        return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+    return np.clip(np.rint(levels * 257), 0, 65535).astype(np.uint16)
+
+
+def pixel_luma(pixels: np.ndarray, bits: int) -> np.ndarray:
+    """Luma of pixels, float32 [...], levels 0 to 255.
+
+    Args:
+        pixels: uint8 or uint16 [..., 3], or [..., 1] for gray.
+        bits: 8 or 16.
+    """
+    levels = pixels.astype(np.float32)
+    levels = levels[..., 0] if levels.shape[-1] == 1 else levels @ _LUMA
+    return levels if bits == 8 else levels / 257
+
+
+def _kept(pixels, y, component, top, bits):
+    """What pixels of a band keep. Outside of the picture, the plane's own samples count."""
+    luma = y.copy()
+    luma[: pixels.shape[0], : pixels.shape[1]] = pixel_luma(pixels, bits)
+    return count(quantizes_to(to_blocks(luma), *_band(component, top)))
+
+
+def _band(component, top):
+    k = component.coefficients[top // 8 : top // 8 + _BAND].reshape(-1, 64)
+    return k, component.table.reshape(64)
+
+
+def quantizes_to(blocks: np.ndarray, coefficients: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Which coefficients of blocks come back.
+
+    Args:
+        blocks: float32 [blocks, 64], luma in levels 0 to 255.
+        coefficients: k, integers [blocks, 64].
+        table: Q, integers [64].
+
+    Returns:
+        bool [blocks, 64].
+    """
+    x = (blocks - 128) @ _BASIS.T
+    return np.abs(x - coefficients * table.astype(np.float32)) <= table / np.float32(2)
+
+
+def _settle(y, rgb, component, top, bits):
+    """Pixels of a band whose luma stays in its intervals, as far as that can be had.
+
+    Dykstra's idea: what rounding and gamut took off is not forgotten but asked for again, since
+    a correction of less than half a level would be rounded away each time.
+    """
+    k, table = _band(component, top)
+    inside = np.zeros(y.shape, bool)
+    inside[: rgb.shape[0], : rgb.shape[1]] = True
+    inside = to_blocks(inside)
+    padded = np.zeros((*y.shape, rgb.shape[-1]), np.float32)
+    padded[: rgb.shape[0], : rgb.shape[1]] = rgb
+    wanted = to_blocks(y)  # [blocks, 64]
+    offsets = np.stack([to_blocks(padded[..., c]) for c in range(rgb.shape[-1])], axis=-1)
+
+    def realise(wanted, offsets, inside):
+        pixels = _round(wanted[..., None] + offsets, bits)
+        return pixels, np.where(inside, pixel_luma(pixels, bits), wanted)
+
+    middle = k * table.astype(np.float32)
+    reach = table / np.float32(2)
+    # Corrections aim a little within, where rounding leads astray less often.
+    target = reach - np.minimum(np.float32(0.5), reach / 2)
+    pixels, luma = realise(wanted, offsets, inside)
+    kept = quantizes_to(luma, k, table)
+    open_ = np.flatnonzero(~kept.all(axis=1))
+    mine, luma = wanted[open_], luma[open_]
+    for _ in range(_ROUNDS):
+        if not len(open_):
+            break
+        x = (luma - 128) @ _BASIS.T - middle[open_]
+        move = np.where(np.abs(x) > reach, np.clip(x, -target, target) - x, 0)
+        mine = mine + move @ _BASIS
+        tried, luma = realise(mine, offsets[open_], inside[open_])
+        now = quantizes_to(luma, k[open_], table)
+        better = now.sum(axis=1) > kept[open_].sum(axis=1)
+        pixels[open_[better]] = tried[better]
+        kept[open_[better]] = now[better]
+        left = ~now.all(axis=1)
+        open_, mine, luma = open_[left], mine[left], luma[left]
+    counted = count(kept)
+    columns = y.shape[1] // 8
+    channels = [_from_blocks(pixels[..., c], columns) for c in range(pixels.shape[-1])]
+    return np.stack(channels, axis=-1)[: rgb.shape[0], : rgb.shape[1]], counted
+
+
+_ROUNDS = 8
+
+
+def to_blocks(plane: np.ndarray) -> np.ndarray:
+    """[8 * rows, 8 * columns] → [rows * columns, 64]."""
+    rows, columns = plane.shape[0] // 8, plane.shape[1] // 8
+    return plane.reshape(rows, 8, columns, 8).swapaxes(1, 2).reshape(-1, 64)
+
+
+def _from_blocks(blocks, columns):
+    plane = blocks.reshape(-1, columns, 8, 8).swapaxes(1, 2)
+    return plane.reshape(plane.shape[0] * 8, columns * 8)

@@ -1,0 +1,281 @@
+"""Writing pictures with what their files said of them: EXIF, colour profile, XMP, resolution."""
+
+import contextlib
+import dataclasses
+import io
+import os
+import struct
+import tempfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+from dmcnn_jax.jpeg.metadata import Metadata
+
+FORMATS = {
+    ".png": "PNG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+}
+"""Extensions that a picture can be written to."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """How pictures are written.
+
+    Attributes:
+        format: a value of `FORMATS`.
+        quality: of JPEG (default 95) and WebP (None: without loss), 1 to 100.
+    """
+
+    format: str = "PNG"
+    quality: int | None = None
+
+
+def style_of(extension: str, quality: int | None = None, bits: int = 8) -> Style:
+    """The style that an extension stands for.
+
+    Raises:
+        ValueError: for an extension that is none of `FORMATS`, or a quality or depth that the
+            format does not have.
+    """
+    name = FORMATS.get(extension.lower())
+    if name is None:
+        raise ValueError(f"output type {extension!r}; expected one of: {', '.join(FORMATS)}")
+    if bits == 16 and name != "PNG":
+        raise ValueError(f"16 bits in a {name} file; only PNG is written with 16 bits: use .png")
+    if quality is not None and name not in ("JPEG", "WEBP"):
+        raise ValueError(f"a quality for {name}, which has none; it is for .jpg and .webp")
+    return Style(name, quality)
+
+
+def write(
+    target: str | os.PathLike | BinaryIO, pixels: np.ndarray, metadata: Metadata, style: Style
+) -> tuple[str, ...]:
+    """Writes a picture, whole or not at all.
+
+    Args:
+        target: a path, which is written under a temporary name beside it and then renamed; or a
+            file open for writing in binary.
+        pixels: uint8 (16 bits, in PNG: uint16) [height, width] or [height, width, 3].
+        metadata: what to keep. Pixels stay as they lie in the file, and so does the EXIF tag that
+            says how to turn them.
+        style: of the file.
+
+    Returns:
+        Remarks on what could not be kept.
+
+    Raises:
+        OSError: if it can't be written.
+        ValueError: if the picture is too large for the format.
+    """
+    if hasattr(target, "write"):
+        # A pipe can't be gone back in.
+        buffer = io.BytesIO()
+        remarks = _save(buffer, pixels, metadata, style)
+        target.write(buffer.getbuffer())
+        return remarks
+    with replacing(target) as file:
+        return _save(file, pixels, metadata, style)
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """A file that gets its name when all of it is written, and disappears if that fails."""
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.name}.", suffix=".partial"
+    )
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        # As a file that was opened by its name would have been.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _save(file, pixels, metadata, style):
+    if pixels.dtype == np.uint16:
+        _save_png16(file, pixels, metadata)
+        return ()
+    image = Image.fromarray(pixels)
+    try:
+        image.save(file, **_options(metadata, style))
+        return ()
+    except Exception as error:
+        if isinstance(error, OSError):
+            raise
+        if metadata.exif is None:
+            raise ValueError(f"{style.format} can't hold it: {error}") from error
+    # EXIF that makes no sense, or too much of it: the rest may still be kept.
+    file.seek(0)
+    file.truncate()
+    _save(file, pixels, dataclasses.replace(metadata, exif=None), style)
+    return ("the EXIF data could not be kept",)
+
+
+def _options(metadata, style):
+    options = {"format": style.format}
+    if metadata.exif:
+        options["exif"] = metadata.exif
+    if metadata.icc:
+        options["icc_profile"] = metadata.icc
+    if metadata.resolution:
+        options["dpi"] = metadata.resolution
+    if style.format == "PNG":
+        options["compress_level"] = 4
+        if metadata.xmp:
+            text = PngImagePlugin.PngInfo()
+            text.add_itxt(_XMP_KEYWORD, metadata.xmp.decode(errors="replace"))
+            options["pnginfo"] = text
+    elif style.format == "TIFF":
+        exif = Image.Exif()
+        exif.load(metadata.exif or b"")
+        if metadata.xmp:
+            exif[700] = metadata.xmp
+        options["exif"] = exif
+    elif metadata.xmp:
+        options["xmp"] = metadata.xmp
+    if style.format == "JPEG":
+        # The picture is no longer subsampled, and shall not become so again.
+        options |= {"quality": style.quality or 95, "subsampling": 0, "optimize": True}
+    if style.format == "WEBP":
+        lossless = style.quality is None
+        options |= {"lossless": lossless, "quality": 50 if lossless else style.quality}
+    return options
+
+
+_XMP_KEYWORD = "XML:com.adobe.xmp"
+
+# Rows of a 16-bit picture compressed at a time.
+_ROWS = 256
+
+
+def _save_png16(file, pixels, metadata):
+    """PNG of 16 bits, which Pillow can't write in colour: the chunks by Pillow, the rest by zlib.
+
+    PNG (ISO/IEC 15948) holds rows of big-endian samples, each with the number of the filter that
+    made it easier to compress: the difference to the pixel at the left, or to the one above.
+    """
+    height, width = pixels.shape[:2]
+    color_type = 2 if pixels.ndim == 3 else 0
+
+    def chunk(kind, data):
+        PngImagePlugin.putchunk(file, kind, data)
+
+    file.write(b"\x89PNG\r\n\x1a\n")
+    chunk(b"IHDR", struct.pack(">2I5B", width, height, 16, color_type, 0, 0, 0))
+    if metadata.icc:
+        chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(metadata.icc))
+    if metadata.resolution:
+        per_metre = (round(dots / 0.0254) for dots in metadata.resolution)
+        chunk(b"pHYs", struct.pack(">2IB", *per_metre, 1))
+    if metadata.exif:
+        chunk(b"eXIf", metadata.exif[6:])
+    if metadata.xmp:
+        chunk(b"iTXt", _XMP_KEYWORD.encode() + b"\0\0\0\0\0" + metadata.xmp)
+    size = 6 if pixels.ndim == 3 else 2  # bytes to a pixel
+    above = np.zeros(width * size, np.uint8)
+    compressor = zlib.compressobj(4, strategy=zlib.Z_FILTERED)
+    for top in range(0, height, _ROWS):
+        part = np.ascontiguousarray(pixels[top : top + _ROWS], ">u2")
+        rows = part.view(np.uint8).reshape(len(part), -1)
+        left = np.concatenate([np.zeros((len(rows), size), np.uint8), rows[:, :-size]], axis=1)
+        up = np.concatenate([above[None], rows[:-1]])
+        filtered = np.stack([rows - left, rows - up])
+        # The usual guess at which compresses better: the smaller sum of signed differences.
+        cost = np.abs(filtered.view(np.int8).astype(np.int16)).sum(axis=2, dtype=np.int64)
+        choice = cost.argmin(axis=0)
+        best = np.where(choice[:, None] == 0, filtered[0], filtered[1])
+        lines = np.concatenate([(choice + 1).astype(np.uint8)[:, None], best], axis=1)
+        above = rows[-1]
+        if data := compressor.compress(lines.tobytes()):
+            chunk(b"IDAT", data)
+    chunk(b"IDAT", compressor.flush())
+    chunk(b"IEND", b"")
+
+
+def read(path: str | os.PathLike) -> np.ndarray:
+    """Pixels of a picture, as its file has them, unturned.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        uint8 [height, width] or [height, width, 3]; uint16 for PNG files of 16 bits. Transparency
+        is left out.
+
+    Raises:
+        OSError: if it can't be read.
+        ValueError: if it is no picture.
+    """
+    with open(path, "rb") as file:
+        head = file.read(33)
+        if head.startswith(b"\x89PNG\r\n\x1a\n") and head[24:26] in (b"\x10\x00", b"\x10\x02"):
+            file.seek(0)
+            return _read_png16(file.read(), os.fspath(path))
+    try:
+        with Image.open(path) as image:
+            gray = image.mode in ("1", "L", "LA")
+            return np.asarray(image.convert("L" if gray else "RGB"))
+    except Image.UnidentifiedImageError:
+        raise ValueError(f"{os.fspath(path)}: not a picture") from None
+
+
+def _read_png16(data, name):
+    width, height, _, color_type, _, _, interlaced = struct.unpack_from(">2I5B", data, 16)
+    if interlaced:
+        raise ValueError(f"{name}: an interlaced PNG of 16 bits, which is not supported")
+    size = 6 if color_type == 2 else 2
+    stream, position = [], 8
+    while position + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        if kind == b"IDAT":
+            stream.append(data[position + 8 : position + 8 + length])
+        position += 12 + length
+    try:
+        lines = np.frombuffer(zlib.decompress(b"".join(stream)), np.uint8)
+        lines = lines.reshape(height, 1 + width * size)
+    except (zlib.error, ValueError) as error:
+        raise ValueError(f"{name}: a damaged PNG file ({error})") from None
+    rows = np.zeros((height + 1, width, size), np.uint8)
+    for y, line in enumerate(lines):
+        rows[y + 1] = _unfilter(line[0], line[1:].reshape(width, size), rows[y])
+    pixels = rows[1:].reshape(height, -1).view(">u2").astype(np.uint16)
+    return pixels.reshape((height, width, 3) if color_type == 2 else (height, width))
+
+
+def _unfilter(kind, line, above):
+    """A row of a PNG file: uint8 [width, bytes to a pixel]."""
+    if kind == 0:
+        return line
+    if kind == 1:
+        return np.cumsum(line, axis=0, dtype=np.uint8)
+    if kind == 2:
+        return line + above
+    row = np.zeros((len(line) + 1, line.shape[1]), int)
+    up = np.concatenate([np.zeros((1, line.shape[1]), int), above])
+    for x in range(1, len(row)):
+        left, corner = row[x - 1], up[x - 1]
+        if kind == 3:
+            guess = (left + up[x]) // 2
+        else:
+            to_left, to_up = np.abs(up[x] - corner), np.abs(left - corner)
+            to_corner = np.abs(left + up[x] - 2 * corner)
+            nearer_up = np.where(to_up <= to_corner, up[x], corner)
+            guess = np.where((to_left <= to_up) & (to_left <= to_corner), left, nearer_up)
+        row[x] = (line[x - 1] + guess) % 256
+    return row[1:].astype(np.uint8)

@@ -1,0 +1,117 @@
+"""Whether a picture could be the original of a JPEG file: does quantising it give the file back?"""
+
+import dataclasses
+import os
+
+import numpy as np
+
+from dmcnn_jax import finish, jpeg, pictures
+from dmcnn_jax.finish import Count
+
+GUARANTEED = {8: 0.99, 16: 0.9999}
+"""By bits of a sample, the share of luma coefficients that come back, at the least, in whole blocks
+away from the ends of the range of pixels."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What a picture keeps of a file's luma coefficients.
+
+    Attributes:
+        bits: of a sample of the picture, 8 or 16.
+        inner: of whole blocks whose pixels are all within the range. For them there is a guarantee.
+        saturated: of whole blocks with pixels at an end of the range, where others are cut off.
+        edge: of blocks that the picture's border cuts, the outside taken as the border goes on.
+    """
+
+    bits: int
+    inner: Count
+    saturated: Count
+    edge: Count
+
+    @property
+    def passed(self) -> bool:
+        """Whether the guarantee is kept."""
+        return self.inner.share >= GUARANTEED[self.bits]
+
+    def lines(self) -> list[str]:
+        """A table for people."""
+        kinds = {"inner": self.inner, "saturated": self.saturated, "edge": self.edge}
+        rows = ["blocks        number   all 64 kept   coefficients kept"]
+        for name, counted in kinds.items():
+            if counted.blocks:
+                whole = f"{counted.whole / counted.blocks:.3%}"
+                rows.append(f"{name:10} {counted.blocks:9,} {whole:>13} {counted.share:>19.4%}")
+        verdict = "passed" if self.passed else "FAILED"
+        return [
+            *rows,
+            f"{verdict}: {self.inner.share:.4%} of inner coefficients come back;"
+            f" at {self.bits} bits {GUARANTEED[self.bits]:.2%} are guaranteed",
+        ]
+
+    def to_json(self) -> dict:
+        """The same for programs."""
+        kinds = {"inner": self.inner, "saturated": self.saturated, "edge": self.edge}
+        return {
+            "passed": self.passed,
+            "bits": self.bits,
+            "guaranteed": GUARANTEED[self.bits],
+        } | {
+            name: dataclasses.asdict(counted) | {"share": counted.share}
+            for name, counted in kinds.items()
+        }
+
+
+def verify(original: str | os.PathLike, restored: str | os.PathLike) -> Verdict:
+    """Quantises the luma of a picture with the table of a JPEG file and compares coefficients.
+
+    Args:
+        original: the JPEG file.
+        restored: the picture, of any format that Pillow reads, or PNG of 16 bits.
+
+    Returns:
+        The shares that come back. Of a file of RGB, those of its three planes.
+
+    Raises:
+        OSError: if a file can't be read.
+        ValueError: if one is not what it should be, or the picture has another size.
+    """
+    file = jpeg.read(original)
+    pixels = pictures.read(restored)
+    if pixels.shape[:2] != (file.height, file.width):
+        raise ValueError(
+            f"{os.fspath(restored)}: {pixels.shape[1]} x {pixels.shape[0]} pixels;"
+            f" expected {file.width} x {file.height}, as in {file.name}, and not turned"
+        )
+    if file.components[0].step != (1, 1):
+        raise ValueError(f"{file.name}: its luma is subsampled; no picture can be quantised to it")
+    bits = 8 if pixels.dtype == np.uint8 else 16
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    if file.color == "rgb":
+        pairs = [(pixels[..., i : i + 1], c) for i, c in enumerate(file.components)]
+    else:
+        pairs = [(pixels, file.components[0])]
+    counts = {"inner": Count(), "saturated": Count(), "edge": Count()}
+    for part, component in pairs:
+        for kind, counted in _count(part, component, bits).items():
+            counts[kind] += counted
+    return Verdict(bits, **counts)
+
+
+def _count(pixels, component, bits):
+    height, width = pixels.shape[:2]
+    pad = ((0, -height % 8), (0, -width % 8))
+    limits = (0, 255 if bits == 8 else 65535)
+    ends = ((pixels == limits[0]) | (pixels == limits[1])).any(axis=-1)
+    saturated = finish.to_blocks(np.pad(ends, pad)).any(axis=1)
+    edge = finish.to_blocks(np.pad(np.zeros((height, width), bool), pad, constant_values=True))
+    edge = edge.any(axis=1)
+    luma = np.pad(finish.pixel_luma(pixels, bits), pad, mode="edge")
+    kept = finish.quantizes_to(
+        finish.to_blocks(luma), component.coefficients.reshape(-1, 64), component.table.reshape(64)
+    )
+    return {
+        "inner": finish.count(kept[~saturated & ~edge]),
+        "saturated": finish.count(kept[saturated & ~edge]),
+        "edge": finish.count(kept[edge]),
+    }
