@@ -9,10 +9,15 @@ Whatever is written is read again, run beside the model it came from, and given 
 answer alike.
 """
 
+import contextlib
 import dataclasses
+import importlib
+import importlib.util
 import json
+import logging
 import os
 import shutil
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -27,7 +32,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.checkpoint import find_weights, load_weights, save_weights
-from dmcnn_jax.inference import Model, check_variables, initialize
+from dmcnn_jax.inference import Model, check_variables, estimate, initialize
 from dmcnn_jax.models import create_model
 from dmcnn_jax.models.layers import Deconv
 
@@ -213,9 +218,13 @@ def _read_orbax(path: Path, like: str | os.PathLike = "") -> Model:
 
 def _write_torch(model: Model, path: Path) -> None:
     torch = _import("torch")
+    torch.save(_torch_state(torch, model), path)
+
+
+def _torch_state(torch: Any, model: Model) -> dict[str, Any]:
     state = {name: torch.from_numpy(array) for name, array in to_torch(model).items()}
     # Under this name PyTorch keeps what of a module is no tensor.
-    torch.save(state | {"_extra_state": json.loads(json.dumps(dict(model.about)))}, path)
+    return state | {"_extra_state": json.loads(json.dumps(dict(model.about)))}
 
 
 def _read_torch(path: Path, like: str | os.PathLike = "") -> Model:
@@ -235,7 +244,8 @@ def _read_torch(path: Path, like: str | os.PathLike = "") -> Model:
 def _write_onnx(model: Model, path: Path) -> None:
     torch, onnx = _import("torch"), _import("onnx")
     _import("onnxscript")
-    module = _torch_module(model)
+    state = _torch_state(torch, model)
+    module = _torch_module(state["_extra_state"], state)
 
     class Luma(torch.nn.Module):
         """The one estimate that is asked for, [B, H, W]."""
@@ -250,8 +260,7 @@ def _write_onnx(model: Model, path: Path) -> None:
     coefficients = torch.zeros((2, 3, 5, 64), dtype=torch.int32)
     table = torch.ones((2, 8, 8), dtype=torch.int32)
     batch, rows, columns = (torch.export.Dim(n, max=65535) for n in ("batch", "rows", "columns"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter about itself
+    with _quiet():
         program = torch.onnx.export(
             Luma().eval(),
             (coefficients, table),
@@ -274,6 +283,20 @@ def _write_onnx(model: Model, path: Path) -> None:
     onnx.helper.set_model_props(proto, {"dmcnn_jax": json.dumps(dict(model.about))})
     onnx.checker.check_model(proto)
     path.write_bytes(proto.SerializeToString())
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what PyTorch's exporter says of itself and of packages that it could use."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _write_stablehlo(model: Model, path: Path) -> None:
@@ -300,8 +323,8 @@ def _run_model(read: Callable[[Path], Model], path: Path) -> Runner:
 
 def _run_torch(path: Path) -> Runner:
     torch = _import("torch")
-    about = torch.load(path, map_location="cpu", weights_only=True)["_extra_state"]
-    network = _torch_network(about["model"]).load(path)
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    network = _torch_module(state["_extra_state"], state)
 
     def run(coefficients: np.ndarray, table: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -352,14 +375,13 @@ _RUNNERS: dict[str, Callable[[Path], Runner]] = {
 
 # PyTorch: the same names with dots, other names for the leaves, other orders of axes.
 
-# (layer, name in Flax) → (name in PyTorch, Flax's axes in PyTorch's order).
-_TORCH_LEAVES: dict[tuple[type[nn.Module], str], tuple[str, tuple[int, ...] | None]] = {
-    (nn.Conv, "kernel"): ("weight", (3, 2, 0, 1)),
-    (Deconv, "kernel"): ("weight", (2, 3, 0, 1)),
-    (nn.Dense, "kernel"): ("weight", (1, 0)),
-    (nn.BatchNorm, "scale"): ("weight", None),
-    (nn.BatchNorm, "mean"): ("running_mean", None),
-    (nn.BatchNorm, "var"): ("running_var", None),
+# Names of leaves that differ. Those not here are the same.
+_TORCH_LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "slope": "weight",
+    "mean": "running_mean",
+    "var": "running_var",
 }
 
 
@@ -422,39 +444,49 @@ def _torch_names(
     with nn.intercept_methods(note):
         expected = _expected_variables(module)
     names = []
-    for path in flatten_dict(expected):
-        _, *layer, leaf = path
-        fallback = ("weight" if leaf == "slope" else leaf, None)
-        name, axes = _TORCH_LEAVES.get((kinds.get(tuple(layer)), leaf), fallback)
-        names.append((path, ".".join((*layer, name)), axes))
+    for path, leaf in flatten_dict(expected).items():
+        _, *layer, name = path
+        axes = None
+        if name == "kernel" and leaf.ndim == 4:
+            axes = (2, 3, 0, 1) if kinds[tuple(layer)] is Deconv else (3, 2, 0, 1)
+        elif name == "kernel" and leaf.ndim == 2:
+            axes = (1, 0)
+        names.append((path, ".".join((*layer, _TORCH_LEAVES.get(name, name))), axes))
     return names
 
 
-def _torch_network(config: Mapping[str, Any]) -> Any:
-    """The file in tools/ that has the PyTorch module of a configuration."""
-    import importlib.util
+def _torch_module(about: Mapping[str, Any], state: Mapping[str, Any]) -> Any:
+    """The PyTorch module of a state dict."""
+    name = about["model"]["name"]
+    if name == "dmcnn":
+        kind = _import_tool("torch_dmcnn").DMCNN
+    else:
+        _import_tool("torch_dmcnn")
+        models = _import_tool("torch_baselines").MODELS
+        if name not in models:
+            raise ValueError(
+                f"the model {name!r} has no PyTorch module; expected one of: dmcnn, "
+                f"{', '.join(models)}; npz, safetensors, orbax and stablehlo need none"
+            )
+        kind = models[name]
+    module = kind(**about["model"])
+    module.load_state_dict(state)
+    return module.eval()
 
-    name = f"torch_{config['name']}"
-    path = Path(__file__).parents[1] / "tools" / f"{name}.py"
-    if not path.is_file():
-        raise ValueError(
-            f"no {path.name} in the tools/ beside the package; expected a model that has a PyTorch "
-            "module and a checkout of the repository; npz, safetensors, orbax and stablehlo need "
-            "neither"
-        )
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
-
-def _torch_module(model: Model) -> Any:
-    torch = _import("torch")
-    config = dict(model.about["model"])
-    network = _torch_network(config).DMCNN(**config)
-    state = {name: torch.from_numpy(array) for name, array in to_torch(model).items()}
-    network.load_state_dict(state | {"_extra_state": dict(model.about)})
-    return network.eval()
+def _import_tool(name: str) -> Any:
+    """A file of tools/, which is no part of the package: it is there to be copied."""
+    if name not in sys.modules:
+        path = Path(__file__).parents[1] / "tools" / f"{name}.py"
+        if not path.is_file():
+            raise ImportError(
+                f"no {path}; PyTorch and ONNX need the tools/ of a checkout beside the package: "
+                "install it with pip install -e . there"
+            )
+        spec = importlib.util.spec_from_file_location(name, path)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
 
 
 # What all formats share.
@@ -489,8 +521,10 @@ def _expected_variables(module: nn.Module) -> Any:
 
 
 def _luma(model: Model) -> Runner:
-    apply = jax.jit(model.apply)
-    return lambda coefficients, table: np.asarray(apply(model.params, coefficients, table))
+    def run(coefficients: np.ndarray, table: np.ndarray) -> np.ndarray:
+        return np.asarray(estimate(model.module, model.params, coefficients, table)["image"])[..., 0]
+
+    return run
 
 
 def _differences(model: Model, run: Runner, format: str) -> Iterator[float]:
@@ -520,7 +554,7 @@ def _samples() -> Iterator[tuple[np.ndarray, np.ndarray]]:
     rng = np.random.default_rng(0)
     vertical, horizontal = np.mgrid[:8, :8]
     spread = 300 / (1 + vertical + horizontal) ** 1.5  # grey levels
-    for rows, columns, qualities in (1, 1, [10]), (3, 7, [5, 50]), (10, 5, [20, 75, 95]):
+    for rows, columns, qualities in (1, 2, [10]), (9, 7, [5, 50, 95]):
         tables = np.stack([jpeg.quality_table(quality) for quality in qualities])
         levels = rng.laplace(size=(len(qualities), rows, columns, 8, 8)) * spread
         k = np.round(levels / tables[:, None, None])
@@ -529,8 +563,6 @@ def _samples() -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def _import(name: str) -> Any:
-    import importlib
-
     try:
         return importlib.import_module(name)
     except ImportError as error:

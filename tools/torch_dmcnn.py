@@ -12,6 +12,7 @@ others, reads both. The equations and their reasons stand in dmcnn_jax/models/dm
 as there, and arrays between them are [B, C, H, W].
 """
 
+import inspect
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -37,8 +38,64 @@ def load(path: str | os.PathLike) -> "DMCNN":
     return model.eval()
 
 
-class DMCNN(nn.Module):
-    """The network. Its state dict says, as extra state, which configuration it has.
+class Restorer(nn.Module):
+    """What networks for JPEG share: libjpeg's decoder, the DCT, and a state dict that says of which configuration it is.
+
+    Args:
+        model: the configuration, JSON: "name" and the keyword arguments of the class.
+    """
+
+    # Fields that matter in JAX only: a module takes and keeps them, for the way back.
+    OF_JAX: tuple[str, ...] = ("name", "dtype")
+
+    def __init__(self, model: Mapping[str, Any]):
+        super().__init__()
+        known = set(_keywords(type(self))) | set(self.OF_JAX)
+        if unknown := sorted(set(model) - known):
+            raise ValueError(
+                f"no field {', '.join(unknown)} in {type(self).__name__}; expected some of: "
+                f"{', '.join(sorted(known))}"
+            )
+        self.about = {"model": dict(model)}
+        # Constants: no part of the state dict.
+        self.register_buffer("basis", _basis(), persistent=False)
+        self.register_buffer("integer_dct", _integer_dct(), persistent=False)
+
+    def decode(self, k: Tensor, steps: Tensor) -> Tensor:
+        """libjpeg's pixels, bit for bit: k, int32 [B, H/8, W/8, 64], and Q, int32 [B, 1, 1, 64] → float32 [B, 1, H, W], 0 to 1."""
+        levels = _saturate(k * steps).unflatten(3, (8, 8))
+        # Sums are spelled out: integer matrix products are not to be had on GPUs.
+        terms = (levels[..., v, None, :] * self.integer_dct[v, :, None] for v in range(8))
+        columns = _saturate(_shift(sum(terms), 11))
+        terms = (columns[..., u, None] * self.integer_dct[u] for u in range(8))
+        pixels = _shift(sum(terms), 18) + 128
+        return from_blocks(pixels.clamp(0, 255).flatten(3)).float() / 255
+
+    def idct(self, x: Tensor) -> Tensor:
+        """DCT coefficients, float32 [B, H/8, W/8, 64] in grey levels → pixels, [B, 1, H, W], 0 to 1."""
+        return (from_blocks(x @ self.basis) + 128) / 255
+
+    def dct(self, image: Tensor) -> Tensor:
+        """The inverse of `idct`."""
+        return to_blocks(image * 255 - 128) @ self.basis.T
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What the state dict says about the model: JSON."""
+        return self.about
+
+    def set_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Takes what a state dict says; raises a ValueError if it is of another configuration."""
+        for field, default in _keywords(type(self)).items():
+            theirs, mine = (about["model"].get(field, default) for about in (state, self.about))
+            if _plain(theirs) != _plain(mine):
+                raise ValueError(
+                    f"the state dict has {field}={theirs!r}, this model {mine!r}; expected the same"
+                )
+        self.about = dict(state)
+
+
+class DMCNN(Restorer):
+    """The network.
 
     Args:
         features: channels of the pixel branch at full size; twice and four times as many at half and quarter size.
@@ -52,8 +109,10 @@ class DMCNN(nn.Module):
         residual: the share r of the DCT branch's estimate in what the pixel branch corrects, where it is not learned.
         learn_residual: whether r is learned.
         condition_on_table: whether both branches are told the table.
-        **others: fields of the configuration that matter in JAX only (name, dtype, loss weights). Kept for the way back.
+        **of_jax: fields of the configuration that matter in JAX only.
     """
+
+    OF_JAX = (*Restorer.OF_JAX, "theta", "dct_weight")
 
     def __init__(
         self,
@@ -69,15 +128,10 @@ class DMCNN(nn.Module):
         residual: float = 0.5,
         learn_residual: bool = True,
         condition_on_table: bool = False,
-        **others: Any,
+        **of_jax: Any,
     ):
-        super().__init__()
-        if unknown := sorted(set(others) - {"name", "dtype", "theta", "dct_weight"}):
-            raise ValueError(
-                f"no field {', '.join(unknown)} in this DMCNN; expected the configuration of a 'dmcnn' model"
-            )
-        self.about = {
-            "model": {
+        super().__init__(
+            {
                 "name": "dmcnn",
                 "features": features,
                 "dct_features": dct_features,
@@ -91,17 +145,14 @@ class DMCNN(nn.Module):
                 "learn_residual": learn_residual,
                 "condition_on_table": condition_on_table,
             }
-            | others
-        }
-        self.rectifier = rectifier if dct_branch else "none"
+            | of_jax
+        )
+        self.rectifier = rectifier
         self.margin = margin
         if dct_branch:
             self.f = DCTBranch(dct_features or 2 * features, dct_dilations, condition_on_table)
         self.g = PixelBranch(1 + dct_branch, features, dilations, multi_scale, condition_on_table)
         self.r = nn.Parameter(torch.tensor(residual)) if learn_residual and dct_branch else residual
-        # Constants: no part of the state dict.
-        self.register_buffer("basis", _basis(), persistent=False)
-        self.register_buffer("integer_dct", _integer_dct(), persistent=False)
 
     def forward(self, coefficients: Tensor, table: Tensor) -> dict[str, Tensor]:
         """Estimates the original from what the file holds.
@@ -114,9 +165,8 @@ class DMCNN(nn.Module):
             float32 estimates of the original, [B, 1, H, W], pixels scaled to [0, 1], not clipped: "image", "dct" (what the
             DCT branch makes of it) and "jpeg" (what libjpeg decodes); with multi_scale, "half" and "quarter".
         """
-        # Of these shapes, a product with one table for a whole batch still broadcasts.
-        k, steps = coefficients.int(), table.int().flatten(1)[:, None, None]
-        decoded = self._decode(k, steps).float()[:, None] / 255
+        k, steps = integers(coefficients, table)
+        decoded = self.decode(k, steps)
         dct, both = decoded, decoded
         if hasattr(self, "f"):
             dct = self._restore_coefficients(k, steps, decoded)
@@ -124,48 +174,22 @@ class DMCNN(nn.Module):
         corrections = self.g(both - 0.5, steps)
         base = self.r * dct + (1 - self.r) * decoded
         estimates = {"jpeg": decoded, "dct": dct}
-        for i, (name, correction) in enumerate(
-            zip(("image", "half", "quarter"), corrections, strict=False)
-        ):
-            estimates[name] = (F.avg_pool2d(base, 2**i) if i else base) + correction
+        for i, name in enumerate(("image", "half", "quarter")[: len(corrections)]):
+            estimates[name] = (F.avg_pool2d(base, 2**i) if i else base) + corrections[i]
         return estimates
 
     def _restore_coefficients(self, k: Tensor, steps: Tensor, decoded: Tensor) -> Tensor:
-        centre, steps_float = k * steps.float(), steps.float()
-        x = centre + steps_float * self.f(_compress(k, steps), steps).permute(0, 2, 3, 1)
+        """The DCT branch: ÕD, [B, 1, H, W]."""
+        correction = self.f(_compress(k, steps), steps).permute(0, 2, 3, 1)
+        centre = k * steps.float()
+        x = centre + steps * correction
         if self.rectifier != "none":
             if self.rectifier == "decoded":
-                centre = _to_blocks(decoded[:, 0] * 255 - 128) @ self.basis.T
-            reach = steps_float / 2 + self.margin
+                centre = self.dct(decoded)
+            reach = steps / 2 + self.margin
             clipped = torch.minimum(torch.maximum(x, centre - reach), centre + reach)
             x = clipped + 0.1 * (x - clipped) if self.rectifier == "leaky" else clipped
-        return (_from_blocks(x @ self.basis)[:, None] + 128) / 255
-
-    def _decode(self, k: Tensor, steps: Tensor) -> Tensor:
-        """libjpeg's inverse DCT, bit for bit: int32 [B, H, W], levels 0..255."""
-        levels = _saturate(k * steps).unflatten(3, (8, 8))
-        # Sums are spelled out: integer matrix products are not to be had on GPUs.
-        terms = (levels[..., v, None, :] * self.integer_dct[v, :, None] for v in range(8))
-        columns = _saturate(_shift(sum(terms), 11))
-        terms = (columns[..., u, None] * self.integer_dct[u] for u in range(8))
-        pixels = _shift(sum(terms), 18) + 128
-        return _from_blocks(pixels.clamp(0, 255).flatten(3))
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """What the state dict says about the model: JSON."""
-        return self.about
-
-    def set_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Takes what a state dict says; raises a ValueError if it is of another configuration."""
-        of_jax = ("name", "dtype", "theta", "dct_weight")
-        theirs = {k: v for k, v in DMCNN(**state["model"]).about["model"].items() if k not in of_jax}
-        for field, value in theirs.items():
-            if self.about["model"][field] != value:
-                raise ValueError(
-                    f"the state dict has {field}={value!r}, this model {self.about['model'][field]!r}; "
-                    "expected the same: make the model with torch_dmcnn.load"
-                )
-        self.about = dict(state)
+        return self.idct(x)
 
 
 class DCTBranch(nn.Module):
@@ -253,6 +277,25 @@ class PixelBranch(nn.Module):
         return self.conv15(x14), self.head_half(x11), self.head_quarter(x9)
 
 
+def integers(coefficients: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+    """k and Q as int32 that broadcast: [B, H/8, W/8, 64] and [B, 1, 1, 64]."""
+    return coefficients.int(), table.int().flatten(1)[:, None, None]
+
+
+def to_blocks(image: Tensor) -> Tensor:
+    """Pixels [B, 1, H, W] → [B, H/8, W/8, 64]."""
+    batch, _, height, width = image.shape
+    blocks = image.reshape(batch, height // 8, 8, width // 8, 8)
+    return blocks.transpose(2, 3).flatten(3)
+
+
+def from_blocks(blocks: Tensor) -> Tensor:
+    """Blocks [B, H/8, W/8, 64] → [B, 1, H, W]."""
+    batch, rows, columns, _ = blocks.shape
+    blocks = blocks.unflatten(3, (8, 8)).transpose(2, 3)
+    return blocks.reshape(batch, 1, rows * 8, columns * 8)
+
+
 def _conv(inputs: int, outputs: int, *, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=dilation, dilation=dilation)
 
@@ -288,18 +331,14 @@ def _modulations(branch: nn.Module, steps: Tensor):
     return modulate
 
 
-def _to_blocks(plane: Tensor) -> Tensor:
-    """[B, H, W] → [B, H/8, W/8, 64]."""
-    batch, height, width = plane.shape
-    blocks = plane.reshape(batch, height // 8, 8, width // 8, 8)
-    return blocks.transpose(2, 3).flatten(3)
+def _keywords(kind: type) -> dict[str, Any]:
+    """Keyword arguments and their defaults."""
+    parameters = inspect.signature(kind).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-def _from_blocks(blocks: Tensor) -> Tensor:
-    """[B, H/8, W/8, 64] → [B, H, W]."""
-    batch, rows, columns, _ = blocks.shape
-    blocks = blocks.unflatten(3, (8, 8)).transpose(2, 3)
-    return blocks.reshape(batch, rows * 8, columns * 8)
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _shift(values: Tensor, bits: int) -> Tensor:
