@@ -472,3 +472,41 @@ def test_an_ablation_changes_one_thing(name):
     for field in ("name", "model"):
         del config[field], base[field]
     assert config == base
+
+
+@pytest.mark.slow
+@baselines
+def test_trains_resumes_evaluates_and_restores(name, tmp_path):
+    """Through the same functions as DMCNN, by its configuration."""
+    from PIL import Image
+
+    from dmcnn_jax.config import default_config
+    from dmcnn_jax.evaluate import evaluate_folder
+    from dmcnn_jax.inference import load, restore_plane
+    from dmcnn_jax.train import train
+
+    originals, _, _ = pairs((3, 64, 64))
+    (tmp_path / "images").mkdir()
+    for i, original in enumerate(originals):
+        Image.fromarray(original).save(tmp_path / "images" / f"{i}.png")
+
+    def config(steps):
+        config = load_config(CONFIGS / f"{'dncnn3' if name == 'dncnn' else name}.py")
+        config.model.update(SMALL[name])
+        config.data.update({"source": str(tmp_path / "images"), "tile": 64, "validation_images": 1})
+        config.train.update({"patch_sizes": (32,), "batch_sizes": (4,), "stage_steps": (steps,)})
+        config.train.update({"validate_every": 2, "log_every": 1})
+        assert set(config) == set(default_config())
+        return config
+
+    train(config(2), tmp_path / "cut")
+    train(config(4), tmp_path / "cut")
+    train(config(4), tmp_path / "whole")
+    cut, whole = (load(tmp_path / run / "last.safetensors") for run in ("cut", "whole"))
+    assert cut.about["step"] == 4
+    if config(4).schedule.name != "cosine":  # whose rate follows the number of steps
+        jax.tree.map(np.testing.assert_array_equal, cut.params, whole.params)
+    results = evaluate_folder(load(tmp_path / "cut"), tmp_path / "images", 10)
+    assert np.isfinite(results["mean"]["model"]["psnr"])
+    _, k, q = pairs((1, 24, 40))
+    assert restore_plane(whole, k[0], q[0]).shape == (24, 40)

@@ -59,8 +59,12 @@ def run(options: argparse.Namespace) -> None:
     entries = [compare.parse_entry(text, options.qualities) for text in options.models]
     crop = parse_crop(options.crop, folders)
     if not options.no_plots:
-        import matplotlib
-
+        try:
+            import matplotlib
+        except ImportError as error:
+            raise ImportError(
+                f"plots need matplotlib ({error}); pip install dmcnn-jax[compare], or give --no-plots"
+            ) from error
         matplotlib.use("Agg")
     measured = compare.Measured(options.output / "measured.json")
     results = compare.compare(

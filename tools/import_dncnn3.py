@@ -4,7 +4,7 @@
     python -m dmcnn_jax.evaluate --weights dncnn3.safetensors --images LIVE1 --quality 10
 
 The file is that of https://github.com/cszn/DnCNN, model/DnCNN3.mat. Needs h5py:
-`pip install dmcnn-jax[peers]`.
+`pip install dmcnn-jax[compare]`.
 """
 
 import argparse

@@ -26,8 +26,12 @@ def read_dncnn(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]
         ValueError: if the file is no such network.
         FileNotFoundError: if there is no file.
     """
-    import h5py
-
+    try:
+        import h5py
+    except ImportError as error:
+        raise ImportError(
+            f"reading it needs h5py ({error}); pip install dmcnn-jax[compare]"
+        ) from error
     if not os.path.exists(path):
         raise FileNotFoundError(
             f"no file {str(path)!r}; expected weights saved by MatConvNet, a .mat"
