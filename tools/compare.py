@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> None:
             import matplotlib
         except ImportError as error:
             raise ImportError(
-                f"plots need matplotlib ({error}); pip install dmcnn-jax[compare], or give --no-plots"
+                f"plots need matplotlib ({error}); pip install dmcnn-jax[compare], or --no-plots"
             ) from error
         matplotlib.use("Agg")
     measured = compare.Measured(options.output / "measured.json")
