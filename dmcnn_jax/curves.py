@@ -1,0 +1,108 @@
+"""Curves of a run, drawn from its `log.jsonl`, also while it is being trained in a notebook."""
+
+import contextlib
+import io
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def read_log(workdir: str | os.PathLike) -> list[dict[str, Any]]:
+    """The records that a run has written so far; none before it has begun."""
+    path = Path(workdir) / "log.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    records = []
+    for line in lines:
+        # The last line may be half written.
+        with contextlib.suppress(json.JSONDecodeError):
+            records.append(json.loads(line))
+    return records
+
+
+def draw(workdir: str | os.PathLike) -> "Figure":
+    """Draws a run's curves.
+
+    Args:
+        workdir: of the run.
+
+    Returns:
+        A Matplotlib figure: at the left the loss of training batches and its learning rate; at the
+        right, in dB, what training batches and validation gain in PSNR over the JPEG.
+
+    Raises:
+        ModuleNotFoundError: if Matplotlib is not installed.
+    """
+    from matplotlib.figure import Figure
+
+    records = read_log(workdir)
+    training = [r for r in records if "loss" in r]
+    validations = [r for r in records if "validation" in r]
+    steps = [r["step"] for r in training]
+
+    # Not made through pyplot, whose figures belong to the main thread.
+    figure = Figure(figsize=(10, 3.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.semilogy(steps, [r["loss"] for r in training], color="C0")
+    left.set(title="training loss", xlabel="step")
+    rate = left.twinx()
+    rate.plot(steps, [r["learning_rate"] for r in training], color="C7", linewidth=1)
+    rate.set_ylabel("learning rate", color="C7")
+    rate.set_ylim(bottom=0)
+    gains = [r["psnr"] - r["jpeg_psnr"] for r in training]
+    right.plot(steps, gains, color="C0", alpha=0.4, label="training batches")
+    right.plot(
+        [r["step"] for r in validations],
+        [r["validation"]["gain"] for r in validations],
+        "o-",
+        color="C1",
+        label="validation",
+    )
+    right.axhline(0, color="black", linewidth=0.5)
+    right.set(title="PSNR over the JPEG's, dB", xlabel="step")
+    right.legend(loc="lower right")
+    return figure
+
+
+@contextlib.contextmanager
+def live_curves(workdir: str | os.PathLike, seconds: float = 10) -> Iterator[None]:
+    """In a notebook, shows a run's curves below the cell, for as long as the block runs.
+
+        with live_curves("runs/mine"):
+            train(config, "runs/mine")
+
+    Args:
+        workdir: of the run.
+        seconds: between two drawings.
+
+    Raises:
+        ModuleNotFoundError: if IPython or Matplotlib is not installed.
+    """
+    from IPython.display import Image, display
+
+    def picture() -> Image:
+        buffer = io.BytesIO()
+        draw(workdir).savefig(buffer, format="png", dpi=80)
+        return Image(buffer.getvalue())
+
+    done = threading.Event()
+    handle = display(picture(), display_id=True)
+
+    def watch() -> None:
+        while not done.wait(seconds):
+            handle.update(picture())
+
+    # Training has the main thread: it catches the signals that stop it.
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+        handle.update(picture())

@@ -1,0 +1,59 @@
+"""Curves of a run, from its log."""
+
+import json
+
+import pytest
+
+from dmcnn_jax import curves
+
+RECORDS = [
+    {"step": 10, "loss": 3e-3, "learning_rate": 1e-3, "psnr": 28.5, "jpeg_psnr": 28.0},
+    {"step": 20, "loss": 2e-3, "learning_rate": 5e-4, "psnr": 29.0, "jpeg_psnr": 28.0},
+    {"step": 20, "validation": {"loss": 2e-3, "psnr": 30.0, "gain": 0.75}, "event": ""},
+]
+
+
+def write_log(workdir):
+    lines = [json.dumps(record) + "\n" for record in RECORDS]
+    (workdir / "log.jsonl").write_text("".join(lines) + '{"step": 30, "lo')
+
+
+def test_a_log_that_is_being_written(tmp_path):
+    assert curves.read_log(tmp_path) == []
+    write_log(tmp_path)
+    assert curves.read_log(tmp_path) == RECORDS
+
+
+def test_what_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib", reason="Matplotlib is not installed: extra 'test'")
+    write_log(tmp_path)
+    loss, gain, rate = curves.draw(tmp_path).axes
+    assert loss.lines[0].get_xydata().tolist() == [[10, 3e-3], [20, 2e-3]]
+    assert rate.lines[0].get_xydata().tolist() == [[10, 1e-3], [20, 5e-4]]
+    training, validation, _ = gain.lines
+    assert training.get_xydata().tolist() == [[10, 0.5], [20, 1.0]]
+    assert validation.get_xydata().tolist() == [[20, 0.75]]
+
+
+def test_the_last_drawing_has_it_all(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib", reason="Matplotlib is not installed: extra 'test'")
+    display = pytest.importorskip(
+        "IPython.display", reason="IPython is not installed: extra 'test'"
+    )
+    shown = []
+
+    class Handle:
+        def update(self, picture):
+            shown.append(picture.data)
+
+    def show(picture, display_id):
+        shown.append(picture.data)
+        return Handle()
+
+    monkeypatch.setattr(display, "display", show)
+    with pytest.raises(ValueError, match="stops"), curves.live_curves(tmp_path, seconds=60):
+        write_log(tmp_path)
+        raise ValueError("training stops")
+    first, last = shown
+    assert first[:4] == last[:4] == b"\x89PNG"
+    assert first != last
