@@ -1,12 +1,13 @@
 """Models in the formats of others, and back: `tools/export_params.py` on the command line.
 
-    npz, safetensors, orbax      weights alone, under the names of the Flax tree
-    torch                        a PyTorch state dict; tools/torch_dmcnn.py is the module that loads it
-    onnx                         the whole network, any size of image: coefficients and table in, luma out
-    stablehlo                    likewise, of jax.export: one file for CPU, CUDA and TPU
+    npz, safetensors, orbax   weights alone, under the names of the Flax tree
+    torch                     a PyTorch state dict, for the modules in tools/torch_dmcnn.py and
+                              tools/torch_baselines.py
+    onnx                      the network as a program: coefficients, table → luma, of any size
+    stablehlo                 likewise, by jax.export: one file for CPU, CUDA and TPU
 
-Whatever is written is read again, run beside the model it came from, and given its name only if both
-answer alike.
+Whatever is written is read again, run beside the model it came from, and given its name only if
+both answer alike.
 """
 
 import contextlib
@@ -50,8 +51,8 @@ SUFFIXES = {
     ".stablehlo": "stablehlo",
 }
 
-# What an answer may differ by from the model's, in pixels scaled to [0, 1]: other programs add up in
-# another order.
+# What an answer may differ by from the model's, in pixels scaled to [0, 1]: other programs add up
+# in another order.
 TOLERANCES = {
     "npz": 0.0,
     "safetensors": 0.0,
@@ -95,7 +96,7 @@ def export_model(model: Model, path: str | os.PathLike, format: str = "") -> Exp
         What was written, and how exactly it answers as the model does.
 
     Raises:
-        ValueError: for an unknown format, a model that has no PyTorch module, or answers that differ.
+        ValueError: for an unknown format, a model that has no PyTorch module, or other answers.
         FileExistsError: if there is a directory of that name.
         ImportError: if what the format needs is not installed.
     """
@@ -434,7 +435,7 @@ def from_torch(
 def _torch_names(
     module: nn.Module,
 ) -> list[tuple[tuple[str, ...], str, tuple[int, ...] | None]]:
-    """Of each variable: its path in Flax, its name in PyTorch, and Flax's axes in PyTorch's order."""
+    """Of each variable: path in Flax, name in PyTorch, and Flax's axes in PyTorch's order."""
     kinds: dict[tuple[str, ...], type[nn.Module]] = {}
 
     def note(call, args, kwargs, context):
@@ -504,8 +505,8 @@ def _about(path: Path, about: Any, like: str | os.PathLike) -> dict[str, Any]:
         return dict(about)
     if not like:
         raise ValueError(
-            f"{str(path)!r} does not say which network its weights are of; expected `like`: a model "
-            "of the same network"
+            f"{str(path)!r} does not say which network its weights are of; expected `like`: a "
+            "model of the same network"
         )
     return dict(import_model(like).about)
 
@@ -522,7 +523,9 @@ def _expected_variables(module: nn.Module) -> Any:
 
 def _luma(model: Model) -> Runner:
     def run(coefficients: np.ndarray, table: np.ndarray) -> np.ndarray:
-        return np.asarray(estimate(model.module, model.params, coefficients, table)["image"])[..., 0]
+        return np.asarray(estimate(model.module, model.params, coefficients, table)["image"])[
+            ..., 0
+        ]
 
     return run
 
@@ -536,8 +539,8 @@ def _differences(model: Model, run: Runner, format: str) -> Iterator[float]:
         cpu = jax.local_devices(backend="cpu")[0]
     except RuntimeError as error:
         raise ValueError(
-            f"JAX_PLATFORMS is {os.environ.get('JAX_PLATFORMS', '')!r}; expected the CPU among them: "
-            "there outputs are compared, since accelerators round to fewer bits"
+            f"JAX_PLATFORMS is {os.environ.get('JAX_PLATFORMS', '')!r}; expected the CPU among "
+            "them: there outputs are compared, since accelerators round to fewer bits"
         ) from error
     with jax.default_device(cpu):
         expected = _luma(dataclasses.replace(model, params=jax.device_put(model.params, cpu)))

@@ -1,9 +1,13 @@
 #!/usr/bin/env python
 """Writes a model as npz, safetensors, Orbax, PyTorch, ONNX or StableHLO, and brings weights back.
 
+The format follows from the suffix, or is named:
+
     python tools/export_params.py dmcnn-qf10 --format onnx -o dmcnn.onnx
-    python tools/export_params.py runs/qf10 -o dmcnn.pt                       format by suffix
-    python tools/export_params.py finetuned.pt -o finetuned.safetensors       --config.init_from takes it
+    python tools/export_params.py runs/qf10 -o dmcnn.pt
+    python tools/export_params.py finetuned.pt -o finetuned.safetensors
+
+The last makes weights of PyTorch something that --config.init_from goes on training from.
 """
 
 import argparse
@@ -14,11 +18,8 @@ from dmcnn_jax import export
 
 def main() -> None:
     """Does what the arguments say; an error that a user can mend is one line and exit status 1."""
-    summary, examples = __doc__.split("\n", 1)
     parser = argparse.ArgumentParser(
-        description=summary,
-        epilog="examples:" + examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "source",

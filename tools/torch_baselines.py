@@ -6,8 +6,8 @@
 >>> model = torch_baselines.load("dncnn.pt")                    # doctest: +SKIP
 >>> image = model(coefficients, table)["image"]                 # doctest: +SKIP
 
-Takes and gives what `torch_dmcnn.DMCNN` does, and needs that file beside it. Which paper each is of, and what is assumed
-about it, stands in dmcnn_jax/models.
+They take and give what `torch_dmcnn.DMCNN` does, and need that file beside this one. Which paper
+each is of, and what is assumed about it, stands in dmcnn_jax/models.
 """
 
 import math
@@ -22,7 +22,7 @@ from torch_dmcnn import Restorer, integers
 
 
 def load(path: str | os.PathLike) -> Restorer:
-    """Makes the network of a state dict that `tools/export_params.py` or one of these modules wrote, on the CPU."""
+    """Makes the network of a state dict that `tools/export_params.py` wrote, on the CPU."""
     state = torch.load(path, map_location="cpu", weights_only=True)
     config = state["_extra_state"]["model"]
     model = MODELS[config["name"]](**config)
@@ -50,7 +50,7 @@ class ARCNN(Restorer):
 
 
 class DnCNN(Restorer):
-    """`depth` convolutions of `features` channels that predict what JPEG added, with batch normalisation or without."""
+    """Predicts what JPEG added: `depth` convolutions, with batch normalisation or without."""
 
     def __init__(
         self, *, features: int = 64, depth: int = 20, batch_norm: bool = True, **of_jax: Any
@@ -114,7 +114,7 @@ class CASCNN(Restorer):
 
 
 class DDCN(Restorer):
-    """Pixels and DCT coefficients, joined; three stacks of `depth` convolutions, `features` wide."""
+    """Pixels and DCT coefficients, joined; three stacks of `depth` convolutions."""
 
     def __init__(self, *, features: int = 64, depth: int = 10, **of_jax: Any):
         super().__init__({"name": "ddcn", "features": features, "depth": depth} | of_jax)
@@ -137,9 +137,7 @@ class DDCN(Restorer):
 class MemNet(Restorer):
     """`blocks` memory blocks of `recursions` recursive units, `features` wide."""
 
-    def __init__(
-        self, *, features: int = 64, blocks: int = 6, recursions: int = 6, **of_jax: Any
-    ):
+    def __init__(self, *, features: int = 64, blocks: int = 6, recursions: int = 6, **of_jax: Any):
         config = {"features": features, "blocks": blocks, "recursions": recursions}
         super().__init__({"name": "memnet"} | config | of_jax)
         self.blocks, self.recursions = blocks, recursions
@@ -187,7 +185,7 @@ class MemNet(Restorer):
 
 
 class TNRD(Restorer):
-    """One stage of diffusion for each of `strengths`, which set its first weights, each ending with the reaction or not."""
+    """Stages of diffusion, one of each of the `strengths` at first, and of reaction."""
 
     def __init__(
         self,
@@ -219,7 +217,7 @@ class TNRD(Restorer):
 
 
 class _Diffusion(nn.Module):
-    """u - Σᵢ rot180(kᵢ) * φᵢ(kᵢ * u), in grey levels; 48 kernels of 7 × 7, φ sums of 63 Gaussians."""
+    """u - Σᵢ rot180(kᵢ) * φᵢ(kᵢ * u), grey levels; 48 kernels of 7 × 7, φ sums of 63 Gaussians."""
 
     def __init__(self, strength: float):
         super().__init__()
@@ -257,12 +255,12 @@ class _Diffusion(nn.Module):
 
 
 def _stack(inputs: int, features: int, depth: int, outputs: int | None) -> nn.Sequential:
-    """Convolutions with ReLU, named conv1 and so on; with `outputs`, the last is linear, of so many channels."""
+    """Convolutions with ReLU; with `outputs`, the last is linear, of so many channels."""
     stack = nn.Sequential()
     for i in range(1, depth + 1):
         last = i == depth and outputs is not None
-        conv = nn.Conv2d(inputs if i == 1 else features, outputs if last else features, 3, padding=1)
-        stack.add_module(f"conv{i}", conv)
+        channels = (inputs if i == 1 else features, outputs if last else features)
+        stack.add_module(f"conv{i}", nn.Conv2d(*channels, 3, padding=1))
         if not last:
             stack.add_module(f"relu{i}", nn.ReLU())
     return stack

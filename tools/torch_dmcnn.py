@@ -1,4 +1,4 @@
-"""DMCNN in PyTorch, for weights trained with dmcnn_jax. Needs PyTorch alone: copy it where it is wanted.
+"""DMCNN in PyTorch, for weights trained with dmcnn_jax. Needs PyTorch alone: it is there to copy.
 
     python tools/export_params.py dmcnn-qf10 --format torch -o dmcnn.pt
 
@@ -6,10 +6,11 @@
 >>> model = torch_dmcnn.load("dmcnn.pt")                        # doctest: +SKIP
 >>> image = model(coefficients, table)["image"]                 # doctest: +SKIP
 
-A JPEG is what its file holds: integer coefficients [B, H/8, W/8, 64], of whole blocks, channel 8*v + u with v the
-vertical frequency (natural order, not zigzag), and the quantisation table [B, 8, 8] in the same order; jpeglib, among
-others, reads both. The equations and their reasons stand in dmcnn_jax/models/dmcnn.py; modules have the same names here
-as there, and arrays between them are [B, C, H, W].
+A JPEG is what its file holds: integer coefficients [B, H/8, W/8, 64], of whole blocks, channel
+8*v + u with v the vertical frequency (natural order, not zigzag), and the quantisation table
+[B, 8, 8] in the same order; jpeglib, among others, reads both. The equations and their reasons
+stand in dmcnn_jax/models/dmcnn.py; modules have the same names here as there, and arrays between
+them are [B, C, H, W].
 """
 
 import inspect
@@ -39,7 +40,7 @@ def load(path: str | os.PathLike) -> "DMCNN":
 
 
 class Restorer(nn.Module):
-    """What networks for JPEG share: libjpeg's decoder, the DCT, and a state dict that says of which configuration it is.
+    """What networks for JPEG share: libjpeg's decoder, the DCT, and what their state dicts say.
 
     Args:
         model: the configuration, JSON: "name" and the keyword arguments of the class.
@@ -62,7 +63,15 @@ class Restorer(nn.Module):
         self.register_buffer("integer_dct", _integer_dct(), persistent=False)
 
     def decode(self, k: Tensor, steps: Tensor) -> Tensor:
-        """libjpeg's pixels, bit for bit: k, int32 [B, H/8, W/8, 64], and Q, int32 [B, 1, 1, 64] → float32 [B, 1, H, W], 0 to 1."""
+        """Decodes as libjpeg does, bit for bit.
+
+        Args:
+            k: int32 [B, H/8, W/8, 64].
+            steps: Q, int32 [B, 1, 1, 64].
+
+        Returns:
+            float32 [B, 1, H, W], levels scaled to [0, 1].
+        """
         levels = _saturate(k * steps).unflatten(3, (8, 8))
         # Sums are spelled out: integer matrix products are not to be had on GPUs.
         terms = (levels[..., v, None, :] * self.integer_dct[v, :, None] for v in range(8))
@@ -72,7 +81,7 @@ class Restorer(nn.Module):
         return from_blocks(pixels.clamp(0, 255).flatten(3)).float() / 255
 
     def idct(self, x: Tensor) -> Tensor:
-        """DCT coefficients, float32 [B, H/8, W/8, 64] in grey levels → pixels, [B, 1, H, W], 0 to 1."""
+        """Coefficients, float32 [B, H/8, W/8, 64], grey levels → pixels, [B, 1, H, W], 0 to 1."""
         return (from_blocks(x @ self.basis) + 128) / 255
 
     def dct(self, image: Tensor) -> Tensor:
@@ -98,7 +107,8 @@ class DMCNN(Restorer):
     """The network.
 
     Args:
-        features: channels of the pixel branch at full size; twice and four times as many at half and quarter size.
+        features: channels of the pixel branch at full size; twice and four times as many at half
+            and quarter size.
         dct_features: channels of the DCT branch; None for twice `features`.
         dilations: of layers 7, 8 and 9 of the pixel branch.
         dct_dilations: of layers 4, 5 and 6 of the DCT branch.
@@ -106,8 +116,9 @@ class DMCNN(Restorer):
         rectifier: what the DCT branch may answer: "interval", "leaky", "decoded" or "none".
         margin: what the interval is widened by on both sides, grey levels.
         multi_scale: whether the estimates at half and quarter size exist.
-        residual: the share r of the DCT branch's estimate in what the pixel branch corrects, where it is not learned.
-        learn_residual: whether r is learned.
+        residual: r, the share of the DCT branch's estimate in what the pixel branch corrects, at
+            first.
+        learn_residual: whether r is learned or stays.
         condition_on_table: whether both branches are told the table.
         **of_jax: fields of the configuration that matter in JAX only.
     """
@@ -162,8 +173,9 @@ class DMCNN(Restorer):
             table: Q, integers [B, 8, 8].
 
         Returns:
-            float32 estimates of the original, [B, 1, H, W], pixels scaled to [0, 1], not clipped: "image", "dct" (what the
-            DCT branch makes of it) and "jpeg" (what libjpeg decodes); with multi_scale, "half" and "quarter".
+            float32 estimates of the original, [B, 1, H, W], pixels scaled to [0, 1], not clipped:
+            "image", "dct" (what the DCT branch makes of it) and "jpeg" (what libjpeg decodes); with
+            multi_scale, "half" and "quarter".
         """
         k, steps = integers(coefficients, table)
         decoded = self.decode(k, steps)
@@ -206,12 +218,11 @@ class DCTBranch(nn.Module):
         _add_table(self, {1: features, 4: features} if condition_on_table else {})
 
     def forward(self, x: Tensor, steps: Tensor) -> Tensor:
+        """Compressed k, [B, 64, H/8, W/8], and Q → [B, 64, H/8, W/8]."""
         modulate = _modulations(self, steps)
 
         def layer(i, x):
-            return self.get_submodule(f"prelu{i}")(
-                modulate(i, self.get_submodule(f"conv{i}")(x))
-            )
+            return self.get_submodule(f"prelu{i}")(modulate(i, self.get_submodule(f"conv{i}")(x)))
 
         x1 = layer(1, x)
         x2 = layer(2, x1)
@@ -222,7 +233,7 @@ class DCTBranch(nn.Module):
 
 
 class PixelBranch(nn.Module):
-    """g: 15 layers, an auto-encoder over three scales → corrections at full, half and quarter size."""
+    """g: 15 layers, an auto-encoder over three scales → corrections at each of them."""
 
     def __init__(
         self,
@@ -261,6 +272,7 @@ class PixelBranch(nn.Module):
         _add_table(self, {1: f, 4: 2 * f, 6: 4 * f} if condition_on_table else {})
 
     def forward(self, x: Tensor, steps: Tensor) -> tuple[Tensor, ...]:
+        """Centred pixels, [B, channels, H, W], and Q → corrections, at full size first."""
         modulate = _modulations(self, steps)
 
         def layer(i, x):
@@ -278,7 +290,7 @@ class PixelBranch(nn.Module):
 
 
 def integers(coefficients: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
-    """k and Q as int32 that broadcast: [B, H/8, W/8, 64] and [B, 1, 1, 64]."""
+    """Makes k and Q int32 arrays that broadcast: [B, H/8, W/8, 64] and [B, 1, 1, 64]."""
     return coefficients.int(), table.int().flatten(1)[:, None, None]
 
 
@@ -301,7 +313,7 @@ def _conv(inputs: int, outputs: int, *, stride: int = 1, dilation: int = 1) -> n
 
 
 def _compress(k: Tensor, steps: Tensor) -> Tensor:
-    """k as the DCT branch sees it, [B, 64, H/8, W/8]: AC in steps through asinh, DC in units of 256 grey levels."""
+    """What the DCT branch sees: AC in steps, through asinh, DC in units of 256 grey levels."""
     dc = k[..., :1] * steps[..., :1] / 256
     return torch.cat([dc, torch.asinh(k[..., 1:].float())], 3).permute(0, 3, 1, 2)
 
@@ -364,10 +376,10 @@ def _basis() -> Tensor:
 
 
 def _integer_dct() -> Tensor:
-    """The matrix that libjpeg's factored inverse DCT ("islow") amounts to: int32 [8, 8], frequency, position.
+    """What libjpeg's factored DCT ("islow") amounts to: int32 [8, 8], frequency, position.
 
-    The eight-point DCT times 8192·√8. Its constants were rounded as they enter the factorisation (Loeffler, Ligtenberg and
-    Moschytz, ICASSP 1989), so its entries are up to 1 off the exact ones.
+    The eight-point DCT times 8192·√8. Its constants were rounded as they enter the factorisation
+    (Loeffler, Ligtenberg and Moschytz, ICASSP 1989): its entries are up to 1 off the exact ones.
     """
     even = [[8192] * 4, [10703, 4433, -4433, -10703], [8192, -8192, -8192, 8192]]
     even += [[4433, -10704, 10704, -4433]]
