@@ -27,9 +27,8 @@ def main() -> None:
         save_weights(options.output, variables, about)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"import_dncnn3: {error}")
-    print(
-        f"{options.output}: {sum(w.size for p in variables['params'].values() for w in p.values()):,} weights"
-    )
+    count = sum(w.size for layer in variables["params"].values() for w in layer.values())
+    print(f"{options.output}: {count:,} weights")
 
 
 if __name__ == "__main__":
