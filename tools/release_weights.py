@@ -1,12 +1,12 @@
 """Bundles a run's best weights with the package: half the bytes, and a card.
 
     python tools/release_weights.py runs/small-qf10 dmcnn-small-qf10 \
-        --purpose "Luma of JPEGs of quality 10 or near" --data "…" --hardware "…" \
+        --purpose "Luma of JPEGs of quality 10" --data "…" --hardware "…" \
         --command "python -m dmcnn_jax.main --config configs/small_qf10.py" \
         --scores results.json
 
 writes dmcnn_jax/weights/dmcnn-small-qf10.safetensors, its kernels in float16, and
-dmcnn_jax/weights/dmcnn-small-qf10.md. `--scores` are files that `evaluate` wrote, for these weights.
+dmcnn_jax/weights/dmcnn-small-qf10.md. `--scores` are files that `evaluate` wrote for these weights.
 """
 
 import argparse
