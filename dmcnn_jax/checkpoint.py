@@ -47,7 +47,7 @@ class Checkpoints:
                         ),
                     ]
                 ),
-                # What a killed run left half written.
+                # What a killed run left half written, before something new is.
                 cleanup_tmp_directories=True,
             ),
         )

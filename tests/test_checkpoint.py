@@ -1,0 +1,135 @@
+"""Checkpoints are whole or not there; weights go through files."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from dmcnn_jax import checkpoint
+from dmcnn_jax.checkpoint import Checkpoints, find_weights, load_weights, save_weights
+
+ABOUT = {"model": {"name": "dncnn", "depth": 3}, "step": 7}
+
+
+@pytest.fixture
+def variables(rng):
+    params = {
+        "conv1": {"kernel": rng.normal(size=(3, 3, 2, 4)).astype(np.float32)},
+        "r": np.float32(0.5),
+    }
+    return {"params": params, "batch_stats": {"norm": {"mean": np.arange(4, dtype=np.float32)}}}
+
+
+def arrays(value):
+    return {"a": jnp.full((3, 2), value, jnp.float32), "b": jnp.int32(value)}
+
+
+def test_latest_and_best_are_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.latest is None
+    for step, psnr in ((1, 20.0), (2, 30.0), (3, 25.0), (4, None), (5, 29.0), (6, None)):
+        checkpoints.save(step, arrays(step), {"step": step}, psnr)
+    checkpoints.wait()
+    assert (checkpoints.latest, checkpoints.best) == (6, 2)
+    checkpoints.close()
+    steps = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit())
+    assert steps == [2, 6]
+
+    again = Checkpoints(tmp_path)
+    assert (again.latest, again.best) == (6, 2)
+    for step in (2, 6):
+        restored, host = again.restore(step, arrays(0))
+        assert host == {"step": step}
+        np.testing.assert_array_equal(restored["a"], np.full((3, 2), step))
+        assert int(restored["b"]) == step
+    again.close()
+
+
+def test_what_is_half_written_is_not_seen_and_removed(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(3, arrays(3), {}, 20.0)
+    checkpoints.close()
+    # What a run leaves that is killed while it writes: Orbax's temporary name.
+    folder = tmp_path / "checkpoints"
+    half = folder / "7.orbax-checkpoint-tmp"
+    (half / "arrays").mkdir(parents=True)
+    (half / "arrays" / "manifest.ocdbt").write_bytes(b"half")
+    again = Checkpoints(tmp_path)
+    assert again.latest == 3
+    # It is removed in the background, before something else is written.
+    again.save(8, arrays(8), {}, 21.0)
+    again.close()
+    assert not half.exists()
+    assert (folder / "8").is_dir()
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_clear_error(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(3, arrays(3), {"step": 3}, 20.0)
+    checkpoints.wait()
+
+    def fail(*args, **kwargs):
+        raise ValueError("RESOURCE_EXHAUSTED: No space left on device")
+
+    monkeypatch.setattr(checkpoints._manager, "save", fail)
+    with pytest.raises(OSError, match=r"No space left.*that of step 3 is still good; make room"):
+        checkpoints.save(4, arrays(4), {}, 21.0)
+    monkeypatch.undo()
+    checkpoints.close()
+    again = Checkpoints(tmp_path)
+    assert again.restore(again.latest, arrays(0))[1] == {"step": 3}
+    again.close()
+
+
+def test_weights_go_through_a_file(tmp_path, variables):
+    save_weights(tmp_path / "below" / "w.safetensors", variables, ABOUT)
+    loaded, about = load_weights(tmp_path / "below" / "w.safetensors")
+    assert about == ABOUT
+    assert loaded.keys() == variables.keys()
+    np.testing.assert_array_equal(
+        loaded["params"]["conv1"]["kernel"], variables["params"]["conv1"]["kernel"]
+    )
+    assert loaded["params"]["r"].shape == ()
+    np.testing.assert_array_equal(loaded["batch_stats"]["norm"]["mean"], np.arange(4))
+
+
+def test_a_file_is_whole_or_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "w.safetensors"
+    checkpoint.write_file(path, b"old")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    with pytest.raises(OSError, match=r"w.safetensors' can't be written \(No space left"):
+        checkpoint.write_file(path, b"new and longer")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_files_that_are_none_of_ours_are_refused(tmp_path):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(b"no such thing")
+    with pytest.raises(ValueError, match="is no safetensors file"):
+        load_weights(path)
+    save_file({"a": np.zeros(2, np.float32)}, path)
+    with pytest.raises(ValueError, match="does not say which model"):
+        load_weights(path)
+
+
+def test_names_of_weights(tmp_path, variables):
+    path = tmp_path / "best.safetensors"
+    with pytest.raises(FileNotFoundError, match="validated at least once"):
+        find_weights(tmp_path)
+    save_weights(path, variables, ABOUT)
+    assert find_weights(tmp_path) == find_weights(path) == path
+    with pytest.raises(FileNotFoundError, match=r"no weights 'nowhere'; .*a bundled name \("):
+        find_weights("nowhere")
+    for bundled in Path(checkpoint.BUNDLED).glob("*.safetensors"):
+        assert find_weights(bundled.stem) == bundled
+        assert json.dumps(load_weights(bundled)[1]["model"])

@@ -1,0 +1,75 @@
+"""Packs images into tiles of luma, ready to train on: cropped, checked, fast to open.
+
+python tools/pack_images.py FOLDER -o PACK
+python -m dmcnn_jax.main --config configs/qf20.py --config.data.source=PACK
+
+Options that are not the configuration's defaults have to be given to training as well; it says so.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from dmcnn_jax.data import sources
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Packs; an error is one line and exit status 1."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", help='of images, with folders below it; or "packaged"')
+    parser.add_argument("-o", "--output", required=True, help="folder to make")
+    parser.add_argument("--tile", type=int, default=256, help="side of the tiles, pixels (256)")
+    parser.add_argument("--luma", choices=("studio", "full"), default="studio")
+    parser.add_argument(
+        "--reduce-to",
+        type=int,
+        default=512,
+        help="reduce images to this shorter side first, which removes what artifacts they have "
+        "themselves; 0: never (512)",
+    )
+    parser.add_argument(
+        "--compact", action="store_true", help="lossless WebP: about half the bytes, slower to open"
+    )
+    options = parser.parse_args(argv)
+    try:
+        pack(options)
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"pack_images: {error}")
+
+
+def pack(options: argparse.Namespace) -> None:
+    """Reads, cuts and writes; prints what there is."""
+    if options.tile < 8 or options.tile % 8:
+        raise ValueError(f"--tile is {options.tile}; expected a multiple of 8")
+    if options.reduce_to < 0:
+        raise ValueError(f"--reduce-to is {options.reduce_to}; expected 0 or a number of pixels")
+    if Path(options.output).exists():
+        raise FileExistsError(f"{options.output!r} exists; name another folder, or remove it first")
+    tiles = sources.cut_images(
+        sources.open_images(options.folder),
+        tile=options.tile,
+        luma=options.luma,
+        reduce_to=options.reduce_to,
+        progress=lambda items, total: tqdm(items, total=total, unit="image"),
+    )
+    sources.write_pack(
+        options.output,
+        tiles,
+        luma=options.luma,
+        reduce_to=options.reduce_to,
+        compact=options.compact,
+    )
+    size = sum(file.stat().st_size for file in Path(options.output).iterdir())
+    print(
+        f"{len(tiles):,} tiles of {len(tiles.names):,} images, {size / 2**20:.1f} MiB, in "
+        f"{options.output!r}; skipped: {sources.format_counts(tiles.skipped)}"
+    )
+
+
+if __name__ == "__main__":
+    main()
