@@ -80,12 +80,12 @@ class Checkpoints:
             OSError: if it, or the one before it, can't be written.
         """
         args = self._ocp.args
+        # A copy: Orbax writes later, when the caller's lists may have grown.
+        host = json.loads(json.dumps(host))
         with self._errors():
             self._manager.save(
                 step,
-                args=args.Composite(
-                    arrays=args.StandardSave(arrays), host=args.JsonSave(dict(host))
-                ),
+                args=args.Composite(arrays=args.StandardSave(arrays), host=args.JsonSave(host)),
                 metrics=None if psnr is None else {"psnr": psnr},
                 force=True,
             )
