@@ -70,8 +70,9 @@ def lively(variables, seed=0):
 
 
 def some_jpeg(rng, blocks=(6, 8), batch=2, quality=20):
-    smooth = np.add.outer(np.arange(blocks[0] * 8), np.arange(blocks[1] * 8)) * 2.0
-    noise = rng.normal(0, 20, (batch, *smooth.shape))
+    # Away from black and white, where C is clipped.
+    smooth = np.add.outer(np.arange(blocks[0] * 8), np.arange(blocks[1] * 8)) + 64.0
+    noise = rng.normal(0, 12, (batch, *smooth.shape))
     original = np.clip(smooth + noise, 0, 255).astype(np.uint8)
     table = np.broadcast_to(jpeg.quality_table(quality), (batch, 8, 8))
     return original, jpeg.encode(original, table), jnp.asarray(table)
