@@ -200,11 +200,11 @@ class Gallery:
         return f"""<header>
 <h1>{_say(self.title)}</h1>
 <p class="faint">{_say(self.about)}</p>
-{_means(ordered)}
 {note}
-<p class="small faint">Drag on a picture, or the slider below it; with the keyboard, Tab to the
+<div class="summary">{_means(ordered)}
+<p class="hint small faint">Drag on a picture, or the slider below it; with the keyboard, Tab to the
 slider, then arrow keys, Page Up and Down, Home and End. 1×, 2× and 4× show pixels as they are; the
-enlarged picture scrolls.</p>
+enlarged picture scrolls.</p></div>
 <noscript><p>Without JavaScript, pictures stand one below the other.</p></noscript>
 </header>
 <div class="toolbar" hidden>
@@ -345,7 +345,12 @@ class _Entry:
 # What the rest of a file takes, and the rest of an item, unless its name is very long.
 _PAGE_BYTES, _ENTRY_BYTES = 2**16, 2**12
 
-_HEADINGS = {"psnr": "PSNR", "ssim": "SSIM 8×8", "ssim_gauss": "SSIM Gauss", "psnr_b": "PSNR-B"}
+_HEADINGS = {
+    "psnr": "PSNR",
+    "ssim": "SSIM 8×8",
+    "ssim_gauss": "SSIM Gauss",
+    "psnr_b": "PSNR\u2011B",
+}
 
 _ORDERS_OF_GAIN = {
     "ends": "Worst and best in turn",
@@ -437,9 +442,9 @@ def _article(entry: _Entry, place: int) -> str:
     if entry.size != entry.shown:
         size += f", the middle {width} × {height} shown"
     return f"""<article id="{_anchor(entry)}" data-name="{name}"{values}>
+<header><h2>{name}</h2><span class="small faint">{size}</span></header>
 <image-compare name="{name}">{figures}</image-compare>
-<aside><header><h2>{name}</h2><span class="small faint">{size}</span></header>
-{_figures(entry)}</aside>
+<aside>{_figures(entry)}</aside>
 </article>
 """
 

@@ -113,6 +113,9 @@ class ImageCompare extends HTMLElement {
     const share = Number(this.range.value) / 100;
     const cut = this.window.scrollLeft + share * this.window.clientWidth;
     this.layers.style.setProperty("--cut", `${cut}px`);
+    // Scroll bars, of which the divider and its names keep clear.
+    this.stage.style.setProperty("--bar-beside", `${this.window.offsetWidth - this.window.clientWidth}px`);
+    this.stage.style.setProperty("--bar-below", `${this.window.offsetHeight - this.window.clientHeight}px`);
     this.stage.style.setProperty("--x", `${share * this.window.clientWidth}px`);
     const [left, right] = this.shown.map((n) => this.labels[n]);
     const percent = Math.round(100 * share);

@@ -26,5 +26,6 @@
   };
   order.addEventListener("change", sort);
   by.addEventListener("change", sort);
+  by.closest("label").hidden = by.options.length < 2;
   document.querySelector(".toolbar").hidden = articles.length < 2;
 }
