@@ -23,10 +23,11 @@ def set_budget(config: ml_collections.ConfigDict, budget: str) -> None:
     patch, batch, steps = _BUDGETS[budget]
     config.name = f"{config.name}-{budget}"
     config.quality, config.quality_range = 10, ()
+    defaults = default_config()
+    config.train, config.schedule = defaults.train, defaults.schedule
     config.train.patch_sizes, config.train.batch_sizes = (patch,), (batch,)
     config.train.stage_steps = (steps,)
-    config.train.optimizer, config.train.learning_rate = "adam", 1e-3
-    config.train.weight_decay, config.train.clip_norm = 0.0, 1.0
+    config.train.clip_norm = 1.0
     config.train.validate_every = steps // 8
     config.schedule.name, config.schedule.warmup_steps = "cosine", steps // 20
 
