@@ -272,7 +272,13 @@ def quantizes_to(blocks: np.ndarray, coefficients: np.ndarray, table: np.ndarray
         bool [blocks, 64].
     """
     x = (blocks - 128) @ _BASIS.T
-    return np.abs(x - coefficients * table.astype(np.float32)) <= table / np.float32(2)
+    return np.abs(x - coefficients * table.astype(np.float32)) < _reach(table)
+
+
+def _reach(table):
+    """How far a coefficient may be from the middle of its interval."""
+    # Not as far as the end: there encoders differ in rounding, and whole pixels do come to lie.
+    return table / np.float32(2) - np.float32(1e-3)
 
 
 def _settle(y, rgb, component, top, bits):
@@ -295,7 +301,7 @@ def _settle(y, rgb, component, top, bits):
         return pixels, np.where(inside, pixel_luma(pixels, bits), wanted)
 
     middle = k * table.astype(np.float32)
-    reach = table / np.float32(2)
+    reach = _reach(table)
     # Corrections aim a little within, where rounding leads astray less often.
     target = reach - np.minimum(np.float32(0.5), reach / 2)
     pixels, luma = realise(wanted, offsets, inside)

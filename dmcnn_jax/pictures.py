@@ -229,10 +229,23 @@ def read(path: str | os.PathLike) -> np.ndarray:
             return _read_png16(file.read(), os.fspath(path))
     try:
         with Image.open(path) as image:
-            gray = image.mode in ("1", "L", "LA")
-            return np.asarray(image.convert("L" if gray else "RGB"))
+            # Pillow turns TIFF images, and those only, by their orientation.
+            back = _TURNED_BACK.get(image.getexif().get(0x112)) if image.format == "TIFF" else None
+            plain = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+            return np.asarray(plain if back is None else plain.transpose(back))
     except Image.UnidentifiedImageError:
         raise ValueError(f"{os.fspath(path)}: not a picture") from None
+
+
+_TURNED_BACK = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
 
 
 def _read_png16(data, name):

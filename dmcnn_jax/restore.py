@@ -8,6 +8,7 @@ the file's own coefficients back; the picture's whole pixels keep that as far as
 """
 
 import dataclasses
+import inspect
 import os
 import sys
 import types
@@ -131,7 +132,7 @@ class Restorer:
         elif self._fixed is not None:
             choices = [Choice(self._fixed.name, "")] * len(lumas)
         else:
-            choices = [choose(component.table) for component in lumas]
+            choices = [choose(c.table, project=self.project) for c in lumas]
         name = choices[0].name
         reasons = tuple(dict.fromkeys(c.reason for c in choices if c.reason))
         notes = (*file.notes, *reasons) + ((f"damaged: {file.damage}",) if file.damage else ())
@@ -226,7 +227,7 @@ class _Callable(types.ModuleType):
         return restore(*args, **kwargs)
 
     __call__.__doc__ = restore.__doc__
-    __call__.__wrapped__ = restore  # so that its signature is shown
+    __signature__ = inspect.signature(restore)
 
 
 if __name__ == "__main__":

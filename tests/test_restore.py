@@ -1,0 +1,547 @@
+"""Restoring files: pixels, the guarantee, metadata, the command."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+import scipy.fft
+import scipy.ndimage
+from PIL import Image
+
+import dmcnn_jax
+from dmcnn_jax import choose, command, finish, inference, jpeg, pictures
+from dmcnn_jax.checkpoint import save_weights
+from dmcnn_jax.command import main, plan
+from dmcnn_jax.jpeg.metadata import Metadata
+from dmcnn_jax.models import create_model
+from dmcnn_jax.restore import Restorer
+from dmcnn_jax.verify import verify
+
+MODEL = {"name": "dmcnn", "features": 4, "dct_features": 8}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A weights file of a small network that does something."""
+    module = create_model(MODEL)
+    shapes = jax.eval_shape(partial(inference.initialize, module), jax.random.key(0))
+    rng = np.random.default_rng(0)
+
+    def fill(leaf):
+        gain = 0.5 / np.sqrt(max(1, np.prod(leaf.shape[:-1])))
+        return (gain * rng.normal(size=leaf.shape)).astype(leaf.dtype)
+
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    save_weights(path, jax.tree.map(fill, shapes), {"model": MODEL, "quality": 20})
+    return path
+
+
+def colours(height, width, seed=0):
+    """A smooth random colour picture: uint8 [height, width, 3]."""
+    rng = np.random.default_rng(seed)
+    noise = scipy.ndimage.gaussian_filter(rng.normal(size=(height, width, 3)), (3, 3, 0))
+    return np.clip(128 + 45 * noise / noise.std(), 0, 255).astype(np.uint8)
+
+
+def jpeg_bytes(pixels, **options):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+def decoded(data):
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+def write_jpeg(path, height=40, width=56, seed=0, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(jpeg_bytes(colours(height, width, seed), **{"quality": 20, **options}))
+    return path
+
+
+# Pixels
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize("size", [(40, 56), (17, 31), (1, 1), (9, 3), (3, 5)])
+def test_decoded_pictures_are_pillows(size, subsampling):
+    data = jpeg_bytes(colours(*size), quality=30, subsampling=subsampling)
+    np.testing.assert_array_equal(finish.decoded_picture(jpeg.read(data)), decoded(data))
+
+
+@pytest.mark.parametrize("step", [(1, 2), (2, 1), (2, 2), (1, 4)])
+def test_upsampling_in_floating_point_is_that_in_integers_unrounded(rng, step):
+    plane = rng.integers(0, 256, (13, 11), dtype=np.uint8)
+    exact = finish.upsample(plane.astype(np.float32), step)
+    assert exact.shape == (13 * step[0], 11 * step[1])
+    assert np.abs(exact - finish.upsample(plane, step)).max() <= 0.5
+
+
+@pytest.mark.parametrize("step", [(1, 1), (1, 2), (2, 1), (2, 2), (4, 1)])
+def test_bands_are_upsampled_as_the_whole_plane(rng, step):
+    plane = rng.normal(size=(40, 9)).astype(np.float32)
+    whole = finish.upsample(plane, step)
+    for top, bottom in [(0, 8), (8, 24), (16, 40 * step[0]), (0, 40 * step[0])]:
+        np.testing.assert_array_equal(finish._rows(plane, step, top, bottom), whole[top:bottom])
+
+
+def test_strength_0_is_the_decoded_picture(weights):
+    data = jpeg_bytes(colours(40, 56), quality=20)
+    np.testing.assert_array_equal(dmcnn_jax.restore(data, weights, strength=0), decoded(data))
+    np.testing.assert_array_equal(
+        dmcnn_jax.restore(data, weights, strength=0, bits=16), decoded(data) * np.uint16(257)
+    )
+
+
+def test_restore_takes_paths_bytes_and_files(weights, tmp_path):
+    path = write_jpeg(tmp_path / "a.jpg")
+    from_path = dmcnn_jax.restore(path, weights)
+    assert from_path.shape == (40, 56, 3) and from_path.dtype == np.uint8
+    assert np.abs(from_path - decoded(path.read_bytes()).astype(float)).max() > 1
+    np.testing.assert_array_equal(dmcnn_jax.restore(path.read_bytes(), weights), from_path)
+    with path.open("rb") as file:
+        np.testing.assert_array_equal(dmcnn_jax.restore(file, str(weights)), from_path)
+    model = dmcnn_jax.load(weights)
+    np.testing.assert_array_equal(dmcnn_jax.restore(path, model), from_path)
+
+
+def test_gray_and_rgb_files(weights):
+    pixels = colours(33, 40)
+    gray = dmcnn_jax.restore(jpeg_bytes(pixels[..., 0], quality=20), weights)
+    assert gray.shape == (33, 40)
+    data = jpeg_bytes(pixels, quality=20, keep_rgb=True)
+    assert jpeg.read(data).color == "rgb"
+    restored = dmcnn_jax.restore(data, weights)
+    for channel in range(3):
+        # Three gray pictures.
+        file = jpeg.read(data).components[channel]
+        alone = inference.restore_plane(
+            inference.load(weights), file.coefficients, file.table, project=True
+        )
+        difference = restored[..., channel] - np.clip(255 * alone[:33], 0, 255)
+        assert np.abs(difference).max() < 8
+
+
+def test_colours_do_not_shift(weights):
+    data = jpeg_bytes(colours(64, 64), quality=20)
+    shift = dmcnn_jax.restore(data, weights).mean((0, 1)) - decoded(data).mean((0, 1))
+    # The network of random weights moves luma, and so all three alike.
+    assert np.ptp(shift) < 0.3
+
+
+@pytest.mark.parametrize("argument", [{"strength": 1.5}, {"bits": 10}], ids=lambda a: next(iter(a)))
+def test_options_out_of_range_are_refused(weights, argument):
+    with pytest.raises(ValueError, match=f"{next(iter(argument))} is .*expected"):
+        Restorer(weights, **argument)
+
+
+def test_a_decoded_image_is_refused(weights):
+    with pytest.raises(TypeError, match="already decoded"):
+        dmcnn_jax.restore(colours(8, 8), weights)
+
+
+# The guarantee
+
+
+def luma_coefficients(pixels, scale):
+    """Rounded DCT of luma by SciPy in float64: [rows, columns, 8, 8]; size in whole blocks."""
+    luma = pixels.astype(np.float64) / scale
+    luma = luma if luma.ndim == 2 else luma @ [0.299, 0.587, 0.114]
+    rows, columns = luma.shape[0] // 8, luma.shape[1] // 8
+    blocks = luma.reshape(rows, 8, columns, 8).swapaxes(1, 2) - 128
+    return scipy.fft.dctn(blocks, axes=(2, 3), norm="ortho")
+
+
+def soft(pixels):
+    """With less contrast, so that nothing comes near the ends of the range."""
+    return (pixels // 2 + 64).astype(np.uint8)
+
+
+@pytest.mark.parametrize("quality", [5, 20, 75])
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("gray", [False, True])
+def test_pixels_quantise_to_the_files_coefficients(weights, quality, bits, gray):
+    pixels = soft(colours(64, 72))
+    data = jpeg_bytes(pixels[..., 0] if gray else pixels, quality=quality)
+    result = Restorer(weights, bits=bits)(jpeg.read(data))
+    component = jpeg.read(data).components[0]
+    scale = 1 if bits == 8 else 257
+    exact = luma_coefficients(result.pixels, scale) / component.table
+    inner = (result.pixels > 0) & (result.pixels < 255 * scale)
+    inner = inner if gray else inner.all(-1)
+    inner = inner.reshape(8, 8, 9, 8).all((1, 3))
+    assert inner.mean() > 0.2
+    kept = np.round(exact) == component.coefficients.reshape(8, 9, 8, 8)
+    assert kept[inner].mean() > (0.999 if bits == 8 else 0.9999)
+    # What is reported is what is.
+    assert result.kept.share == pytest.approx(kept.mean(), abs=1e-3)
+    free = Restorer(weights, bits=bits, project=False)(jpeg.read(data))
+    assert free.kept.share < result.kept.share
+
+
+def test_chroma_planes_quantise_to_the_files_coefficients():
+    data = jpeg_bytes(colours(64, 64), quality=15)
+    for component in jpeg.read(data).components[1:]:
+        plane = finish.dequantized_plane(component).astype(np.float64)
+        rows, columns, _ = component.coefficients.shape
+        blocks = plane.reshape(rows, 8, columns, 8).swapaxes(1, 2) - 128
+        exact = scipy.fft.dctn(blocks, axes=(2, 3), norm="ortho") / component.table
+        k = component.coefficients.reshape(exact.shape)
+        np.testing.assert_array_equal(np.round(exact), k)
+
+
+def test_verify_passes_our_pictures_and_fails_others(weights, tmp_path, capsys):
+    path = write_jpeg(tmp_path / "a.jpg", 61, 75, quality=50)
+    assert main([str(path), "-o", f"{tmp_path}/a.png", "--weights", str(weights), "-q"]) == 0
+    assert main(["--verify", str(path), f"{tmp_path}/a.png"]) == 0
+    out = capsys.readouterr().out
+    assert "passed" in out and "inner" in out and "edge" in out
+    smooth = scipy.ndimage.gaussian_filter(np.asarray(Image.open(path)), (2, 2, 0))
+    Image.fromarray(smooth).save(tmp_path / "smooth.png")
+    assert main(["--verify", str(path), f"{tmp_path}/smooth.png", "--json", "-"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert not report["passed"] and report["inner"]["share"] < 0.99
+    turned = Image.open(tmp_path / "a.png").transpose(Image.Transpose.ROTATE_90)
+    turned.save(tmp_path / "turned.png")
+    assert main(["--verify", str(path), f"{tmp_path}/turned.png"]) == 1
+    assert "61 x 75 pixels; expected 75 x 61" in capsys.readouterr().err
+
+
+def test_verify_counts_every_block_once(weights, tmp_path):
+    path = write_jpeg(tmp_path / "a.jpg", 61, 75)
+    pictures.write(
+        tmp_path / "a.png", dmcnn_jax.restore(path, weights), Metadata(), pictures.Style()
+    )
+    verdict = verify(path, tmp_path / "a.png")
+    assert verdict.edge.blocks == 8 + 10 - 1
+    total = verdict.inner + verdict.saturated + verdict.edge
+    assert total.blocks == 80 and total.coefficients == 80 * 64
+
+
+# Choosing a model
+
+
+BUNDLE = {"q10": {"quality": 10}, "q20": {"quality": 20}}
+
+
+@pytest.mark.parametrize(
+    ("quality", "project", "expected"),
+    [
+        (10, True, "q10"),
+        (12, True, "q10"),
+        (16, True, "q20"),
+        (4, True, "q10"),
+        (50, True, "q20"),
+        (50, False, None),
+        (75, True, None),
+        (95, True, None),
+    ],
+)
+def test_the_model_trained_nearest_to_the_table_is_chosen(quality, project, expected):
+    choice = choose.choose(jpeg.quality_table(quality), BUNDLE, project=project)
+    assert choice.name == expected
+    assert (not choice.reason) == (quality in (10,))
+
+
+def test_a_model_of_many_qualities_comes_first():
+    models = BUNDLE | {"any": {"quality": 20, "quality_range": [5, 95]}}
+    for quality in (3, 10, 50, 97):
+        assert choose.choose(jpeg.quality_table(quality), models).name == "any"
+
+
+def test_no_models_to_choose_from_is_said():
+    with pytest.raises(FileNotFoundError, match="--weights"):
+        choose.choose(jpeg.quality_table(10), {})
+
+
+@pytest.mark.parametrize("quality", [1, 10, 37, 90, 99])
+def test_the_quality_of_a_table_is_recognised(quality):
+    assert choose.nearest_quality(jpeg.quality_table(quality)) == quality
+    assert abs(choose.nearest_quality(jpeg.quality_table(quality) + 1) - quality) <= 12
+
+
+def test_what_no_model_was_trained_for_is_left_as_decoded(tmp_path, weights, monkeypatch, capsys):
+    monkeypatch.setattr(choose, "bundled", lambda: {str(weights): {"quality": 20}})
+    fine, coarse = write_jpeg(tmp_path / "f.jpg", quality=95), write_jpeg(tmp_path / "c.jpg")
+    assert main([str(fine), str(coarse), "-o", f"{tmp_path}/out/", "--json", "-"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [f["status"] for f in report["files"]] == ["decoded", "restored"]
+    assert "left as decoded" in report["files"][0]["notes"][0]
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(tmp_path / "out/f.png")), decoded(fine.read_bytes())
+    )
+
+
+# Files
+
+
+EXIF = Image.Exif()
+EXIF[0x112], EXIF[0x10F] = 6, "Camera"
+METADATA = Metadata(
+    exif=b"Exif\0\0" + EXIF.tobytes()[6:] if EXIF.tobytes()[:4] == b"Exif" else EXIF.tobytes(),
+    orientation=6,
+    icc=b"profile" * 30,
+    xmp=b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>",
+    resolution=(300.0, 300.0),
+)
+
+
+@pytest.mark.parametrize("extension", list(pictures.FORMATS))
+def test_metadata_is_kept(tmp_path, extension):
+    path = tmp_path / f"a{extension}"
+    pixels = colours(20, 24)
+    assert pictures.write(path, pixels, METADATA, pictures.style_of(extension)) == ()
+    with Image.open(path) as image:
+        assert image.getexif()[0x112] == 6 and image.getexif()[0x10F] == "Camera"
+        assert image.info["icc_profile"] == METADATA.icc
+        xmp = image.info.get("xmp") or image.getexif().get(700) or b""
+        assert b"xmpmeta" in (xmp if isinstance(xmp, bytes) else xmp.encode())
+        if extension != ".webp":
+            assert image.info["dpi"][0] == pytest.approx(300, abs=0.1)
+    if "jp" not in extension:
+        np.testing.assert_array_equal(pictures.read(path), pixels)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (300, 7), (13, 9, 3), (700, 40, 3)])
+def test_png_of_16_bits(tmp_path, rng, shape):
+    ramp = np.add.outer(np.arange(shape[0]) * 13, np.arange(shape[1]) * 71)
+    pixels = ramp.reshape(shape[:2] + (1,) * (len(shape) - 2)) + rng.integers(0, 999, shape)
+    pixels = (pixels % 65536).astype(np.uint16)
+    path = tmp_path / "a.png"
+    pictures.write(path, pixels, METADATA, pictures.style_of(".png", bits=16))
+    np.testing.assert_array_equal(pictures.read(path), pixels)
+    with Image.open(path) as image:
+        image.load()
+        assert image.info["icc_profile"] == METADATA.icc and image.getexif()[0x112] == 6
+        assert image.info["dpi"][0] == pytest.approx(300, abs=0.1)
+        assert "xmpmeta" in image.info["XML:com.adobe.xmp"]
+        if len(shape) == 2:
+            np.testing.assert_array_equal(np.asarray(image), pixels)
+        else:  # Pillow keeps the upper halves.
+            np.testing.assert_array_equal(np.asarray(image), pixels >> 8)
+
+
+@pytest.mark.parametrize("kind", range(5))
+def test_all_filters_of_png_are_read(rng, kind):
+    width, size = 9, 6
+    above = rng.integers(0, 256, (width, size), dtype=np.uint8)
+    row = rng.integers(0, 256, (width, size), dtype=np.uint8)
+    line = np.zeros((width, size), np.uint8)
+    for x in range(width):
+        for c in range(size):
+            a = int(row[x - 1, c]) if x else 0
+            b, corner = int(above[x, c]), int(above[x - 1, c]) if x else 0
+            p = a + b - corner
+            paeth = min((a, b, corner), key=lambda value: abs(p - value))
+            line[x, c] = (int(row[x, c]) - (0, a, b, (a + b) // 2, paeth)[kind]) % 256
+    np.testing.assert_array_equal(pictures._unfilter(kind, line, above), row)
+
+
+def test_exif_that_makes_no_sense_costs_only_itself(tmp_path):
+    broken = Metadata(exif=b"Exif\0\0" + bytes(70_000), icc=METADATA.icc)
+    remarks = pictures.write(tmp_path / "a.jpg", colours(16, 16), broken, pictures.style_of(".jpg"))
+    assert remarks == ("the EXIF data could not be kept",)
+    assert Image.open(tmp_path / "a.jpg").info["icc_profile"] == METADATA.icc
+
+
+def test_nothing_half_written_survives(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt), pictures.replacing(path) as file:
+        file.write(b"new")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["a.png"]
+
+
+# The command
+
+
+def run(weights, *arguments):
+    return main([*map(str, arguments), "--weights", str(weights)])
+
+
+def tree(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_folders_are_mirrored_and_bad_files_reported(weights, tmp_path, capsys):
+    source, out = tmp_path / "in", tmp_path / "out"
+    write_jpeg(source / "a.jpg")
+    write_jpeg(source / "sub/b.JPEG", seed=1)
+    write_jpeg(source / "sub/deep/c.jfif", seed=2, quality=30)
+    (source / "notes.txt").write_text("no picture")
+    (source / "bad.jpg").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(20))
+    (source / "cut.jpg").write_bytes((source / "a.jpg").read_bytes()[:300])
+    report = tmp_path / "report.json"
+    assert run(weights, source, "-o", out, "--json", report) == 1
+    assert tree(out) == ["a.png", "sub/b.png", "sub/deep/c.png"]
+    err = capsys.readouterr().err.splitlines()
+    assert sum("bad.jpg: not a JPEG file but a PNG image" in line for line in err) == 1
+    assert any("3 restored, 2 failed" in line for line in err)
+    content = json.loads(report.read_text())
+    assert content["summary"]["restored"] == 3 and content["summary"]["failed"] == 2
+    good = next(f for f in content["files"] if f["input"].endswith("a.jpg"))
+    assert good["table_quality"] == 20 and good["sampling"] == [[1, 1], [2, 2], [2, 2]]
+    assert 0.9 < good["luma_kept"]["share"] <= 1
+    expected = dmcnn_jax.restore(source / "a.jpg", weights)
+    np.testing.assert_array_equal(np.asarray(Image.open(out / "a.png")), expected)
+
+
+def test_existing_results_are_skipped_or_replaced(weights, tmp_path, capsys):
+    path = write_jpeg(tmp_path / "a.jpg")
+    out = tmp_path / "a-restored.png"
+    out.write_bytes(b"mine")
+    assert run(weights, path) == 0
+    assert out.read_bytes() == b"mine" and "--overwrite" in capsys.readouterr().err
+    assert run(weights, path, "--overwrite") == 0
+    assert Image.open(out).size == (56, 40)
+
+
+def test_inputs_are_never_written_over(weights, tmp_path, capsys):
+    path = write_jpeg(tmp_path / "a.jpg")
+    before = path.read_bytes()
+    (tmp_path / "link.jpg").symlink_to(path)
+    for target in (path, tmp_path / "link.jpg", f"{tmp_path}/./a.jpg"):
+        assert run(weights, path, "-o", target, "--overwrite") == 1
+        assert "would overwrite the input" in capsys.readouterr().err
+    assert run(weights, tmp_path, "-o", tmp_path, "--format", "jpg", "--overwrite") == 1
+    assert path.read_bytes() == before and tree(tmp_path) == ["a.jpg", "link.jpg"]
+
+
+def test_two_results_of_one_name_are_refused(weights, tmp_path, capsys):
+    write_jpeg(tmp_path / "in/a.jpg")
+    write_jpeg(tmp_path / "in/a.jpeg", seed=1)
+    assert run(weights, tmp_path / "in", "-o", tmp_path / "out") == 1
+    assert "would overwrite that of" in capsys.readouterr().err
+    assert tree(tmp_path / "out") == ["a.png"]
+
+
+def test_a_second_run_leaves_its_own_results_alone(tmp_path):
+    write_jpeg(tmp_path / "a.jpg")
+    write_jpeg(tmp_path / "out/a.jpg")
+    tasks = plan([str(tmp_path)], str(tmp_path / "out"), ".jpg")
+    assert [task.source for task in tasks] == [tmp_path / "a.jpg"] and tasks[0].skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing to restore"),
+        (["-", "DIR/a.jpg"], "standard input goes alone"),
+        (["DIR"], "say with -o"),
+        (["DIR/a.jpg", "DIR/b.jpg", "-o", "-"], "takes one picture"),
+        (["DIR/a.jpg", "-o", "DIR/a.bmp"], "'.bmp'; expected one of: .png"),
+        (["DIR/a.jpg", "--quality", "80"], "a quality for PNG"),
+        (["DIR/a.jpg", "--quality", "0"], "'0'; expected a number from 1 to 100"),
+        (["DIR/a.jpg", "-o", "DIR/b.tif", "--bits", "16"], "use .png"),
+        (["DIR/a.jpg", "DIR/b.jpg", "-o", "DIR/b.jpg"], "expected a folder"),
+        (["DIR/empty", "-o", "DIR/out"], "no JPEG files in"),
+        (["DIR/a.jpg", "--strength", "2"], "'2'; expected a number from 0 to 1"),
+    ],
+)
+def test_commands_that_make_no_sense(weights, tmp_path, capsys, arguments, message):
+    write_jpeg(tmp_path / "a.jpg")
+    write_jpeg(tmp_path / "b.jpg")
+    (tmp_path / "empty").mkdir()
+    arguments = [a.replace("DIR", str(tmp_path)) for a in arguments]
+    try:
+        status = run(weights, *arguments)
+    except SystemExit as error:  # argparse's
+        status = error.code
+    assert status == 2 and message in capsys.readouterr().err
+    assert tree(tmp_path) == ["a.jpg", "b.jpg"]
+
+
+def test_missing_inputs_and_weights(weights, tmp_path, capsys):
+    good = write_jpeg(tmp_path / "a.jpg")
+    missing = tmp_path / "missing.jpg"
+    assert run(weights, missing, good, "-o", f"{tmp_path}/out/") == 1
+    assert "missing.jpg: No such file" in capsys.readouterr().err
+    assert tree(tmp_path / "out") == ["a.png"]
+    assert main([str(good), "--weights", f"{tmp_path}/none"]) == 1
+    assert "no weights" in capsys.readouterr().err
+
+
+def test_standard_input_and_output(weights, tmp_path):
+    path = write_jpeg(tmp_path / "a.jpg")
+    done = subprocess.run(
+        [sys.executable, "-m", "dmcnn_jax.restore", "-", "--weights", weights, "--device", "cpu"],
+        input=path.read_bytes(),
+        capture_output=True,
+    )
+    assert done.returncode == 0 and b"Traceback" not in done.stderr
+    # Without "found in sys.modules" and other surprises.
+    assert b"Warning" not in done.stderr
+    picture = np.asarray(Image.open(io.BytesIO(done.stdout)))
+    np.testing.assert_array_equal(picture, dmcnn_jax.restore(path, weights))
+
+
+def test_an_interruption_leaves_whole_files_only(tmp_path, monkeypatch, capsys):
+    path = write_jpeg(tmp_path / "in/a.jpg")
+
+    class Endless:
+        def __init__(self, *_, **__):
+            pass
+
+        def planes(self, *_):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(30)
+
+    monkeypatch.setattr("dmcnn_jax.restore.Restorer", Endless)
+    handler = signal.getsignal(signal.SIGTERM)
+    start = time.monotonic()
+    assert main([str(path), "-o", f"{tmp_path}/out/"]) == 130
+    assert time.monotonic() - start < 20 and not (tmp_path / "out").exists()
+    assert "interrupted" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_unforeseen_errors_are_one_line_and_the_rest_goes_on(
+    weights, tmp_path, monkeypatch, capsys
+):
+    first, second = write_jpeg(tmp_path / "a.jpg"), write_jpeg(tmp_path / "b.jpg", seed=1)
+    restore_planes = Restorer.planes
+
+    def fail(self, file, *rest):
+        if file.name == str(first):
+            raise MemoryError("too\nmuch")
+        return restore_planes(self, file, *rest)
+
+    monkeypatch.setattr(Restorer, "planes", fail)
+    assert run(weights, first, second, "-o", f"{tmp_path}/out/") == 1
+    assert "a.jpg: MemoryError: too much" in capsys.readouterr().err
+    assert tree(tmp_path / "out") == ["b.png"]
+
+
+# The package
+
+
+def test_what_is_imported_is_light():
+    code = (
+        "import sys, dmcnn_jax; assert 'jax' not in sys.modules; import dmcnn_jax.restore;"
+        "import dmcnn_jax.command, dmcnn_jax.verify;"
+        "heavy = 'optax orbax tensorflow ml_collections matplotlib skimage tensorstore'.split();"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_restore_is_both_a_function_and_a_module():
+    import inspect
+
+    import dmcnn_jax.restore as module
+
+    assert dmcnn_jax.restore is module and callable(module)
+    assert list(inspect.signature(dmcnn_jax.restore).parameters)[:2] == ["source", "model"]
+    assert command.main is not None and "restore" in dmcnn_jax.__all__
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        dmcnn_jax.nothing  # noqa: B018
