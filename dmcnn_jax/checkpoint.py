@@ -90,24 +90,27 @@ class Checkpoints:
                 force=True,
             )
 
-    def restore(self, step: int, arrays: Any) -> tuple[Any, dict[str, Any]]:
-        """Reads a checkpoint.
+    def host(self, step: int) -> dict[str, Any]:
+        """Reads the host's JSON of a checkpoint alone."""
+        args = self._ocp.args
+        return self._manager.restore(step, args=args.Composite(host=args.JsonRestore())).host
+
+    def restore(self, step: int, arrays: Any) -> Any:
+        """Reads the arrays of a checkpoint.
 
         Args:
             step: its name.
             arrays: a tree of arrays, or of jax.ShapeDtypeStruct with shardings, like what was
-                saved.
+                saved; by any number of devices and processes.
 
         Returns:
-            The arrays, placed as `arrays` is, and the host's JSON.
+            The arrays, placed as `arrays` is.
         """
         args = self._ocp.args
         abstract = jax.tree.map(self._ocp.utils.to_shape_dtype_struct, arrays)
-        restored = self._manager.restore(
-            step,
-            args=args.Composite(arrays=args.StandardRestore(abstract), host=args.JsonRestore()),
-        )
-        return restored.arrays, restored.host
+        return self._manager.restore(
+            step, args=args.Composite(arrays=args.StandardRestore(abstract))
+        ).arrays
 
     def wait(self) -> None:
         """Returns when everything is on disk; raises an OSError if that fails."""

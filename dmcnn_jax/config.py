@@ -106,6 +106,9 @@ def default_config() -> ml_collections.ConfigDict:
     evaluate.luma = "studio"
     # Where results.json goes; empty: the workdir.
     evaluate.output = ""
+    # Where to write a page of all images, with a slider between JPEG, restored and original: the
+    # name of an HTML file. Empty: none.
+    evaluate.gallery = ""
     # Whether the output is projected into the file's quantisation intervals before it is measured.
     evaluate.project = False
     return config
@@ -218,8 +221,8 @@ def check_resumable(
     Raises:
         ValueError: if a field differs that decides about the weights, with its values.
     """
-    before, after = _flatten(default_config()), _flatten(config)
-    before |= _flatten(begun)
+    after = _flatten(config)
+    before = {k: v for k, v in _flatten(default_config()).items() if k in after} | _flatten(begun)
     stage_fields = {f"train.{name}" for name in _STAGES}
     different = [
         f"config.{field} was {before.get(field)!r} and is {after.get(field)!r}"

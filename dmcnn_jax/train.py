@@ -398,7 +398,7 @@ class _Run:
 
     def _restore(self) -> TrainState:
         step = self._checkpoints.latest
-        state, host = self._checkpoints.restore(step, self._trainer.abstract_state())
+        host = self._checkpoints.host(step)
         check_resumable(host["config"], self._config, host["schedule"], str(self._workdir))
         for which, found in self._images.items():
             if found != host["images"][which]:
@@ -410,7 +410,7 @@ class _Run:
         self.schedule.state, self._pending = host["schedule"], host["pending"]
         self._best = -math.inf if host["best"] is None else host["best"]
         _say(f"going on from step {self.schedule.step:,} of {str(self._workdir)!r}")
-        return state
+        return self._checkpoints.restore(step, self._trainer.abstract_state())
 
     def go(self, profile: bool) -> None:
         """Trains to the end, or until a signal."""

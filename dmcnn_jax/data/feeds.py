@@ -100,8 +100,10 @@ def make_batch(
     if "tiles" not in inputs:
         coefficients = jpeg.encode(inputs["original"], inputs["table"])
         return {**inputs, "coefficients": coefficients}
-    tiles = inputs["tiles"].at[inputs["indices"]].get(mode="promise_in_bounds")
-    tiles = jax.lax.with_sharding_constraint(tiles, batched)
+    tiles = inputs["tiles"]
+    if "indices" in inputs:
+        tiles = tiles.at[inputs["indices"]].get(mode="promise_in_bounds")
+        tiles = jax.lax.with_sharding_constraint(tiles, batched)
     qualities = tuple(config.quality_range)
     return on_device.make_batch(tiles, key, patch_size, config.quality, qualities)
 

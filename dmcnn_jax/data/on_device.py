@@ -54,7 +54,9 @@ class TileFeed:
             stage_step: steps done in it.
 
         Returns:
-            "tiles" uint8 [N, side, side] and "indices" int32 [B], split over the devices.
+            Of tiles that are all on the device, "tiles" uint8 [N, side, side], and "indices"
+            int32 [B] of those in the batch, split over the devices; else "tiles" uint8
+            [B, side, side] of the batch, split over the devices.
         """
         size = self._sizes[stage]
         indices = epoch_indices(len(self._tiles), size, stage_step, (self._seed, stage))
@@ -64,12 +66,7 @@ class TileFeed:
                 "tiles": self._resident,
                 "indices": sharding.to_devices(mine, self._batched),
             }
-        # Of tiles sent for this batch alone, each is where its patch will be.
-        rows = np.arange(size, dtype=np.int32)[sharding.local_rows(size)]
-        return {
-            "tiles": sharding.to_devices(self._tiles.take(mine), self._batched),
-            "indices": sharding.to_devices(rows, self._batched),
-        }
+        return {"tiles": sharding.to_devices(self._tiles.take(mine), self._batched)}
 
 
 def epoch_indices(count: int, batch_size: int, step: int, seed: Sequence[int]) -> np.ndarray:

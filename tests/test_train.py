@@ -1,0 +1,411 @@
+"""Runs in this process: what they write, what stops them, and how they go on."""
+
+import errno
+import json
+import os
+import resource
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from runs import load_config, read_log, write_images
+
+from dmcnn_jax import jpeg, metrics, sharding
+from dmcnn_jax.checkpoint import Checkpoints, load_weights, save_weights
+from dmcnn_jax.data import feeds, on_device, sources
+from dmcnn_jax.inference import Model as InferenceModel
+from dmcnn_jax.inference import initialize, restore_plane, to_uint8
+from dmcnn_jax.models import create_model
+from dmcnn_jax.train import Trainer, Validation, train
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Runs of one configuration compile the same programs."""
+    fields = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("cache")),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in fields}
+    for name, value in fields.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "images"
+    write_images(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(images):
+    return load_config(**{"data.source": str(images)})
+
+
+@pytest.fixture(scope="module")
+def reference(config, tmp_path_factory):
+    """The workdir of a run that nothing stopped."""
+    workdir = tmp_path_factory.mktemp("reference")
+    train(config, workdir)
+    return workdir
+
+
+def changed(config, **fields):
+    config = config.copy_and_resolve_references()
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in fields.items()})
+    return config
+
+
+def contents(workdir):
+    """What two runs must have in common."""
+    return {
+        "log": read_log(workdir),
+        "best": (workdir / "best.safetensors").read_bytes(),
+        "last": (workdir / "last.safetensors").read_bytes(),
+    }
+
+
+def test_a_run_writes_what_it_says(config, reference):
+    log = read_log(reference)
+    validations = [r for r in log if "validation" in r]
+    assert [r["step"] for r in validations] == [6, 12, 18, 24, 30, 36, 42, 48, 54]
+    steps = [r for r in log if "loss" in r]
+    assert [r["step"] for r in steps] == list(range(2, 55, 2))
+    assert any(r["event"] == "reduced" for r in validations)
+    assert steps[-1]["learning_rate"] < steps[0]["learning_rate"]
+    best = max(validations, key=lambda r: r["validation"]["psnr"])
+    assert load_weights(reference / "best.safetensors")[1]["step"] == best["step"]
+    about = load_weights(reference / "last.safetensors")[1]
+    assert about["step"] == 54
+    assert about["quality"] == 10
+    assert json.loads((reference / "config.json").read_text())["train"]["log_every"] == 2
+    assert list((reference / "tensorboard").iterdir())
+
+
+def test_tensorboard_holds_scalars_and_pictures(reference):
+    pytest.importorskip("tensorboardX")
+    from tensorboardX.proto.event_pb2 import Event
+
+    (path,) = (reference / "tensorboard").iterdir()
+    content, tags = path.read_bytes(), set()
+    while content:
+        length = int.from_bytes(content[:8], "little")
+        event = Event.FromString(content[12 : 12 + length])
+        tags |= {value.tag for value in event.summary.value}
+        content = content[16 + length :]
+    assert {"train/loss", "train/psnr", "train/learning_rate", "validation/psnr"} <= tags
+    assert "original, JPEG, restored" in tags
+
+
+def test_a_run_that_is_over_stays_as_it_is(config, reference):
+    before = contents(reference)
+    train(config, reference)
+    assert contents(reference) == before
+
+
+@pytest.mark.parametrize("step", [7, 12, 30, 31])
+def test_a_signal_saves_and_leaves_and_the_run_goes_on_as_if_nothing_was(
+    config, reference, tmp_path, monkeypatch, step
+):
+    inputs = on_device.TileFeed.inputs
+    calls = iter(range(1, 1000))
+
+    def stop(*args):
+        if next(calls) == step:
+            signal.raise_signal(signal.SIGTERM if step % 2 else signal.SIGINT)
+        return inputs(*args)
+
+    monkeypatch.setattr(on_device.TileFeed, "inputs", stop)
+    with pytest.raises(KeyboardInterrupt, match=f"stopped at step {step} with a checkpoint"):
+        train(config, tmp_path)
+    assert read_log(tmp_path)[-1]["step"] <= step
+    train(config, tmp_path)
+    assert contents(tmp_path) == contents(reference)
+
+
+def test_what_was_logged_after_the_checkpoint_is_forgotten(
+    config, reference, tmp_path, monkeypatch
+):
+    inputs = on_device.TileFeed.inputs
+
+    def fail(self, stage, stage_step):
+        if stage_step == 11:
+            raise MemoryError
+        return inputs(self, stage, stage_step)
+
+    monkeypatch.setattr(on_device.TileFeed, "inputs", fail)
+    with pytest.raises(MemoryError):
+        train(config, tmp_path)
+    monkeypatch.undo()
+    assert read_log(tmp_path)[-1]["step"] == 10  # the newest checkpoint is of step 8
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 11, "lo')
+    train(config, tmp_path)
+    assert contents(tmp_path) == contents(reference)
+
+
+@pytest.fixture
+def stopped(config, tmp_path, monkeypatch):
+    """The workdir of a run that was stopped at step 9."""
+    inputs, calls = on_device.TileFeed.inputs, iter(range(1, 1000))
+
+    def stop(*args):
+        if next(calls) == 9:
+            signal.raise_signal(signal.SIGTERM)
+        return inputs(*args)
+
+    monkeypatch.setattr(on_device.TileFeed, "inputs", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path)
+    monkeypatch.undo()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"train__learning_rate": 2e-3}, "config.train.learning_rate was 0.001 and is 0.002"),
+        ({"seed": 5, "quality": 20}, "config.quality was 10 and is 20; config.seed was 0 and is 5"),
+        ({"model__features": 4}, "config.model.features was 8 and is 4"),
+        ({"train__batch_sizes": (8,)}, r"config.train.batch_sizes was \[4, 2\] and is \[8, 8\]"),
+        ({"data__validation_images": 1}, "config.data.validation_images was 2 and is 1"),
+    ],
+)
+def test_another_configuration_is_refused_with_the_difference(config, stopped, fields, said):
+    with pytest.raises(ValueError, match=f"begun with another configuration: {said}"):
+        train(changed(config, **fields), stopped)
+
+
+def test_other_images_are_refused(config, stopped, tmp_path):
+    write_images(tmp_path / "more", count=9)
+    with pytest.raises(ValueError, match="the training images are not those"):
+        train(changed(config, data__source=str(tmp_path / "more")), stopped)
+
+
+def test_longer_runs_and_other_evaluation_are_not_refused(config, stopped, images, tmp_path):
+    moved = tmp_path / "moved"
+    moved.symlink_to(images)
+    other = changed(
+        config,
+        data__source=str(moved),
+        evaluate__images="elsewhere",
+        train__stage_steps=(10, 3),
+        train__log_every=1,
+        name="other",
+    )
+    train(other, stopped)
+    assert read_log(stopped)[-1]["step"] == 13
+    train(changed(other, train__stage_steps=(10, 5)), stopped)
+    assert read_log(stopped)[-1]["step"] == 15
+
+
+def test_a_loss_that_is_not_finite_names_the_step_and_the_last_good_checkpoint(
+    config, tmp_path, monkeypatch
+):
+    step = Trainer.step
+
+    def spoil(self, state, inputs, rate, patch):
+        # As an explosion would: weights that are no numbers, from step 10 on.
+        state, scalars = step(self, state, inputs, rate, patch)
+        if int(state.step) == 10:
+            scalars = {**scalars, "loss": jnp.float32(np.nan)}
+        return state, scalars
+
+    monkeypatch.setattr(Trainer, "step", spoil)
+    with pytest.raises(
+        FloatingPointError, match=r"the loss is nan at step 10; the last good .* step 8 in"
+    ):
+        train(changed(config, train__log_every=6), tmp_path)
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.latest == 8
+    checkpoints.close()
+
+
+def test_a_full_disk_is_one_clear_error_and_the_checkpoint_before_is_good(
+    config, reference, tmp_path, monkeypatch
+):
+    inputs, limits = on_device.TileFeed.inputs, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(self, stage, stage_step):
+        # Files can't grow any more: to a program that is a full disk but for the error's number.
+        if (stage, stage_step) == (0, 7):
+            for name in ("log.jsonl", "last.safetensors"):
+                assert (tmp_path / name).stat().st_size > 600
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
+        return inputs(self, stage, stage_step)
+
+    monkeypatch.setattr(on_device.TileFeed, "inputs", fill)
+    try:
+        with pytest.raises(OSError, match=r"can't be written to .*that of step 6 is still good"):
+            train(config, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    monkeypatch.undo()
+    train(config, tmp_path)
+    assert contents(tmp_path) == contents(reference)
+
+
+def test_weights_that_cannot_be_written_are_one_clear_error(config, tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    calls = iter(range(1000))
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: full(fd) if next(calls) > 4 else fsync(fd))
+    with pytest.raises(OSError, match=r"safetensors' can't be written \(No space left"):
+        train(config, tmp_path)
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_weights_to_start_from(config, reference, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"config\.init_from names weights to start from"):
+        train(changed(config, init_from="runs/nowhere"), tmp_path)
+    with pytest.raises(ValueError, match="don't fit the model DnCNN"):
+        train(changed(config, init_from=str(reference), model__features=4), tmp_path)
+    state = Trainer(changed(config, init_from=str(reference))).init_state()
+    loaded, _ = load_weights(reference / "best.safetensors")
+    jax.tree.map(np.testing.assert_array_equal, state.params, loaded["params"])
+    jax.tree.map(np.testing.assert_array_equal, state.average, loaded["params"])
+    assert jax.tree.leaves(state.stats)
+
+
+def test_tiles_on_the_device_or_sent_make_the_same_batch(config):
+    mesh, key = sharding.make_mesh(), jax.random.key(0)
+    batches = []
+    for size in (2**30, 0):
+        chosen = changed(config, data__device_bytes=size)
+        inputs = feeds.open_data(chosen, mesh)[0].inputs(1, 5)
+        assert ("indices" in inputs) == (size > 0)
+        batches.append(feeds.make_batch(inputs, key, 24, chosen, sharding.batched(mesh)))
+    jax.tree.map(np.testing.assert_array_equal, *batches)
+
+
+def test_named_validation_images_are_used_whole(config, images, tmp_path):
+    write_images(tmp_path / "validation", count=3, side=48)
+    named = changed(config, data__validation=str(tmp_path / "validation"))
+    feed, tiles = feeds.open_data(named, sharding.make_mesh())
+    assert len(tiles.names) == 3
+    assert "8 images" in str(feed)
+    assert feeds.open_validation(named).fingerprint == tiles.fingerprint
+    aside = feeds.open_validation(config)
+    assert aside.fingerprint == feeds.open_data(config, sharding.make_mesh())[1].fingerprint
+
+
+@pytest.mark.parametrize("count", [3, 8, 11])
+def test_validation_measures_what_inference_gives(config, rng, count):
+    pixels = rng.integers(0, 256, (count, 32, 32), dtype=np.uint8)
+    names = tuple(map(str, range(count)))
+    tiles = sources.Tiles(pixels, np.arange(count), np.arange(count, dtype=np.int32), names)
+    module = create_model(config.model)
+    variables = initialize(module, jax.random.key(0))
+    validation = Validation(tiles, 30, sharding.make_mesh())
+    result, pictures = validation(module, variables)
+    table = jpeg.quality_table(30)
+    model = InferenceModel(module, variables)
+    psnrs, jpegs, losses = [], [], []
+    for i, original in enumerate(pixels):
+        k = jpeg.encode(original, table)
+        plane = restore_plane(model, np.asarray(k), table)
+        psnrs.append(metrics.psnr(original, to_uint8(plane)))
+        jpegs.append(metrics.psnr(original, np.asarray(jpeg.decode(k, table))))
+        estimates = module.apply(variables, k[None], jnp.asarray(table)[None])
+        losses.append(module.loss(estimates, jnp.asarray(original[None, ..., None]) / 255))
+        if i < len(pictures):
+            shown = [original, jpeg.decode(k, table), to_uint8(plane)]
+            np.testing.assert_array_equal(pictures[i], np.concatenate(shown, axis=1))
+    assert result["psnr"] == pytest.approx(np.mean(psnrs), abs=1e-6)
+    assert validation.jpeg_psnr == pytest.approx(np.mean(jpegs))
+    assert result["gain"] == pytest.approx(np.mean(psnrs) - np.mean(jpegs), abs=1e-6)
+    assert result["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_a_step_is_adam_and_a_moving_average(config, images):
+    """Against Optax' own Adam, given the same gradients."""
+    trainer = Trainer(config)
+    state = trainer.init_state()
+    feed, _ = feeds.open_data(config, trainer.mesh)
+    inputs = feed.inputs(0, 0)
+    key = jax.random.fold_in(jax.random.key(config.seed), 0)
+    batch = feeds.make_batch(inputs, key, 16, config, sharding.batched(trainer.mesh))
+    (loss, _), grads = trainer.gradients(state, batch)
+    adam = optax.adam(0.01)
+    updates, _ = adam.update(grads, adam.init(state.params))
+    expected = jax.device_get(optax.apply_updates(state.params, updates))
+    first = jax.device_get(state.params)
+    state, scalars = trainer.step(state, inputs, np.float32(0.01), 16)
+    # Compiled as a whole, sums are taken in another order, and Adam divides by gradients near 0.
+    for new, right in zip(jax.tree.leaves(state.params), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(new, right, atol=2e-4)
+    assert float(scalars["loss"]) == pytest.approx(float(loss), rel=1e-5)
+    # The first step keeps a tenth of what the average was.
+    jax.tree.map(
+        lambda average, old, new: np.testing.assert_allclose(
+            average, 0.1 * old + 0.9 * new, atol=1e-6
+        ),
+        state.average,
+        first,
+        jax.device_get(state.params),
+    )
+
+
+def test_a_batch_that_cannot_be_split_is_refused():
+    mesh = sharding.make_mesh()
+    sharding.check_batch(mesh.size * 3, mesh)
+
+    class Eight:
+        size = 8
+
+    with pytest.raises(ValueError, match=r"a batch of 20 can't be split over 8 .* such as 16"):
+        sharding.check_batch(20, Eight())
+
+
+def test_a_profile_is_written(config, tmp_path):
+    train(changed(config, train__stage_steps=(12, 6)), tmp_path, profile=True)
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+def test_the_step_and_restoring_lower_for_tpus(config):
+    """Without a TPU: that its compiler gets a program that it is able to read."""
+    network = changed(config)
+    network.model = type(network.model)({"name": "dmcnn", "features": 4}, type_safe=False)
+    trainer = Trainer(network)
+    batch, patch = 4, 16
+    inputs = {
+        "tiles": jax.ShapeDtypeStruct((10, 32, 32), jnp.uint8),
+        "indices": jax.ShapeDtypeStruct((batch,), jnp.int32),
+    }
+    state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), trainer.abstract_state())
+
+    def step(state, inputs, rate):
+        return trainer.step(state, inputs, rate, patch)
+
+    rate = jax.ShapeDtypeStruct((), jnp.float32)
+    exported = jax.export.export(jax.jit(step), platforms=["tpu"])(state, inputs, rate)
+    assert exported.platforms == ("tpu",)
+    assert "stablehlo.convolution" in exported.mlir_module()
+
+    model = InferenceModel(trainer.module, {})
+    coefficients = jax.ShapeDtypeStruct((1, 6, 8, 64), jnp.int32)
+    table = jax.ShapeDtypeStruct((1, 8, 8), jnp.int32)
+    variables = {"params": state.params}
+    exported = jax.export.export(jax.jit(model.apply), platforms=["tpu"])(
+        variables, coefficients, table
+    )
+    assert exported.platforms == ("tpu",)
+    assert exported.out_avals[0].shape == (1, 48, 64)
+
+
+def test_weights_of_a_run_are_loaded_back(tmp_path, config):
+    module = create_model(config.model)
+    variables = initialize(module, jax.random.key(0))
+    save_weights(tmp_path / "best.safetensors", variables, {"model": config.model.to_dict()})
+    loaded, _ = load_weights(tmp_path / "best.safetensors")
+    jax.tree.map(np.testing.assert_array_equal, loaded, jax.device_get(variables))
