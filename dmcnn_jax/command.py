@@ -48,8 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         if options.device:
-            # Before anything asks JAX for its devices.
-            os.environ["JAX_PLATFORMS"] = options.device
+            import jax
+
+            jax.config.update("jax_platforms", options.device)
+            jax.devices()  # fails, if it does, here
         return _verify(options) if options.verify else _Run(options).run()
     except KeyboardInterrupt:
         _say("interrupted; what was finished is whole, nothing else was written")
@@ -65,7 +67,7 @@ class UsageError(ValueError):
     """A command that makes no sense."""
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Task:
     """One file to restore.
 
@@ -200,7 +202,8 @@ class _Run:
             raise UsageError("standard output is a terminal; redirect it, or name a file with -o")
         self.jpeg, self.pictures = jpeg, pictures
         self.default_style = self.styles.get(extension)
-        self.tasks, self.records = tasks, []
+        self.tasks = tasks
+        self.records: dict[int, dict[str, Any]] = {}  # by number of the task
         try:
             self.restorer = Restorer(
                 options.weights,
@@ -228,7 +231,7 @@ class _Run:
             reader = stack.enter_context(_worker())
             writer = stack.enter_context(_worker())
             todo = [t for t in self.tasks if not (t.refusal or t.skip)]
-            ahead = reader.submit(self._read, todo[0]) if todo else None
+            ahead = self._begin_reading(reader, todo[0]) if todo else None
             behind = None
             for task in self.tasks:
                 if task.refusal or task.skip:
@@ -248,10 +251,20 @@ class _Run:
                 behind.result()
         return self._report(time.perf_counter() - start)
 
+    def _begin_reading(self, reader: concurrent.futures.Executor, task: Task):
+        if task.source is not None:
+            return reader.submit(self._read, task)
+        # Here: a thread that waits for a terminal can't be interrupted.
+        reading: concurrent.futures.Future = concurrent.futures.Future()
+        try:
+            reading.set_result(self._read(task))
+        except Exception as error:
+            reading.set_exception(error)
+        return reading
+
     def _read(self, task: Task):
-        source = sys.stdin.buffer.read() if task.source is None else task.source
         return self.jpeg.read(
-            source,
+            sys.stdin.buffer if task.source is None else task.source,
             max_pixels=self.options.max_pixels,
             allow_truncated=self.options.allow_truncated,
             name=task.name,
@@ -317,7 +330,7 @@ class _Run:
             "output": None if task.target is None else str(task.target),
             "status": status,
         } | about
-        self.records.append(record)
+        self.records[self.tasks.index(task)] = record
         if status == "failed":
             self._say(f"{task.name}: {record['error']}")
         elif not self.options.quiet:
@@ -327,17 +340,18 @@ class _Run:
         self.bar.write(f"dmcnn-restore: {text}", file=sys.stderr)
 
     def _report(self, seconds: float) -> int:
+        records = [self.records[number] for number in sorted(self.records)]
         counts = {
-            status: sum(r["status"] == status for r in self.records)
+            status: sum(record["status"] == status for record in records)
             for status in ("restored", "decoded", "skipped", "failed")
         }
         summary = counts | {"seconds": round(seconds, 3)}
-        if not self.options.quiet and len(self.records) > 1:
+        if not self.options.quiet and len(records) > 1:
             words = {"decoded": "left as decoded"}
             parts = [f"{n} {words.get(status, status)}" for status, n in counts.items() if n]
             _say(f"{', '.join(parts)}, in {seconds:.1f} s")
         if self.options.json:
-            _write_json(self.options.json, {"files": self.records, "summary": summary})
+            _write_json(self.options.json, {"files": records, "summary": summary})
         return 1 if counts["failed"] else 0
 
 

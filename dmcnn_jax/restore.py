@@ -106,6 +106,8 @@ class Restorer:
         self._fixed: Model | None = model if isinstance(model, Model) else None
         if model is not None and self._fixed is None:
             self._fixed = inference.load(model)
+        if model is None and strength > 0:
+            choose(jpeg.STANDARD_LUMA)  # fails, if there is nothing to choose from, here
 
     def __call__(
         self, file: jpeg.JpegFile, progress: Callable[[float], None] | None = None
