@@ -144,7 +144,7 @@ def test_a_hundred_images_of_odd_sizes(format, model, photographs, tmp_path):
     export.export_model(model, path, format)
     run, expect = export._RUNNERS[format](path), export._luma(model)
     worst = images = 0
-    for coefficients, table in jpegs(photographs, 100, 20):
+    for coefficients, table in jpegs(photographs, 100, 10):
         difference = run(coefficients, table) - expect(coefficients, table)
         worst = max(worst, np.abs(difference).max())
         images += len(coefficients)
