@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from dmcnn_jax import inference, jpeg
 from dmcnn_jax.checkpoint import save_weights
 from dmcnn_jax.inference import Model, cut, load, project_plane, restore_plane, to_uint8
-from dmcnn_jax.models import create_model
+from dmcnn_jax.models import MODELS, create_model
 
 SMALL = {"name": "dmcnn", "features": 4, "dct_features": 8}
 
 
-def busy_model(config=SMALL, seed=0):
+def busy_model(config=SMALL, seed=0, gain=2.0):
     """Random weights, the last layers' as large as the others', so that all of it shows."""
     module = create_model(config)
     shapes = jax.eval_shape(partial(inference.initialize, module), jax.random.key(0))
@@ -27,8 +27,8 @@ def busy_model(config=SMALL, seed=0):
 
     def fill(path, leaf):
         if leaf.ndim > 1:
-            gain = np.sqrt(2 / np.prod(leaf.shape[:-1]))
-            return (gain * rng.normal(size=leaf.shape)).astype(leaf.dtype)
+            deviation = np.sqrt(gain / np.prod(leaf.shape[:-1]))
+            return (deviation * rng.normal(size=leaf.shape)).astype(leaf.dtype)
         # Biases, so that a padding that is not zero at every layer shows.
         bias = jax.tree_util.keystr(path).endswith("['bias']")
         return np.full(leaf.shape, 0.1 if bias else 0.3, leaf.dtype)
@@ -114,6 +114,18 @@ def test_bfloat16_is_tiled_to_its_own_rounding(rng, monkeypatch):
     rounded = whole(variant, k, table)
     difference = np.abs(restore_plane(variant, k, table) - rounded)
     assert difference.mean() < 0.5 * np.abs(rounded - exact).mean()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(MODELS) - {"dmcnn"}))
+def test_baselines_are_tiled_alike(rng, name, monkeypatch):
+    monkeypatch.setattr(inference, "TILE_SIDES", (32,))
+    baseline = busy_model({"name": name}, gain=1.0)
+    k, table = picture(rng, 34, 3)
+    exact = whole(baseline, k, table)
+    # Some stacks of random layers grow; rounding is relative to that.
+    scale = max(1, np.abs(exact).max())
+    assert np.abs(restore_plane(baseline, k, table) - exact).max() < 1e-5 * scale
 
 
 def test_a_module_that_does_not_say_how_far_it_sees_runs_whole(model, rng, monkeypatch):

@@ -262,6 +262,14 @@ def test_no_models_to_choose_from_is_said():
         choose.choose(jpeg.quality_table(10), {})
 
 
+def test_an_installation_without_weights_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(choose, "bundled", dict)
+    path = write_jpeg(tmp_path / "a.jpg")
+    assert main([str(path)]) == 1
+    assert "no weights come with this installation" in capsys.readouterr().err
+    np.testing.assert_array_equal(dmcnn_jax.restore(path, strength=0), decoded(path.read_bytes()))
+
+
 @pytest.mark.parametrize("quality", [1, 10, 37, 90, 99])
 def test_the_quality_of_a_table_is_recognised(quality):
     assert choose.nearest_quality(jpeg.quality_table(quality)) == quality
