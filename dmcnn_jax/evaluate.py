@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from dmcnn_jax import jpeg, metrics
 from dmcnn_jax.data import feeds, sources
+from dmcnn_jax.gallery import Gallery, Item, describe
 from dmcnn_jax.inference import Model, load, restore_plane, to_uint8
 
 _HEADINGS = {"psnr": "PSNR", "ssim": "SSIM 8×8", "ssim_gauss": "SSIM Gauss", "psnr_b": "PSNR-B"}
@@ -60,6 +61,7 @@ def evaluate(
     source: str = "",
     project: bool = False,
     total: int | None = None,
+    gallery: Gallery | None = None,
 ) -> dict[str, Any]:
     """Measures a model on images, each counted once.
 
@@ -70,6 +72,7 @@ def evaluate(
         source: where the images come from, for the record.
         project: as of `measure_image`.
         total: how many images there are, for the progress bar.
+        gallery: gets each image, its JPEG, what was restored, and the figures.
 
     Returns:
         {"images": source, "quality": quality, "model": name, "mean": {"jpeg": M, "model": M},
@@ -80,8 +83,10 @@ def evaluate(
     """
     per_image = []
     for name, original in tqdm(images, total=total, unit="image", leave=False):
-        measured, _ = measure_image(model, original, quality, project=project)
+        measured, planes = measure_image(model, original, quality, project=project)
         per_image.append({"name": name, **measured})
+        if gallery is not None:
+            gallery.add(Item(name, planes["jpeg"], planes["model"], original, measured))
     if not per_image:
         raise ValueError(f"no image to evaluate on in {source!r}")
     return {
@@ -98,7 +103,7 @@ def format_table(results: Mapping[str, Any]) -> str:
     mean = results["mean"]
     width = max(10, len(results["model"]))
     lines = [
-        f"{len(results['per_image'])} images of {results['images']}, quality {results['quality']}",
+        _describe(results),
         f"{'':{width}}" + "".join(f"{heading:>12}" for heading in _HEADINGS.values()),
     ]
     for key, name in (("jpeg", "JPEG"), ("model", results["model"])):
@@ -125,6 +130,14 @@ def write_results(path: str | os.PathLike, results: Mapping[str, Any]) -> None:
     os.replace(temporary, path)
 
 
+def write_gallery(
+    path: str | os.PathLike, gallery: Gallery, results: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Writes a gallery that `evaluate` has filled; returns and raises as `Gallery.write`."""
+    gallery.title, gallery.about = results["model"], _describe(results)
+    return gallery.write(path)
+
+
 def evaluate_folder(
     model: Model,
     folder: str | os.PathLike,
@@ -132,11 +145,20 @@ def evaluate_folder(
     *,
     luma: str = "studio",
     project: bool = False,
+    gallery: Gallery | None = None,
 ) -> dict[str, Any]:
     """`evaluate` on all images of a folder and below it, in luma "studio" or "full"."""
     paths = sources.list_images(folder)
     images = ((str(p.relative_to(folder)), sources.read_luma(p, luma)) for p in paths)
-    return evaluate(model, images, quality, source=str(folder), project=project, total=len(paths))
+    return evaluate(
+        model,
+        images,
+        quality,
+        source=str(folder),
+        project=project,
+        total=len(paths),
+        gallery=gallery,
+    )
 
 
 def evaluate_config(config: Mapping[str, Any], weights: str | os.PathLike, workdir: Path) -> None:
@@ -150,9 +172,15 @@ def evaluate_config(config: Mapping[str, Any], weights: str | os.PathLike, workd
     model = load(weights)
     options = config.evaluate
     output = Path(options.output or workdir)
+    gallery = Gallery() if options.gallery else None
     if options.images:
         results = evaluate_folder(
-            model, options.images, config.quality, luma=options.luma, project=options.project
+            model,
+            options.images,
+            config.quality,
+            luma=options.luma,
+            project=options.project,
+            gallery=gallery,
         )
         first = sources.read_luma(sources.list_images(options.images)[0], options.luma)
     else:
@@ -168,6 +196,7 @@ def evaluate_config(config: Mapping[str, Any], weights: str | os.PathLike, workd
             source=f"{config.data.validation or config.data.source}, set aside for validation",
             project=options.project,
             total=len(images),
+            gallery=gallery,
         )
         first = images[0][1]
     print(format_table(results))
@@ -175,6 +204,8 @@ def evaluate_config(config: Mapping[str, Any], weights: str | os.PathLike, workd
     picture = output / "sample.png"
     save_comparison(picture, model, first, config.quality)
     print(f"each image's figures: {output / 'results.json'}; original, JPEG, restored: {picture}")
+    if gallery:
+        print(describe(options.gallery, write_gallery(options.gallery, gallery, results)))
 
 
 def save_comparison(
@@ -213,8 +244,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--project", action="store_true", help="project the output into the quantisation intervals"
     )
+    parser.add_argument(
+        "--gallery", metavar="FILE", help="also write an HTML page of all images, with a slider"
+    )
     options = parser.parse_args(argv)
     try:
+        gallery = Gallery() if options.gallery else None
         if not 1 <= options.quality <= 100:
             raise ValueError(f"--quality is {options.quality}; expected 1 to 100")
         results = evaluate_folder(
@@ -223,11 +258,20 @@ def main(argv: Sequence[str] | None = None) -> None:
             options.quality,
             luma=options.luma,
             project=options.project,
+            gallery=gallery,
         )
         print(format_table(results))
         write_results(options.output, results)
+        if gallery:
+            print(describe(options.gallery, write_gallery(options.gallery, gallery, results)))
     except (ValueError, OSError) as error:
         sys.exit(f"dmcnn_jax: {error}")
+
+
+def _describe(results: Mapping[str, Any]) -> str:
+    return (
+        f"{len(results['per_image'])} images of {results['images']}, quality {results['quality']}"
+    )
 
 
 def _digits(measure: str) -> int:
