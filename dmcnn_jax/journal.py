@@ -58,7 +58,9 @@ class Journal:
         """Shows uint8 pictures, [some, H, W], in TensorBoard, one above the other."""
         if self._board is not None:
             stacked = pictures.reshape(-1, pictures.shape[-1])
-            self._board.add_image("original, JPEG, restored", stacked, step, dataformats="HW")
+            self._board.add_image(
+                "validation/original_jpeg_restored", stacked, step, dataformats="HW"
+            )
 
     def close(self) -> None:
         """Writes what is not written yet."""

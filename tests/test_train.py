@@ -102,7 +102,7 @@ def test_tensorboard_holds_scalars_and_pictures(reference):
         tags |= {value.tag for value in event.summary.value}
         content = content[16 + length :]
     assert {"train/loss", "train/psnr", "train/learning_rate", "validation/psnr"} <= tags
-    assert "original, JPEG, restored" in tags
+    assert "validation/original_jpeg_restored" in tags
 
 
 def test_a_run_that_is_over_stays_as_it_is(config, reference):
