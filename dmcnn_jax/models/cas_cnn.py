@@ -12,7 +12,8 @@ Twelve layers with hierarchical shortcuts and a loss at every scale, as its abst
 | 1/4 | C1 128→256, C2 256→256 | C3 256→256, with C2: 512 | 512→1 |
 | 1/8 | D1, D2 256→256 | | 256→1 |
 
-5,133,697 weights, 5,142,916 with the side outputs; the paper counts 5.14 M.
+5,133,697 weights, 5,142,916 with the side outputs; the paper counts 5.14 M. It sees up
+to 84 × 84 pixels.
 
 Assumed: these widths, which the count confirms; halving by the mean of 2 × 2 pixels; that outputs
 are added to the JPEG; He initialisation; ReLU; equal weights of the scales in the loss, of which
