@@ -19,7 +19,7 @@ def set_budget(config: ml_collections.ConfigDict, budget: str) -> None:
         ValueError: for an unknown budget.
     """
     if budget not in _BUDGETS:
-        raise ValueError(f"unknown recipe {budget!r}; expected 'paper', 'cpu' or 'gpu'")
+        raise ValueError(f"unknown budget {budget!r}; expected 'cpu' or 'gpu'")
     patch, batch, steps = _BUDGETS[budget]
     config.name = f"{config.name}-{budget}"
     config.quality, config.quality_range = 10, ()

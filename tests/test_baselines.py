@@ -457,7 +457,7 @@ def test_budgets_are_the_same_for_all():
     for config in configs[1:]:
         assert config.train == configs[0].train and config.schedule == configs[0].schedule
         assert config.quality == 10 and config.quality_range == ()
-    with pytest.raises(ValueError, match="unknown recipe 'tpu'; expected 'paper', 'cpu' or 'gpu'"):
+    with pytest.raises(ValueError, match="unknown budget 'tpu'; expected 'cpu' or 'gpu'"):
         load_config(CONFIGS / "arcnn.py", "tpu")
 
 
