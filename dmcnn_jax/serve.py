@@ -119,6 +119,8 @@ class Server:
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._socket.bind((str(address), port))
+            # From here on, the port is no one else's.
+            self._socket.listen()
         except OSError as error:
             self._socket.close()
             raise OSError(f"can't listen on {host}, port {port}: {error.strerror}") from None
