@@ -128,7 +128,9 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            # Several processes: the others would be waited for.
+            # Processes wait for each other here: no disk is to blame where one of them is gone.
+            if jax.process_count() > 1 and isinstance(error, jax.errors.JaxRuntimeError):
+                raise
             complete = [int(p.name) for p in self.path.glob("*") if p.name.isdigit()]
             good = f"that of step {max(complete):,} is still good" if complete else "there is none"
             reason = " ".join(str(error).split())[:300]
