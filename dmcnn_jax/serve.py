@@ -206,7 +206,8 @@ def restoring(
             "Model": result.model or "none: as decoded",
         }
         if result.kept is not None:
-            about["Kept"] = f"{result.kept.share:.3%} of the file's luma coefficients"
+            kept, count = result.kept.kept, result.kept.coefficients
+            about["Kept"] = f"{kept:,} of the file's {count:,} luma coefficients"
         if notes := [*result.notes, *remarks]:
             about["Notes"] = "; ".join(notes)
         about["Time"] = f"{time.perf_counter() - start:.1f} s"
