@@ -88,7 +88,8 @@ def serve(
         OSError: if the port is taken.
     """
     server = Server(restore, host, port, max_bytes=max_bytes, waiting=waiting)
-    print(f"dmcnn-restore: {server.url} is the page, for this computer only; Ctrl-C ends it")
+    about = "is the page, for this computer only; Ctrl-C ends it"
+    print(f"dmcnn-restore: {server.url} {about}", flush=True)
     try:
         server.run()
     except KeyboardInterrupt:

@@ -1,10 +1,12 @@
 """The page that restores: what its server answers to whom, and what a browser makes of it."""
 
 import http.client
+import importlib.util
 import io
 import json
 import os
 import socket
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -293,6 +295,13 @@ def test_only_loopback_is_listened_on(host):
 def test_a_port_that_is_taken(server):
     with pytest.raises(OSError, match=r"can't listen on 127\.0\.0\.1"):
         serve.serve(lambda data, progress: None, port=urlsplit(server.url).port)
+
+
+def test_what_is_not_installed_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    spec = importlib.util.find_spec("dmcnn_jax.serve")
+    with pytest.raises(ImportError, match=r"pip install \"dmcnn-jax\[serve\]\""):
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
 def test_a_restorer_from_file_to_file(rng):
