@@ -37,8 +37,8 @@ def flops_per_pixel(module: nn.Module, variables: Mapping[str, Any], side: int =
     """Multiplications and additions, in floating point, of convolutions and matrix products.
 
     Counted from the traced program, so that it does not depend on a compiler; the DCTs are in it.
-    Taps that fall on padding count as all others do. What is done to each element alone is left out:
-    little, but for TNRD's influence functions.
+    Taps that fall on padding count as all others do. What is done to each element alone is left
+    out: little, but for TNRD's influence functions.
 
     Args:
         module: the network.
