@@ -19,6 +19,7 @@ _EXAMPLES = """examples:
   dmcnn-restore photo.jpg holiday/ -o cleaned/      folders too, their structure mirrored
   dmcnn-restore holiday/ -o cleaned/ --bits 16      PNG files of 16 bits
   dmcnn-restore - < photo.jpg > photo.png
+  dmcnn-restore --serve                             a page to drop files on
   dmcnn-restore --verify photo.jpg photo.png        could one be the original of the other?
 
 exit status: 0 all went well, 1 some file failed (or --verify found less than is guaranteed),
@@ -40,7 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     options = parser.parse_args(argv)
-    if options.verify:
+    if options.serve is not None:
+        if options.inputs or options.output:
+            parser.error("--serve takes no files; they are dropped on its page")
+    elif options.verify:
         if options.inputs:
             parser.error("--verify takes two files and no others")
     elif not options.inputs:
@@ -52,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             jax.config.update("jax_platforms", options.device)
             jax.devices()  # fails, if it does, here
+        if options.serve is not None:
+            return _serve(options)
         return _verify(options) if options.verify else _Run(options).run()
     except KeyboardInterrupt:
         _say("interrupted; what was finished is whole, nothing else was written")
@@ -366,6 +372,18 @@ def _describe(record: dict[str, Any]) -> str:
     return f"{target}: {how}{record['seconds']:.1f} s{guarantee}{notes}"
 
 
+def _serve(options: argparse.Namespace) -> int:
+    from dmcnn_jax import serve
+    from dmcnn_jax.restore import Restorer
+
+    restorer = Restorer(
+        options.weights, strength=options.strength, project=options.project, bits=options.bits
+    )
+    limits = {"max_pixels": options.max_pixels, "allow_truncated": options.allow_truncated}
+    serve.serve(serve.restoring(restorer, **limits), port=options.serve)
+    return 0
+
+
 def _verify(options: argparse.Namespace) -> int:
     from dmcnn_jax.verify import verify
 
@@ -480,6 +498,14 @@ def _parser() -> argparse.ArgumentParser:
         nargs=2,
         metavar=("ORIGINAL", "RESTORED"),
         help="quantise a restored picture by the tables of the JPEG file it comes from",
+    )
+    add(
+        "--serve",
+        nargs="?",
+        type=_number(int, 0, 65535),
+        const=0,
+        metavar="PORT",
+        help="show a page, for this computer only, to drop JPEG files on (default: any free port)",
     )
     return parser
 

@@ -85,7 +85,7 @@ class DMCNN(nn.Module):
 
     @property
     def halo_blocks(self) -> int | tuple[int, int]:
-        """How far it sees, blocks: as `restore_coefficients` and `restore_pixels`, or in one pass."""
+        """How far it sees, blocks: `restore_coefficients` and `restore_pixels`, or in one pass."""
         # Layers 1 to 6 and 10 to 15 see 16 pixels to either side, dilated ones 4 per dilation.
         pixels = -(-(16 + 4 * sum(self.dilations)) // 8)
         return (6 + sum(self.dct_dilations), pixels) if self.dct_branch else pixels
