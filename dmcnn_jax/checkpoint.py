@@ -20,6 +20,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 BUNDLED = Path(__file__).parent / "weights"
 
 
+class CheckpointError(OSError):
+    """A checkpoint can't be written; the message says which one is still good."""
+
+
 class Checkpoints:
     """The checkpoints of a workdir: the latest, and the one whose metric was best.
 
@@ -55,7 +59,8 @@ class Checkpoints:
     @property
     def latest(self) -> int | None:
         """Step of the newest complete checkpoint."""
-        return self._manager.latest_step()
+        # Orbax counts one that it is still writing, and that may fail.
+        return max((int(p.name) for p in self.path.glob("*") if p.name.isdigit()), default=None)
 
     @property
     def best(self) -> int | None:
@@ -77,7 +82,7 @@ class Checkpoints:
             psnr: validation PSNR, dB; None if there was no validation: it is not the best, then.
 
         Raises:
-            OSError: if it, or the one before it, can't be written.
+            CheckpointError: if it, or the one before it, can't be written.
         """
         args = self._ocp.args
         # A copy: Orbax writes later, when the caller's lists may have grown.
@@ -113,7 +118,7 @@ class Checkpoints:
         ).arrays
 
     def wait(self) -> None:
-        """Returns when everything is on disk; raises an OSError if that fails."""
+        """Returns when everything is on disk; raises a CheckpointError if that fails."""
         with self._errors():
             self._manager.wait_until_finished()
 
@@ -131,10 +136,13 @@ class Checkpoints:
             # Processes wait for each other here: no disk is to blame where one of them is gone.
             if jax.process_count() > 1 and isinstance(error, jax.errors.JaxRuntimeError):
                 raise
-            complete = [int(p.name) for p in self.path.glob("*") if p.name.isdigit()]
-            good = f"that of step {max(complete):,} is still good" if complete else "there is none"
-            reason = " ".join(str(error).split())[:300]
-            raise OSError(
+            latest = self.latest
+            good = "there is none yet"
+            if latest is not None:
+                good = f"that of step {latest:,} is still good"
+            # TensorStore names a chain of files, and the reason last.
+            reason = " ".join(str(error).split()).rsplit('": ', 1)[-1][:300]
+            raise CheckpointError(
                 f"a checkpoint can't be written to {str(self.path)!r} ({reason}); {good}; make "
                 "room, and the same command goes on from there"
             ) from error

@@ -48,8 +48,8 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(
             f"unexpected argument {argv[1]!r}; expected flags only, such as --mode=evaluate"
         )
-    # Orbax tells of every file that it writes.
-    logging.set_verbosity(logging.WARNING)
+    # Orbax tells of every file that it writes, and of errors before it raises them.
+    logging.set_verbosity(logging.FATAL)
     config = FLAGS.config
     workdir = Path(FLAGS.workdir or config.workdir or Path("runs") / config.name)
     try:

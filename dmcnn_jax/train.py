@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from dmcnn_jax import jpeg, metrics, sharding
 from dmcnn_jax.checkpoint import (
+    CheckpointError,
     Checkpoints,
     find_weights,
     load_weights,
@@ -331,6 +332,13 @@ def train(config: Mapping[str, Any], workdir: str | os.PathLike, *, profile: boo
     with _Run(trainer, config, workdir) as run:
         try:
             run.go(profile)
+        except CheckpointError:
+            raise
+        except OSError as error:
+            raise OSError(
+                f"{error}; the last good checkpoint is {run.last_good}, and the same command goes "
+                "on from there"
+            ) from error
         except jax.errors.JaxRuntimeError as error:
             if jax.process_count() == 1:
                 raise
@@ -371,7 +379,7 @@ class _Run:
         if resumes:
             state = self._restore()
         self._state = state
-        self._last_validation = -1
+        self._saved = self.schedule.step if resumes else None
         if sharding.is_main():
             workdir.mkdir(parents=True, exist_ok=True)
             text = config.to_json_best_effort(indent=2) + "\n"
@@ -550,9 +558,10 @@ class _Run:
 
     def _save(self, psnr: float | None = None) -> None:
         """Writes a checkpoint, unless this step has one."""
-        if self._checkpoints.latest == self.schedule.step:
+        if self._saved == self.schedule.step:
             return
         self._fetch()
+        self._saved = self.schedule.step
         host = {
             "schedule": self.schedule.state,
             "best": self._best if math.isfinite(self._best) else None,

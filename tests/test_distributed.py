@@ -106,11 +106,9 @@ def test_the_same_step_on_one_device_eight_and_two_processes(folder, cache):
     assert [found[n][0][1]["devices"] for n in ("one", "eight", "two")] == [1, 8, 2]
     for name in ("eight", "two"):
         for other, other_about in found[name]:
-            errors = [
-                np.linalg.norm(other[key] - value) / np.linalg.norm(value)
-                for key, value in grads.items()
-                if np.linalg.norm(value) > 0
-            ]
+            # Against the whole gradient: one of its arrays alone may be the sum of what cancels.
+            whole = np.sqrt(sum(np.sum(value**2) for value in grads.values()))
+            errors = [np.linalg.norm(other[key] - value) / whole for key, value in grads.items()]
             losses = np.abs(np.divide(other_about["losses"], about["losses"]) - 1)
             print(f"{name}: gradients {max(errors):.1e}, losses of 20 steps {max(losses):.1e}")
             assert max(errors) < 1e-5
