@@ -390,13 +390,15 @@ class _Run:
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
-        if self._journal is not None:
-            self._journal.close()
-        # A checkpoint that is being written is finished first; what stopped the run says more than
-        # what this might raise.
-        with contextlib.suppress(*(() if kind is None else (Exception,))):
-            # Of several processes, one is not waited for that may be gone.
-            if not (kind is not None and issubclass(kind, ConnectionError)):
+        # What stopped the run says more than what closing might raise.
+        unimportant = () if kind is None else (Exception,)
+        with contextlib.suppress(*unimportant):
+            if self._journal is not None:
+                self._journal.close()
+        with contextlib.suppress(*unimportant):
+            # A checkpoint that is being written is finished first; but processes that write one
+            # together would wait for the one that is gone.
+            if kind is None or not issubclass(kind, ConnectionError):
                 self._checkpoints.close()
 
     @property
