@@ -206,6 +206,11 @@ def evaluate_config(config: Mapping[str, Any], weights: str | os.PathLike, workd
     print(f"each image's figures: {output / 'results.json'}; original, JPEG, restored: {picture}")
     if gallery:
         print(describe(options.gallery, write_gallery(options.gallery, gallery, results)))
+    print(
+        f"next, clean a photograph with them: dmcnn-restore photo.jpg --weights {weights}\n"
+        f"or measure them on images of yours: python -m dmcnn_jax.evaluate --weights {weights} "
+        f"--images FOLDER --quality {config.quality}"
+    )
 
 
 def save_comparison(
