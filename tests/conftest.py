@@ -1,6 +1,7 @@
 """Settings and pictures that tests share."""
 
 import os
+import signal
 
 # Before anything imports JAX: tests say what must hold on a CPU, whatever the machine has. Setting
 # JAX_PLATFORMS runs them elsewhere.
@@ -14,6 +15,10 @@ import pytest
 
 
 def pytest_configure(config):
+    # A shell that starts a job in the background has it ignore interrupts, and so would the tests'
+    # own processes, some of which are interrupted on purpose.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # A plain run leaves the slow tests out; -m has the last word, and so has naming a test.
     names_a_test = any("::" in argument for argument in config.args)
     if not config.option.markexpr and not names_a_test:

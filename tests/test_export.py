@@ -102,7 +102,7 @@ def test_pytorch_module_is_the_flax_module(config, photographs):
         np.testing.assert_allclose(
             found[name].permute(0, 2, 3, 1).numpy(), value, rtol=0, atol=1e-5, err_msg=name
         )
-    assert np.abs(expected["image"] - expected["jpeg"]).max() > 0.01, "corrections must show"
+    assert np.abs(expected["image"] - expected["jpeg"]).max() > 1e-3, "corrections must show"
     # What PyTorch makes of itself is the same as what is written, and makes the same model.
     again = {k: v.numpy() for k, v in network.state_dict().items() if k != "_extra_state"}
     same_tree(export.from_torch(model.module, again), jax.tree.map(np.asarray, model.params))
