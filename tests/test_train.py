@@ -234,6 +234,7 @@ def test_a_full_disk_is_one_clear_error_and_the_checkpoint_before_is_good(
 
     def fill(self, stage, stage_step):
         # Files can't grow any more: to a program that is a full disk but for the error's number.
+        # The checkpoint of step 6 may still be in the writing.
         if (stage, stage_step) == (0, 7):
             for name in ("log.jsonl", "last.safetensors"):
                 assert (tmp_path / name).stat().st_size > 600
@@ -242,7 +243,7 @@ def test_a_full_disk_is_one_clear_error_and_the_checkpoint_before_is_good(
 
     monkeypatch.setattr(on_device.TileFeed, "inputs", fill)
     try:
-        with pytest.raises(OSError, match=r"(File too large|can't be written).*that of step 6"):
+        with pytest.raises(OSError, match=r"(File too large|can't be written).*that of step [46]"):
             train(config, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
