@@ -1,6 +1,6 @@
 """The paper's network at quality 20 on one large GPU, in about ten minutes.
 
-    python tools/pack_images.py FOLDER_OF_IMAGES packs/train
+    python tools/pack_images.py FOLDER_OF_IMAGES -o packs/train
     python -m dmcnn_jax.main --config configs/fast_qf20.py --config.data.source=packs/train
 
 bfloat16, two patch sizes, and a learning rate that falls along a cosine over a given number of

@@ -6,13 +6,17 @@ A file in `configs/` changes a few of them, and anything can be changed on the c
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import ml_collections
+if TYPE_CHECKING:
+    import ml_collections
 
 
-def default_config() -> ml_collections.ConfigDict:
+def default_config() -> "ml_collections.ConfigDict":
     """The paper's recipe at quality 20, on the packaged photographs."""
+    # Only those who make a configuration need it: evaluating and restoring do without.
+    import ml_collections
+
     config = ml_collections.ConfigDict()
 
     # Of the run. Its files lie in `workdir`; empty: "runs/" and the name.
