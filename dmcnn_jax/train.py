@@ -37,6 +37,8 @@ from dmcnn_jax.schedule import Schedule
 
 # Tiles that a device validates on at a time, and those whose pictures TensorBoard shows.
 _VALIDATION_BATCH, _PICTURES = 8, 4
+# Steps that may be begun and not done.
+_STEPS_AHEAD = 2
 # Steps that a profile leaves out at the start, and steps that it holds.
 _PROFILE_AFTER, _PROFILE_STEPS = 5, 10
 
@@ -461,6 +463,10 @@ class _Run:
         rate = np.float32(schedule.learning_rate)
         self._state, scalars = self._trainer.step(self._state, inputs, rate, patch)
         self._pending.append(scalars)
+        # Enough ahead to keep the device busy; further, and the bar shows steps that are not done,
+        # which a signal has to wait for: a CPU lets 32 of them queue.
+        if len(self._pending) > _STEPS_AHEAD:
+            jax.block_until_ready(self._pending[-1 - _STEPS_AHEAD])
         timer.count(batch_sizes(self._config)[schedule.stage] * patch**2)
         schedule.advance()
         self._bar.update()
