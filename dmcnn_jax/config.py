@@ -257,7 +257,7 @@ def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Fields by their names with dots, sequences as lists."""
     flat = {}
     for key, value in config.items():
-        if isinstance(value, Mapping | ml_collections.ConfigDict):
+        if hasattr(value, "items"):  # a ConfigDict is no Mapping
             flat |= _flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = list(value) if isinstance(value, tuple | list) else value

@@ -491,6 +491,8 @@ class _Run:
             step = self.schedule.step - len(self._pending) + 1 + i
             for key in ("loss", "grad_norm"):
                 if not math.isfinite(scalars[key]):
+                    # One that is being written is good, too.
+                    self._checkpoints.wait()
                     raise FloatingPointError(
                         f"the {key.replace('grad_norm', 'gradient')} is {scalars[key]} at step "
                         f"{step:,}; the last good checkpoint is {self.last_good}; "
@@ -531,6 +533,7 @@ class _Run:
         schedule, variables = self.schedule, self._trainer.variables(self._state)
         result, pictures = self._validation(self._trainer.module, variables)
         if not math.isfinite(result["loss"]):
+            self._checkpoints.wait()
             raise FloatingPointError(
                 f"the validation loss is {result['loss']} at step {schedule.step:,}; the last good "
                 f"checkpoint is {self.last_good}; begin in another workdir with a lower "
