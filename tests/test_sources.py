@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -261,3 +262,55 @@ def test_a_pack_holds_what_it_was_given(tmp_path, rng, compact):
     (tmp_path / "pack" / "pack.json").write_text(json.dumps(about | {"images": [0]}))
     with pytest.raises(ValueError, match=r"holds 18 tiles, but its pack.json speaks of 1"):
         sources.open_source(str(tmp_path / "pack"), **OPTIONS)
+
+
+class Repeated:
+    """One image many times, which no memory holds at once."""
+
+    fingerprint = "repeated"
+
+    def __init__(self, rgb, count):
+        file = io.BytesIO()
+        Image.fromarray(rgb).save(file, "BMP")
+        self.rgb, self._content, self._count = rgb, file.getvalue(), count
+
+    def __len__(self):
+        return self._count
+
+    def name(self, index):
+        return f"{index}.bmp"
+
+    def open(self, index):
+        return io.BytesIO(self._content)
+
+
+@pytest.mark.parametrize("compact", [False, True], ids=["npy", "webp"])
+def test_a_pack_is_written_as_it_is_cut(tmp_path, rng, compact):
+    images = Repeated(picture(rng, 128, 128), 1500)
+    tracemalloc.start()
+    about = sources.write_pack(tmp_path / "pack", images, compact=compact, **OPTIONS)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    size = len(about["images"]) * 32 * 32
+    assert size == 1500 * 128 * 128
+    assert peak < size / 3
+    packed = sources.open_source(str(tmp_path / "pack"), **OPTIONS)
+    assert len(packed) == 1500 * 16
+    first = packed.take(slice(16))
+    np.testing.assert_array_equal(first, sources.cut_tiles(rgb_to_y(images.rgb, "studio"), 32))
+    assert (packed.take().reshape(1500, 16, 32, 32) == first).all()
+
+
+def test_a_pack_that_cannot_be_finished_leaves_nothing(tmp_path, rng):
+    images = Repeated(picture(rng), 3)
+
+    def stop(items, total):
+        yield next(iter(items))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sources.write_pack(tmp_path / "pack", images, progress=stop, **OPTIONS)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match=r"none of 3 images gives a tile of 64 × 64"):
+        sources.write_pack(tmp_path / "pack", images, **OPTIONS | {"tile": 64})
+    assert not list(tmp_path.iterdir())

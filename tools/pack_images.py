@@ -17,14 +17,19 @@ from dmcnn_jax.data import sources
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Packs; an error is one line and exit status 1."""
+    """Packs; an error is one line and exit status 1, an interrupt 130."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", help='of images, with folders below it; or "packaged"')
     parser.add_argument("-o", "--output", required=True, help="folder to make")
     parser.add_argument("--tile", type=int, default=256, help="side of the tiles, pixels (256)")
-    parser.add_argument("--luma", choices=("studio", "full"), default="studio")
+    parser.add_argument(
+        "--luma",
+        choices=("studio", "full", "rgb"),
+        default="studio",
+        help="what tiles hold: luma of a range, or RGB for networks of chroma (studio)",
+    )
     parser.add_argument(
         "--reduce-to",
         type=int,
@@ -40,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         pack(options)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"pack_images: {error}")
+    except KeyboardInterrupt:
+        print("pack_images: interrupted; nothing is left of the pack", file=sys.stderr)
+        sys.exit(130)
 
 
 def pack(options: argparse.Namespace) -> None:
@@ -48,26 +56,20 @@ def pack(options: argparse.Namespace) -> None:
         raise ValueError(f"--tile is {options.tile}; expected a multiple of 8")
     if options.reduce_to < 0:
         raise ValueError(f"--reduce-to is {options.reduce_to}; expected 0 or a number of pixels")
-    if Path(options.output).exists():
-        raise FileExistsError(f"{options.output!r} exists; name another folder, or remove it first")
-    tiles = sources.cut_images(
+    about = sources.write_pack(
+        options.output,
         sources.open_images(options.folder),
         tile=options.tile,
         luma=options.luma,
         reduce_to=options.reduce_to,
-        progress=lambda items, total: tqdm(items, total=total, unit="image"),
-    )
-    sources.write_pack(
-        options.output,
-        tiles,
-        luma=options.luma,
-        reduce_to=options.reduce_to,
         compact=options.compact,
+        progress=lambda items, total: tqdm(items, total=total, unit="image"),
     )
     size = sum(file.stat().st_size for file in Path(options.output).iterdir())
     print(
-        f"{len(tiles):,} tiles of {len(tiles.names):,} images, {size / 2**20:.1f} MiB, in "
-        f"{options.output!r}; skipped: {sources.format_counts(tiles.skipped)}"
+        f"{len(about['images']):,} tiles of {len(about['names']):,} images, "
+        f"{size / 2**20:.1f} MiB, in {options.output!r}; "
+        f"skipped: {sources.format_counts(about['skipped'])}"
     )
 
 

@@ -1,9 +1,10 @@
 """Where images come from: the packaged photographs, a folder, a pack.
 
-All become square tiles of luma in memory, or, for tf.data, images that are opened one by one
+All become square tiles of luma, or of RGB, in memory, or, for tf.data, images that are opened one by one
 (`Images`). Any image that Pillow opens will do; what can't be used is skipped and counted.
 
-A pack is a folder of two files: `tiles.npy`, uint8 [tiles, side, side], which is memory-mapped (or
+A pack is a folder of two files: `tiles.npy`, uint8 [tiles, side, side] or, of RGB,
+[tiles, side, side, 3], which is memory-mapped (or
 `tiles-NNNNN.webp`, the same in about half the bytes, which is decoded whole), and `pack.json`,
 which says what the tiles are.
 """
@@ -12,6 +13,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 from collections import Counter
@@ -118,10 +120,10 @@ class UnusableImageError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Tiles:
-    """Square tiles of luma.
+    """Square tiles of luma, or of RGB.
 
     Attributes:
-        pixels: uint8 [rows, side, side], an array or a memory map; more than these tiles, perhaps.
+        pixels: uint8 [rows, side, side] or [rows, side, side, 3], an array or a memory map; more than these tiles, perhaps.
         rows: int64 [tiles], where in `pixels` each tile is.
         images: int32 [tiles], index in `names` of the image that a tile was cut from.
         names: of the images.
@@ -145,7 +147,7 @@ class Tiles:
     @property
     def nbytes(self) -> int:
         """Size of the tiles, bytes."""
-        return len(self) * self.side**2
+        return len(self) * math.prod(self.pixels.shape[1:])
 
     @property
     def fingerprint(self) -> str:
@@ -155,7 +157,7 @@ class Tiles:
         return _digest([list(self.names), self.images.tolist(), self.side, pixels])
 
     def take(self, indices: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """Some tiles, or all: uint8 [indices, side, side]."""
+        """Some tiles, or all: uint8 [indices, side, side], of RGB [indices, side, side, 3]."""
         return np.asarray(self.pixels[self.rows[indices]])
 
     def of_images(self, chosen: Iterable[int]) -> "Tiles":
@@ -173,7 +175,7 @@ def open_source(source: str, *, tile: int, luma: str, reduce_to: int) -> Tiles:
     Args:
         source: "packaged", a folder of images, or a pack.
         tile: side of the tiles, pixels; of a pack, what it must have.
-        luma: "studio" or "full"; likewise.
+        luma: "studio", "full", or "rgb" for tiles of RGB; likewise.
         reduce_to: longest shorter side of an image that is not reduced first, pixels; 0: none is.
             A pack's images were.
 
@@ -360,7 +362,7 @@ def cut_images(
     Args:
         images: what to read.
         tile: side of a tile, pixels.
-        luma: "studio" or "full".
+        luma: "studio", "full", or "rgb" for tiles of RGB.
         reduce_to: as of `read_rgb`.
         chosen: indices of those to read, in this order; None for all.
         limit: how many usable images are enough; None for all.
@@ -372,35 +374,55 @@ def cut_images(
     Raises:
         ValueError: if no image gives one.
     """
-    order = list(range(len(images)) if chosen is None else chosen)
     pixels, owners, names, skipped = [], [], [], Counter()
+    order = list(range(len(images)) if chosen is None else chosen)
+    for name, cut in _cut_each(images, order, tile, luma, reduce_to, skipped, progress):
+        pixels.append(cut)
+        owners.append(np.full(len(cut), len(names), np.int32))
+        names.append(name)
+        if len(names) == limit:
+            break
+    pixels = np.concatenate(pixels)
+    return Tiles(
+        pixels, np.arange(len(pixels)), np.concatenate(owners), tuple(names), dict(skipped)
+    )
+
+
+def _cut_each(
+    images: Images,
+    order: Sequence[int],
+    tile: int,
+    luma: str,
+    reduce_to: int,
+    skipped: Counter,
+    progress: Callable[[Iterable, int], Iterable],
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and tiles of each image that gives some; reasons of others are counted in `skipped`.
+
+    Raises:
+        ValueError: at the end, if none gave one.
+    """
 
     def read(index: int) -> np.ndarray | str:
         try:
-            return rgb_to_y(read_usable(images, int(index), reduce_to, tile), luma)
+            rgb = read_usable(images, int(index), reduce_to, tile)
+            return rgb if luma == "rgb" else rgb_to_y(rgb, luma)
         except UnusableImageError as error:
             return str(error)
 
+    used = False
     planes = zip(order, progress(_parallel(read, order), len(order)), strict=True)
     for index, plane in planes:
         if isinstance(plane, str):
             skipped[plane] += 1
             continue
-        cut = cut_tiles(plane, tile)
-        pixels.append(cut)
-        owners.append(np.full(len(cut), len(names), np.int32))
-        names.append(images.name(index))
-        if len(names) == limit:
-            break
-    if not names:
+        used = True
+        yield images.name(index), cut_tiles(plane, tile)
+    if not used:
         raise ValueError(
             f"none of {len(order)} images gives a tile of {tile} × {tile} pixels: "
             f"{format_counts(skipped)}"
         )
-    pixels = np.concatenate(pixels)
-    return Tiles(
-        pixels, np.arange(len(pixels)), np.concatenate(owners), tuple(names), dict(skipped)
-    )
 
 
 def format_counts(skipped: Mapping[str, int]) -> str:
@@ -409,12 +431,12 @@ def format_counts(skipped: Mapping[str, int]) -> str:
 
 
 def cut_tiles(plane: np.ndarray, tile: int) -> np.ndarray:
-    """Covers a plane, [H, W], by the fewest tiles, at even distances: [tiles, tile, tile]."""
+    """Covers an image, [H, W, ...], by the fewest tiles, at even distances: [tiles, tile, tile, ...]."""
 
     def starts(size: int) -> np.ndarray:
         return np.linspace(0, size - tile, -(-size // tile)).round().astype(int)
 
-    height, width = plane.shape
+    height, width = plane.shape[:2]
     return np.stack(
         [plane[y : y + tile, x : x + tile] for y in starts(height) for x in starts(width)]
     )
@@ -434,19 +456,36 @@ def _parallel(function: Callable, items: Sequence) -> Iterator:
 
 
 def write_pack(
-    path: str | os.PathLike, tiles: Tiles, *, luma: str, reduce_to: int, compact: bool = False
-) -> None:
-    """Writes a pack, to a temporary name first.
+    path: str | os.PathLike,
+    images: Images,
+    *,
+    tile: int,
+    luma: str,
+    reduce_to: int,
+    compact: bool = False,
+    progress: Callable[[Iterable, int], Iterable] = lambda items, total: items,
+) -> dict[str, Any]:
+    """Cuts images into tiles and writes a pack, to a temporary name first.
+
+    Tiles go to disk as they are cut: a pack may be larger than memory.
 
     Args:
         path: folder to make.
-        tiles: what to write.
-        luma: which luma they hold, "studio" or "full".
-        reduce_to: what images were reduced to.
+        images: what to read.
+        tile: as of `cut_images`, and `luma`, `reduce_to`, `progress`.
+        luma: likewise.
+        reduce_to: likewise.
         compact: as lossless WebP, to be decoded whole, instead of an array to be memory-mapped.
+        progress: likewise.
+
+    Returns:
+        What its `pack.json` says: "names" of the images, "images", of which of them each tile is,
+        and what was "skipped", among others.
 
     Raises:
         FileExistsError: if there is something at `path`.
+        ValueError: if no image gives a tile.
+        OSError: if it can't be written; nothing of it is left.
     """
     path = Path(path)
     if path.exists():
@@ -454,28 +493,87 @@ def write_pack(
     temporary = path.with_name(path.name + ".partial")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    side = tiles.side
-    if compact:
-        per_file = _WEBP_ROWS // side
-        for i, start in enumerate(range(0, len(tiles), per_file)):
-            strip = tiles.take(slice(start, start + per_file)).reshape(-1, side)
-            Image.fromarray(strip).save(temporary / f"tiles-{i:05}.webp", lossless=True, method=6)
-    else:
-        np.save(temporary / "tiles.npy", tiles.take())
-    (temporary / "pack.json").write_text(
-        json.dumps(
-            {
-                "version": _PACK_VERSION,
-                "tile": side,
-                "luma": luma,
-                "reduce_to": reduce_to,
-                "names": tiles.names,
-                "images": tiles.images.tolist(),
-                "skipped": tiles.skipped,
-            }
-        )
-    )
-    temporary.rename(path)
+    names, owners, skipped = [], [], Counter()
+    try:
+        shape = (tile, tile, 3) if luma == "rgb" else (tile, tile)
+        with (_StripWriter if compact else _ArrayWriter)(temporary, shape) as writer:
+            order = range(len(images))
+            for name, cut in _cut_each(images, order, tile, luma, reduce_to, skipped, progress):
+                writer.write(cut)
+                owners += [len(names)] * len(cut)
+                names.append(name)
+        about = {
+            "version": _PACK_VERSION,
+            "tile": tile,
+            "luma": luma,
+            "reduce_to": reduce_to,
+            "names": names,
+            "images": owners,
+            "skipped": skipped,
+        }
+        (temporary / "pack.json").write_text(json.dumps(about))
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return about
+
+
+class _ArrayWriter:
+    """Appends tiles to `tiles.npy`."""
+
+    def __init__(self, folder: Path, shape: tuple[int, ...]):
+        self._tile, self._count = shape, 0
+        self._file = (folder / "tiles.npy").open("wb")
+
+    def __enter__(self) -> "_ArrayWriter":
+        self._write_header()
+        return self
+
+    def __exit__(self, *error) -> None:
+        with self._file:
+            # NumPy leaves room for the first axis to grow: this header is as long as the first.
+            self._file.seek(0)
+            self._write_header()
+
+    def write(self, tiles: np.ndarray) -> None:
+        """Appends uint8 [some, *shape]."""
+        self._count += len(tiles)
+        self._file.write(np.ascontiguousarray(tiles))
+
+    def _write_header(self) -> None:
+        shape = (self._count, *self._tile)
+        about = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, about | {"fortran_order": False})
+
+
+class _StripWriter:
+    """Appends tiles to WebP images, one below the other, as many as an image may hold."""
+
+    def __init__(self, folder: Path, shape: tuple[int, ...]):
+        self._folder, self._files, self._filled = folder, 0, 0
+        self._strip = np.empty((_WEBP_ROWS // shape[0], *shape), np.uint8)
+
+    def __enter__(self) -> "_StripWriter":
+        return self
+
+    def __exit__(self, kind, *error) -> None:
+        if kind is None and self._filled:
+            self._save()
+
+    def write(self, tiles: np.ndarray) -> None:
+        """Appends uint8 [some, *shape]."""
+        for tile in tiles:
+            self._strip[self._filled] = tile
+            self._filled += 1
+            if self._filled == len(self._strip):
+                self._save()
+
+    def _save(self) -> None:
+        strip = self._strip[: self._filled].reshape(-1, *self._strip.shape[2:])
+        path = self._folder / f"tiles-{self._files:05}.webp"
+        Image.fromarray(strip).save(path, lossless=True, method=6)
+        self._files, self._filled = self._files + 1, 0
 
 
 def open_pack(path: str | os.PathLike, *, tile: int, luma: str) -> Tiles:
@@ -498,14 +596,29 @@ def open_pack(path: str | os.PathLike, *, tile: int, luma: str) -> Tiles:
     if (path / "tiles.npy").exists():
         pixels = np.load(path / "tiles.npy", mmap_mode="r")
     else:
-        strips = _parallel(_read_gray, sorted(path.glob("tiles-*.webp")))
-        pixels = np.concatenate([strip.reshape(-1, tile, tile) for strip in strips])
+        pixels = _read_strips(sorted(path.glob("tiles-*.webp")), tile, luma == "rgb")
     if len(pixels) != len(images):
         raise ValueError(
             f"{str(path)!r} holds {len(pixels)} tiles, but its pack.json speaks of "
             f"{len(images)}; pack the images again"
         )
     return Tiles(pixels, np.arange(len(pixels)), images, tuple(about["names"]), about["skipped"])
+
+
+def _read_strips(paths: Sequence[Path], tile: int, colors: bool) -> np.ndarray:
+    """All tiles of WebP images, uint8 [tiles, tile, tile(, 3)]; none is in memory twice."""
+    ends = np.cumsum([0, *(_height(path) // tile for path in paths)])
+    shape = (tile, tile, 3) if colors else (tile, tile)
+    read = read_rgb if colors else _read_gray
+    pixels = np.empty((ends[-1], *shape), np.uint8)
+    for start, end, strip in zip(ends, ends[1:], _parallel(read, paths), strict=False):
+        pixels[start:end] = strip.reshape(-1, *shape)
+    return pixels
+
+
+def _height(path: Path) -> int:
+    with Image.open(path) as image:
+        return image.height
 
 
 def _digest(value: Any) -> str:
