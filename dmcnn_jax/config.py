@@ -5,7 +5,7 @@ A file in `configs/` changes a few of them, and anything can be changed on the c
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ def default_config() -> "ml_collections.ConfigDict":
     # validation and evaluation.
     config.quality = 20
     config.quality_range = ()
+    # Share of training pairs, 0 to 1, whose quantisation table is not the standard one of their
+    # quality but like those of cameras and of other encoders (`jpeg.varied_table`).
+    config.table_variety = 0.0
 
     # The network: `name`, a key of dmcnn_jax.models.MODELS, and attributes of that module.
     config.model = ml_collections.ConfigDict()
@@ -54,9 +57,14 @@ def default_config() -> "ml_collections.ConfigDict":
     # aside. Of "tfds:" `validation_images` are taken, of others all.
     data.validation = ""
     data.validation_images = 24
-    # Luma of BT.601: "studio" (16 to 235, MATLAB's rgb2ycbcr, the protocol's) or "full" (0 to 255,
-    # what JPEG files hold).
+    # What tiles hold. Luma of BT.601: "studio" (16 to 235, MATLAB's rgb2ycbcr, the protocol's) or
+    # "full" (0 to 255, what JPEG files hold). Or "rgb", for the network of chroma.
     data.luma = "studio"
+    # Of the network of chroma: what restores the luma that guides it (a bundled name, a weights
+    # file or a workdir), and how chroma is subsampled ("4:2:0", "4:2:2", "4:4:4"), drawn for each
+    # step, of as many as are named; the first is that of validation.
+    data.guide = "dmcnn-small-qf20"
+    data.subsampling = ("4:2:0",)
     # Side of the square tiles that images are cut into, pixels; patches are cropped out of tiles.
     data.tile = 256
     # Images whose shorter side is longer are reduced to it first, pixels: it removes the artifacts
@@ -140,9 +148,12 @@ def validate_config(config: Mapping[str, Any]) -> None:
         "() or (lowest, highest) within 1 to 100",
     )
     data, train, schedule = config.data, config.train, config.schedule
+    expect(0 <= config.table_variety <= 1, "table_variety", "0 to 1")
     pipelines = ("auto", "device", "tf.data")
     expect(data.pipeline in pipelines, "data.pipeline", f"one of {', '.join(map(repr, pipelines))}")
-    expect(data.luma in ("studio", "full"), "data.luma", "'studio' or 'full'")
+    expect(data.luma in ("studio", "full", "rgb"), "data.luma", "'studio', 'full' or 'rgb'")
+    if data.luma == "rgb" or config.model.name == "chroma":
+        _validate_color(config, expect)
     expect(data.tile > 0 and data.tile % 8 == 0, "data.tile", "a multiple of 8")
     expect(data.reduce_to >= 0, "data.reduce_to", "0 or a number of pixels")
     expect(data.validation_images > 0, "data.validation_images", "at least 1")
@@ -181,6 +192,25 @@ def validate_config(config: Mapping[str, Any]) -> None:
     )
     expect(schedule.patience > 0, "schedule.patience", "at least 1")
     expect(schedule.reductions >= 0, "schedule.reductions", "at least 0")
+
+
+def _validate_color(config: Mapping[str, Any], expect: Callable[[bool, str, str], None]) -> None:
+    """Checks what has to go together where chroma is trained."""
+    expect(config.data.luma == "rgb", "data.luma", "'rgb' for the model 'chroma'")
+    expect(config.model.name == "chroma", "model.name", "'chroma' for tiles of data.luma = 'rgb'")
+    expect(
+        config.data.pipeline != "tf.data" and not config.data.source.startswith("tfds:"),
+        "data.pipeline" if config.data.pipeline == "tf.data" else "data.source",
+        "pairs made on the device, of images or a pack: tf.data makes none of colours",
+    )
+    names = ("4:2:0", "4:2:2", "4:4:4")
+    expect(
+        len(config.data.subsampling) > 0 and all(s in names for s in config.data.subsampling),
+        "data.subsampling",
+        f"some of {', '.join(map(repr, names))}",
+    )
+    for field, sides in (("train.patch_sizes", config.train.patch_sizes), ("data.tile", [config.data.tile])):
+        expect(all(p % 16 == 0 for p in sides), field, "multiples of 16 for the model 'chroma'")
 
 
 def batch_sizes(config: Mapping[str, Any]) -> tuple[int, ...]:

@@ -13,10 +13,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.checkpoint import find_weights, load_weights
-from dmcnn_jax.models import create_model
+from dmcnn_jax.models import create_model, example
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +78,29 @@ def load(name: str | os.PathLike) -> Model:
 
 def initialize(module: nn.Module, key: jax.Array) -> dict[str, Any]:
     """The variables that a module starts with, from a random key."""
-    coefficients = jnp.zeros((1, 2, 2, 64), jnp.int32)
-    return module.init(key, coefficients, jnp.ones((1, 8, 8), jnp.int32))
+    return module.init(key, *example(module))
+
+
+def extend_variables(
+    module: nn.Module, variables: Mapping[str, Any], first: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Adds layers that weights lack, where they change nothing at first.
+
+    Args:
+        module: the network; `neutral`, if it has that, says what such layers' names begin with.
+        variables: of the network with or without them.
+        first: the variables that it starts with.
+
+    Returns:
+        `variables`, and of `first` what they lack of such layers.
+    """
+    neutral = getattr(module, "neutral", ())
+    added = {
+        path: value
+        for path, value in flatten_dict(first).items()
+        if any(name.startswith(neutral) for name in path)
+    }
+    return unflatten_dict(added | flatten_dict(variables))
 
 
 def check_variables(module: nn.Module, variables: Mapping[str, Any], source: str) -> None:

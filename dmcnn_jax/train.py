@@ -19,7 +19,7 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from dmcnn_jax import jpeg, metrics, sharding
+from dmcnn_jax import metrics, sharding
 from dmcnn_jax.checkpoint import (
     CheckpointError,
     Checkpoints,
@@ -30,9 +30,15 @@ from dmcnn_jax.checkpoint import (
 )
 from dmcnn_jax.config import batch_sizes, check_resumable, validate_config
 from dmcnn_jax.data import feeds, sources
-from dmcnn_jax.inference import Model, check_variables, estimate, initialize
+from dmcnn_jax.inference import (
+    Model,
+    check_variables,
+    estimate,
+    extend_variables,
+    initialize,
+)
 from dmcnn_jax.journal import Journal
-from dmcnn_jax.models import create_model
+from dmcnn_jax.models import create_model, decode
 from dmcnn_jax.schedule import Schedule
 
 # Tiles that a device validates on at a time, and those whose pictures TensorBoard shows.
@@ -93,11 +99,12 @@ class Trainer:
                     f"config.init_from names weights to start from, but there are {error}; train "
                     "them first, or set --config.init_from= to start from random ones"
                 ) from error
-            check_variables(self.module, weights, name)
         key = jax.random.key(self.config.seed)
         state = jax.jit(self._init, out_shardings=self._replicated)(key)
         if weights is None:
             return state
+        weights = extend_variables(self.module, weights, {"params": state.params})
+        check_variables(self.module, weights, name)
         # Two arrays: the step gives its inputs' memory away, and one can't be given away twice.
         stats = dict(weights)
         params = stats.pop("params")
@@ -160,7 +167,7 @@ class Trainer:
         average = optax.incremental_update(params, state.average, 1 - decay)
         state = TrainState(state.step + 1, params, stats, average, optimizer)
         original = _scaled(batch["original"])
-        decoded = jpeg.decode(batch["coefficients"], batch["table"])
+        decoded = decode(self.module, batch["coefficients"], batch["table"])
         scalars = {
             "loss": loss,
             "psnr": _decibels(jnp.mean(jnp.square(jnp.clip(image, 0, 1) - original))),
@@ -219,35 +226,40 @@ class Validation:
 
     Args:
         tiles: validation tiles.
-        quality: JPEG quality to compress them at.
+        config: of the run; its `quality` is what they are compressed at.
         mesh: of the devices.
 
     Attributes:
         jpeg_psnr: of the JPEGs, dB, mean over tiles.
     """
 
-    def __init__(self, tiles: sources.Tiles, quality: int, mesh: jax.sharding.Mesh):
+    def __init__(
+        self, tiles: sources.Tiles, config: Mapping[str, Any], mesh: jax.sharding.Mesh
+    ):
         self._count = len(tiles)
-        table = np.asarray(jpeg.quality_table(quality))
+        module = create_model(config.model)
         self._size = _VALIDATION_BATCH * mesh.size
-        self._batches, decoded = [], []
+        self._batches, originals, decoded = [], [], []
         mine, batched = sharding.local_rows(self._size), sharding.batched(mesh)
         for start in range(0, self._count, self._size):
             # The last batch is filled up with tiles that don't count.
             rows = np.minimum(np.arange(start, start + self._size), self._count - 1)
-            original = tiles.take(rows)
-            coefficients = jpeg.encode(original, table)
-            decoded.append(np.asarray(jpeg.decode(coefficients, table)))
-            parts = original, np.asarray(coefficients), np.broadcast_to(table, (self._size, 8, 8))
+            batch = feeds.validation_batch(tiles.take(rows), config)
+            parts = batch["original"], batch["coefficients"], batch["table"]
+            originals.append(parts[0])
+            decoded.append(np.asarray(decode(module, *parts[1:])))
             self._batches.append(
-                tuple(
-                    sharding.to_devices(np.ascontiguousarray(part[mine]), batched) for part in parts
+                jax.tree.map(
+                    lambda part: sharding.to_devices(np.ascontiguousarray(part[mine]), batched),
+                    parts,
                 )
             )
-        original, self._decoded = tiles.take(), np.concatenate(decoded)[: self._count]
+        original, self._decoded = (
+            np.concatenate(part)[: self._count] for part in (originals, decoded)
+        )
         self._original = original[:_PICTURES]
         self.jpeg_psnr = float(
-            np.mean([metrics.psnr(*pair) for pair in zip(original, self._decoded, strict=True)])
+            np.mean([_psnr(*pair) for pair in zip(original, self._decoded, strict=True)])
         )
         self._decoded = self._decoded[:_PICTURES]
         self._measure = jax.jit(_measure, static_argnums=0, out_shardings=sharding.replicated(mesh))
@@ -272,7 +284,7 @@ class Validation:
         losses, squares, outputs = (
             np.concatenate(part)[: self._count] for part in zip(*measured, strict=True)
         )
-        pixels = outputs.shape[1] * outputs.shape[2]
+        pixels = math.prod(outputs.shape[1:])
         with np.errstate(divide="ignore"):
             psnrs = 10 * np.log10(255**2 * pixels / squares.sum(axis=1, dtype=np.int64))
         psnr = float(np.mean(psnrs))
@@ -282,7 +294,14 @@ class Validation:
             "gain": psnr - self.jpeg_psnr,
         }
         pictures = (self._original, self._decoded, outputs[:_PICTURES])
+        # Of chroma, Cb is shown.
+        pictures = [p[..., 0] if p.ndim == 4 else p for p in pictures]
         return result, np.concatenate(pictures, axis=2)
+
+
+def _psnr(original: np.ndarray, output: np.ndarray) -> float:
+    """PSNR of uint8 [H, W] or [H, W, channels]: of all channels as one plane."""
+    return metrics.psnr(original.reshape(len(original), -1), output.reshape(len(output), -1))
 
 
 def _measure(
@@ -299,9 +318,11 @@ def _measure(
         return module.loss(jax.tree.map(lambda x: x[None], estimates), original[None])
 
     losses = jax.vmap(loss_of_one)(estimates, _scaled(original))
-    output = jnp.clip(jnp.round(estimates["image"][..., 0] * 255), 0, 255).astype(jnp.uint8)
+    output = jnp.clip(jnp.round(estimates["image"] * 255), 0, 255).astype(jnp.uint8)
+    output = output.reshape(original.shape)
     # A row at a time, integers suffice, and no device can see the sum otherwise than another.
-    squares = jnp.sum(jnp.square(output.astype(jnp.int32) - original.astype(jnp.int32)), axis=2)
+    errors = jnp.square(output.astype(jnp.int32) - original.astype(jnp.int32))
+    squares = jnp.sum(errors.reshape(*errors.shape[:2], -1), axis=2)
     return losses, squares, output
 
 
@@ -369,7 +390,7 @@ class _Run:
         self._feed, validating = feeds.open_data(config, trainer.mesh)
         self._images = {"training": self._feed.fingerprint, "validation": validating.fingerprint}
         sharding.check_agreement(f"{config.to_json_best_effort()} {self._images} {workdir}")
-        self._validation = Validation(validating, config.quality, trainer.mesh)
+        self._validation = Validation(validating, config, trainer.mesh)
         self._best, self._pending = -math.inf, []
         _say(
             f"training on {self._feed}; validating on {len(validating):,} tiles of "
@@ -676,8 +697,8 @@ def _say(text: str) -> None:
 
 
 def _scaled(pixels: jax.Array) -> jax.Array:
-    """uint8 [B, H, W] → float32 [B, H, W, 1], scaled to [0, 1]."""
-    return pixels[..., None].astype(jnp.float32) / 255
+    """uint8 [B, H, W] or [B, H, W, C] → float32 [B, H, W, 1 or C], scaled to [0, 1]."""
+    return (pixels[..., None] if pixels.ndim == 3 else pixels).astype(jnp.float32) / 255
 
 
 def _decibels(mean_square: jax.Array) -> jax.Array:

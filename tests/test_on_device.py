@@ -92,3 +92,27 @@ def test_a_batch_follows_from_its_key_alone():
     )
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+def test_varied_tables(photographs):
+    """Pairs with tables that are no standard ones are what Pillow writes with these tables."""
+    tiles = np.stack([p[:64, :64] for p in photographs.values()])
+    tiles = np.repeat(tiles, 12, axis=0)
+    key = jax.random.key(2)
+    batch = jax.device_get(on_device.make_batch(tiles, key, 32, 10, (5, 95), 0.5))
+    standard = {np.asarray(jpeg.quality_table(q)).tobytes() for q in range(1, 101)}
+    varied = [table.tobytes() not in standard for table in batch["table"]]
+    assert 0.2 < np.mean(varied) < 0.8
+    decoded = np.asarray(jpeg.decode(batch["coefficients"], batch["table"]))
+    for original, table, result in zip(batch["original"], batch["table"], decoded, strict=True):
+        file = io.BytesIO()
+        # Pillow takes tables in natural order.
+        Image.fromarray(original).save(file, "JPEG", qtables=[table.reshape(64).tolist()])
+        with Image.open(file) as image:
+            np.testing.assert_array_equal(np.reshape(image.quantization[0], (8, 8)), table)
+            np.testing.assert_array_equal(np.asarray(image), result)
+    # The other draws are what they are without variety.
+    plain = jax.device_get(on_device.make_batch(tiles, key, 32, 10, (5, 95)))
+    np.testing.assert_array_equal(plain["original"], batch["original"])
+    same = np.logical_not(varied)
+    np.testing.assert_array_equal(plain["table"][same], batch["table"][same])

@@ -36,6 +36,11 @@ def open_feed(config, **fields):
     return feeds.open_data(config, sharding.make_mesh())[0]
 
 
+def test_tables_that_tensorflow_cannot_write_are_refused(config):
+    with pytest.raises(ValueError, match=r"config\.table_variety is 0\.5.*'device'"):
+        open_feed(config, table_variety=0.5)
+
+
 def pillow(original, quality, tmp_path):
     """What Pillow writes and reads, and the coefficients and table of its file."""
     import jpeglib

@@ -91,3 +91,18 @@ def test_standard_tables_cannot_be_changed():
 def test_mistakes_are_named(quality, base, message):
     with pytest.raises(ValueError, match=message):
         jpeg.quality_table(quality, base)
+
+
+def test_varied_tables_are_between_flat_and_steep():
+    qualities = jnp.asarray(np.resize([20, 50, 80], 600))
+    tables = np.asarray(jpeg.varied_table(jax.random.key(0), qualities))
+    assert tables.dtype == np.int32 and tables.min() >= 1 and tables.max() <= 255
+    assert len({table.tobytes() for table in tables}) == len(tables)
+    # Quality still decides how coarse they are: in octaves, as the standard tables do it.
+    means = [np.log2(tables[i::3]).mean() for i in range(3)]
+    assert means[0] > means[1] > means[2]
+    # At quality 50 a base is not scaled. Corner against origin: 61/16 is 2.6 octaves in the
+    # standard table; here from none (flat) to 1.3 times that of 99/16, and noise.
+    steepness = np.log2(tables[1::3, 7, 7] / tables[1::3, 0, 0])
+    assert steepness.min() < 0.4 and steepness.max() > 2.6
+    assert steepness.max() < 1.3 * np.log2(99 / 16) + 1

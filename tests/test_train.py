@@ -15,7 +15,7 @@ from dmcnn_jax import jpeg, metrics, sharding
 from dmcnn_jax.checkpoint import Checkpoints, load_weights, save_weights
 from dmcnn_jax.data import feeds, on_device, sources
 from dmcnn_jax.inference import Model as InferenceModel
-from dmcnn_jax.inference import initialize, restore_plane, to_uint8
+from dmcnn_jax.inference import initialize, load, restore_plane, to_uint8
 from dmcnn_jax.models import create_model
 from dmcnn_jax.train import Trainer, Validation, train
 
@@ -272,6 +272,25 @@ def test_weights_to_start_from(config, reference, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, state.params, loaded["params"])
     jax.tree.map(np.testing.assert_array_equal, state.average, loaded["params"])
     assert jax.tree.leaves(state.stats)
+
+
+def test_a_network_that_is_told_the_table_starts_from_one_that_is_not(config):
+    started = changed(config, init_from="dmcnn-small-qf20")
+    with started.unlocked():
+        started.model = {"name": "dmcnn", "features": 24, "condition_on_table": True}
+    trainer = Trainer(started)
+    state, source = trainer.init_state(), load("dmcnn-small-qf20")
+    k = jax.random.randint(jax.random.key(0), (1, 3, 4, 64), -3, 4)
+    table = jnp.asarray(jpeg.quality_table(20))[None]
+    expected = source.module.apply(source.params, k, table)["image"]
+    found = trainer.module.apply({"params": state.params}, k, table)["image"]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    # What it is told decides nothing yet, but will: a gradient reaches it.
+    gradients = jax.grad(
+        lambda params: trainer.module.apply({"params": params}, k, table)["image"].sum()
+    )(state.params)
+    assert np.any(gradients["g"]["table_dense4"]["kernel"])
+    assert "table_dense4" not in source.params["params"]["g"]
 
 
 def test_tiles_on_the_device_or_sent_make_the_same_batch(config):

@@ -8,15 +8,17 @@ A feed gives the arrays that the jitted step makes its batch of:
 
 `on_device.TileFeed` sends tiles, of which the step makes pairs; `pipeline.PipelineFeed` sends pairs
 that tf.data made. Both give the same pairs for the same crops, to the last bit.
+`color_pairs.ColorFeed` sends tiles of RGB, of which the step makes pairs of chroma.
 """
 
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import jax
+import numpy as np
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.data import on_device, sources
+from dmcnn_jax.data import color_pairs, on_device, sources
 
 
 class Feed(Protocol):
@@ -56,11 +58,18 @@ def open_data(config: Mapping[str, Any], mesh: jax.sharding.Mesh) -> tuple[Feed,
     if uses_tf_data(config):
         from dmcnn_jax.data import pipeline
 
+        if config.table_variety:
+            raise ValueError(
+                f"config.table_variety is {config.table_variety}, but TensorFlow writes JPEGs with "
+                "standard tables only; set config.data.pipeline to 'device', or "
+                "config.table_variety to 0"
+            )
         images = _open_images(config, config.data.source)
         chosen, validation = split_images(config, images)
         return pipeline.PipelineFeed(images, chosen, config, mesh), validation
     training, validation = _tiles(config)
-    return on_device.TileFeed(training, config, mesh), validation
+    feed = color_pairs.ColorFeed if config.data.luma == "rgb" else on_device.TileFeed
+    return feed(training, config, mesh), validation
 
 
 def open_validation(config: Mapping[str, Any]) -> sources.Tiles:
@@ -95,8 +104,10 @@ def make_batch(
         batched: sharding of a batch.
 
     Returns:
-        As of `on_device.make_batch`, and "decoded" uint8 [B, patch_size, patch_size] of tf.data.
+        As of `on_device.make_batch`, or of `color_pairs.make_batch`, and "decoded" uint8 [B, patch_size, patch_size] of tf.data.
     """
+    if isinstance(inputs, color_pairs.ColorInputs):
+        return color_pairs.make_batch(inputs, key, patch_size, config, batched)
     if "tiles" not in inputs:
         coefficients = jpeg.encode(inputs["original"], inputs["table"])
         return {**inputs, "coefficients": coefficients}
@@ -105,7 +116,29 @@ def make_batch(
         tiles = tiles.at[inputs["indices"]].get(mode="promise_in_bounds")
         tiles = jax.lax.with_sharding_constraint(tiles, batched)
     qualities = tuple(config.quality_range)
-    return on_device.make_batch(tiles, key, patch_size, config.quality, qualities)
+    return on_device.make_batch(
+        tiles, key, patch_size, config.quality, qualities, config.table_variety
+    )
+
+
+def validation_batch(tiles: np.ndarray, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Validation tiles → a batch, at the quality of `config`.
+
+    Args:
+        tiles: uint8 [B, side, side], or [B, side, side, 3] of RGB.
+        config: of the run.
+
+    Returns:
+        As of `make_batch`, in memory of the host.
+    """
+    if config.data.luma == "rgb":
+        return jax.device_get(color_pairs.validation_batch(tiles, config))
+    table = np.asarray(jpeg.quality_table(config.quality))
+    return {
+        "original": tiles,
+        "coefficients": np.asarray(jpeg.encode(tiles, table)),
+        "table": np.broadcast_to(table, (len(tiles), 8, 8)),
+    }
 
 
 def split_images(config: Mapping[str, Any], images: sources.Images):

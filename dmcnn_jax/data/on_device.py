@@ -106,6 +106,7 @@ def make_batch(
     patch_size: int,
     quality: int,
     quality_range: Sequence[int] = (),
+    table_variety: float = 0.0,
 ) -> dict[str, jax.Array]:
     """Crops, flips, turns and compresses.
 
@@ -116,25 +117,52 @@ def make_batch(
         quality: JPEG quality, 1 to 100.
         quality_range: (lowest, highest), to draw a quality for each patch uniformly instead; ()
             for none.
+        table_variety: share of the patches that get a `jpeg.varied_table` instead of their
+            quality's standard one.
 
     Returns:
         A batch: "original" uint8 [B, patch_size, patch_size], "coefficients" int32 [B,
             patch_size/8, patch_size/8, 64] and
-        "table" int32 [B, 8, 8], as a file that Pillow writes of the original would hold them.
+        "table" int32 [B, 8, 8], as a file that Pillow writes of the original with such a table
+        would hold them.
     """
-    batch, side = tiles.shape[:2]
+    batch = len(tiles)
     corner_key, turn_key, quality_key = jax.random.split(key, 3)
+    original = crop_patches(tiles, corner_key, turn_key, patch_size)
+    lowest, highest = quality_range or (quality, quality)
+    qualities = jax.random.randint(quality_key, (batch,), lowest, highest + 1)
+    table = jpeg.quality_table(qualities)
+    if table_variety:
+        # Keys of their own: without variety, what is drawn stays what it was.
+        chosen_key, table_key = jax.random.split(jax.random.fold_in(quality_key, 1))
+        chosen = jax.random.bernoulli(chosen_key, table_variety, (batch, 1, 1))
+        table = jnp.where(chosen, jpeg.varied_table(table_key, qualities), table)
+    return {"original": original, "coefficients": jpeg.encode(original, table), "table": table}
+
+
+def crop_patches(
+    tiles: jax.Array, corner_key: jax.Array, turn_key: jax.Array, patch_size: int
+) -> jax.Array:
+    """Crops, flips and turns at random.
+
+    Args:
+        tiles: [B, side, side] or [B, side, side, channels].
+        corner_key: a random key, which decides where.
+        turn_key: a random key, which decides how they are flipped and turned.
+        patch_size: side of the patches, pixels.
+
+    Returns:
+        [B, patch_size, patch_size] or [B, patch_size, patch_size, channels].
+    """
+    batch, side, _, *channels = tiles.shape
     corners = jax.random.randint(corner_key, (batch, 2), 0, side - patch_size + 1)
     turns = jax.random.bernoulli(turn_key, 0.5, (batch, 3))
 
     def crop(tile, corner, turn):
-        patch = jax.lax.dynamic_slice(tile, corner, (patch_size, patch_size))
+        start = (*corner, *(0 for _ in channels))
+        patch = jax.lax.dynamic_slice(tile, start, (patch_size, patch_size, *channels))
         patch = jnp.where(turn[0], patch[::-1], patch)
         patch = jnp.where(turn[1], patch[:, ::-1], patch)
-        return jnp.where(turn[2], patch.T, patch)
+        return jnp.where(turn[2], patch.swapaxes(0, 1), patch)
 
-    original = jax.vmap(crop)(tiles, corners, turns)
-    lowest, highest = quality_range or (quality, quality)
-    qualities = jax.random.randint(quality_key, (batch,), lowest, highest + 1)
-    table = jpeg.quality_table(qualities)
-    return {"original": original, "coefficients": jpeg.encode(original, table), "table": table}
+    return jax.vmap(crop)(tiles, corners, turns)

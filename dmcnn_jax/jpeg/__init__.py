@@ -39,7 +39,13 @@ Planes are uint8 ``[..., H, W]``; coefficients are integers ``[..., H/8, W/8, 64
 from dmcnn_jax.jpeg.codec import decode, encode, roundtrip, simulate
 from dmcnn_jax.jpeg.dct import BASIS_IMAGES, dct, dequantize, from_blocks, idct, interval, to_blocks
 from dmcnn_jax.jpeg.files import JpegError, JpegFile, decode_planes, read
-from dmcnn_jax.jpeg.tables import STANDARD_CHROMA, STANDARD_LUMA, per_block, quality_table
+from dmcnn_jax.jpeg.tables import (
+    STANDARD_CHROMA,
+    STANDARD_LUMA,
+    per_block,
+    quality_table,
+    varied_table,
+)
 
 __all__ = [
     "BASIS_IMAGES",
@@ -61,4 +67,5 @@ __all__ = [
     "roundtrip",
     "simulate",
     "to_blocks",
+    "varied_table",
 ]
