@@ -183,23 +183,6 @@ def compare(
     return {"against": against, "profiles": profiles, "tables": tables}
 
 
-def bootstrap(differences: Sequence[float], resamples: int = 10_000, seed: int = 0) -> dict:
-    """The mean of paired differences and its 95 % interval, by resampling images.
-
-    Args:
-        differences: one an image.
-        resamples: how many sets of as many images are drawn, with replacement.
-        seed: of the drawing.
-
-    Returns:
-        {"mean", "low", "high"}: the mean, and the 2.5 and 97.5 % quantiles of the resampled means.
-    """
-    values = np.asarray(differences, np.float64)
-    drawn = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
-    low, high = np.quantile(values[drawn].mean(axis=1), (0.025, 0.975))
-    return {"mean": float(values.mean()), "low": float(low), "high": float(high)}
-
-
 def to_markdown(results: Mapping[str, Any]) -> str:
     """The tables, in Markdown."""
     gain = f"gain over {results['against']}"
@@ -306,7 +289,7 @@ def _rows(entries, scores, table, against, resamples) -> list[dict[str, Any]]:
             means = metrics.mean(per_image)
         if measures and label != against:
             pairs = zip(measures["psnr"], scores[against]["psnr"], strict=True)
-            gain = bootstrap([ours - theirs for ours, theirs in pairs], resamples)
+            gain = metrics.bootstrap([ours - theirs for ours, theirs in pairs], resamples)
         figures = {"measured": means, "gain": gain}
         figures |= {"paper": paper.get(system), "later": later.get(system)}
         return {"label": label, "system": system, **figures}
@@ -321,9 +304,7 @@ def _cells(row: Mapping[str, Any], profiles: Mapping[str, Any]) -> list[str]:
     cells = [row["label"]]
     if row["measured"]:
         m, gain = row["measured"], row["gain"]
-        interval = (
-            f"{gain['mean']:+.3f} ({gain['low']:+.3f} … {gain['high']:+.3f})" if gain else "–"
-        )
+        interval = metrics.format_gain(gain) if gain else "–"
         cells += [f"{m['psnr']:.3f}", interval, f"{m['ssim']:.4f}"]
         cells += [f"{m['ssim_gauss']:.4f}", f"{m['psnr_b']:.3f}"]
     else:

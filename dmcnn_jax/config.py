@@ -123,6 +123,8 @@ def default_config() -> "ml_collections.ConfigDict":
     evaluate.gallery = ""
     # Whether the output is projected into the file's quantisation intervals before it is measured.
     evaluate.project = False
+    # Whether the output is the mean over the image turned and mirrored in eight ways.
+    evaluate.ensemble = False
     return config
 
 

@@ -230,18 +230,18 @@ def test_a_broken_record_is_named(tmp_path):
 
 def test_the_bootstrap_is_scipys(rng):
     differences = rng.normal(1.4, 0.5, 29)
-    ours = compare.bootstrap(differences)
+    ours = metrics.bootstrap(differences)
     theirs = scipy.stats.bootstrap(
         (differences,), np.mean, n_resamples=10_000, method="percentile", rng=1
     ).confidence_interval
     assert ours["mean"] == pytest.approx(differences.mean())
     assert ours["low"] == pytest.approx(theirs.low, abs=0.01)
     assert ours["high"] == pytest.approx(theirs.high, abs=0.01)
-    assert compare.bootstrap([0.5] * 4) == {"mean": 0.5, "low": 0.5, "high": 0.5}
+    assert metrics.bootstrap([0.5] * 4) == {"mean": 0.5, "low": 0.5, "high": 0.5}
 
 
 def test_published_figures_are_plausible():
-    assert set(published.SYSTEMS) == set(MODELS)
+    assert set(published.SYSTEMS) <= set(MODELS)
     for figures in published.PAPER.values():
         for psnr, ssim, psnr_b in figures.values():
             assert 25 < psnr_b < psnr < 33 and 0.7 < ssim < 0.91

@@ -1,0 +1,55 @@
+"""The eight ways to turn and mirror an image, done to the coefficients of its JPEG.
+
+Mirroring an image mirrors each block and the order of the blocks, and in the DCT negates the odd
+frequencies along that axis: cos((2(7 - x) + 1)uπ/16) = (-1)^u cos((2x + 1)uπ/16). Transposing it
+transposes blocks, coefficients and the quantisation table.
+"""
+
+import numpy as np
+
+COUNT = 8
+
+_SIGNS = np.array([1, -1] * 4, np.int8)
+_DOWN = np.repeat(_SIGNS, 8)  # (-1)^v of coefficient 8v + u
+_ACROSS = np.tile(_SIGNS, 8)  # (-1)^u
+
+
+def turn(coefficients: np.ndarray, table: np.ndarray, which: int) -> tuple[np.ndarray, np.ndarray]:
+    """What the JPEG of the turned image would hold.
+
+    Args:
+        coefficients: k, integers [h, w, 64], natural order.
+        table: Q, integers [8, 8], natural order.
+        which: 0 to 7; bit 0 mirrors rows (upside down), then bit 1 columns, then bit 2 transposes;
+            0 leaves the image as it is.
+
+    Returns:
+        k and Q of the turned image, [h, w, 64] or [w, h, 64], and [8, 8].
+    """
+    k = coefficients
+    if which & 1:
+        k = k[::-1] * _DOWN
+    if which & 2:
+        k = k[:, ::-1] * _ACROSS
+    if which & 4:
+        height, width, _ = k.shape
+        k = k.reshape(height, width, 8, 8).transpose(1, 0, 3, 2).reshape(width, height, 64)
+        table = table.T
+    return k, table
+
+
+def turn_back(plane: np.ndarray, which: int) -> np.ndarray:
+    """Undoes to pixels what `turn` did.
+
+    Args:
+        plane: [H, W], turned.
+        which: as it was given to `turn`.
+
+    Returns:
+        The plane as it was; a view.
+    """
+    if which & 4:
+        plane = plane.T
+    if which & 2:
+        plane = plane[:, ::-1]
+    return plane[::-1] if which & 1 else plane

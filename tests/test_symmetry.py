@@ -1,0 +1,53 @@
+"""Turning an image in the domain of its JPEG's coefficients, against turning its pixels."""
+
+import numpy as np
+import pytest
+import scipy.fft
+
+from dmcnn_jax import inference, jpeg, symmetry
+from dmcnn_jax.inference import load, restore_plane
+
+
+def turn_pixels(image, which):
+    image = image[::-1] if which & 1 else image
+    image = image[:, ::-1] if which & 2 else image
+    return image.T if which & 4 else image
+
+
+@pytest.mark.parametrize("which", range(symmetry.COUNT))
+def test_coefficients_are_those_of_the_turned_pixels(rng, which):
+    image = rng.normal(0, 40, (24, 40))
+    table = rng.integers(1, 30, (8, 8))
+
+    def coefficients(image):
+        h, w = image.shape
+        blocks = image.reshape(h // 8, 8, w // 8, 8).swapaxes(1, 2)
+        return scipy.fft.dctn(blocks, axes=(2, 3), norm="ortho").reshape(h // 8, w // 8, 64)
+
+    k, q = symmetry.turn(coefficients(image), table, which)
+    np.testing.assert_allclose(k, coefficients(turn_pixels(image, which)), atol=1e-9)
+    np.testing.assert_array_equal(q, table.T if which & 4 else table)
+    np.testing.assert_array_equal(symmetry.turn_back(turn_pixels(image, which), which), image)
+
+
+def test_an_ensemble_is_the_mean_of_eight(rng):
+    model = load("dmcnn-small-qf20")
+    table = np.asarray(jpeg.quality_table(20))
+    original = rng.integers(60, 190, (24, 16), dtype=np.uint8)
+    k = np.asarray(jpeg.encode(original, table))
+    mean = np.zeros(original.shape)
+    for which in range(8):
+        turned, q = symmetry.turn(k, table, which)
+        plane = inference.estimate(model.module, model.params, turned[None], q[None])["image"]
+        mean += symmetry.turn_back(np.asarray(plane)[0, ..., 0], which) / 8
+    shares = []
+    found = restore_plane(model, k, table, ensemble=True, progress=shares.append)
+    np.testing.assert_allclose(found, mean, atol=2e-6)
+    assert sum(shares) == pytest.approx(1)
+    # It no longer matters how the picture was turned.
+    turned, q = symmetry.turn(k, table, 6)
+    other = restore_plane(model, turned, q, ensemble=True)
+    np.testing.assert_allclose(symmetry.turn_back(other, 6), found, atol=2e-6)
+    projected = restore_plane(model, k, table, ensemble=True, project=True)
+    requantised = np.round(jpeg.dct(projected * 255 - 128) / table.reshape(64))
+    np.testing.assert_array_equal(requantised, k)
