@@ -18,7 +18,7 @@ def profile(model: Model) -> dict[str, Any]:
 
     Returns:
         {"weights": count, "flops": a pixel, "speed": pixels a second on this machine, "field":
-        pixels, or None for a model that has no part that works on pixels alone}.
+        pixels}.
     """
     return {
         "weights": count_weights(model.params["params"]),
@@ -99,7 +99,7 @@ def measure_speed(model: Model, side: int = 512) -> float:
     return side**2 / min(times)
 
 
-def receptive_field(module: nn.Module, variables: Mapping[str, Any]) -> int | None:
+def receptive_field(module: nn.Module, variables: Mapping[str, Any]) -> int:
     """The side of the square of pixels that decide one pixel of the output, by gradient.
 
     The gradient is that of `restore_pixels`, of output pixels at all eight positions along a
@@ -111,11 +111,9 @@ def receptive_field(module: nn.Module, variables: Mapping[str, Any]) -> int | No
         variables: its variables. None of the weights that count may be zero.
 
     Returns:
-        Pixels; None if the network has no `restore_pixels`.
+        Pixels.
     """
-    if not hasattr(module, "restore_pixels"):
-        return None
-    halo = getattr(module, "halo_blocks", 32)
+    halo = module.halo_blocks or 32
     blocks = 2 * (halo[1] if isinstance(halo, tuple) else halo) + 3
     key = jax.random.key(0)
     k = jnp.round(2 * jax.random.normal(key, (1, blocks, blocks, 64))).astype(jnp.int32)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dmcnn_jax import export, jpeg
+from dmcnn_jax import export, jpeg, published
 from dmcnn_jax.checkpoint import load_weights, save_weights
 from dmcnn_jax.inference import Model, estimate, initialize, load
 from dmcnn_jax.models import MODELS, create_model
@@ -109,8 +109,12 @@ def test_pytorch_module_is_the_flax_module(config, photographs):
     assert network.state_dict()["_extra_state"]["quality"] == 10
 
 
-def test_every_model_has_a_pytorch_module():
-    assert {config["name"] for config in VARIANTS} == set(MODELS)
+def test_every_pytorch_module_is_compared():
+    pytest.importorskip("torch", reason="PyTorch is not installed: extra 'export'")
+    export._import_tool("torch_dmcnn")
+    modules = {"dmcnn", *export._import_tool("torch_baselines").MODELS}
+    assert {config["name"] for config in VARIANTS} == modules <= set(MODELS)
+    assert modules >= set(published.SYSTEMS)
 
 
 @pytest.mark.parametrize("format", ["npz", "safetensors", "orbax", "torch"])

@@ -1,40 +1,34 @@
 """The networks, by name.
 
-A model turns what a JPEG file holds into estimates of the original, and says its loss:
-
-    __call__(coefficients, table, *, mask=None, train=False) → dict of float32 [B, H, W, 1],
-                                                                of which "image" is the answer
-    loss(estimates, original) → scalar
-
-Whatever does that is trained, evaluated and exported by the same commands: add it to `MODELS`.
+Each is a `base.Network`, and is trained, evaluated and exported by the same commands: a new one is
+a file here, a line in `MODELS`, and a file in `configs/` (docs/adding-a-model.md).
 """
 
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
-from dmcnn_jax.models.arcnn import ARCNN
-from dmcnn_jax.models.cas_cnn import CASCNN
-from dmcnn_jax.models.ddcn import DDCN
-from dmcnn_jax.models.dmcnn import DMCNN
-from dmcnn_jax.models.dncnn import DnCNN
-from dmcnn_jax.models.memnet import MemNet
-from dmcnn_jax.models.tnrd import TNRD
+from dmcnn_jax import jpeg
+from dmcnn_jax.models.base import Network
 
-MODELS: dict[str, type[nn.Module]] = {
-    "arcnn": ARCNN,
-    "cas_cnn": CASCNN,
-    "ddcn": DDCN,
-    "dmcnn": DMCNN,
-    "dncnn": DnCNN,
-    "memnet": MemNet,
-    "tnrd": TNRD,
+# What `config.model.name` may be → file and class, which are imported when they are asked for.
+MODELS: dict[str, str] = {
+    "arcnn": "arcnn.ARCNN",
+    "cas_cnn": "cas_cnn.CASCNN",
+    "chroma": "chroma.ChromaNet",
+    "ddcn": "ddcn.DDCN",
+    "dmcnn": "dmcnn.DMCNN",
+    "dncnn": "dncnn.DnCNN",
+    "memnet": "memnet.MemNet",
+    "tnrd": "tnrd.TNRD",
 }
 
 
-def create_model(config: Mapping[str, Any]) -> nn.Module:
+def create_model(config: Mapping[str, Any]) -> Network:
     """Makes the network that a configuration describes.
 
     Args:
@@ -50,7 +44,8 @@ def create_model(config: Mapping[str, Any]) -> nn.Module:
     name = fields.pop("name", None)
     if name not in MODELS:
         raise ValueError(f"model.name is {name!r}; expected one of: {', '.join(sorted(MODELS))}")
-    module = MODELS[name]
+    file, network = MODELS[name].split(".")
+    module = getattr(importlib.import_module(f"dmcnn_jax.models.{file}"), network)
     known = set(module.__dataclass_fields__) - {"name", "parent"}
     if unknown := sorted(set(fields) - known):
         raise ValueError(
@@ -64,3 +59,15 @@ def create_model(config: Mapping[str, Any]) -> nn.Module:
             )
         fields["dtype"] = jnp.dtype(fields["dtype"])
     return module(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+
+
+def example(module: nn.Module) -> tuple[Any, jax.Array]:
+    """The smallest coefficients and table that a network takes."""
+    if hasattr(module, "example"):
+        return module.example()
+    return jnp.zeros((1, 2, 2, 64), jnp.int32), jnp.ones((1, 8, 8), jnp.int32)
+
+
+def decode(module: nn.Module, coefficients: Any, table: jax.Array) -> jax.Array:
+    """What libjpeg makes of a network's input: uint8 [B, H, W], or [B, H, W, channels]."""
+    return getattr(module, "decode", jpeg.decode)(coefficients, table)

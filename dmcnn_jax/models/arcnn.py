@@ -5,8 +5,8 @@
 
 9×9 to 64 channels, 7×7 to 32, 1×1 to 16, 5×5 to 1, ReLU between; no shortcut, the image itself is
 predicted. Layers, initialisation (Gaussian, of deviation 0.001), loss and the learning rate of the
-last layer, a tenth of the others', are the authors' (Caffe). 106,448 kernel weights and 113 biases;
-it sees 19 × 19 pixels.
+last layer, a tenth of the others', are the authors' (Caffe). 106,561 weights, 106,448 of them in
+kernels; it sees 19 × 19 pixels.
 
 Assumed: padding by replication, as in the authors' test code; they train without padding, which is
 the loss over what no padding reaches.
@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from dmcnn_jax.losses import half_sum_squares
-from dmcnn_jax.models.dmcnn import decode
+from dmcnn_jax.models.base import Network
 from dmcnn_jax.models.layers import extend, pixel_mask, scale_gradient
 
 _init = nn.initializers.normal(0.001)
@@ -28,7 +28,7 @@ _LAYERS = ((64, 9, 1.0), (32, 7, 1.0), (16, 1, 1.0), (1, 5, 0.1))
 _REACH = sum(size // 2 for _, size, _ in _LAYERS)
 
 
-class ARCNN(nn.Module):
+class ARCNN(Network):
     """The network.
 
     Attributes:
@@ -36,51 +36,16 @@ class ARCNN(nn.Module):
     """
 
     dtype: jnp.dtype = jnp.float32
-
-    @property
-    def pixel_masks(self) -> bool:
-        """That masks may be of pixels: its authors ran it on images of their exact size."""
-        return True
+    pixel_masks = True
 
     @property
     def halo_blocks(self) -> int:
         """How far it sees, in blocks."""
         return -(-_REACH // 8)
 
-    def __call__(
-        self,
-        coefficients: jax.Array,
-        table: jax.Array,
-        *,
-        mask: jax.Array | None = None,
-        train: bool = False,
-    ) -> dict[str, jax.Array]:
-        """Estimates the original.
-
-        Args:
-            coefficients: k, integers [B, H/8, W/8, 64].
-            table: Q, integers [B, 8, 8].
-            mask: bool [B, H/8, W/8, 1] or [B, H, W, 1], true on the rectangle of blocks or pixels
-                that is the image; None: all is.
-            train: not used; here training and running are the same.
-
-        Returns:
-            float32 [B, H, W, 1], pixels scaled to [0, 1], not clipped: "image", and "jpeg" (C).
-        """
-        decoded = decode(coefficients, table)
-        return self.restore_pixels(coefficients, table, decoded, mask=mask, train=train)
-
     @nn.compact
-    def restore_pixels(
-        self,
-        coefficients: jax.Array,
-        table: jax.Array,
-        decoded: jax.Array,
-        *,
-        mask: jax.Array | None = None,
-        train: bool = False,
-    ) -> dict[str, jax.Array]:
-        """As `__call__`, of a decoded image C, float32 [B, H, W, 1], scaled to [0, 1]."""
+    def restore_pixels(self, coefficients, table, decoded, *, mask=None, train=False):
+        """The layers."""
         del coefficients, table, train
         pixels = pixel_mask(mask, decoded)
         x = decoded

@@ -27,14 +27,16 @@ import jax
 import jax.numpy as jnp
 
 from dmcnn_jax.losses import average_pool, mse
-from dmcnn_jax.models.dmcnn import decode
+from dmcnn_jax.models.base import Network
 from dmcnn_jax.models.layers import Deconv, apply_mask, conv, mask_to_scale, near_zero_init
 
 _init = nn.initializers.he_normal()
 
 
-class CASCNN(nn.Module):
+class CASCNN(Network):
     """The network.
+
+    Besides the image it estimates "half", "quarter" and "eighth", [B, H/2, W/2, 1] and so on.
 
     Attributes:
         features: channels at full and half size; twice as many below.
@@ -51,40 +53,9 @@ class CASCNN(nn.Module):
         """How far it sees, in blocks."""
         return 7
 
-    def __call__(
-        self,
-        coefficients: jax.Array,
-        table: jax.Array,
-        *,
-        mask: jax.Array | None = None,
-        train: bool = False,
-    ) -> dict[str, jax.Array]:
-        """Estimates the original.
-
-        Args:
-            coefficients: k, integers [B, H/8, W/8, 64].
-            table: Q, integers [B, 8, 8].
-            mask: bool [B, H/8, W/8, 1], true on blocks of the image; None: every block is.
-            train: not used; here training and running are the same.
-
-        Returns:
-            float32 pixels scaled to [0, 1], not clipped: "image" and "jpeg" (C), [B, H, W, 1];
-            "half", "quarter" and "eighth", estimates at these scales.
-        """
-        decoded = decode(coefficients, table)
-        return self.restore_pixels(coefficients, table, decoded, mask=mask, train=train)
-
     @nn.compact
-    def restore_pixels(
-        self,
-        coefficients: jax.Array,
-        table: jax.Array,
-        decoded: jax.Array,
-        *,
-        mask: jax.Array | None = None,
-        train: bool = False,
-    ) -> dict[str, jax.Array]:
-        """As `__call__`, of a decoded image C, float32 [B, H, W, 1], scaled to [0, 1]."""
+    def restore_pixels(self, coefficients, table, decoded, *, mask=None, train=False):
+        """The layers."""
         del coefficients, table, train
         n = self.features
         masks = [mask_to_scale(mask, cells) for cells in (8, 4, 2, 1)]

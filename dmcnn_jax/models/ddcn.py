@@ -15,15 +15,12 @@ the slope 0.1; He initialisation; the mean squared error of the output alone as 
 weights by this reading; none are published.
 """
 
-from collections.abc import Mapping
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.losses import mse
-from dmcnn_jax.models.dmcnn import decode
+from dmcnn_jax.models.base import Network
 from dmcnn_jax.models.layers import SLOPE, apply_mask, conv, mask_to_scale, near_zero_init
 
 _init = nn.initializers.he_normal()
@@ -31,8 +28,10 @@ _init = nn.initializers.he_normal()
 _SCALE = 128
 
 
-class DDCN(nn.Module):
+class DDCN(Network):
     """The network.
+
+    Besides the image it estimates "dct", the DCT branch's.
 
     Attributes:
         features: channels.
@@ -54,39 +53,8 @@ class DDCN(nn.Module):
         """How far it sees, in blocks: the DCT branch, and the layers after the join."""
         return self.depth + -(-self.depth // 8)
 
-    def __call__(
-        self,
-        coefficients: jax.Array,
-        table: jax.Array,
-        *,
-        mask: jax.Array | None = None,
-        train: bool = False,
-    ) -> dict[str, jax.Array]:
-        """Estimates the original.
-
-        Args:
-            coefficients: k, integers [B, H/8, W/8, 64].
-            table: Q, integers [B, 8, 8].
-            mask: bool [B, H/8, W/8, 1], true on blocks of the image; None: every block is.
-            train: not used; here training and running are the same.
-
-        Returns:
-            float32 [B, H, W, 1], pixels scaled to [0, 1], not clipped: "image", "dct" (the DCT
-            branch's) and "jpeg" (C).
-        """
-        decoded = decode(coefficients, table)
-        return self.restore_pixels(coefficients, table, decoded, mask=mask, train=train)
-
-    def restore_pixels(
-        self,
-        coefficients: jax.Array,
-        table: jax.Array,
-        decoded: jax.Array,
-        *,
-        mask: jax.Array | None = None,
-        train: bool = False,
-    ) -> dict[str, jax.Array]:
-        """As `__call__`, of a decoded image C, float32 [B, H, W, 1], scaled to [0, 1]."""
+    def restore_pixels(self, coefficients, table, decoded, *, mask=None, train=False):
+        """The two branches, and the layers after their join."""
         del train
         pixels = mask_to_scale(mask, 8)
         dct = self._estimate_coefficients(coefficients, table, mask)
@@ -94,10 +62,6 @@ class DDCN(nn.Module):
         both = jnp.concatenate([features, apply_mask(dct, pixels).astype(self.dtype)], axis=-1)
         image = decoded + self.h(both, pixels).astype(jnp.float32)
         return {"image": image, "dct": dct, "jpeg": decoded}
-
-    def loss(self, estimates: Mapping[str, jax.Array], original: jax.Array) -> jax.Array:
-        """The mean squared error."""
-        return mse(estimates["image"], original)
 
     def _estimate_coefficients(self, coefficients, table, mask):
         """The DCT branch: D⁻¹(X), float32 [B, H, W, 1], scaled to [0, 1]."""

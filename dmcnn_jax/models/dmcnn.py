@@ -7,6 +7,7 @@ A JPEG is what its file holds: the integer coefficients k and the quantisation t
 image that libjpeg decodes from them, D the blockwise orthonormal 8×8 DCT. Both branches are
 auto-encoders with shortcuts between symmetric layers and dilated convolutions in the middle; all
 layers see centred values (x - ½), so that the zeros of a convolution's padding are mid-gray.
+4,426,628 weights at F = 64.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.losses import average_pool, mse, multi_scale_loss
+from dmcnn_jax.models.base import Network, decode
 from dmcnn_jax.models.layers import (
     Deconv,
     PReLU,
@@ -29,8 +31,11 @@ from dmcnn_jax.models.layers import (
 RECTIFIERS = ("interval", "leaky", "decoded", "none")
 
 
-class DMCNN(nn.Module):
+class DMCNN(Network):
     """The network of the paper; each of its claims can be switched off.
+
+    Of the estimates, "image" is Õ0, "dct" ÕD and "jpeg" C, [B, H, W, 1]; with `multi_scale` there
+    are "half", Õ1, [B, H/2, W/2, 1], and "quarter", Õ2, [B, H/4, W/4, 1].
 
     Attributes:
         features: F, channels of the pixel branch at full size; 2F and 4F at half and quarter size.
@@ -84,36 +89,16 @@ class DMCNN(nn.Module):
             self.r = self.residual
 
     @property
+    def neutral(self) -> tuple[str, ...]:
+        """What layers' names begin with that change nothing at first: those that are told Q."""
+        return ("table_",)
+
+    @property
     def halo_blocks(self) -> int | tuple[int, int]:
         """How far it sees, blocks: `restore_coefficients` and `restore_pixels`, or in one pass."""
         # Layers 1 to 6 and 10 to 15 see 16 pixels to either side, dilated ones 4 per dilation.
         pixels = -(-(16 + 4 * sum(self.dilations)) // 8)
         return (6 + sum(self.dct_dilations), pixels) if self.dct_branch else pixels
-
-    def __call__(
-        self,
-        coefficients: jax.Array,
-        table: jax.Array,
-        *,
-        mask: jax.Array | None = None,
-        train: bool = False,
-    ) -> dict[str, jax.Array]:
-        """Estimates the original from what the file holds.
-
-        Args:
-            coefficients: k, integers [B, H/8, W/8, 64].
-            table: Q, integers [B, 8, 8].
-            mask: bool [B, H/8, W/8, 1], true on blocks of the image: with it, all outside is zero
-                at every layer, as in a convolution's own padding. None: every block is.
-            train: not used; here training and running are the same.
-
-        Returns:
-            float32 estimates of the original, pixels scaled to [0, 1], not clipped: "image" (Õ0),
-            "dct" (ÕD) and "jpeg" (C), [B, H, W, 1]; with multi_scale, "half" (Õ1, [B, H/2, W/2, 1])
-            and "quarter" (Õ2, [B, H/4, W/4, 1]).
-        """
-        dct = self.restore_coefficients(coefficients, table, mask=mask)
-        return self.restore_pixels(coefficients, table, dct, mask=mask)
 
     def restore_coefficients(
         self, coefficients: jax.Array, table: jax.Array, *, mask: jax.Array | None = None
@@ -134,8 +119,10 @@ class DMCNN(nn.Module):
         dct: jax.Array,
         *,
         mask: jax.Array | None = None,
+        train: bool = False,
     ) -> dict[str, jax.Array]:
         """The pixel branch, C and ÕD → all estimates. `dct` is ÕD, the rest as of `__call__`."""
+        del train
         decoded = decode(coefficients, table)
         both = jnp.concatenate([decoded, dct], axis=-1) if self.dct_branch else decoded
         corrections = self.g(both - 0.5, table, mask)
@@ -268,11 +255,6 @@ class PixelBranch(nn.Module):
         if not self.multi_scale:
             return (correction,)
         return correction, head("head_half", x11), head("head_quarter", x9)
-
-
-def decode(coefficients: jax.Array, table: jax.Array) -> jax.Array:
-    """C, the image as libjpeg decodes it: float32 [B, H, W, 1], scaled to [0, 1]."""
-    return jpeg.decode(coefficients, table)[..., None].astype(jnp.float32) / 255
 
 
 def _compress(coefficients: jax.Array, table: jax.Array) -> jax.Array:

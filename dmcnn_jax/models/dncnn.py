@@ -5,8 +5,8 @@
 
 Layers, initialisation and loss follow the authors' MatConvNet code: 3×3 throughout, 64 wide; ReLU
 after all but the last, batch normalisation before it but in the first; the output is the input less
-the prediction. 664,704 kernel weights; 665,921 with biases in the published form, whose batch
-normalisation is merged into the convolutions. It sees 41 × 41 pixels.
+the prediction. 667,073 weights, 664,704 of them in kernels; 665,921 in the published form, whose
+batch normalisation is merged into the convolutions. It sees 41 × 41 pixels.
 
 Assumed: that convolutions with batch normalisation need no bias of their own (the shift is one),
 and the momentum of its statistics.
@@ -19,14 +19,14 @@ import jax
 import jax.numpy as jnp
 
 from dmcnn_jax.losses import half_sum_squares
-from dmcnn_jax.models.dmcnn import decode
+from dmcnn_jax.models.base import Network
 from dmcnn_jax.models.layers import apply_mask, conv, pixel_mask
 
 # The authors draw every layer's weights with the variance of the middle ones.
 _init = nn.initializers.normal((2 / (9 * 64)) ** 0.5)
 
 
-class DnCNN(nn.Module):
+class DnCNN(Network):
     """The network.
 
     Attributes:
@@ -41,51 +41,16 @@ class DnCNN(nn.Module):
     depth: int = 20
     batch_norm: bool = True
     dtype: jnp.dtype = jnp.float32
-
-    @property
-    def pixel_masks(self) -> bool:
-        """That masks may be of pixels: its authors ran it on images of their exact size."""
-        return True
+    pixel_masks = True
 
     @property
     def halo_blocks(self) -> int:
         """How far it sees, in blocks."""
         return -(-self.depth // 8)
 
-    def __call__(
-        self,
-        coefficients: jax.Array,
-        table: jax.Array,
-        *,
-        mask: jax.Array | None = None,
-        train: bool = False,
-    ) -> dict[str, jax.Array]:
-        """Estimates the original.
-
-        Args:
-            coefficients: k, integers [B, H/8, W/8, 64].
-            table: Q, integers [B, 8, 8].
-            mask: bool [B, H/8, W/8, 1] or [B, H, W, 1], true on blocks or pixels of the image;
-                None: all are.
-            train: whether batch statistics are used and updated.
-
-        Returns:
-            float32 [B, H, W, 1], pixels scaled to [0, 1], not clipped: "image", and "jpeg" (C).
-        """
-        decoded = decode(coefficients, table)
-        return self.restore_pixels(coefficients, table, decoded, mask=mask, train=train)
-
     @nn.compact
-    def restore_pixels(
-        self,
-        coefficients: jax.Array,
-        table: jax.Array,
-        decoded: jax.Array,
-        *,
-        mask: jax.Array | None = None,
-        train: bool = False,
-    ) -> dict[str, jax.Array]:
-        """As `__call__`, of a decoded image C, float32 [B, H, W, 1], scaled to [0, 1]."""
+    def restore_pixels(self, coefficients, table, decoded, *, mask=None, train=False):
+        """The layers."""
         del coefficients, table
         pixels = pixel_mask(mask, decoded)
         x = apply_mask(decoded, pixels)

@@ -8,7 +8,8 @@ batch norm, ReLU, convolution, the first included. A memory block applies one re
 times, two 3×3 convolutions whose kernels and biases are shared and whose batch norms are not; its
 gate, a 1×1 convolution, sees the first features, what all blocks before gave, and the six states.
 One 3×3 convolution turns each block's result into an image, added to the JPEG; the output is a
-learned sum of the six. 676,992 kernel weights (677 K published); it sees 149 × 149 pixels.
+learned sum of the six. 695,497 weights, 676,992 of them in kernels (677 K published); it sees
+149 × 149 pixels.
 
 The definition gives biases a tenth of the learning rate, and sums seven losses, of the six images
 and of the output, with equal weights. It leaves the sum's weights to Caffe's default, 1, so that
@@ -23,15 +24,17 @@ import jax
 import jax.numpy as jnp
 
 from dmcnn_jax.losses import half_sum_squares
-from dmcnn_jax.models.dmcnn import decode
+from dmcnn_jax.models.base import Network
 from dmcnn_jax.models.layers import apply_mask, pixel_mask, scale_gradient
 
 _init = nn.initializers.he_normal()
 _BIAS_RATE = 0.1
 
 
-class MemNet(nn.Module):
+class MemNet(Network):
     """The network.
+
+    Besides the image it estimates "block1" and so on, what each memory block makes of it.
 
     Attributes:
         features: channels.
@@ -44,52 +47,16 @@ class MemNet(nn.Module):
     blocks: int = 6
     recursions: int = 6
     dtype: jnp.dtype = jnp.float32
-
-    @property
-    def pixel_masks(self) -> bool:
-        """That masks may be of pixels: its authors ran it on images of their exact size."""
-        return True
+    pixel_masks = True
 
     @property
     def halo_blocks(self) -> int:
         """How far it sees, in blocks."""
         return -(-2 * (1 + self.blocks * self.recursions) // 8)
 
-    def __call__(
-        self,
-        coefficients: jax.Array,
-        table: jax.Array,
-        *,
-        mask: jax.Array | None = None,
-        train: bool = False,
-    ) -> dict[str, jax.Array]:
-        """Estimates the original.
-
-        Args:
-            coefficients: k, integers [B, H/8, W/8, 64].
-            table: Q, integers [B, 8, 8].
-            mask: bool [B, H/8, W/8, 1] or [B, H, W, 1], true on blocks or pixels of the image;
-                None: all are.
-            train: whether batch statistics are used and updated.
-
-        Returns:
-            float32 [B, H, W, 1], pixels scaled to [0, 1], not clipped: "image", "jpeg" (C), and
-            "block1" and so on, what each memory block makes of it.
-        """
-        decoded = decode(coefficients, table)
-        return self.restore_pixels(coefficients, table, decoded, mask=mask, train=train)
-
     @nn.compact
-    def restore_pixels(
-        self,
-        coefficients: jax.Array,
-        table: jax.Array,
-        decoded: jax.Array,
-        *,
-        mask: jax.Array | None = None,
-        train: bool = False,
-    ) -> dict[str, jax.Array]:
-        """As `__call__`, of a decoded image C, float32 [B, H, W, 1], scaled to [0, 1]."""
+    def restore_pixels(self, coefficients, table, decoded, *, mask=None, train=False):
+        """The layers."""
         del coefficients, table
         pixels = pixel_mask(mask, decoded)
 

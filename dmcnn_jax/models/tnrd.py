@@ -25,6 +25,7 @@ import numpy as np
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.losses import half_sum_squares
+from dmcnn_jax.models.base import Network
 from dmcnn_jax.models.layers import extend, mask_to_scale
 
 _SIZE = 7
@@ -35,8 +36,10 @@ _WIDTH = 10
 _REACH = 0.4
 
 
-class TNRD(nn.Module):
+class TNRD(Network):
     """The network.
+
+    "jpeg" is the first u.
 
     Attributes:
         strengths: of each stage's diffusion at first: φ starts as this times 2z / (400 + z²).
@@ -51,54 +54,27 @@ class TNRD(nn.Module):
         """How far it sees, in blocks: each stage, 6 pixels and the rest of their blocks."""
         return len(self.strengths)
 
-    def __call__(
-        self,
-        coefficients: jax.Array,
-        table: jax.Array,
-        *,
-        mask: jax.Array | None = None,
-        train: bool = False,
-    ) -> dict[str, jax.Array]:
-        """Estimates the original.
-
-        Args:
-            coefficients: k, integers [B, H/8, W/8, 64].
-            table: Q, integers [B, 8, 8].
-            mask: bool [B, H/8, W/8, 1], true on the rectangle of blocks that is the image; None:
-                every block is.
-            train: not used; here training and running are the same.
-
-        Returns:
-            float32 [B, H, W, 1], pixels scaled to [0, 1], not clipped: "image", and "jpeg", the
-            first u.
-        """
+    def restore_coefficients(self, coefficients, table, *, mask=None):
+        """The first u, neither rounded nor, but for its range, clipped."""
+        del mask
         u = jnp.clip(jpeg.idct(jpeg.dequantize(coefficients, table)), -128, 128)
-        start = (u[..., None] + 128) / 255
-        return self.restore_pixels(coefficients, table, start, mask=mask, train=train)
+        return (u[..., None] + 128) / 255
 
     @nn.compact
-    def restore_pixels(
-        self,
-        coefficients: jax.Array,
-        table: jax.Array,
-        decoded: jax.Array,
-        *,
-        mask: jax.Array | None = None,
-        train: bool = False,
-    ) -> dict[str, jax.Array]:
-        """As `__call__`, from a first image, float32 [B, H, W, 1], scaled to [0, 1]."""
+    def restore_pixels(self, coefficients, table, first, *, mask=None, train=False):
+        """The stages."""
         del train
         pixels = mask_to_scale(mask, 8)
         steps = jpeg.per_block(table).astype(jnp.float32)
         centre = jpeg.dequantize(coefficients, table)
-        u = decoded * 255 - 128
+        u = first * 255 - 128
         for i, strength in enumerate(self.strengths, start=1):
             u = _Diffusion(strength, name=f"stage{i}")(u, pixels)
             if self.reaction:
                 x = jpeg.dct(u[..., 0])
                 x = jnp.clip(x, centre - _REACH * steps, centre + _REACH * steps)
                 u = jpeg.idct(x)[..., None]
-        return {"image": (u + 128) / 255, "jpeg": decoded}
+        return {"image": (u + 128) / 255, "jpeg": first}
 
     def loss(self, estimates: Mapping[str, jax.Array], original: jax.Array) -> jax.Array:
         """Half the summed squared error of an image, mean over images."""
