@@ -211,7 +211,10 @@ def _validate_color(config: Mapping[str, Any], expect: Callable[[bool, str, str]
         "data.subsampling",
         f"some of {', '.join(map(repr, names))}",
     )
-    for field, sides in (("train.patch_sizes", config.train.patch_sizes), ("data.tile", [config.data.tile])):
+    for field, sides in (
+        ("train.patch_sizes", config.train.patch_sizes),
+        ("data.tile", [config.data.tile]),
+    ):
         expect(all(p % 16 == 0 for p in sides), field, "multiples of 16 for the model 'chroma'")
 
 

@@ -233,9 +233,7 @@ class Validation:
         jpeg_psnr: of the JPEGs, dB, mean over tiles.
     """
 
-    def __init__(
-        self, tiles: sources.Tiles, config: Mapping[str, Any], mesh: jax.sharding.Mesh
-    ):
+    def __init__(self, tiles: sources.Tiles, config: Mapping[str, Any], mesh: jax.sharding.Mesh):
         self._count = len(tiles)
         module = create_model(config.model)
         self._size = _VALIDATION_BATCH * mesh.size

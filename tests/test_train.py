@@ -322,7 +322,7 @@ def test_validation_measures_what_inference_gives(config, rng, count):
     tiles = sources.Tiles(pixels, np.arange(count), np.arange(count, dtype=np.int32), names)
     module = create_model(config.model)
     variables = initialize(module, jax.random.key(0))
-    validation = Validation(tiles, 30, sharding.make_mesh())
+    validation = Validation(tiles, changed(config, quality=30), sharding.make_mesh())
     result, pictures = validation(module, variables)
     table = jpeg.quality_table(30)
     model = InferenceModel(module, variables)

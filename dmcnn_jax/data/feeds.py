@@ -104,7 +104,8 @@ def make_batch(
         batched: sharding of a batch.
 
     Returns:
-        As of `on_device.make_batch`, or of `color_pairs.make_batch`, and "decoded" uint8 [B, patch_size, patch_size] of tf.data.
+        As of `on_device.make_batch`, or of `color_pairs.make_batch`, and of tf.data "decoded" uint8
+        [B, patch_size, patch_size].
     """
     if isinstance(inputs, color_pairs.ColorInputs):
         return color_pairs.make_batch(inputs, key, patch_size, config, batched)

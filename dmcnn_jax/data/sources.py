@@ -1,7 +1,7 @@
 """Where images come from: the packaged photographs, a folder, a pack.
 
-All become square tiles of luma, or of RGB, in memory, or, for tf.data, images that are opened one by one
-(`Images`). Any image that Pillow opens will do; what can't be used is skipped and counted.
+All become square tiles of luma, or of RGB, in memory, or, for tf.data, images that are opened one
+by one (`Images`). Any image that Pillow opens will do; what can't be used is skipped and counted.
 
 A pack is a folder of two files: `tiles.npy`, uint8 [tiles, side, side] or, of RGB,
 [tiles, side, side, 3], which is memory-mapped (or
@@ -123,7 +123,8 @@ class Tiles:
     """Square tiles of luma, or of RGB.
 
     Attributes:
-        pixels: uint8 [rows, side, side] or [rows, side, side, 3], an array or a memory map; more than these tiles, perhaps.
+        pixels: uint8 [rows, side, side] or [rows, side, side, 3], an array or a memory map; more
+            than these tiles, perhaps.
         rows: int64 [tiles], where in `pixels` each tile is.
         images: int32 [tiles], index in `names` of the image that a tile was cut from.
         names: of the images.
@@ -431,7 +432,7 @@ def format_counts(skipped: Mapping[str, int]) -> str:
 
 
 def cut_tiles(plane: np.ndarray, tile: int) -> np.ndarray:
-    """Covers an image, [H, W, ...], by the fewest tiles, at even distances: [tiles, tile, tile, ...]."""
+    """Covers an image [H, W, …] by the fewest tiles, at even distances: [tiles, tile, tile, …]."""
 
     def starts(size: int) -> np.ndarray:
         return np.linspace(0, size - tile, -(-size // tile)).round().astype(int)

@@ -1,0 +1,29 @@
+"""The network of chroma: Cb and Cr at full size, guided by restored luma; qualities 5 to 95.
+
+    python tools/pack_images.py FOLDER_OF_IMAGES -o PACK --luma rgb
+    python -m dmcnn_jax.main --config configs/chroma.py --config.data.source=PACK
+
+--config.data.guide names the weights that restore luma.
+"""
+
+from dmcnn_jax.config import default_config
+
+
+def get_config():
+    """Six steps of 4:2:0 to one each of 4:2:2 and 4:4:4, on a scale for CPUs."""
+    config = default_config()
+    config.name = "chroma"
+    config.quality = 10
+    config.quality_range = (5, 95)
+    config.model = {"name": "chroma", "features": 32}
+    config.data.luma = "rgb"
+    config.data.subsampling = ("4:2:0",) * 6 + ("4:2:2", "4:4:4")
+    config.train.patch_sizes = (96, 160)
+    # Even numbers: on CPU the gradient of an odd batch takes four times as long.
+    config.train.batch_sizes = (8, 4)
+    config.train.stage_steps = (3000, 1500)
+    config.train.clip_norm = 1.0
+    config.train.validate_every = 500
+    config.schedule.name = "cosine"
+    config.schedule.warmup_steps = 100
+    return config
