@@ -57,7 +57,8 @@ def main(argv: list[str]) -> None:
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         _leave(f"dmcnn_jax: {error}", 1)
     except KeyboardInterrupt as error:
-        _leave(f"dmcnn_jax: {error or 'interrupted'}", 130)
+        # Without a message it was a second interrupt, which waits for nothing.
+        _leave(f"dmcnn_jax: {str(error) or 'interrupted'}", 130, at_once=not str(error))
 
 
 def _run(config: Mapping[str, Any], workdir: Path) -> None:
@@ -78,10 +79,10 @@ def _run(config: Mapping[str, Any], workdir: Path) -> None:
     evaluate_config(config, FLAGS.weights or workdir, workdir)
 
 
-def _leave(message: str, status: int) -> None:
+def _leave(message: str, status: int, *, at_once: bool = False) -> None:
     print(message, file=sys.stderr, flush=True)
-    if jax.distributed.is_initialized():
-        # An orderly end would wait for the other processes, which may be gone.
+    # An orderly end would wait for steps begun, and for other processes, which may be gone.
+    if at_once or jax.distributed.is_initialized():
         os._exit(status)
     sys.exit(status)
 

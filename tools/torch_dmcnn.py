@@ -184,7 +184,7 @@ class DMCNN(Restorer):
             dct = self._restore_coefficients(k, steps, decoded)
             both = torch.cat([decoded, dct], 1)
         corrections = self.g(both - 0.5, steps)
-        base = self.r * dct + (1 - self.r) * decoded
+        base = decoded + self.r * (dct - decoded)
         estimates = {"jpeg": decoded, "dct": dct}
         for i, name in enumerate(("image", "half", "quarter")[: len(corrections)]):
             estimates[name] = (F.avg_pool2d(base, 2**i) if i else base) + corrections[i]

@@ -126,7 +126,9 @@ class DMCNN(Network):
         decoded = decode(coefficients, table)
         both = jnp.concatenate([decoded, dct], axis=-1) if self.dct_branch else decoded
         corrections = self.g(both - 0.5, table, mask)
-        base = self.r * dct + (1 - self.r) * decoded
+        # r·ÕD + (1 - r)·C, written so that its gradient by r is one sum of small numbers, not the
+        # difference of two large sums.
+        base = decoded + self.r * (dct - decoded)
         estimates = {"jpeg": decoded, "dct": dct}
         for i, name in enumerate(("image", "half", "quarter")[: len(corrections)]):
             estimates[name] = average_pool(base, 2**i) + corrections[i].astype(jnp.float32)
