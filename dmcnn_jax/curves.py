@@ -1,6 +1,7 @@
 """Curves of a run, drawn from its `log.jsonl`, also while it is being trained in a notebook."""
 
 import contextlib
+import csv
 import io
 import json
 import os
@@ -8,6 +9,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from dmcnn_jax.checkpoint import write_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,6 +26,30 @@ def read_log(workdir: str | os.PathLike) -> list[dict[str, Any]]:
         with contextlib.suppress(json.JSONDecodeError):
             records.append(json.loads(line))
     return records
+
+
+def write_csv(workdir: str | os.PathLike, path: str | os.PathLike) -> None:
+    """Writes a run's curves as a table, to a temporary name first.
+
+    Args:
+        workdir: of the run.
+        path: of the CSV file: a line for each record, with "step", "pixels_per_second",
+            "learning_rate", "loss", "psnr" and "jpeg_psnr" of training batches, and
+            "validation_loss", "validation_psnr" and "validation_gain"; empty where a record has no
+            such figure.
+    """
+    training = ("stage", "learning_rate", "loss", "psnr", "jpeg_psnr", "pixels_per_second")
+    validation = ("loss", "psnr", "gain")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["step", *training, *(f"validation_{key}" for key in validation)])
+    for record in read_log(workdir):
+        figures = [record.get(key) for key in training]
+        figures += [record.get("validation", {}).get(key) for key in validation]
+        if any(value is not None for value in figures):
+            cells = (f"{v:.6g}" if isinstance(v, float) else v for v in figures)
+            writer.writerow([record["step"], *("" if v is None else v for v in cells)])
+    write_file(Path(path), text.getvalue().encode())
 
 
 def draw(workdir: str | os.PathLike) -> "Figure":

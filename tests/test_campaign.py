@@ -1,0 +1,78 @@
+"""Runs in a given time: what they leave, and that the same command goes on."""
+
+import csv
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from runs import CHECKOUT, CONFIG, read_log, write_images
+
+from dmcnn_jax import campaign
+from dmcnn_jax.checkpoint import load_weights
+
+
+def command(folder, *arguments):
+    return subprocess.run(
+        [sys.executable, CHECKOUT / "tools/campaign.py", *arguments],
+        cwd=folder,
+        env={"PYTHONPATH": str(CHECKOUT), "PATH": "", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+@pytest.mark.slow
+def test_a_campaign(tmp_path):
+    write_images(tmp_path / "images")
+    text = CONFIG.replace("checkpoint_every = 4", "checkpoint_every = 0")
+    text = text.replace("log_every = 2", "log_every = 50")
+    (tmp_path / "first.py").write_text(text.replace('"tiny"', '"first"'))
+    second = text.replace('"tiny"', '"second"').replace(
+        "config.quality = 10", 'config.quality = 20\n    config.init_from = "runs/first"'
+    )
+    (tmp_path / "second.py").write_text(second)
+    arguments = ["first.py:0.02", "second.py:0.01", "--source", "images", "-o", "out"]
+    done = command(tmp_path, *arguments, "--set", "train.learning_rate=1e-4")
+    assert done.returncode == 0, done.stderr
+    assert "million pixels" in done.stdout
+    for name in ("first", "second"):
+        variables, about = load_weights(tmp_path / "out" / f"{name}.safetensors")
+        assert about["name"] == name and variables["params"]
+        log = read_log(tmp_path / "runs" / name)
+        with (tmp_path / "out" / f"{name}.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        gains = [float(row["validation_gain"]) for row in rows if row["validation_gain"]]
+        np.testing.assert_allclose(
+            gains, [r["validation"]["gain"] for r in log if "validation" in r], rtol=1e-5
+        )
+        losses = [float(row["loss"]) for row in rows if row["loss"]]
+        np.testing.assert_allclose(losses, [r["loss"] for r in log if "loss" in r], rtol=1e-5)
+        # The rate has come to the end of what was planned, not of what the file says.
+        assert float(rows[0]["learning_rate"]) <= 1e-4
+    again = command(tmp_path, *arguments, "--set", "train.learning_rate=1e-4")
+    assert again.returncode == 0, again.stderr
+    assert read_log(tmp_path / "runs/second") == log
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["first.py"], "'first.py' is no CONFIG:MINUTES"),
+        (["first.py:soon"], "'first.py:soon' is no CONFIG:MINUTES"),
+        (["nowhere.py:1"], "there is no configuration 'nowhere.py'"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, arguments, message):
+    (tmp_path / "first.py").write_text("")
+    done = command(tmp_path, *arguments, "--source", "images", "-o", "out")
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_file_that_is_no_configuration(tmp_path):
+    (tmp_path / "empty.py").write_text("x = 1\n")
+    with pytest.raises(ValueError, match=r"has no get_config\(\)"):
+        campaign.load_config(str(tmp_path / "empty.py"))

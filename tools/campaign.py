@@ -1,0 +1,72 @@
+"""Trains a list of configurations, each in so many minutes, and collects weights and curves.
+
+python tools/campaign.py configs/fast_qf20.py:8 configs/fast_qf10.py:8 \
+    --source packs/train --output released
+
+The number of steps is measured: the learning rate reaches the end of its cosine when the time is
+over. Interrupted, the same command goes on. A configuration that names other weights to start from
+(config.init_from) finds those of the run before it.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Trains; an error is one line and exit status 1, an interrupt 130."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", metavar="CONFIG:MINUTES", help="what, and how long")
+    parser.add_argument("--source", required=True, help="config.data.source: images or a pack")
+    parser.add_argument("-o", "--output", required=True, type=Path, help="folder for what lasts")
+    parser.add_argument("--runs-in", type=Path, default=Path("runs"), help="default: %(default)s")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="a field of every configuration, such as data.luma=full or init_from=dmcnn-qf20",
+    )
+    options = parser.parse_args(argv)
+    from dmcnn_jax import campaign
+
+    try:
+        plan = [(campaign.load_config(path), minutes) for path, minutes in map(_part, options.runs)]
+        for config, minutes in plan:
+            config.data.source = options.source
+            for field, value in (item.split("=", 1) for item in options.set):
+                config.update_from_flattened_dict({field: _value(value)})
+            config.workdir = str(options.runs_in / config.name)
+            print(f"weights: {campaign.run(config, minutes, options.output)}", flush=True)
+    except (ValueError, OSError, ImportError, KeyError, FloatingPointError) as error:
+        sys.exit(f"campaign: {error}")
+    except KeyboardInterrupt as error:
+        print(f"campaign: {error or 'interrupted'}", file=sys.stderr)
+        sys.exit(130)
+
+
+def _part(text: str) -> tuple[str, float]:
+    path, _, minutes = text.rpartition(":")
+    try:
+        number = float(minutes)
+    except ValueError:
+        number = 0.0
+    if not path or not number > 0:
+        raise ValueError(f"{text!r} is no CONFIG:MINUTES; expected such as configs/fast_qf20.py:8")
+    return path, number
+
+
+def _value(text: str):
+    import ast
+
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+if __name__ == "__main__":
+    main()
