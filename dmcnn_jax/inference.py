@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dmcnn_jax import jpeg, symmetry
 from dmcnn_jax.checkpoint import find_weights, load_weights
-from dmcnn_jax.models import create_model, example
+from dmcnn_jax.models import chroma, create_model, example
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,7 +220,7 @@ def restore_plane(
             down = slice(8 * (row.first - row.start), 8 * (row.last - row.start))
             across = slice(8 * (column.first - column.start), 8 * (column.last - column.start))
             plane[8 * row.first : 8 * row.last, 8 * column.first : 8 * column.last] = tile[
-                down, across
+                down, across, 0
             ]
             if progress:
                 progress(1 / (len(rows.pieces) * len(columns.pieces)))
@@ -246,6 +246,89 @@ def _ensemble(model, coefficients, table, project, strength, progress) -> np.nda
     return np.asarray(project_plane(mean, coefficients, table)) if project else mean
 
 
+def restore_chroma(
+    model: Model,
+    coefficients: Sequence[np.ndarray],
+    tables: Sequence[np.ndarray],
+    guide: np.ndarray,
+    step: tuple[int, int],
+    *,
+    project: bool = False,
+    strength: float = 1.0,
+    progress: Callable[[float], None] | None = None,
+) -> np.ndarray:
+    """Restores Cb and Cr and brings them to full size; as `restore_plane`, in tiles.
+
+    Args:
+        model: what to run, a `ChromaNet`.
+        coefficients: k of Cb and of Cr, integers [h, w, 64] each, natural order.
+        tables: Q of Cb and of Cr, integers [8, 8] each.
+        guide: the restored luma, float32 [H, W], levels 0 to 255. Where the blocks of chroma reach
+            further, its border is repeated.
+        step: rows and columns of the picture to a chroma sample.
+        project: whether the result is moved to where averaging it over samples, and quantising
+            that, gives `coefficients` back.
+        strength: how far to go from chroma as upsampled (0) to the estimate (1).
+        progress: as of `restore_plane`.
+
+    Returns:
+        float32 [2, 8h · step[0], 8w · step[1]], levels 0 to 255, not clipped.
+
+    Raises:
+        ValueError: if there is no training for the step.
+    """
+    if step == (2, 1):
+        # Training is the same for a picture and its transpose, and knows the other.
+        turned = [symmetry.turn(k, q, 4) for k, q in zip(coefficients, tables, strict=True)]
+        options = {"project": project, "strength": strength, "progress": progress}
+        k, q = zip(*turned, strict=True)
+        return restore_chroma(model, k, q, guide.T, (1, 2), **options).swapaxes(1, 2)
+    if step not in chroma.STEPS:
+        raise ValueError(f"step is {step}; expected (2, 1) or one of {chroma.STEPS}")
+    height, width, _ = coefficients[0].shape
+    unit = 8 * step[0], 8 * step[1]
+    halos = model.module.halo(step)
+    rows, columns = (
+        cut(blocks, halo, [side // max(step) for side in TILE_SIDES])
+        for blocks, halo in zip((height, width), halos, strict=True)
+    )
+    sources = [_Source(k, q) for k, q in zip(coefficients, tables, strict=True)]
+    program = partial(_chroma_program, model.module, model.params)
+    last = np.float32(strength), np.bool_(project)
+
+    def tile(row: _Piece, column: _Piece) -> tuple[np.ndarray, ...]:
+        parts = [s.tile(row.start, rows.length, column.start, columns.length) for s in sources]
+        k, q, mask = (np.stack(part) for part in zip(*parts, strict=True))
+        y, x = (
+            np.clip(np.arange(u * piece.start, u * (piece.start + cuts.length)), 0, size - 1)
+            for u, piece, cuts, size in zip(
+                unit, (row, column), (rows, columns), guide.shape, strict=True
+            )
+        )
+        return k, guide[y[:, None], x, None] / np.float32(255), q, mask[0]
+
+    planes = np.empty((2, unit[0] * height, unit[1] * width), np.float32)
+    for row in rows.pieces:
+        results = _run(
+            lambda *batch: program(*batch, *last),
+            (tile(row, column) for column in columns.pieces),
+            len(columns.pieces),
+        )
+        for column, result in zip(columns.pieces, results, strict=True):
+            (target_y, source_y), (target_x, source_x) = (
+                (
+                    slice(u * piece.first, u * piece.last),
+                    slice(u * (piece.first - piece.start), u * (piece.last - piece.start)),
+                )
+                for u, piece in zip(unit, (row, column), strict=True)
+            )
+            part = planes[:, target_y, target_x]
+            np.multiply(np.moveaxis(result[source_y, source_x], -1, 0), 255, out=part)
+            if progress:
+                progress(1 / (len(rows.pieces) * len(columns.pieces)))
+    return planes
+
+
 @jax.jit
 def project_plane(plane: jax.Array, coefficients: jax.Array, table: jax.Array) -> jax.Array:
     """The nearest plane that quantises to given coefficients.
@@ -263,10 +346,14 @@ def project_plane(plane: jax.Array, coefficients: jax.Array, table: jax.Array) -
     Returns:
         float32 [..., H, W], with round(D(255 · plane - 128) / Q) = k.
     """
-    lower, upper = jpeg.interval(coefficients, table, margin=-0.01)
+    lower, upper = jpeg.interval(coefficients, table, margin=-_INSIDE)
     x = jpeg.dct(plane * 255 - 128)
     # As a correction, what lies within keeps its bits.
     return plane + jpeg.idct(jnp.clip(x, lower, upper) - x) / 255
+
+
+# What is left out at the ends of intervals, grey levels.
+_INSIDE = 0.01
 
 
 def to_uint8(plane: np.ndarray) -> np.ndarray:
@@ -393,7 +480,7 @@ def _first_pass(model: Model, source: _Source, row: _Piece, rows: _Cuts, halo: i
     for column, tile in zip(columns.pieces, _run(program, tiles, len(columns.pieces)), strict=True):
         down = slice(8 * (row.start - top), 8 * (row.start - top + rows.length))
         across = slice(8 * (column.first - column.start), 8 * (column.last - column.start))
-        dct[:, 8 * column.first : 8 * column.last] = tile[down, across]
+        dct[:, 8 * column.first : 8 * column.last] = tile[down, across, 0]
     return dct
 
 
@@ -407,7 +494,7 @@ def _run(
 
     def fetch() -> Iterator[np.ndarray]:
         number, results = pending.popleft()
-        yield from np.asarray(results)[:number, ..., 0]
+        yield from np.asarray(results)[:number]
 
     tiles = iter(tiles)
     while batch := list(itertools.islice(tiles, size)):
@@ -440,6 +527,15 @@ def _pixels_program(module, variables, k, q, mask, dct, strength, project) -> ja
     """The second pass."""
     estimates = module.apply(variables, k, q, dct[..., None], mask=mask, method="restore_pixels")
     return _settle(estimates["image"], k, q, strength, project)
+
+
+@partial(jax.jit, static_argnums=0)
+def _chroma_program(module, variables, k, guide, q, mask, strength, project) -> jax.Array:
+    """A network of chroma over a batch of tiles, with strength and projection: [B, H, W, 2]."""
+    estimates = module.apply(variables, chroma.ChromaInput(k, guide), q, mask=mask)
+    image, start = estimates["image"], estimates["jpeg"]
+    image = jnp.where(strength == 1, image, start + strength * (image - start))
+    return jnp.where(project, chroma.project(image, k, q, -_INSIDE), image)
 
 
 def _settle(image, k, q, strength, project) -> jax.Array:

@@ -41,7 +41,9 @@ def test_coefficients_are_pillows(pictures, subsampling, size):
     rgb = np.ascontiguousarray(pictures[:, : size[0], : size[1]])
     qualities = np.array([5, 10, 50, 95, 30])
     luma, chroma = jax.device_get(
-        jax.jit(color_pairs.encode, static_argnums=2)(rgb, qualities, step)
+        jax.jit(color_pairs.encode, static_argnums=2)(
+            rgb, color_pairs.standard_tables(qualities), step
+        )
     )
     for i, quality in enumerate(qualities):
         file = saved(rgb[i], int(quality), subsampling)
@@ -60,7 +62,7 @@ def test_coefficients_are_pillows(pictures, subsampling, size):
 def test_chroma_decodes_as_libjpeg_has_it(pictures):
     """Pillow's decoder, in YCbCr; ours rounds once where libjpeg's bias alternates."""
     rgb = pictures[:2]
-    (_, chroma) = color_pairs.encode(rgb, np.array([30, 30]), (2, 2))
+    (_, chroma) = color_pairs.encode(rgb, color_pairs.standard_tables(np.array([30, 30])), (2, 2))
     given = ChromaInput(chroma[0], np.zeros((2, 96, 112, 1), np.float32))
     planes = np.asarray(ChromaNet.decode(given, chroma[1])).astype(int)
     for i in range(2):
@@ -81,6 +83,7 @@ def test_batches_follow_from_the_key(pictures):
     config.model = {"name": "chroma", "features": 4}
     config.data.luma = "rgb"
     config.quality_range = (5, 95)
+    config.table_variety = 0.5
     tiles = pictures[:, :96, :96]
     mesh = sharding.make_mesh()
     inputs = color_pairs.ColorInputs(

@@ -43,6 +43,9 @@ class ColorInputs(flax.struct.PyTreeNode):
     step: tuple[int, int] = flax.struct.field(pytree_node=False)
 
 
+Tables = tuple[jax.Array, jax.Array]
+
+
 @dataclasses.dataclass(frozen=True)
 class Guide:
     """A network that restores luma.
@@ -110,19 +113,34 @@ def make_batch(
     corner_key, turn_key, quality_key = jax.random.split(key, 3)
     lowest, highest = tuple(config.quality_range) or (config.quality, config.quality)
     qualities = jax.random.randint(quality_key, (len(tiles),), lowest, highest + 1)
+    tables = standard_tables(qualities)
+    if config.table_variety:
+        chosen_key, *keys = jax.random.split(jax.random.fold_in(quality_key, 1), 3)
+        chosen = jax.random.bernoulli(chosen_key, config.table_variety, (len(tiles), 1, 1))
+        tables = tuple(
+            jnp.where(chosen, jpeg.varied_table(k, qualities, base), table)
+            for k, base, table in zip(keys, _BASES, tables, strict=True)
+        )
     guide = Guide(load_guide(config.data.guide).module, inputs.guide)
     original = crop_patches(tiles, corner_key, turn_key, patch_size)
-    return compress(original, qualities, inputs.step, guide)
+    return compress(original, tables, inputs.step, guide)
 
 
-def compress(
-    rgb: jax.Array, qualities: jax.Array, step: tuple[int, int], guide: Guide
-) -> dict[str, Any]:
+def standard_tables(qualities: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The tables of luma and of chroma that qualities, integers [...], stand for: [..., 8, 8]."""
+    luma, chroma = (jnp.asarray(jpeg.quality_table(qualities, base)) for base in _BASES)
+    return luma, chroma
+
+
+_BASES = (jpeg.STANDARD_LUMA, jpeg.STANDARD_CHROMA)
+
+
+def compress(rgb: jax.Array, tables: Tables, step: tuple[int, int], guide: Guide) -> dict[str, Any]:
     """Pairs of pictures.
 
     Args:
         rgb: uint8 [B, H, W, 3], H and W multiples of 8 times `step`.
-        qualities: integers [B], 1 to 100.
+        tables: Q of luma and of chroma, integers [B, 8, 8].
         step: rows and columns of the picture to a chroma sample.
         guide: what restores luma.
 
@@ -130,7 +148,7 @@ def compress(
         A batch: "original", Cb and Cr, uint8 [B, H, W, 2]; "coefficients", a `ChromaInput`; and
             "table", Q of Cb and Cr, int32 [B, 2, 8, 8].
     """
-    luma, chroma = encode(rgb, qualities, step)
+    luma, chroma = encode(rgb, tables, step)
     restored = guide.module.apply(guide.variables, *luma)["image"][..., 0]
     restored = jax.lax.stop_gradient(project_plane(restored, *luma)[..., None])
     return {
@@ -141,13 +159,13 @@ def compress(
 
 
 def encode(
-    rgb: jax.Array, qualities: jax.Array, step: tuple[int, int]
+    rgb: jax.Array, tables: Tables, step: tuple[int, int]
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
     """The coefficients that Pillow's colour files of pictures hold.
 
     Args:
         rgb: uint8 [..., H, W, 3], of any size.
-        qualities: integers [...], 1 to 100.
+        tables: Q of luma and of chroma, integers [..., 8, 8].
         step: rows and columns of the picture to a chroma sample.
 
     Returns:
@@ -155,10 +173,8 @@ def encode(
         [..., 2, ⌈H/8s⌉, ⌈W/8t⌉, 64] and [..., 2, 8, 8].
     """
     ycbcr = jnp.moveaxis(color.rgb_to_ycbcr(jnp.asarray(rgb), "full"), -1, -3)
-    table = jnp.asarray(jpeg.quality_table(qualities))
-    luma = jpeg.encode(ycbcr[..., 0, :, :], table), table
-    table = jnp.asarray(jpeg.quality_table(qualities, jpeg.STANDARD_CHROMA))
-    table = jnp.stack([table, table], axis=-3)
+    luma = jpeg.encode(ycbcr[..., 0, :, :], tables[0]), tables[0]
+    table = jnp.stack([tables[1], tables[1]], axis=-3)
     return luma, (jpeg.encode(downsample(ycbcr[..., 1:, :, :], step), table), table)
 
 
@@ -199,4 +215,4 @@ def validation_batch(rgb: np.ndarray, config: Mapping[str, Any]) -> dict[str, An
 def _compress(
     module: Any, variables: Any, rgb: jax.Array, qualities: jax.Array, step: Sequence[int]
 ) -> dict[str, Any]:
-    return compress(rgb, qualities, step, Guide(module, variables))
+    return compress(rgb, standard_tables(qualities), step, Guide(module, variables))

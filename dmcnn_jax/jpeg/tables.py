@@ -82,17 +82,18 @@ def quality_table(quality, base=STANDARD_LUMA):
     return xp.clip(scaled, 1, 255).astype(np.int32)
 
 
-def varied_table(key, quality):
+def varied_table(key, quality, base=STANDARD_LUMA):
     """A table like those of cameras and of other encoders, drawn at random.
 
-    The standard luma table in logarithms, log2 S, with its mean m: m + shift + contrast *
-    (log2 S - m) + noise. Contrast from 0 (flat) over 1 (as steep as the standard's) to 1.3, evenly;
+    The base table in logarithms, log2 S, with its mean m: m + shift + contrast *
+    (log2 S - m) + noise. Contrast from 0 (flat) over 1 (as steep as the base) to 1.3, evenly;
     shift, in octaves, evenly from -1 to 0.5; noise normal with deviation 0.1, so that neighbours
     are not bound to each other. What comes out is scaled as libjpeg does it.
 
     Args:
         key: a random JAX key.
         quality: JAX integer array [...], 1 to 100.
+        base: integers [8, 8], natural order.
 
     Returns:
         int32 tables [..., 8, 8], natural order, steps of 1 to 255.
@@ -102,11 +103,11 @@ def varied_table(key, quality):
     contrast = jax.random.uniform(contrast_key, shape, maxval=1.3)
     shift = jax.random.uniform(shift_key, shape, minval=-1.0, maxval=0.5)
     noise = 0.1 * jax.random.normal(noise_key, (*quality.shape, 8, 8))
-    standard = np.log2(STANDARD_LUMA).astype(np.float32)
+    standard = np.log2(base).astype(np.float32)
     mean = standard.mean()
     octaves = mean + shift + contrast * (standard - mean) + noise
-    base = jnp.clip(jnp.round(jnp.exp2(octaves)), 1, 1000).astype(jnp.int32)
-    return quality_table(quality, base)
+    varied = jnp.clip(jnp.round(jnp.exp2(octaves)), 1, 1000).astype(jnp.int32)
+    return quality_table(quality, varied)
 
 
 def per_block(table):
