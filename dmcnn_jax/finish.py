@@ -79,8 +79,8 @@ def finish(
     Args:
         luma: float32, levels 0 to 255, at full size, whole blocks: [8 * rows, 8 * columns] of the
             first component; or, if that is subsampled, at its own size.
-        chroma: none, or Cb and Cr likewise, each at its own size, without what only fills up
-            blocks.
+        chroma: none, or Cb and Cr likewise, without what only fills up blocks: both at full size,
+            or each at its own, to be upsampled.
         components: the file's, whose sampling and coefficients the planes have.
         height: of the picture.
         width: of the picture.
@@ -93,6 +93,10 @@ def finish(
         coefficients.
     """
     shape = (height, width, 3) if chroma else (height, width)
+    steps = [
+        (1, 1) if plane.shape == (height, width) else component.step
+        for plane, component in zip(chroma, components[1:], strict=False)
+    ]
     picture = np.empty(shape, np.uint8 if bits == 8 else np.uint16)
     first = components[0]
     if first.step != (1, 1):
@@ -101,7 +105,7 @@ def finish(
     def band(top: int) -> Count:
         bottom = min(top + 8 * _BAND, height)
         y = luma[top : min(top + 8 * _BAND, len(luma))]
-        rgb = _offsets(chroma, components[1:], top, bottom, y.shape)[:, :width]
+        rgb = _offsets(chroma, steps, top, bottom, y.shape)[:, :width]
         if first.step != (1, 1) or not project:
             pixels, counted = _round(y[: bottom - top, :width, None] + rgb, bits), Count()
             if first.step == (1, 1):
@@ -209,13 +213,13 @@ def _scale(sums, axis, divisor, biases, dtype):
     return ((sums + (bias if axis == 1 else bias[:, None])) // divisor).astype(np.uint8)
 
 
-def _offsets(chroma, components, top, bottom, shape):
+def _offsets(chroma, steps, top, bottom, shape):
     """What chroma adds to luma, by channel: float32 [bottom - top, columns, 3], or [..., 1]."""
     if not chroma:
         return np.zeros((bottom - top, shape[1], 1), np.float32)
     cb, cr = (
-        _rows(plane, component.step, top, bottom) - np.float32(128)
-        for plane, component in zip(chroma, components, strict=True)
+        _rows(plane, step, top, bottom) - np.float32(128)
+        for plane, step in zip(chroma, steps, strict=True)
     )
     red, blue = 2 * (1 - _LUMA[0]) * cr, 2 * (1 - _LUMA[2]) * cb
     green = -(_LUMA[0] * red + _LUMA[2] * blue) / _LUMA[1]
