@@ -94,6 +94,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m dmcnn_jax.banding",
         description="Measures how much of a JPEG's stair models leave in smooth skies.",
+        epilog="example:\n"
+        "  python -m dmcnn_jax.banding dmcnn-small-qf10 runs/mine --quality 10 --picture sky.png\n",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("models", nargs="+", help="bundled names, weights files or workdirs")
     parser.add_argument("--quality", type=int, default=10, help="default: %(default)s")

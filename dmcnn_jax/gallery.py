@@ -284,6 +284,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m dmcnn_jax.gallery",
         description="Makes one HTML file of JPEG files and what they were restored to, with a "
         "slider between them.",
+        epilog="examples:\n"
+        "  python -m dmcnn_jax.gallery photo.jpg clean.png           gallery.html\n"
+        "  python -m dmcnn_jax.gallery photos/ cleaned/ -o look.html pictures of the same names\n"
+        "  python -m dmcnn_jax.gallery photos/ cleaned/ --originals originals/   figures too\n",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("jpegs", help="a JPEG file, or a folder of them")

@@ -26,7 +26,11 @@ def main() -> None:
     """The command line; an error that a user can mend is one line and exit status 1."""
     parser = argparse.ArgumentParser(
         description="Scores models on folders of images; writes tables, plots and pictures.",
-        epilog="{q} in a model's name stands for the quality.",
+        epilog="{q} in a model's name stands for the quality. Examples:\n"
+        "  python tools/compare.py dmcnn-small-qf10 --images FOLDER --qualities 10\n"
+        "  python tools/compare.py DMCNN=dmcnn-small-qf{q} dncnn3.safetensors \\\n"
+        "      --images LIVE1=FOLDER --qualities 10 20\n",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("models", nargs="*", metavar="[LABEL=]WEIGHTS")
     parser.add_argument("--images", nargs="+", required=True, metavar="[LABEL=]FOLDER")
