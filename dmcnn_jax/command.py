@@ -19,6 +19,7 @@ _EXAMPLES = """examples:
   dmcnn-restore photo.jpg holiday/ -o cleaned/      folders too, their structure mirrored
   dmcnn-restore holiday/ -o cleaned/ --bits 16      PNG files of 16 bits
   dmcnn-restore - < photo.jpg > photo.png
+  dmcnn-restore meme.jpg --assume-quality 30        was saved twice, first at 30
   dmcnn-restore --serve                             a page to drop files on
   dmcnn-restore --verify photo.jpg photo.png        could one be the original of the other?
 
@@ -211,12 +212,7 @@ class _Run:
         self.tasks = tasks
         self.records: dict[int, dict[str, Any]] = {}  # by number of the task
         try:
-            self.restorer = Restorer(
-                options.weights,
-                strength=options.strength,
-                project=options.project,
-                bits=options.bits,
-            )
+            self.restorer = Restorer(options.weights, **_restoring(options))
         except ValueError as error:
             raise UsageError(str(error)) from None
 
@@ -320,6 +316,12 @@ class _Run:
             "notes": [*result.notes, *remarks],
             "seconds": round(time.perf_counter() - began, 3),
         }
+        if result.earlier is not None:
+            about["earlier"] = {
+                "quality": result.earlier.quality,
+                "grid": [result.earlier.left, result.earlier.top],
+                "assumed": self.options.assume_quality is not None,
+            }
         if result.kept is not None:
             about["luma_kept"] = dataclasses.asdict(result.kept) | {"share": result.kept.share}
         self._record(task, "restored" if result.model else "decoded", **about)
@@ -372,13 +374,17 @@ def _describe(record: dict[str, Any]) -> str:
     return f"{target}: {how}{record['seconds']:.1f} s{guarantee}{notes}"
 
 
+def _restoring(options: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of a `Restorer`."""
+    names = ("strength", "project", "bits", "detect", "assume_quality", "grid")
+    return {name: getattr(options, name) for name in names}
+
+
 def _serve(options: argparse.Namespace) -> int:
     from dmcnn_jax import serve
     from dmcnn_jax.restore import Restorer
 
-    restorer = Restorer(
-        options.weights, strength=options.strength, project=options.project, bits=options.bits
-    )
+    restorer = Restorer(options.weights, **_restoring(options))
     limits = {"max_pixels": options.max_pixels, "allow_truncated": options.allow_truncated}
     serve.serve(serve.restoring(restorer, **limits), port=options.serve)
     return 0
@@ -481,6 +487,24 @@ def _parser() -> argparse.ArgumentParser:
         help="don't keep luma where it quantises to the file's coefficients",
     )
     add(
+        "--no-detect",
+        dest="detect",
+        action="store_false",
+        help="don't look for an earlier, coarser save that a later one has hidden",
+    )
+    add(
+        "--assume-quality",
+        type=_number(int, 1, 100),
+        metavar="Q",
+        help="take it that the pictures were saved before at this quality",
+    )
+    add(
+        "--grid",
+        type=_grid,
+        metavar="X,Y",
+        help="where the blocks of that earlier save begin, pixels from the left and top, 0 to 7",
+    )
+    add(
         "--device", choices=("cpu", "cuda", "tpu"), help="where to run (default: the best there is)"
     )
     add("--allow-truncated", action="store_true", help="restore what there is of damaged files")
@@ -508,6 +532,13 @@ def _parser() -> argparse.ArgumentParser:
         help="show a page, for this computer only, to drop JPEG files on (default: any free port)",
     )
     return parser
+
+
+def _grid(text: str) -> tuple[int, int]:
+    parts = text.split(",")
+    if len(parts) != 2 or not all(part in "01234567" and len(part) == 1 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r}; expected two offsets from 0 to 7, as in 3,5")
+    return int(parts[0]), int(parts[1])
 
 
 def _number(kind: type, low: float, high: float):

@@ -2,9 +2,10 @@
 
     python -m dmcnn_jax.restore photo.jpg folder/ -o cleaned/
 
-Luma goes through a network. Chroma has none yet: it is what the middle of its intervals says,
-brought to full size as libjpeg does. Of both planes, quantising with the file's own tables gives
-the file's own coefficients back; the picture's whole pixels keep that as far as they can.
+Luma goes through a network, and chroma, guided by it, through another; without weights for that, it
+is what the middle of its intervals says, brought to full size as libjpeg does. Of both planes,
+quantising with the file's own tables gives the file's own coefficients back; the picture's whole
+pixels keep that as far as they can.
 """
 
 import dataclasses
@@ -18,9 +19,14 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from dmcnn_jax import finish, inference, jpeg
+from dmcnn_jax.checkpoint import BUNDLED
 from dmcnn_jax.choose import Choice, choose, nearest_quality
 from dmcnn_jax.inference import Model
-from dmcnn_jax.jpeg.files import Component
+from dmcnn_jax.jpeg.history import EarlierSave, find_earlier, requantize
+from dmcnn_jax.models.chroma import STEPS, ChromaNet
+
+CHROMA = "dmcnn-chroma"
+"""The bundled weights that restore chroma."""
 
 
 def restore(
@@ -30,6 +36,9 @@ def restore(
     strength: float = 1.0,
     project: bool = True,
     bits: int = 8,
+    detect: bool = True,
+    assume_quality: int | None = None,
+    grid: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """Restores a JPEG file.
 
@@ -43,6 +52,12 @@ def restore(
         project: whether luma is kept where quantising it gives the file's coefficients back. It
             should be, except for encoders that choose coefficients otherwise than by rounding.
         bits: 8, or 16 for finer gradations.
+        detect: whether to look for an earlier, coarser save that a later one has left the artifacts
+            of, and to restore by its table where there was one. Then the result no longer
+            quantises to the file's own coefficients.
+        assume_quality: what the earlier quality is known to be, 1 to 100.
+        grid: where the blocks of the earlier save are known to begin: columns and rows from the
+            corner, 0 to 7.
 
     Returns:
         uint8 (16 bits: uint16), [height, width] of a gray file, [height, width, 3] (RGB) of a
@@ -54,7 +69,16 @@ def restore(
         OSError: if it can't be read, or there are no such weights.
         TypeError: if the source is none of the above.
     """
-    return Restorer(model, strength=strength, project=project, bits=bits)(jpeg.read(source)).pixels
+    restorer = Restorer(
+        model,
+        strength=strength,
+        project=project,
+        bits=bits,
+        detect=detect,
+        assume_quality=assume_quality,
+        grid=grid,
+    )
+    return restorer(jpeg.read(source)).pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +89,10 @@ class Restoration:
         pixels: uint8 or uint16 [height, width] or [height, width, 3].
         model: the name of what restored it; None if it is as decoded.
         quality: standard quality that the luma table is nearest to.
-        kept: how many luma coefficients the pixels keep; None if it is as decoded.
+        kept: how many luma coefficients the pixels keep; None if it is as decoded, or restored by
+            an earlier save.
         notes: what is worth knowing.
+        earlier: the save that it was restored by, if that was not the file's own.
     """
 
     pixels: np.ndarray
@@ -74,6 +100,7 @@ class Restoration:
     quality: int
     kept: finish.Count | None
     notes: tuple[str, ...]
+    earlier: EarlierSave | None = None
 
 
 class Restorer:
@@ -84,6 +111,11 @@ class Restorer:
         strength: as of `restore`.
         project: as of `restore`.
         bits: as of `restore`.
+        detect: as of `restore`.
+        assume_quality: as of `restore`.
+        grid: as of `restore`.
+        chroma: what restores chroma: a weights file, a workdir, or what `dmcnn_jax.load` returned.
+            None: the bundled weights.
 
     Raises:
         ValueError, OSError: as of `restore`.
@@ -96,16 +128,31 @@ class Restorer:
         strength: float = 1.0,
         project: bool = True,
         bits: int = 8,
+        detect: bool = True,
+        assume_quality: int | None = None,
+        grid: tuple[int, int] | None = None,
+        chroma: str | os.PathLike | Model | None = None,
     ):
         if not 0 <= strength <= 1:
             raise ValueError(f"strength is {strength}; expected 0 (as decoded) to 1 (all the way)")
         if bits not in (8, 16):
             raise ValueError(f"bits is {bits}; expected 8 or 16")
+        if assume_quality is not None and not 1 <= assume_quality <= 100:
+            raise ValueError(f"assume_quality is {assume_quality}; expected 1 to 100")
+        if grid is not None and not (len(grid) == 2 and all(0 <= offset <= 7 for offset in grid)):
+            raise ValueError(f"grid is {grid}; expected two offsets from 0 to 7, columns and rows")
         self.strength, self.project, self.bits = strength, project, bits
+        self.detect = detect or assume_quality is not None or grid is not None
+        self.assume_quality, self.grid = assume_quality, grid
         self._models: dict[str, Model] = {}
         self._fixed: Model | None = model if isinstance(model, Model) else None
         if model is not None and self._fixed is None:
             self._fixed = inference.load(model)
+        self.chroma = _load_chroma(chroma)
+        if self._fixed is not None and isinstance(self._fixed.module, ChromaNet):
+            raise ValueError(
+                f"the weights {self._fixed.name!r} restore chroma; expected some that restore luma"
+            )
         if model is None and strength > 0:
             choose(jpeg.STANDARD_LUMA)  # fails, if there is nothing to choose from, here
 
@@ -129,32 +176,35 @@ class Restorer:
         """The first half of the work, the device's: planes."""
         # Files of RGB have three planes that are like luma; YCbCr has one, which comes first.
         lumas = file.components if file.color == "rgb" else file.components[:1]
+        earlier, remarks = self._earlier(file)
         if self.strength == 0:
             choices = [Choice(None, "as decoded: strength 0")] * len(lumas)
         elif self._fixed is not None:
             choices = [Choice(self._fixed.name, "")] * len(lumas)
         else:
-            choices = [choose(c.table, project=self.project) for c in lumas]
+            tables = [earlier.table] if earlier else [c.table for c in lumas]
+            choices = [choose(table, project=self.project) for table in tables]
         name = choices[0].name
         reasons = tuple(dict.fromkeys(c.reason for c in choices if c.reason))
-        notes = (*file.notes, *reasons) + ((f"damaged: {file.damage}",) if file.damage else ())
+        notes = (*file.notes, *remarks, *reasons) + (
+            (f"damaged: {file.damage}",) if file.damage else ()
+        )
         if any(choice.name is None for choice in choices):
             return Planes(file, None, (), (), notes)
         restored = []
         for component, choice in zip(lumas, choices, strict=True):
-            restored.append(
-                inference.restore_plane(
-                    self._model(choice.name),
-                    component.coefficients,
-                    component.table,
-                    project=self.project,
-                    strength=self.strength,
-                    progress=progress and (lambda share: progress(share / len(lumas))),
-                )
+            plane = inference.restore_plane(
+                self._model(choice.name),
+                requantize(component, earlier) if earlier else component.coefficients,
+                earlier.table if earlier else component.table,
+                project=self.project,
+                strength=self.strength,
+                progress=progress and (lambda share: progress(share / len(lumas))),
             )
-            restored[-1] *= 255
-        chroma = tuple(self._chroma(c) for c in file.components[len(lumas) :])
-        return Planes(file, name, tuple(restored), chroma, notes)
+            plane *= 255
+            restored.append(_cut_out(plane, component, earlier) if earlier else plane)
+        chroma = self._chroma(file, restored[0])
+        return Planes(file, name, tuple(restored), chroma, notes, earlier)
 
     def picture(self, planes: "Planes") -> Restoration:
         """The second half of the work, the host's: pixels."""
@@ -166,7 +216,7 @@ class Restorer:
                 pixels = pixels * np.uint16(257)
             return Restoration(pixels, None, quality, None, planes.notes)
         size = {"height": file.height, "width": file.width}
-        options = {"bits": self.bits, "project": self.project}
+        options = {"bits": self.bits, "project": self.project and planes.earlier is None}
         if file.color == "rgb":
             channels = [
                 finish.finish(plane, (), (component,), **size, **options)
@@ -178,11 +228,49 @@ class Restorer:
             pixels, kept = finish.finish(
                 planes.luma[0], planes.chroma, file.components, **size, **options
             )
-        return Restoration(pixels, planes.model, quality, kept, planes.notes)
+        kept = None if planes.earlier else kept
+        return Restoration(pixels, planes.model, quality, kept, planes.notes, planes.earlier)
 
-    def _chroma(self, component: Component) -> np.ndarray:
-        """A chroma plane, float32 at its own size, levels 0 to 255. A network would go here."""
-        return finish.dequantized_plane(component, project=self.project)
+    def _earlier(self, file: jpeg.JpegFile) -> tuple[EarlierSave | None, tuple[str, ...]]:
+        """An earlier save to restore by, and what to say of it."""
+        luma = file.components[0]
+        # Three planes of RGB, or a subsampled one, are no resaved photograph.
+        if not self.detect or self.strength == 0 or file.color == "rgb" or luma.step != (1, 1):
+            return None, ()
+        earlier = find_earlier(luma, quality=self.assume_quality, grid=self.grid)
+        if earlier is None:
+            where = f" on the grid at {self.grid[0]},{self.grid[1]}" if self.grid else ""
+            return None, (f"no earlier save shows{where}",) if self.grid else ()
+        found = "taken to have been" if self.assume_quality else "resaved:"
+        return earlier, (
+            f"{found} saved before at about quality {earlier.quality}, with blocks that begin at"
+            f" {earlier.left},{earlier.top}; restored by that, without the guarantee",
+        )
+
+    def _chroma(self, file: jpeg.JpegFile, luma: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Chroma, float32, levels 0 to 255: at full size of a network, else each at its own."""
+        if file.color != "ycbcr":
+            return ()
+        first, *components = file.components
+        step = components[0].step
+        trained = (*STEPS, (2, 1))
+        if (
+            self.chroma is None
+            or first.step != (1, 1)
+            or step not in trained
+            or components[1].step != step
+        ):
+            return tuple(finish.dequantized_plane(c, project=self.project) for c in components)
+        planes = inference.restore_chroma(
+            self.chroma,
+            [c.coefficients for c in components],
+            [c.table for c in components],
+            luma,
+            step,
+            project=self.project,
+            strength=self.strength,
+        )
+        return tuple(planes[:, : file.height, : file.width])
 
     def _model(self, name: str) -> Model:
         if self._fixed is not None:
@@ -200,8 +288,9 @@ class Planes:
         file: where they come from.
         model: the name of what restored them; None if the picture is to be as decoded.
         luma: float32, levels 0 to 255, whole blocks: of the Y plane, or of R, G and B.
-        chroma: float32, of Cb and Cr, each at its own size.
+        chroma: float32, of Cb and Cr, at full size, or each at its own.
         notes: what is worth knowing.
+        earlier: the save that luma was restored by, if that was not the file's own.
     """
 
     file: jpeg.JpegFile
@@ -209,6 +298,26 @@ class Planes:
     luma: tuple[np.ndarray, ...]
     chroma: tuple[np.ndarray, ...]
     notes: tuple[str, ...]
+    earlier: EarlierSave | None = None
+
+
+def _load_chroma(source) -> Model | None:
+    """What restores chroma; None if nothing is named and no weights come with the package."""
+    if source is None and not (BUNDLED / f"{CHROMA}.safetensors").exists():
+        return None
+    model = source if isinstance(source, Model) else inference.load(source or CHROMA)
+    if not isinstance(model.module, ChromaNet):
+        raise ValueError(f"the weights {model.name!r} do not restore chroma")
+    return model
+
+
+def _cut_out(plane, component, earlier):
+    """Of a plane on an earlier grid, the file's own blocks."""
+    above, before = earlier.margins
+    rows, columns, _ = component.coefficients.shape
+    part = plane[above : above + component.height, before : before + component.width]
+    pad = ((0, 8 * rows - component.height), (0, 8 * columns - component.width))
+    return np.pad(part, pad, mode="edge")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,0 +1,218 @@
+"""Files that were saved twice: what is found of the first time, and what is made of it."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dmcnn_jax import jpeg
+from dmcnn_jax.command import main
+from dmcnn_jax.jpeg.history import find_earlier, requantize
+from dmcnn_jax.restore import Restorer
+
+
+def save(pixels, quality, **options):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality, **options)
+    return file.getvalue()
+
+
+def save_twice(pixels, first, second, left=0, top=0):
+    """Crops between two saves, so that the first one's blocks begin at left, top."""
+    decoded = np.asarray(Image.open(io.BytesIO(save(pixels, first))))
+    return save(decoded[-top % 8 :, -left % 8 :], second)
+
+
+def luma(data):
+    return jpeg.read(data).components[0]
+
+
+@pytest.fixture(scope="module")
+def coffee():
+    """A photograph in colour, cut in odd places."""
+    from skimage import data
+
+    return data.coffee()[30:307, 50:431]
+
+
+@pytest.fixture(scope="module")
+def pristine(photographs):
+    """Lumas without a history: reduced, since some of the photographs have one."""
+    return {
+        name: np.asarray(
+            Image.fromarray(pixels).resize(
+                (round(0.6 * pixels.shape[1]), round(0.6 * pixels.shape[0])),
+                Image.Resampling.LANCZOS,
+            )
+        )
+        for name, pixels in photographs.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "left", "top"),
+    [
+        (10, 90, 3, 5),
+        (20, 85, 0, 4),
+        (30, 95, 7, 1),
+        (40, 85, 0, 0),
+        (50, 85, 6, 2),
+        (50, 95, 4, 4),
+    ],
+)
+def test_an_earlier_save_is_found(coffee, first, second, left, top):
+    earlier = find_earlier(luma(save_twice(coffee, first, second, left, top)))
+    assert (earlier.left, earlier.top) == (left, top)
+    assert abs(earlier.quality - first) <= 1 and earlier.share > 0.8
+    np.testing.assert_array_equal(earlier.table, jpeg.quality_table(earlier.quality))
+
+
+def test_multiples_of_steps_are_not_taken_for_the_steps(coffee):
+    """At quality 100 nothing hides that multiples of 16 are multiples of 8."""
+    for first in (10, 20):
+        assert find_earlier(luma(save_twice(coffee, first, 100, 2, 3))).quality == first
+
+
+def test_nothing_is_found_in_files_saved_once(pristine):
+    for number, pixels in enumerate(pristine.values()):
+        for quality in range(5 + 2 * number, 101, 19):
+            assert find_earlier(luma(save(pixels, quality))) is None
+
+
+def test_a_finer_save_before_is_of_no_use(pristine):
+    """What restores by the later, coarser table is right."""
+    for pixels in pristine.values():
+        assert find_earlier(luma(save_twice(pixels, 90, 30, 3, 5))) is None
+
+
+@pytest.mark.parametrize("second", [60, 90])
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda y, x: np.full(y.shape, 200),
+        lambda y, x: np.where((x // 8 + y // 8) % 2, 40, 200),
+        lambda y, x: np.where((x // 5 + y // 7) % 3, 30, 190),
+        lambda y, x: x / 2,
+        lambda y, x: np.where((x % 50 < 3) | (y % 31 < 2), 20, 235),
+        lambda y, x: 120 + 80 * np.sin(x * 2 * np.pi / 16),
+        lambda y, x: np.where(np.hypot(x % 40 - 20, y % 40 - 20) < 12, 60, 180),
+    ],
+    ids=["flat", "checkered", "blocks", "ramp", "lines", "waves", "discs"],
+)
+def test_nothing_is_found_in_drawings(draw, second):
+    drawing = draw(*np.mgrid[:240, :320]).astype(np.uint8)
+    assert find_earlier(luma(save(drawing, second))) is None
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (7, 200), (9, 17)])
+def test_pictures_of_hardly_any_blocks(rng, size):
+    pixels = rng.integers(0, 256, size, dtype=np.uint8)
+    assert find_earlier(luma(save(pixels, 90))) is None
+    earlier = find_earlier(luma(save(pixels, 90)), quality=20, grid=(7, 1))
+    assert requantize(luma(save(pixels, 90)), earlier).shape == (
+        -(-(size[0] + 7) // 8),
+        -(-(size[1] + 1) // 8),
+        64,
+    )
+
+
+@pytest.mark.parametrize(("left", "top"), [(0, 0), (3, 5), (7, 1)])
+def test_coefficients_are_those_of_the_first_file(coffee, left, top):
+    gray = np.asarray(Image.fromarray(coffee).convert("L"))
+    file = luma(save_twice(gray, 30, 92, left, top))
+    found = requantize(file, find_earlier(file))
+    first = luma(save(gray, 30)).coefficients
+    above, before = -top % 8, -left % 8
+    # Cropping took the first rows and columns of pixels; the blocks that it cut remain.
+    assert found.shape == first.shape
+    inner = (slice(above > 0, -1), slice(before > 0, -1))
+    same = found[inner] == first[inner]
+    assert same.mean() > 0.997
+    # Of cut blocks something is missing, yet what there is counts.
+    assert (found == first).mean() > 0.95
+
+
+def test_pieces_of_the_plane_make_no_difference(coffee, monkeypatch):
+    file = luma(save_twice(coffee, 30, 92, 3, 5))
+    earlier = find_earlier(file)
+    whole = requantize(file, earlier)
+    monkeypatch.setattr("dmcnn_jax.jpeg.history._BAND", 3)
+    np.testing.assert_array_equal(requantize(file, earlier), whole)
+
+
+def test_what_is_known_is_not_looked_for(coffee):
+    file = luma(save_twice(coffee, 30, 90, 3, 5))
+    assumed = find_earlier(file, quality=30)
+    assert (assumed.left, assumed.top, assumed.quality) == (3, 5, 30)
+    assert find_earlier(file, grid=(3, 5)).quality == 30
+    assert find_earlier(file, grid=(3, 4)) is None
+    assumed = find_earlier(file, quality=12, grid=(1, 2))
+    assert (assumed.left, assumed.top, assumed.quality) == (1, 2, 12)
+    once = luma(save(coffee, 90))
+    assert (find_earlier(once, quality=12).left, find_earlier(once, quality=12).top) == (0, 0)
+    with pytest.raises(ValueError, match=r"grid is \(8, 0\); expected"):
+        find_earlier(file, grid=(8, 0))
+
+
+def psnr(a, b):
+    return 10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2))
+
+
+@pytest.mark.parametrize(("left", "top"), [(0, 0), (3, 5)])
+def test_it_gains(coffee, left, top):
+    data = save_twice(coffee, 20, 90, left, top)
+    original = coffee[-top % 8 :, -left % 8 :]
+    file = jpeg.read(data)
+    knowing, blind = Restorer()(file), Restorer(detect=False)(file)
+    assert psnr(knowing.pixels, original) > psnr(blind.pixels, original) + 0.2
+    assert knowing.pixels.shape == original.shape and knowing.kept is None
+    assert blind.earlier is None and knowing.earlier.quality == 20
+
+
+def test_the_command_says_what_it_found(coffee, tmp_path, capsys):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(save_twice(coffee, 20, 90, 3, 5))
+    assert main([str(path), "--json", "-"]) == 0
+    out, err = capsys.readouterr()
+    assert "saved before at about quality 20, with blocks that begin at 3,5" in err
+    assert "without the guarantee" in err and "coefficients kept" not in err
+    (report,) = json.loads(out)["files"]
+    assert report["earlier"] == {"quality": 20, "grid": [3, 5], "assumed": False}
+    assert "luma_kept" not in report
+    assert main([str(path), "--overwrite", "--no-detect", "--json", "-"]) == 0
+    out, err = capsys.readouterr()
+    assert "earlier" not in json.loads(out)["files"][0] and "saved before" not in err
+    arguments = ["--overwrite", "--assume-quality", "10", "--grid", "0,7", "--json", "-"]
+    assert main([str(path), *arguments]) == 0
+    (report,) = json.loads(capsys.readouterr().out)["files"]
+    assert report["earlier"] == {"quality": 10, "grid": [0, 7], "assumed": True}
+    assert main([str(path), "--overwrite", "--grid", "0,7"]) == 0
+    assert "no earlier save shows on the grid at 0,7" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--grid", "8,0"], ["--grid", "3"], ["--grid", "1,x"]])
+def test_grids_that_make_no_sense(tmp_path, capsys, arguments):
+    with pytest.raises(SystemExit):
+        main([f"{tmp_path}/a.jpg", *arguments])
+    assert "expected two offsets from 0 to 7" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_rates(train_images):
+    """What `tools/resaved.py` prints of more pictures, as a lower bound."""
+    rng = np.random.default_rng(0)
+    found = tried = 0
+    for number, path in enumerate(train_images[:100]):
+        picture = Image.open(path).convert("RGB").resize((289, 193), Image.Resampling.LANCZOS)
+        pixels = np.asarray(picture)
+        for quality in range(1 + number % 9, 101, 9):
+            assert find_earlier(luma(save(pixels, quality))) is None, (path, quality)
+        for first in (10, 30, 50):
+            left, top = (int(n) for n in rng.integers(0, 8, 2))
+            data = save_twice(pixels, first, int(rng.integers(85, 96)), left, top)
+            earlier = find_earlier(luma(data))
+            tried += 1
+            found += earlier is not None and (earlier.left, earlier.top) == (left, top)
+    assert found / tried > 0.97
