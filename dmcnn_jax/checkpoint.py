@@ -1,9 +1,8 @@
 """Checkpoints of a run (Orbax), and weights that travel (safetensors).
 
-A checkpoint holds all that decides the future of a run: `arrays`, the training state, and `host`,
-    a JSON of what lives
-on the host. A weights file holds a model: its parameters under flat names ("g/conv1/kernel") and,
-as metadata, the configuration that made it.
+A checkpoint holds all that decides the future of a run: `arrays`, the training state, and `host`, a
+JSON of what lives on the host. A weights file holds a model: its parameters under flat names
+("g/conv1/kernel") and, as metadata, the configuration that made it.
 """
 
 import contextlib
@@ -29,6 +28,9 @@ class Checkpoints:
 
     Args:
         workdir: folder of the run; checkpoints lie in `checkpoints` below it.
+
+    Raises:
+        CheckpointError: if nothing can be written there.
     """
 
     def __init__(self, workdir: str | os.PathLike):
@@ -37,6 +39,7 @@ class Checkpoints:
 
         self._ocp = ocp
         self.path = Path(workdir).absolute() / "checkpoints"
+        self._make_folder()
         self._manager = ocp.CheckpointManager(
             self.path,
             options=ocp.CheckpointManagerOptions(
@@ -55,6 +58,18 @@ class Checkpoints:
                 cleanup_tmp_directories=True,
             ),
         )
+
+    def _make_folder(self) -> None:
+        reason = ""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = error.strerror
+        if reason or not os.access(self.path, os.W_OK):
+            raise CheckpointError(
+                f"nothing can be written to the workdir {str(self.path.parent)!r} "
+                f"({reason or 'Permission denied'}); choose another with --workdir"
+            )
 
     @property
     def latest(self) -> int | None:

@@ -74,7 +74,7 @@ def check_agreement(fingerprint: str) -> None:
     if np.ptp(multihost_utils.process_allgather(digest), axis=0).any():
         raise ValueError(
             "the processes were started with different configurations, images or workdirs; "
-            "expected the same command in each"
+            "expected the same command in each, and one workdir that all of them see"
         )
 
 

@@ -383,11 +383,15 @@ class _Run:
         self._trainer, self._config, self._workdir = trainer, config, workdir
         self.schedule = Schedule(config)
         self._checkpoints = Checkpoints(workdir)
-        resumes = self._checkpoints.latest is not None
+        latest = self._checkpoints.latest
+        resumes = latest is not None
         state = None if resumes else trainer.init_state()
         self._feed, validating = feeds.open_data(config, trainer.mesh)
         self._images = {"training": self._feed.fingerprint, "validation": validating.fingerprint}
-        sharding.check_agreement(f"{config.to_json_best_effort()} {self._images} {workdir}")
+        # The latest step as well: a workdir of the same name on another machine may be another.
+        sharding.check_agreement(
+            f"{config.to_json_best_effort()} {self._images} {workdir} {latest}"
+        )
         self._validation = Validation(validating, config, trainer.mesh)
         self._best, self._pending = -math.inf, []
         _say(
@@ -474,6 +478,8 @@ class _Run:
                     )
         if profile and schedule.step - first > _PROFILE_AFTER:
             self._stop_profile()
+        elif profile:
+            _say(f"no profile: it begins {_PROFILE_AFTER} steps after the start")
 
     def _one_step(self, timer: "Timer") -> None:
         schedule = self.schedule

@@ -68,6 +68,18 @@ def test_what_is_half_written_is_not_seen_and_removed(tmp_path):
     assert (folder / "8").is_dir()
 
 
+def test_a_workdir_that_cannot_be_written_is_one_clear_error(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(
+        OSError, match=r"workdir '.*file/run' \(Not a directory\); choose another with --workdir"
+    ):
+        Checkpoints(tmp_path / "file" / "run")
+    # To whom runs the tests as root, everything is open.
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(OSError, match=r"\(Permission denied\); choose another"):
+        Checkpoints(tmp_path / "run")
+
+
 def test_a_checkpoint_that_cannot_be_written_is_one_clear_error(tmp_path, monkeypatch):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(3, arrays(3), {"step": 3}, 20.0)

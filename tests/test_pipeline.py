@@ -2,6 +2,8 @@
 
 import io
 import os
+import tarfile
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -275,6 +277,57 @@ def test_imagenet_is_asked_for_up_to_its_data(tmp_path):
     assert str(tmp_path / "downloads" / "manual") in message
     assert "ILSVRC2012_img_train.tar" in message
     assert not list(tmp_path.rglob("*.array_record*"))
+
+
+def write_imagenet(folder):
+    """ImageNet's archives, as one downloads them: tars of JPEGs, and of tars of them."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:80, :96]
+
+    def add(archive, name, content):
+        about = tarfile.TarInfo(name)
+        about.size = len(content)
+        archive.addfile(about, io.BytesIO(content))
+
+    def photograph():
+        waves = np.sin(x / rng.uniform(3, 9)) * np.cos(y / rng.uniform(3, 9)) * 100 + 128
+        file = io.BytesIO()
+        Image.fromarray(waves.astype(np.uint8)).convert("RGB").save(file, "JPEG", quality=95)
+        return file.getvalue()
+
+    folder.mkdir(parents=True)
+    with tarfile.open(folder / "ILSVRC2012_img_train.tar", "w") as train:
+        for synset in ("n01440764", "n01443537", "n15075141"):
+            file = io.BytesIO()
+            with tarfile.open(fileobj=file, mode="w") as photographs:
+                for i in range(3):
+                    add(photographs, f"{synset}_{i}.JPEG", photograph())
+            add(train, f"{synset}.tar", file.getvalue())
+    with tarfile.open(folder / "ILSVRC2012_img_val.tar", "w") as validation:
+        for i in range(1, 5):
+            add(validation, f"ILSVRC2012_val_{i:08}.JPEG", photograph())
+
+
+def test_imagenet_is_prepared_from_its_archives_and_trains(config, tmp_path):
+    """Where the message says that they belong; all that is not real are the photographs."""
+    with pytest.raises(FileNotFoundError) as caught:
+        pipeline.TfdsImages("imagenet2012", str(tmp_path / "data"))
+    write_imagenet(Path(str(caught.value).split("by hand, to '")[1].split("'")[0]))
+    config = config.copy_and_resolve_references()
+    config.update_from_flattened_dict(
+        {
+            "data.source": "tfds:imagenet2012",
+            "data.validation": "tfds:imagenet2012@validation",
+            "data.data_dir": str(tmp_path / "data"),
+            "data.pipeline": "auto",
+            "train.patch_sizes": (16,),
+            "train.batch_sizes": (4,),
+            "train.stage_steps": (6,),
+        }
+    )
+    train(config, tmp_path / "run")
+    assert read_log(tmp_path / "run")[-1]["step"] == 6
+    assert len(pipeline.TfdsImages("imagenet2012", str(tmp_path / "data"))) == 9
 
 
 def test_gray_and_odd_images_come_through(tmp_path, config, rng):
