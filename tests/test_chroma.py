@@ -16,7 +16,7 @@ MODEL = {"name": "chroma", "features": 4, "dilations": (1, 2, 1)}
 def model():
     """A network whose weights all do something."""
     module = create_model(MODEL)
-    variables = inference.initialize(module, jax.random.key(0))
+    variables = jax.jit(lambda key: inference.initialize(module, key))(jax.random.key(0))
     leaves, tree = jax.tree.flatten(variables)
     keys = jax.random.split(jax.random.key(1), len(leaves))
     leaves = [x + 0.2 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
@@ -37,7 +37,7 @@ def plane_of(rng, height, width, step):
 def test_upsampling_is_libjpegs(rng, step, size):
     """Against NumPy's, which is tested against libjpeg."""
     plane = rng.uniform(0, 255, (1, 8 * size[0], 8 * size[1], 2)).astype(np.float32)
-    ours = chroma.upsample(plane, step)
+    ours = jax.jit(chroma.upsample, static_argnums=1)(plane, step)
     for c in range(2):
         expected = finish.upsample(plane[0, ..., c], step)
         np.testing.assert_allclose(ours[0, ..., c], expected, atol=1e-4)
@@ -49,7 +49,8 @@ def test_projection_gives_the_coefficients_back(rng, step):
     k, tables, _ = plane_of(rng, 4, 3, step)
     shape = (1, 8 * step[0] * 4, 8 * step[1] * 3, 2)
     image = jnp.asarray(rng.uniform(0, 1, shape).astype(np.float32))
-    projected = np.asarray(chroma.project(image, k[None], tables[None], -0.01))
+    project = jax.jit(chroma.project, static_argnums=3)
+    projected = np.asarray(project(image, k[None], tables[None], -0.01))
 
     def coefficients(picture):
         cells = picture[0].reshape(32, step[0], 24, step[1], 2).mean(axis=(1, 3)) * 255
@@ -59,10 +60,10 @@ def test_projection_gives_the_coefficients_back(rng, step):
     found = np.rint(coefficients(projected) / tables.reshape(2, 1, 64))
     np.testing.assert_array_equal(found, k.reshape(2, -1, 64))
     # Of a convex set the nearest point p to x is the one with (x - p)·(y - p) <= 0 for all y in it.
-    other = np.asarray(chroma.project(jnp.full(shape, 0.5), k[None], tables[None], -0.01))
+    other = np.asarray(project(jnp.full(shape, 0.5), k[None], tables[None], -0.01))
     inner = np.sum((np.asarray(image) - projected) * (other - projected), dtype=np.float64)
     assert inner <= 1e-3 * np.sum(np.square(image - projected))
-    again = chroma.project(jnp.asarray(projected), k[None], tables[None], -0.01)
+    again = project(jnp.asarray(projected), k[None], tables[None], -0.01)
     np.testing.assert_allclose(again, projected, atol=1e-6)
 
 
@@ -72,9 +73,8 @@ def test_tiles_give_what_the_whole_does(model, rng, monkeypatch, step, size):
     monkeypatch.setattr(inference, "TILE_SIDES", (8, 16))
     k, tables, guide = plane_of(rng, *size, step)
     assert all(halo < 8 // max(step) for halo in model.module.halo(step))
-    whole = model.module.apply(
-        model.params, ChromaInput(k[None], guide[None, ..., None] / 255), tables[None]
-    )["image"]
+    given = ChromaInput(k[None], guide[None, ..., None] / 255)
+    whole = inference.estimate(model.module, model.params, given, tables[None])["image"]
     tiled = inference.restore_chroma(model, k, tables, guide, step)
     assert tiled.shape == (2, *guide.shape)
     np.testing.assert_allclose(tiled / 255, np.moveaxis(np.asarray(whole[0]), -1, 0), atol=1e-5)
@@ -91,7 +91,7 @@ def test_halo_is_what_a_block_depends_on(model, rng):
             inner = found["image"][:, 32 * step[0] : 40 * step[0], 32 * step[1] : 40 * step[1]]
             return inner.sum()
 
-        depends = np.asarray(jax.grad(middle)(guide))[0, ..., 0] != 0
+        depends = np.asarray(jax.jit(jax.grad(middle))(guide))[0, ..., 0] != 0
         for axis, halo in enumerate(model.module.halo(step)):
             (where,) = np.nonzero(depends.any(axis=1 - axis))
             unit = 8 * step[axis]
@@ -127,10 +127,11 @@ def middles(k, tables):
 def test_untrained_is_what_libjpeg_decodes(rng):
     """The first weights change next to nothing, whatever the table."""
     module = create_model({"name": "chroma", "rectify": False})
-    variables = inference.initialize(module, jax.random.key(0))
+    variables = jax.jit(lambda key: inference.initialize(module, key))(jax.random.key(0))
     k, tables, guide = plane_of(rng, 4, 4, (2, 2))
     given = ChromaInput(k[None], guide[None, ..., None] / 255)
-    image = np.asarray(module.apply(variables, given, tables[None])["image"]) * 255
+    estimates = inference.estimate(module, variables, given, tables[None])
+    image = np.asarray(estimates["image"]) * 255
     decoded = np.asarray(decode(module, given, tables[None]))
     assert np.abs(np.clip(image, 0, 255) - decoded).max() < 8
     assert np.abs(image - decoded).mean() < 1

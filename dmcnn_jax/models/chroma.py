@@ -33,6 +33,10 @@ STEPS = ((1, 1), (1, 2), (2, 2))
 and 4:2:0."""
 
 
+# Chroma varies about a quarter as much as luma: layers see both alike, and answer likewise.
+_UNITS = 4
+
+
 class ChromaInput(flax.struct.PyTreeNode):
     """What a file holds of chroma, and the luma that guides.
 
@@ -123,13 +127,13 @@ class ChromaNet(nn.Module):
             x = conv(self.features, dilation=dilation, name=f"conv{i}")(x)
             return apply_mask(PReLU(name=f"prelu{i}")(modulate(i, x)), half)
 
-        both = jnp.concatenate([coefficients.guide, base], axis=-1) - 0.5
+        both = jnp.concatenate([coefficients.guide - 0.5, _UNITS * (base - 0.5)], axis=-1)
         x = first = layer(1, apply_mask(_to_depth(both), half))
         for i, dilation in enumerate(self.dilations):
             x = layer(i + 2, x, dilation)
         last = len(self.dilations) + 2
         correction = conv(8, kernel_init=near_zero_init, name=f"conv{last}")(x + first)
-        image = base + _to_space(correction)
+        image = base + _to_space(correction) / _UNITS
         if self.rectify:
             image = project(image, k, table, self.margin)
         return {"image": image, "jpeg": base}
