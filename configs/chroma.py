@@ -23,6 +23,7 @@ def get_config():
     # Even numbers: on CPU the gradient of an odd batch takes four times as long.
     config.train.batch_sizes = (8, 4)
     config.train.stage_steps = (3000, 1500)
+    config.train.learning_rate = 2e-3
     config.train.clip_norm = 1.0
     config.train.validate_every = 500
     config.schedule.name = "cosine"

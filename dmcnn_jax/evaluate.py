@@ -4,6 +4,8 @@ Luma of BT.601 in 16..235, compressed as a grayscale JPEG at one quality; the de
 model's output, both rounded to 8 bits, against the original: PSNR, SSIM with both windows, PSNR-B.
 
     python -m dmcnn_jax.evaluate --weights dmcnn-small-qf10 --images FOLDER --quality 10
+
+With --color, restored colour files instead: see `dmcnn_jax.evaluate_color`.
 """
 
 import argparse
@@ -19,10 +21,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from dmcnn_jax import jpeg, metrics
+from dmcnn_jax import evaluate_color, jpeg, metrics
 from dmcnn_jax.data import feeds, sources
 from dmcnn_jax.gallery import Gallery, Item, describe
 from dmcnn_jax.inference import Model, load, restore_plane, to_uint8
+from dmcnn_jax.models.chroma import ChromaNet
+from dmcnn_jax.restore import Restorer
 
 _HEADINGS = {"psnr": "PSNR", "ssim": "SSIM 8×8", "ssim_gauss": "SSIM Gauss", "psnr_b": "PSNR-B"}
 
@@ -188,6 +192,12 @@ def evaluate_config(config: Mapping[str, Any], weights: str | os.PathLike, workd
     model = load(weights)
     options = config.evaluate
     output = Path(options.output or workdir)
+    if isinstance(model.module, ChromaNet):
+        results = evaluate_color.evaluate_model(model, config, options.images)
+        print(evaluate_color.format_table(results))
+        write_results(output / "results.json", results)
+        print(f"each image's figures: {output / 'results.json'}")
+        return
     gallery = Gallery() if options.gallery else None
     if options.images:
         results = evaluate_folder(
@@ -250,9 +260,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m dmcnn_jax.evaluate",
         description="Measures a model on a folder of images: PSNR, SSIM and PSNR-B of the JPEG and "
         "of the model's output.",
+        epilog="examples:\n"
+        "  python -m dmcnn_jax.evaluate --weights dmcnn-small-qf10 --images LIVE1 --quality 10\n"
+        "  python -m dmcnn_jax.evaluate --weights runs/mine --images photos/ --quality 20 \\\n"
+        "      --gallery gallery.html                    a page with a slider for every image\n",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--weights", required=True, help="a bundled name, a weights file or a workdir"
+        "--weights",
+        help="a bundled name, a weights file or a workdir; with --color, of luma, by default what "
+        "suits each file",
     )
     parser.add_argument("--images", required=True, help="folder of lossless images")
     parser.add_argument("--quality", type=int, required=True, help="JPEG quality, 1 to 100")
@@ -274,6 +291,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         "times slower",
     )
     parser.add_argument(
+        "--color",
+        action="store_true",
+        help="measure what dmcnn-restore makes of colour files that Pillow writes: PSNR of RGB and "
+        "of chroma, and how far the mean colour is off",
+    )
+    parser.add_argument("--chroma", help="with --color: weights that restore chroma (bundled)")
+    parser.add_argument(
+        "--subsampling",
+        choices=evaluate_color.SUBSAMPLING,
+        default="4:2:0",
+        help="with --color (%(default)s)",
+    )
+    parser.add_argument(
         "--gallery", metavar="FILE", help="also write an HTML page of all images, with a slider"
     )
     options = parser.parse_args(argv)
@@ -281,6 +311,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         gallery = Gallery() if options.gallery else None
         if not 1 <= options.quality <= 100:
             raise ValueError(f"--quality is {options.quality}; expected 1 to 100")
+        if options.color:
+            _evaluate_color(options)
+            return
+        if not options.weights:
+            raise ValueError("no --weights given: a bundled name, a weights file or a workdir")
         results = evaluate_folder(
             load(options.weights),
             options.images,
@@ -296,6 +331,19 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(describe(options.gallery, write_gallery(options.gallery, gallery, results)))
     except (ValueError, OSError) as error:
         sys.exit(f"dmcnn_jax: {error}")
+
+
+def _evaluate_color(options: argparse.Namespace) -> None:
+    """The command line with --color."""
+    if options.gallery or options.ensemble:
+        given = "--gallery" if options.gallery else "--ensemble"
+        raise ValueError(f"{given} is of luma alone; leave it or --color out")
+    restorer = Restorer(options.weights, chroma=options.chroma)
+    results = evaluate_color.evaluate_folder(
+        restorer, options.images, options.quality, subsampling=options.subsampling
+    )
+    print(evaluate_color.format_table(results))
+    write_results(options.output, results)
 
 
 def _describe(results: Mapping[str, Any]) -> str:
