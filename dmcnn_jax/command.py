@@ -458,7 +458,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="EXT",
         help="type of files in folders: png, tif, webp, jpg (default: %(default)s)",
     )
-    add("--bits", type=int, choices=(8, 16), default=8, help="bits of a sample; 16 for PNG only")
+    add("--bits", type=int, choices=(8, 16), default=8, help="bits of a sample; 16 for PNG, TIFF")
     add(
         "--quality",
         type=_number(int, 1, 100),

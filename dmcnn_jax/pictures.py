@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import os
+import shutil
 import struct
 import tempfile
 import zlib
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, TiffImagePlugin, TiffTags
 
 from dmcnn_jax.jpeg.metadata import Metadata
 
@@ -50,8 +51,8 @@ def style_of(extension: str, quality: int | None = None, bits: int = 8) -> Style
     name = FORMATS.get(extension.lower())
     if name is None:
         raise ValueError(f"output type {extension!r}; expected one of: {', '.join(FORMATS)}")
-    if bits == 16 and name != "PNG":
-        raise ValueError(f"16 bits in a {name} file; only PNG is written with 16 bits: use .png")
+    if bits == 16 and name not in ("PNG", "TIFF"):
+        raise ValueError(f"16 bits in a {name} file, which has 8; use .png or .tif")
     if quality is not None and name not in ("JPEG", "WEBP"):
         raise ValueError(f"a quality for {name}, which has none; it is for .jpg and .webp")
     return Style(name, quality)
@@ -65,7 +66,7 @@ def write(
     Args:
         target: a path, which is written under a temporary name beside it and then renamed; or a
             file open for writing in binary.
-        pixels: uint8 (16 bits, in PNG: uint16) [height, width] or [height, width, 3].
+        pixels: uint8 (16 bits, in PNG and TIFF: uint16) [height, width] or [height, width, 3].
         metadata: what to keep. Pixels stay as they lie in the file, and so does the EXIF tag that
             says how to turn them.
         style: of the file.
@@ -108,12 +109,14 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
 
 def _save(file, pixels, metadata, style):
-    if pixels.dtype == np.uint16:
+    if pixels.dtype == np.uint16 and style.format == "PNG":
         _save_png16(file, pixels, metadata)
         return ()
-    image = Image.fromarray(pixels)
     try:
-        image.save(file, **_options(metadata, style))
+        if pixels.dtype == np.uint16:
+            _save_tiff16(file, pixels, metadata)
+        else:
+            Image.fromarray(pixels).save(file, **_options(metadata, style))
         return ()
     except Exception as error:
         if isinstance(error, OSError):
@@ -142,11 +145,7 @@ def _options(metadata, style):
             text.add_itxt(_XMP_KEYWORD, metadata.xmp.decode(errors="replace"))
             options["pnginfo"] = text
     elif style.format == "TIFF":
-        exif = Image.Exif()
-        exif.load(metadata.exif or b"")
-        if metadata.xmp:
-            exif[700] = metadata.xmp
-        options["exif"] = exif
+        options["exif"] = _exif(metadata)
     elif metadata.xmp:
         options["xmp"] = metadata.xmp
     if style.format == "JPEG":
@@ -156,6 +155,14 @@ def _options(metadata, style):
         lossless = style.quality is None
         options |= {"lossless": lossless, "quality": 50 if lossless else style.quality}
     return options
+
+
+def _exif(metadata):
+    exif = Image.Exif()
+    exif.load(metadata.exif or b"")
+    if metadata.xmp:
+        exif[_XMP] = metadata.xmp
+    return exif
 
 
 _XMP_KEYWORD = "XML:com.adobe.xmp"
@@ -208,6 +215,58 @@ def _save_png16(file, pixels, metadata):
     chunk(b"IEND", b"")
 
 
+# Tags of TIFF 6.0, and of its supplements on XMP and colour profiles.
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _OFFSETS = 256, 257, 258, 259, 262, 273
+_SAMPLES, _ROWS_PER_STRIP, _COUNTS, _X_RESOLUTION, _Y_RESOLUTION = 277, 278, 279, 282, 283
+_PLANAR, _UNIT, _PREDICTOR, _XMP, _ICC = 284, 296, 317, 700, 34675
+_DEFLATE, _DIFFERENCES, _INCH = 8, 2, 2
+
+
+def _save_tiff16(file, pixels, metadata):
+    """TIFF of 16 bits, which Pillow can't write in colour: its directory by Pillow, strips by zlib.
+
+    Each sample is the difference to that of the pixel at the left, which is what all readers of
+    compressed TIFF files know.
+    """
+    height, width = pixels.shape[:2]
+    samples = pixels.shape[2] if pixels.ndim == 3 else 1
+    exif = _exif(metadata)
+    directory = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II")
+    for tag in exif:
+        directory[tag] = exif.get_ifd(tag) if tag in _DIRECTORIES else exif[tag]
+    directory[_WIDTH], directory[_HEIGHT] = width, height
+    directory[_BITS], directory[_SAMPLES] = (16,) * samples, samples
+    directory[_COMPRESSION], directory[_PREDICTOR] = _DEFLATE, _DIFFERENCES
+    directory[_PHOTOMETRIC], directory[_PLANAR] = (2 if samples == 3 else 1), 1
+    if metadata.resolution:
+        directory[_X_RESOLUTION], directory[_Y_RESOLUTION] = metadata.resolution
+        directory[_UNIT] = _INCH
+    if metadata.icc:
+        directory[_ICC] = metadata.icc
+        directory.tagtype[_ICC] = TiffTags.UNDEFINED
+    counts = []
+    with tempfile.SpooledTemporaryFile(max_size=2**25) as strips:
+        for top in range(0, height, _ROWS):
+            part = pixels[top : top + _ROWS].reshape(-1, width, samples)
+            part = np.diff(part, axis=1, prepend=np.uint16(0)).astype("<u2")
+            data = zlib.compress(part.tobytes(), 4)
+            strips.write(data)
+            counts.append(len(data))
+        directory[_ROWS_PER_STRIP], directory[_COUNTS] = _ROWS, tuple(counts)
+        directory[_OFFSETS] = tuple(int(end) for end in np.cumsum([0, *counts[:-1]]))
+        # Large files need the wide type from the start: what is added comes later.
+        directory.tagtype[_COUNTS] = directory.tagtype[_OFFSETS] = TiffTags.LONG
+        if sum(counts) > 2**32 - 2**24:
+            raise ValueError("the picture is too large for a TIFF file of 16 bits")
+        directory.save(file)
+        strips.seek(0)
+        shutil.copyfileobj(strips, file)
+
+
+# Tags whose values are directories of their own: EXIF's, GPS's, and interoperability.
+_DIRECTORIES = (0x8769, 0x8825, 0xA005)
+
+
 def read(path: str | os.PathLike) -> np.ndarray:
     """Pixels of a picture, as its file has them, unturned.
 
@@ -215,8 +274,8 @@ def read(path: str | os.PathLike) -> np.ndarray:
         path: of the file.
 
     Returns:
-        uint8 [height, width] or [height, width, 3]; uint16 for PNG files of 16 bits. Transparency
-        is left out.
+        uint8 [height, width] or [height, width, 3]; uint16 for PNG files of 16 bits, and such TIFF
+        files as are written here. Transparency is left out.
 
     Raises:
         OSError: if it can't be read.
@@ -229,6 +288,8 @@ def read(path: str | os.PathLike) -> np.ndarray:
             return _read_png16(file.read(), os.fspath(path))
     try:
         with Image.open(path) as image:
+            if image.format == "TIFF" and image.tag_v2.get(_BITS) in ((16,), (16, 16, 16)):
+                return _read_tiff16(image.tag_v2, path)
             # Pillow turns TIFF images, and those only, by their orientation.
             back = _TURNED_BACK.get(image.getexif().get(0x112)) if image.format == "TIFF" else None
             plain = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
@@ -246,6 +307,21 @@ _TURNED_BACK = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }
+
+
+def _read_tiff16(tags, path):
+    height, width, samples = tags[_HEIGHT], tags[_WIDTH], tags.get(_SAMPLES, 1)
+    form = tags.get(_COMPRESSION), tags.get(_PREDICTOR), tags.get(_PLANAR, 1), tags.prefix[:2]
+    if form != (_DEFLATE, _DIFFERENCES, 1, b"II") or _OFFSETS not in tags:
+        raise ValueError(f"{os.fspath(path)}: a TIFF of 16 bits in another form than is written")
+    strips = []
+    with open(path, "rb") as file:
+        for offset, count in zip(tags[_OFFSETS], tags[_COUNTS], strict=True):
+            file.seek(offset)
+            strips.append(zlib.decompress(file.read(count)))
+    pixels = np.frombuffer(b"".join(strips), "<u2").reshape(height, width, samples)
+    pixels = np.cumsum(pixels, axis=1, dtype=np.uint16)
+    return pixels if samples == 3 else pixels[..., 0]
 
 
 def _read_png16(data, name):

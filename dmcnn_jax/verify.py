@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -11,7 +12,10 @@ from dmcnn_jax.finish import Count
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What a picture keeps of a file's luma coefficients.
+    """What a picture keeps of a file's coefficients.
+
+    Luma decides. Chroma is reported: it is brought to full size, where whole pixels and the gamut
+    are luma's first, and averaged back as libjpeg does before it is quantised.
 
     Attributes:
         bits: of a sample of the picture, 8 or 16.
@@ -19,6 +23,7 @@ class Verdict:
         inner: of whole blocks whose pixels are all within the range. For them there is a guarantee.
         saturated: of whole blocks with pixels at an end of the range, where others are cut off.
         edge: of blocks that the picture's border cuts, the outside taken as the border goes on.
+        chroma: likewise "inner", "saturated" and "edge" of Cb and Cr; empty without chroma.
     """
 
     bits: int
@@ -26,6 +31,7 @@ class Verdict:
     inner: Count
     saturated: Count
     edge: Count
+    chroma: Mapping[str, Count] = dataclasses.field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -34,12 +40,11 @@ class Verdict:
 
     def lines(self) -> list[str]:
         """A table for people."""
-        kinds = {"inner": self.inner, "saturated": self.saturated, "edge": self.edge}
-        rows = ["blocks        number   all 64 kept   coefficients kept"]
-        for name, counted in kinds.items():
+        rows = ["blocks              number   all 64 kept   coefficients kept"]
+        for name, counted in self._kinds().items():
             if counted.blocks:
                 whole = f"{counted.whole / counted.blocks:.3%}"
-                rows.append(f"{name:10} {counted.blocks:9,} {whole:>13} {counted.share:>19.4%}")
+                rows.append(f"{name:16} {counted.blocks:9,} {whole:>13} {counted.share:>19.4%}")
         verdict = "passed" if self.passed else "FAILED"
         return [
             *rows,
@@ -49,26 +54,29 @@ class Verdict:
 
     def to_json(self) -> dict:
         """The same for programs."""
-        kinds = {"inner": self.inner, "saturated": self.saturated, "edge": self.edge}
         return {
             "passed": self.passed,
             "bits": self.bits,
             "guaranteed": self.guaranteed,
         } | {
-            name: dataclasses.asdict(counted) | {"share": counted.share}
-            for name, counted in kinds.items()
+            name.replace(" ", "_"): dataclasses.asdict(counted) | {"share": counted.share}
+            for name, counted in self._kinds().items()
         }
+
+    def _kinds(self) -> dict[str, Count]:
+        luma = {"inner": self.inner, "saturated": self.saturated, "edge": self.edge}
+        return luma | {f"chroma {name}": counted for name, counted in self.chroma.items()}
 
 
 def verify(original: str | os.PathLike, restored: str | os.PathLike) -> Verdict:
-    """Quantises the luma of a picture with the table of a JPEG file and compares coefficients.
+    """Quantises a picture with the tables of a JPEG file and compares coefficients.
 
     Args:
         original: the JPEG file.
-        restored: the picture, of any format that Pillow reads, or PNG of 16 bits.
+        restored: the picture, of any format that Pillow reads, or PNG or TIFF of 16 bits.
 
     Returns:
-        The shares that come back. Of a file of RGB, those of its three planes.
+        The shares that come back. Of a file of RGB, those of its three planes count as luma's.
 
     Raises:
         OSError: if a file can't be read.
@@ -93,8 +101,14 @@ def verify(original: str | os.PathLike, restored: str | os.PathLike) -> Verdict:
     for part, component in pairs:
         for kind, counted in _count(part, component, bits).items():
             counts[kind] += counted
+    chroma = {}
+    if file.color == "ycbcr":
+        chroma = {kind: Count() for kind in counts}
+        for rows, component in zip(_CHROMA, file.components[1:], strict=True):
+            for kind, counted in _count_chroma(pixels, rows, component, bits).items():
+                chroma[kind] += counted
     table = min((component.table for _, component in pairs), key=np.mean)
-    return Verdict(bits, guaranteed(bits, table), **counts)
+    return Verdict(bits, guaranteed(bits, table), **counts, chroma=chroma)
 
 
 def guaranteed(bits: int, table: np.ndarray) -> float:
@@ -115,16 +129,47 @@ def guaranteed(bits: int, table: np.ndarray) -> float:
 
 
 def _count(pixels, component, bits):
-    height, width = pixels.shape[:2]
-    pad = ((0, -height % 8), (0, -width % 8))
     limits = (0, 255 if bits == 8 else 65535)
     ends = ((pixels == limits[0]) | (pixels == limits[1])).any(axis=-1)
+    return _compare(finish.pixel_luma(pixels, bits), ends, pixels.shape[:2], component)
+
+
+# Weights of R, G and B in Cb and Cr (JFIF), to be added to 128.
+_CHROMA = (
+    np.array([-0.299, -0.587, 0.886], np.float32) / np.float32(1.772),
+    np.array([0.701, -0.587, -0.114], np.float32) / np.float32(1.402),
+)
+
+
+def _count_chroma(pixels, weights, component, bits):
+    """Like `_count`, of a chroma plane at its own size: libjpeg averages pixels to a sample."""
+    limits = (0, 255 if bits == 8 else 65535)
+    ends = ((pixels == limits[0]) | (pixels == limits[1])).any(axis=-1)
+    plane = pixels.astype(np.float32) @ weights
+    plane = (plane if bits == 8 else plane / 257) + 128
+    down, across = component.step
+    size = component.height, component.width
+    # At the border pixels are repeated, in samples that reach beyond.
+    pad = ((0, down * size[0] - plane.shape[0]), (0, across * size[1] - plane.shape[1]))
+
+    def samples(full):
+        return np.pad(full, pad, mode="edge").reshape(size[0], down, size[1], across)
+
+    plane, ends = samples(plane).mean(axis=(1, 3)), samples(ends).any(axis=(1, 3))
+    return _compare(plane, ends, size, component)
+
+
+def _compare(plane, ends, size, component):
+    """Counts by kind of block; ends: bool, where samples are at an end of the range."""
+    height, width = size
+    pad = ((0, -height % 8), (0, -width % 8))
     saturated = finish.to_blocks(np.pad(ends, pad)).any(axis=1)
     edge = finish.to_blocks(np.pad(np.zeros((height, width), bool), pad, constant_values=True))
     edge = edge.any(axis=1)
-    luma = np.pad(finish.pixel_luma(pixels, bits), pad, mode="edge")
     kept = finish.quantizes_to(
-        finish.to_blocks(luma), component.coefficients.reshape(-1, 64), component.table.reshape(64)
+        finish.to_blocks(np.pad(plane, pad, mode="edge")),
+        component.coefficients.reshape(-1, 64),
+        component.table.reshape(64),
     )
     return {
         "inner": finish.count(kept[~saturated & ~edge]),

@@ -337,6 +337,28 @@ def test_png_of_16_bits(tmp_path, rng, shape):
             np.testing.assert_array_equal(np.asarray(image), pixels >> 8)
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (300, 7), (13, 9, 3), (700, 40, 3)])
+def test_tiff_of_16_bits(tmp_path, rng, shape):
+    tifffile = pytest.importorskip("tifffile", reason="reads 16-bit TIFF by itself")
+    pixels = rng.integers(0, 65536, shape, dtype=np.uint16)
+    path = tmp_path / "a.tif"
+    assert pictures.write(path, pixels, METADATA, pictures.style_of(".tif", bits=16)) == ()
+    np.testing.assert_array_equal(pictures.read(path), pixels)
+    with tifffile.TiffFile(path) as file:
+        tags = file.pages[0].tags
+        assert tags[274].value == 6 and tags[271].value == "Camera"
+        assert tags[34675].value == METADATA.icc and tags[282].value == (300, 1)
+        assert b"xmpmeta" in tags[700].value
+    with Image.open(path) as image:
+        image.load()
+        assert image.info["icc_profile"] == METADATA.icc
+        assert image.info["dpi"] == (300, 300)
+    with Image.open(path) as image:
+        # Pillow turns it, and keeps the upper halves of colours.
+        back = np.asarray(image.transpose(Image.Transpose.ROTATE_90))
+    np.testing.assert_array_equal(back, pixels if len(shape) == 2 else pixels >> 8)
+
+
 @pytest.mark.parametrize("kind", range(5))
 def test_all_filters_of_png_are_read(rng, kind):
     width, size = 9, 6
@@ -449,7 +471,7 @@ def test_a_second_run_leaves_its_own_results_alone(tmp_path):
         (["DIR/a.jpg", "-o", "DIR/a.bmp"], "'.bmp'; expected one of: .png"),
         (["DIR/a.jpg", "--quality", "80"], "a quality for PNG"),
         (["DIR/a.jpg", "--quality", "0"], "'0'; expected a number from 1 to 100"),
-        (["DIR/a.jpg", "-o", "DIR/b.tif", "--bits", "16"], "use .png"),
+        (["DIR/a.jpg", "-o", "DIR/b.webp", "--bits", "16"], "use .png or .tif"),
         (["DIR/a.jpg", "DIR/b.jpg", "-o", "DIR/b.jpg"], "expected a folder"),
         (["DIR/empty", "-o", "DIR/out"], "no JPEG files in"),
         (["DIR/a.jpg", "--strength", "2"], "'2'; expected a number from 0 to 1"),
