@@ -3,7 +3,7 @@
 
 The format follows from the suffix, or is named:
 
-    python tools/export_params.py dmcnn-qf10 --format onnx -o dmcnn.onnx
+    python tools/export_params.py dmcnn-small-qf10 --format onnx -o dmcnn.onnx
     python tools/export_params.py runs/qf10 -o dmcnn.pt
     python tools/export_params.py finetuned.pt -o finetuned.safetensors
 

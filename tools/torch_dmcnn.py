@@ -1,6 +1,6 @@
 """DMCNN in PyTorch, for weights trained with dmcnn_jax. Needs PyTorch alone: it is there to copy.
 
-    python tools/export_params.py dmcnn-qf10 --format torch -o dmcnn.pt
+    python tools/export_params.py dmcnn-small-qf10 --format torch -o dmcnn.pt
 
 >>> import torch_dmcnn
 >>> model = torch_dmcnn.load("dmcnn.pt")                        # doctest: +SKIP

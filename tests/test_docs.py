@@ -1,0 +1,183 @@
+"""Commands and links in the documentation: what they name is there."""
+
+import configparser
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("dmcnn_jax/weights/*.md")])
+CONFIGS = sorted(ROOT.glob("configs/**/*.py"))
+TOOLS = sorted(ROOT.glob("tools/*.py"))
+
+
+def commands(text, markdown=True):
+    """Words of the commands in a page, or in a docstring, that are ours or install us."""
+    if markdown:
+        blocks = re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S)
+        text = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+        blocks += re.findall(r"^    \S.*$", text, re.M)
+        blocks += re.findall(r"(?<!`)`([^`]+)`(?!`)", text)
+    else:
+        blocks = [text]
+    for line in "\n".join(blocks).replace("\\\n", " ").splitlines():
+        # Without comments, and without what a column of explanations says.
+        line = re.split(r"\s#\s|(?<=\S)\s{3,}", line.strip())[0]
+        for command in re.split(r"&+|[;|]", line):
+            command = re.sub(r"^\s*(srun|\w+=\S+)\s+", "", command).strip()
+            if re.match(r"(python|dmcnn-restore|pip|\.ci/\w+)(\s|$)", command):
+                # A quote that is not closed is that of a command that this is a part of.
+                yield shlex.split(command.rstrip('"') if command.count('"') % 2 else command)
+
+
+def flags(words):
+    return [word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)]
+
+
+def check(words):
+    """Asserts that a command could be typed in a checkout."""
+    if words[0].startswith(".ci/"):
+        assert (ROOT / words[0]).is_file()
+    elif words[0] == "pip":
+        check_installation(words)
+    elif words[0] == "dmcnn-restore":
+        check_flags(words, "dmcnn_jax/command.py")
+    elif words[1] == "-m" and words[2].startswith("dmcnn_jax"):
+        name = words[2].replace(".", "/")
+        file = f"{name}/__main__.py" if name == "dmcnn_jax" else f"{name}.py"
+        assert (ROOT / file).is_file()
+        if words[2] == "dmcnn_jax.main":
+            check_training(words)
+        else:
+            check_flags(words[3:], "dmcnn_jax/command.py" if name.endswith("restore") else file)
+    elif words[1] == "-m":
+        assert words[2] in ("pytest", "venv", "build")
+        for word in words[3:]:
+            assert not word.startswith("tests/") or (ROOT / word).is_file()
+    elif words[1].endswith(".py"):
+        assert (ROOT / words[1]).is_file()
+        check_flags(words[2:], words[1])
+    if words[0] != "pip":
+        for word in words:
+            check_weights(word)
+
+
+def check_flags(words, file):
+    source = (ROOT / file).read_text()
+    for flag in flags(words):
+        assert f'"{flag}"' in source, f"{file} has no {flag}"
+
+
+def check_weights(word):
+    """A bundled name; {q} stands for 10 and 20."""
+    if re.fullmatch(r"(\w+=)?dmcnn-[\w{}-]+", word) and word != "dmcnn-restore":
+        name = word.split("=")[-1]
+        for quality in (10, 20):
+            name = name.replace("{q}", str(quality))
+            assert (ROOT / f"dmcnn_jax/weights/{name}.safetensors").is_file(), name
+
+
+def check_installation(words):
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    for word in words:
+        if extras := re.fullmatch(r"(?:\.|dmcnn-jax)\[([\w,]+)\]", word):
+            for extra in extras[1].split(","):
+                assert parser.has_option("options.extras_require", extra), extra
+
+
+def check_training(words):
+    pytest.importorskip("ml_collections", reason="ml_collections is not installed: extra 'train'")
+    from dmcnn_jax.config import default_config
+
+    source = (ROOT / "dmcnn_jax/main.py").read_text()
+    config = default_config()
+    joined = " ".join(words[3:])
+    for path in re.findall(r"--config[ =]([^\s.]+\.py)", joined):
+        # What the page on adding a model has its reader write.
+        assert (ROOT / path).is_file() or path == "configs/plain.py", path
+    for flag in flags(words[3:]):
+        if flag.startswith("--config."):
+            value = config
+            for field in flag.removeprefix("--config.").split("."):
+                assert field in value, f"no {flag}"
+                value = value[field]
+        elif flag not in ("--config", "--help"):
+            assert f'"{flag.removeprefix("--")}"' in source, f"no {flag}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_commands_in_pages(path):
+    for words in commands(path.read_text()):
+        check(words)
+
+
+@pytest.mark.parametrize("path", [*CONFIGS, *TOOLS], ids=lambda path: path.name)
+def test_commands_in_docstrings(path):
+    docstring = re.search(r'"""(.*?)"""', path.read_text(), re.S)[1]
+    for words in commands(docstring, markdown=False):
+        check(words)
+
+
+def test_commands_are_found():
+    """That the tests above look at something."""
+    found = [words for path in PAGES for words in commands(path.read_text())]
+    assert len(found) > 40
+    assert ["python", "-m", "dmcnn_jax.main", "--config", "configs/quickstart.py"] in found
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "python tools/none.py",
+        "python -m dmcnn_jax.none",
+        "dmcnn-restore --none",
+        "python -m dmcnn_jax.main --config configs/none.py",
+        "python -m dmcnn_jax.main --config configs/qf20.py --config.train.none=3",
+        "python -m dmcnn_jax.evaluate --weights dmcnn-none --images DIR",
+        'pip install "dmcnn-jax[none]"',
+    ],
+)
+def test_what_is_not_there_is_noticed(command):
+    with pytest.raises(AssertionError):
+        for words in commands(command, markdown=False):
+            check(words)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)#\s]+)", path.read_text()):
+        if not target.startswith("http"):
+            assert (path.parent / target).exists(), target
+
+
+def test_the_models_page_can_be_followed(monkeypatch):
+    """Its network, as it stands there, does what the page says."""
+    import sys
+    import types
+
+    import jax
+    import numpy as np
+
+    from dmcnn_jax import jpeg, models
+    from dmcnn_jax.inference import initialize
+    from dmcnn_jax.profile import count_weights
+
+    page = (ROOT / "docs/adding-a-model.md").read_text()
+    network, line, config = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    module = types.ModuleType("dmcnn_jax.models.plain")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(network, module.__dict__)
+    monkeypatch.setitem(models.MODELS, *eval("{" + line + "}").popitem())
+    plain = models.create_model({"name": "plain"})
+    variables = jax.jit(lambda key: initialize(plain, key))(jax.random.key(0))
+    assert f"{count_weights(variables['params']):,} weights" in module.__doc__
+    table = np.broadcast_to(np.asarray(jpeg.quality_table(10)), (1, 8, 8))
+    k = np.zeros((1, 3, 4, 64), np.int32)
+    assert plain.apply(variables, k, table)["image"].shape == (1, 24, 32, 1)
+    pytest.importorskip("ml_collections", reason="ml_collections is not installed: extra 'train'")
+    namespace = {}
+    exec(config, namespace)
+    assert models.create_model(namespace["get_config"]().model).features == 64
