@@ -264,6 +264,39 @@ def _band(component, top):
     return k, component.table.reshape(64)
 
 
+def chroma_kept(pixels: np.ndarray, components: Sequence[Component], bits: int) -> Count:
+    """What pixels keep of the chroma coefficients, averaged over the samples of the file.
+
+    Args:
+        pixels: uint8 or uint16 [height, width, 3].
+        components: the file's three. Blocks that the picture's border cuts are not counted.
+        bits: 8 or 16.
+    """
+    luma_weights = np.float32(1) - _LUMA
+
+    def band(index: int, top: int) -> Count:
+        component = components[index]
+        (down, across), table = component.step, component.table.reshape(64)
+        columns = pixels.shape[1] // (8 * across)
+        k = component.coefficients[top : min(top + _BAND, pixels.shape[0] // (8 * down)), :columns]
+        rows = slice(8 * down * top, 8 * down * (top + len(k)))
+        part = pixels[rows, : 8 * across * columns]
+        # Cb comes of blue, Cr of red.
+        channel = {1: 2, 2: 0}[index]
+        levels = part[..., channel].astype(np.float32) / (1 if bits == 8 else 257)
+        difference = (levels - pixel_luma(part, bits)) / (2 * luma_weights[channel])
+        cells = difference.reshape(8 * len(k), down, 8 * columns, across).mean(axis=(1, 3))
+        return count(quantizes_to(to_blocks(cells) + 128, k.reshape(-1, 64), table))
+
+    jobs = [
+        (index, top)
+        for index in (1, 2)
+        for top in range(0, pixels.shape[0] // (8 * components[index].step[0]), _BAND)
+    ]
+    with concurrent.futures.ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        return sum(pool.map(lambda job: band(*job), jobs), Count())
+
+
 def quantizes_to(blocks: np.ndarray, coefficients: np.ndarray, table: np.ndarray) -> np.ndarray:
     """Which coefficients of blocks come back.
 
