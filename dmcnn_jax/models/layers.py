@@ -5,6 +5,8 @@ symmetric and zero, at stride 2 too: `SAME` would pad one side only and shift th
 """
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -29,7 +31,7 @@ def conv(
     dtype: jnp.dtype = jnp.float32,
     use_bias: bool = True,
     name: str | None = None,
-) -> nn.Conv:
+) -> "Conv":
     """A convolution, [B, H, W, C] → [B, ⌈H / stride⌉, ⌈W / stride⌉, features].
 
     Args:
@@ -45,29 +47,125 @@ def conv(
     Returns:
         The Flax module, padded by `dilation · (size - 1) / 2` zeros on every side.
     """
-    pad = dilation * (size - 1) // 2
-    return nn.Conv(
-        features,
-        (size, size),
-        strides=stride,
-        kernel_dilation=dilation,
-        padding=((pad, pad), (pad, pad)),
+    return Conv(
+        features=features,
+        size=size,
+        stride=stride,
+        dilation=dilation,
         kernel_init=kernel_init,
-        use_bias=use_bias,
         dtype=dtype,
+        use_bias=use_bias,
         name=name,
     )
+
+
+class Conv(nn.Module):
+    """What `conv` makes; its parameters are those of `nn.Conv`."""
+
+    features: int
+    size: int
+    stride: int
+    dilation: int
+    kernel_init: Callable
+    dtype: jnp.dtype
+    use_bias: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] → [B, ⌈H / stride⌉, ⌈W / stride⌉, features]."""
+        shape = (self.size, self.size, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        pad = self.dilation * (self.size - 1) // 2
+        y = convolve(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            stride=self.stride,
+            padding=((pad, pad), (pad, pad)),
+            dilation=self.dilation,
+        )
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+            y += bias.astype(self.dtype)
+        return y
+
+
+def convolve(
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    stride: int = 1,
+    padding: Any = ((0, 0), (0, 0)),
+    dilation: int = 1,
+) -> jax.Array:
+    """`lax.conv_general_dilated` whose gradients are as fast for odd batches as for even ones.
+
+    XLA's CPU backend computes the gradient of a kernel as a convolution whose input channels are
+    the examples of the batch, and its kernels for odd numbers of those are up to 15 times slower.
+    One example is no such case. So there, examples but the last are one sum, and the last another.
+
+    Args:
+        x: [B, H, W, C].
+        kernel: [h, w, C, N], of the same type.
+        stride: step between outputs, pixels.
+        padding: zeros before and after, of both axes.
+        dilation: distance between neighbouring taps, pixels.
+
+    Returns:
+        [B, H', W', N].
+    """
+    options = ((stride, stride), tuple(map(tuple, padding)), (dilation, dilation))
+    odd = len(x) > 1 and len(x) % 2
+    return (_convolve_odd if odd else _convolve)(options, x, kernel)
+
+
+def _convolve(options: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    strides, padding, dilation = options
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        strides,
+        padding,
+        rhs_dilation=dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _convolve_odd(options: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _convolve(options, x, kernel)
+
+
+def _convolve_odd_forward(options, x, kernel):
+    return _convolve(options, x, kernel), (x, kernel)
+
+
+def _convolve_odd_backward(options, residuals, cotangent):
+    x, kernel = residuals
+    (x_gradient,) = jax.linear_transpose(lambda x: _convolve(options, x, kernel), x)(cotangent)
+
+    def at_once(x, cotangent):
+        transposed = jax.linear_transpose(lambda kernel: _convolve(options, x, kernel), kernel)
+        return transposed(cotangent)[0]
+
+    def in_two(x, cotangent):
+        return at_once(x[:-1], cotangent[:-1]) + at_once(x[-1:], cotangent[-1:])
+
+    # Decided where it is lowered: a program may be compiled for another platform than this one.
+    gradient = jax.lax.platform_dependent(x, cotangent, cpu=in_two, default=at_once)
+    return x_gradient, gradient
+
+
+_convolve_odd.defvjp(_convolve_odd_forward, _convolve_odd_backward)
 
 
 class Deconv(nn.Module):
     """A 4×4 transposed convolution of stride 2, [B, H, W, C] → [B, 2H, 2W, features].
 
     What PyTorch's `ConvTranspose2d(4, stride=2, padding=1)` computes, as four 2×2 convolutions,
-    one for each phase of the
-    output: along an axis, output 2m sees inputs m - 1 and m through taps 3 and 1, output 2m + 1
-        inputs m and m + 1 through
-    taps 2 and 0. `lax.conv_transpose` puts zeros between inputs instead, and its gradient is slow
-    on CPUs; so is that of one 2×2 convolution with four times the channels.
+    one for each phase of the output: along an axis, output 2m sees inputs m - 1 and m through taps
+    3 and 1, output 2m + 1 inputs m and m + 1 through taps 2 and 0. `lax.conv_transpose` puts zeros
+    between inputs instead, and its gradient is slow on CPUs; so is that of one 2×2 convolution with
+    four times the channels.
 
     Attributes:
         features: output channels.
@@ -100,13 +198,7 @@ class Deconv(nn.Module):
         x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
 
         def phase(p: int, q: int) -> jax.Array:  # [B, H, W, features], outputs (2m + p, 2n + q)
-            return jax.lax.conv_general_dilated(
-                x,
-                kernel[3 - p :: -2, 3 - q :: -2],
-                window_strides=(1, 1),
-                padding=((1 - p, p), (1 - q, q)),
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            )
+            return convolve(x, kernel[3 - p :: -2, 3 - q :: -2], padding=((1 - p, p), (1 - q, q)))
 
         rows = [jnp.stack([phase(p, 0), phase(p, 1)], axis=3) for p in (0, 1)]
         y = jnp.stack(rows, axis=2)  # [B, H, 2, W, 2, features]
