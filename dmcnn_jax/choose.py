@@ -23,6 +23,16 @@ from dmcnn_jax.checkpoint import BUNDLED
 #     10                               1.55   0.94   0.65   0.36  -0.16
 COARSER, FINER, FINER_FREE = 2.0, 1.5, 1.0
 
+# A model of many qualities knows from the table how little there is to do where steps are finer,
+# and projection holds it to that: it serves all of them. It has not seen how bad things can be.
+RANGE_COARSER = 4.0
+
+# Octaves from what a model has seen that make no difference.
+_NEAR = 0.25
+
+SIZES = ("auto", "fast", "full")
+"""Which of the models to prefer: the narrowest, or the widest, or what suits the device."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
@@ -42,27 +52,33 @@ def choose(
     models: Mapping[str, Mapping[str, Any]] | None = None,
     *,
     project: bool = True,
+    size: str = "fast",
 ) -> Choice:
     """Chooses a model for a plane.
 
-    A model trained over a range of qualities comes before those of one quality, and the nearer
-    before the farther, by the mean logarithm of the quantisation steps. Where even the nearest has
-    seen nothing like the table, none is chosen: a network that was trained on coarse steps takes
-    texture for artifacts.
+    Models that have seen such tables come first, by the mean logarithm of the quantisation steps;
+    among them those of the size that is asked for; among these, one trained over a range of
+    qualities before those of one quality, and the nearer before the farther. Where even the nearest
+    has seen nothing like the table, none is chosen: a network that was trained on coarse steps
+    takes texture for artifacts.
 
     Args:
         table: Q of the plane, integers [8, 8].
-        models: name to what the weights file says of itself ("quality", "quality_range"); by
-            default those that come with the package.
+        models: name to what the weights file says of itself ("quality", "quality_range", and
+            "features" of its "model"); by default those that come with the package.
         project: whether the result will be projected into its intervals, which bounds the harm
             that a model can do.
+        size: "fast" or "full".
 
     Returns:
         The choice.
 
     Raises:
         FileNotFoundError: if there are no models to choose from.
+        ValueError: for another size.
     """
+    if size not in SIZES[1:]:
+        raise ValueError(f'size is {size!r}; expected "fast" or "full"')
     models = bundled() if models is None else models
     if not models:
         raise FileNotFoundError(
@@ -70,21 +86,24 @@ def choose(
             " --weights (model= in Python)"
         )
     quality = nearest_quality(table)
-    finer = FINER if project else FINER_FREE
     suited = []
     for name, about in models.items():
-        qualities = _qualities(about)
-        octaves = _octaves(table, qualities)
-        if -finer <= octaves <= COARSER:
-            suited.append((len(qualities) == 1, abs(octaves), name))
+        single = len(_qualities(about)) == 1
+        octaves = _octaves(table, _qualities(about))
+        finer = (FINER if single else np.inf) if project else FINER_FREE
+        if -finer <= octaves <= (COARSER if single else RANGE_COARSER):
+            width = about.get("model", {}).get("features", 0)
+            width = -width if size == "full" else width
+            distance = abs(octaves)
+            suited.append((distance > _NEAR, width, single, distance, name))
     if not suited:
         return Choice(
             None,
             f"no bundled model was trained for such a quantisation table (about quality {quality});"
             " left as decoded",
         )
-    _, distance, name = min(suited)
-    if distance < 0.1:
+    *_, single, distance, name = min(suited)
+    if distance < 0.1 or (not single and quality >= max(_qualities(models[name]))):
         return Choice(name, "")
     trained = " to ".join(map(str, _qualities(models[name])))
     return Choice(name, f"trained for quality {trained}; the file's is about {quality}")
@@ -114,12 +133,13 @@ def bundled(folder: Path = BUNDLED) -> dict[str, dict[str, Any]]:
     return {
         name: about
         for name, about in found.items()
-        if about.get("model", {}).get("name") == "dmcnn" and "quality" in about
+        if about.get("model", {}).get("name") == "dmcnn" and _qualities(about)
     }
 
 
 def _qualities(about: Mapping[str, Any]) -> Sequence[int]:
-    return tuple(about.get("quality_range") or (about["quality"],))
+    one = (about["quality"],) if "quality" in about else ()
+    return tuple(about.get("quality_range") or one)
 
 
 def _octaves(table, qualities):

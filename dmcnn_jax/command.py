@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from dmcnn_jax.cache import keep_compiled
+
 _EXAMPLES = """examples:
   dmcnn-restore photo.jpg                           photo-restored.png beside it
   dmcnn-restore photo.jpg -o photo.tif              PNG, TIFF, WebP or JPEG, by extension
@@ -52,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("nothing to restore; name files or folders, or - for standard input")
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
+        if not options.verify:
+            keep_compiled()
         if options.device:
             import jax
 
@@ -376,7 +380,7 @@ def _describe(record: dict[str, Any]) -> str:
 
 def _restoring(options: argparse.Namespace) -> dict[str, Any]:
     """Arguments of a `Restorer`."""
-    names = ("strength", "project", "bits", "detect", "assume_quality", "grid")
+    names = ("strength", "project", "bits", "detect", "assume_quality", "grid", "size")
     return {name: getattr(options, name) for name in names}
 
 
@@ -472,6 +476,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="a bundled model, a weights file or a workdir (default: the bundled model trained for"
         " tables like the file's; files that none is trained for are left as decoded)",
+    )
+    add(
+        "--size",
+        choices=("auto", "fast", "full"),
+        default="auto",
+        help="of the bundled model: fast, or full, which is better (default: full where there is an"
+        " accelerator)",
     )
     add(
         "--strength",

@@ -16,17 +16,21 @@ import types
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
+import jax
 import numpy as np
 
 from dmcnn_jax import finish, inference, jpeg
 from dmcnn_jax.checkpoint import BUNDLED
-from dmcnn_jax.choose import Choice, choose, nearest_quality
+from dmcnn_jax.choose import SIZES, Choice, choose, nearest_quality
 from dmcnn_jax.inference import Model
 from dmcnn_jax.jpeg.history import EarlierSave, find_earlier, requantize
 from dmcnn_jax.models.chroma import STEPS, ChromaNet
 
 CHROMA = "dmcnn-chroma"
 """The bundled weights that restore chroma."""
+
+# Its share of the work, about.
+_CHROMA_WORK = 0.2
 
 
 def restore(
@@ -39,6 +43,7 @@ def restore(
     detect: bool = True,
     assume_quality: int | None = None,
     grid: tuple[int, int] | None = None,
+    size: str = "auto",
 ) -> np.ndarray:
     """Restores a JPEG file.
 
@@ -58,6 +63,8 @@ def restore(
         assume_quality: what the earlier quality is known to be, 1 to 100.
         grid: where the blocks of the earlier save are known to begin: columns and rows from the
             corner, 0 to 7.
+        size: of the bundled model: "fast"; "full", which is better; "auto", full where there is an
+            accelerator.
 
     Returns:
         uint8 (16 bits: uint16), [height, width] of a gray file, [height, width, 3] (RGB) of a
@@ -77,6 +84,7 @@ def restore(
         detect=detect,
         assume_quality=assume_quality,
         grid=grid,
+        size=size,
     )
     return restorer(jpeg.read(source)).pixels
 
@@ -93,6 +101,8 @@ class Restoration:
             an earlier save.
         notes: what is worth knowing.
         earlier: the save that it was restored by, if that was not the file's own.
+        chroma_kept: how many chroma coefficients the pixels keep, averaged over samples, of blocks
+            that are whole; None of gray, of RGB, and as decoded.
     """
 
     pixels: np.ndarray
@@ -101,6 +111,7 @@ class Restoration:
     kept: finish.Count | None
     notes: tuple[str, ...]
     earlier: EarlierSave | None = None
+    chroma_kept: finish.Count | None = None
 
 
 class Restorer:
@@ -114,6 +125,7 @@ class Restorer:
         detect: as of `restore`.
         assume_quality: as of `restore`.
         grid: as of `restore`.
+        size: as of `restore`.
         chroma: what restores chroma: a weights file, a workdir, or what `dmcnn_jax.load` returned.
             None: the bundled weights.
 
@@ -131,6 +143,7 @@ class Restorer:
         detect: bool = True,
         assume_quality: int | None = None,
         grid: tuple[int, int] | None = None,
+        size: str = "auto",
         chroma: str | os.PathLike | Model | None = None,
     ):
         if not 0 <= strength <= 1:
@@ -141,6 +154,8 @@ class Restorer:
             raise ValueError(f"assume_quality is {assume_quality}; expected 1 to 100")
         if grid is not None and not (len(grid) == 2 and all(0 <= offset <= 7 for offset in grid)):
             raise ValueError(f"grid is {grid}; expected two offsets from 0 to 7, columns and rows")
+        if size not in SIZES:
+            raise ValueError(f"size is {size!r}; expected one of {', '.join(SIZES)}")
         self.strength, self.project, self.bits = strength, project, bits
         self.detect = detect or assume_quality is not None or grid is not None
         self.assume_quality, self.grid = assume_quality, grid
@@ -153,6 +168,9 @@ class Restorer:
             raise ValueError(
                 f"the weights {self._fixed.name!r} restore chroma; expected some that restore luma"
             )
+        if size == "auto":
+            size = "fast" if jax.default_backend() == "cpu" else "full"
+        self.size = size
         if model is None and strength > 0:
             choose(jpeg.STANDARD_LUMA)  # fails, if there is nothing to choose from, here
 
@@ -183,7 +201,7 @@ class Restorer:
             choices = [Choice(self._fixed.name, "")] * len(lumas)
         else:
             tables = [earlier.table] if earlier else [c.table for c in lumas]
-            choices = [choose(table, project=self.project) for table in tables]
+            choices = [choose(table, project=self.project, size=self.size) for table in tables]
         name = choices[0].name
         reasons = tuple(dict.fromkeys(c.reason for c in choices if c.reason))
         notes = (*file.notes, *remarks, *reasons) + (
@@ -192,6 +210,8 @@ class Restorer:
         if any(choice.name is None for choice in choices):
             return Planes(file, None, (), (), notes)
         restored = []
+        colors = self._restores_chroma(file)
+        share_of_luma = (1 - _CHROMA_WORK if colors else 1) / len(lumas)
         for component, choice in zip(lumas, choices, strict=True):
             plane = inference.restore_plane(
                 self._model(choice.name),
@@ -199,11 +219,17 @@ class Restorer:
                 earlier.table if earlier else component.table,
                 project=self.project,
                 strength=self.strength,
-                progress=progress and (lambda share: progress(share / len(lumas))),
+                progress=progress and (lambda share: progress(share * share_of_luma)),
             )
             plane *= 255
             restored.append(_cut_out(plane, component, earlier) if earlier else plane)
-        chroma = self._chroma(file, restored[0])
+        if colors:
+            chroma = self._chroma(file, restored[0], progress)
+        else:
+            chroma = tuple(
+                finish.dequantized_plane(c, project=self.project)
+                for c in file.components[len(lumas) :]
+            )
         return Planes(file, name, tuple(restored), chroma, notes, earlier)
 
     def picture(self, planes: "Planes") -> Restoration:
@@ -229,7 +255,12 @@ class Restorer:
                 planes.luma[0], planes.chroma, file.components, **size, **options
             )
         kept = None if planes.earlier else kept
-        return Restoration(pixels, planes.model, quality, kept, planes.notes, planes.earlier)
+        chroma_kept = None
+        if planes.chroma:
+            chroma_kept = finish.chroma_kept(pixels, file.components, self.bits)
+        return Restoration(
+            pixels, planes.model, quality, kept, planes.notes, planes.earlier, chroma_kept
+        )
 
     def _earlier(self, file: jpeg.JpegFile) -> tuple[EarlierSave | None, tuple[str, ...]]:
         """An earlier save to restore by, and what to say of it."""
@@ -247,28 +278,27 @@ class Restorer:
             f" {earlier.left},{earlier.top}; restored by that, without the guarantee",
         )
 
-    def _chroma(self, file: jpeg.JpegFile, luma: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Chroma, float32, levels 0 to 255: at full size of a network, else each at its own."""
-        if file.color != "ycbcr":
-            return ()
-        first, *components = file.components
-        step = components[0].step
-        trained = (*STEPS, (2, 1))
-        if (
-            self.chroma is None
-            or first.step != (1, 1)
-            or step not in trained
-            or components[1].step != step
-        ):
-            return tuple(finish.dequantized_plane(c, project=self.project) for c in components)
+    def _restores_chroma(self, file: jpeg.JpegFile) -> bool:
+        """Whether there is a network for a file's chroma, and it knows the sampling."""
+        if self.chroma is None or file.color != "ycbcr":
+            return False
+        luma, *others = (component.step for component in file.components)
+        return luma == (1, 1) and others[0] == others[1] and others[0] in (*STEPS, (2, 1))
+
+    def _chroma(
+        self, file: jpeg.JpegFile, luma: np.ndarray, progress: Callable[[float], None] | None
+    ) -> tuple[np.ndarray, ...]:
+        """Cb and Cr of a network, float32 at full size, levels 0 to 255."""
+        components = file.components[1:]
         planes = inference.restore_chroma(
             self.chroma,
             [c.coefficients for c in components],
             [c.table for c in components],
             luma,
-            step,
+            components[0].step,
             project=self.project,
             strength=self.strength,
+            progress=progress and (lambda share: progress(share * _CHROMA_WORK)),
         )
         return tuple(planes[:, : file.height, : file.width])
 

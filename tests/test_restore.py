@@ -257,6 +257,45 @@ def test_a_model_of_many_qualities_comes_first():
         assert choose.choose(jpeg.quality_table(quality), models).name == "any"
 
 
+SIZED = {
+    "small-any": {"quality_range": [5, 95], "model": {"features": 24}},
+    "any": {"quality_range": [5, 95], "model": {"features": 64}},
+    "q10": {"quality": 10, "model": {"features": 24}},
+    "big-q10": {"quality": 10, "quality_range": [], "model": {"features": 64}},
+}
+# Annex K is steep; these are the tables that photographs come with otherwise.
+FLAT = np.full((8, 8), 16)
+GENTLE = 3 + np.add.outer(np.arange(8), np.arange(8))
+COARSE_16_BITS = np.minimum(jpeg.STANDARD_LUMA * 40, 65535)
+
+
+def test_every_table_finds_a_model_of_many_qualities():
+    tables = [*jpeg.quality_table(np.arange(1, 101)), FLAT, GENTLE, COARSE_16_BITS]
+    tables += [np.clip(scale * FLAT // 16, 1, 255) for scale in range(1, 255, 20)]
+    for table in tables:
+        assert choose.choose(table, SIZED, size="fast").name == "small-any"
+        assert choose.choose(table, SIZED, size="full").name == "any"
+    assert choose.choose(np.ones((8, 8), int), SIZED).reason == ""
+
+
+def test_a_model_that_has_seen_the_table_comes_before_one_of_the_size():
+    models = {name: SIZED[name] for name in ("small-any", "big-q10")}
+    for quality, expected in [(10, "big-q10"), (50, "small-any"), (95, "small-any")]:
+        assert choose.choose(jpeg.quality_table(quality), models, size="full").name == expected
+
+
+def test_sizes(weights, tmp_path, monkeypatch, capsys):
+    about = {"quality_range": [5, 95], "model": {"features": 4}}
+    wide = {"quality_range": [5, 95], "model": {"features": 9}}
+    monkeypatch.setattr(choose, "bundled", lambda: {str(weights): about, "wide": wide})
+    path = write_jpeg(tmp_path / "a.jpg", quality=97)
+    assert Restorer()(jpeg.read(path)).model == str(weights)  # "auto", on a CPU
+    assert main([str(path), "--size", "full"]) == 1
+    assert "no weights 'wide'" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="size is 'huge'; expected one of auto, fast, full"):
+        Restorer(size="huge")
+
+
 def test_no_models_to_choose_from_is_said():
     with pytest.raises(FileNotFoundError, match="--weights"):
         choose.choose(jpeg.quality_table(10), {})
