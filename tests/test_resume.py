@@ -22,7 +22,7 @@ KILLS = {"pack": 12, "tf.data": 8}
 NAMED = (
     "while a checkpoint is written",
     "right after the learning rate fell",
-    "right after that was saved",
+    "that saved, and nothing since",
     "stage over, not saved",
     "stage over, saved, next one not begun",
 )
@@ -121,14 +121,11 @@ def moments(watch: Watch, count: int, rng: random.Random) -> Iterator[Callable[[
     def saved(step: int) -> bool:
         return max(watch.complete(), default=0) >= step
 
-    def is_right_after_reduction() -> bool:
+    def reduced() -> bool:
         return watch.reduced() is not None and watch.step() == watch.reduced()
 
-    def reduced() -> bool:
-        return is_right_after_reduction() and not saved(watch.reduced())
-
     def reduced_and_saved() -> bool:
-        return is_right_after_reduction() and saved(watch.reduced())
+        return watch.reduced() is not None and max(watch.complete(), default=0) == watch.reduced()
 
     def ended() -> bool:
         return watch.validated(STAGE_END) and not saved(STAGE_END)
