@@ -22,6 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from dmcnn_jax import evaluate_color, jpeg, metrics
+from dmcnn_jax.cache import keep_compiled
 from dmcnn_jax.data import feeds, sources
 from dmcnn_jax.gallery import Gallery, Item, describe
 from dmcnn_jax.inference import Model, load, restore_plane, to_uint8
@@ -307,6 +308,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--gallery", metavar="FILE", help="also write an HTML page of all images, with a slider"
     )
     options = parser.parse_args(argv)
+    keep_compiled()
     try:
         gallery = Gallery() if options.gallery else None
         if not 1 <= options.quality <= 100:

@@ -16,6 +16,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from dmcnn_jax import sharding
+from dmcnn_jax.cache import keep_compiled
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file(
@@ -50,6 +51,7 @@ def main(argv: list[str]) -> None:
         )
     # Orbax tells of every file that it writes, and of errors before it raises them.
     logging.set_verbosity(logging.FATAL)
+    keep_compiled()
     config = FLAGS.config
     workdir = Path(FLAGS.workdir or config.workdir or Path("runs") / config.name)
     try:

@@ -7,6 +7,8 @@ import signal
 # JAX_PLATFORMS runs them elsewhere.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Tests write nothing to the user's folders.
+os.environ["DMCNN_JAX_CACHE"] = ""
 
 from pathlib import Path
 
