@@ -20,7 +20,8 @@ def connect(
     """Makes this process one of several that train together; called before anything else of JAX.
 
     Without arguments JAX finds them out where it can: under Slurm, Open MPI, Kubernetes and on
-    Cloud TPU; or from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+    Cloud TPU; or from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. Under Slurm
+    and Open MPI it gives each process one GPU, that of its rank in its node.
 
     Args:
         coordinator: "host:port" of process 0, which all others can reach.
@@ -85,8 +86,11 @@ def synchronize(name: str) -> None:
 
 
 def make_mesh() -> Mesh:
-    """A mesh of one axis, "batch", over all devices."""
-    return jax.make_mesh((jax.device_count(),), ("batch",), axis_types=(AxisType.Auto,))
+    """A mesh of one axis, "batch", over all devices, those of a process side by side."""
+    # jax.make_mesh may put them in another order on TPUs, and `local_rows` would not be the rows
+    # that a process's devices hold.
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    return Mesh(np.asarray(devices), ("batch",), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
