@@ -29,6 +29,10 @@ _BASIS = BASIS_IMAGES.reshape(64, 64)
 # What counts as found: standard deviations from chance, and the share of what is to be expected.
 _SURE, _SHARE = 12.0, 0.5
 
+# Little shows of an earlier save unless the later one was gentle: steps up to this in the mean, as
+# from about quality 65 on.
+_GENTLE = 40.0
+
 # An earlier save is worth knowing of up to this quality, and if its steps were coarser by this
 # factor, in the mean.
 _FINEST, _COARSER = 90, 1.3
@@ -104,7 +108,7 @@ def find_earlier(
     qualities = np.arange(1, len(tables) + 1)
     if quality is None:
         worth = tables.mean(axis=1) >= _COARSER * component.table.mean()
-        worth &= qualities <= _FINEST
+        worth &= (qualities <= _FINEST) & (component.table.mean() <= _GENTLE)
     else:
         worth = qualities == quality
     if not worth.any():
