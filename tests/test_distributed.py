@@ -181,6 +181,25 @@ def start_two(folder, workdir, cache, *flags):
     ]
 
 
+def start_two_under_slurm(folder, workdir, cache, *flags):
+    """As `srun` starts them, told by its environment alone who they are."""
+    images = f"--config.data.source={folder / 'images'}"
+    about = {
+        "SLURM_JOB_ID": "4711",
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": "2",
+        "SLURM_STEP_NUM_NODES": "1",
+        "JAX_COORDINATOR_PORT": str(free_port()),
+    }
+    return [
+        start(
+            command(folder, workdir, images, "--distributed", *flags),
+            environment(cache, **about, SLURM_PROCID=str(i), SLURM_LOCALID=str(i)),
+        )
+        for i in range(2)
+    ]
+
+
 def start_one(folder, workdir, cache, *flags):
     return start(
         command(folder, workdir, f"--config.data.source={folder / 'images'}", *flags),
@@ -241,7 +260,9 @@ def test_one_of_two_killed_stops_the_other_with_a_clear_word(folder, cache, vict
 @pytest.mark.slow
 def test_a_signal_to_one_of_two_stops_both_with_a_checkpoint(folder, cache):
     workdir = folder / "signal"
-    processes = start_two(folder, workdir, cache, "--config.train.stage_steps=(100000, 24)")
+    processes = start_two_under_slurm(
+        folder, workdir, cache, "--config.train.stage_steps=(100000, 24)"
+    )
     while not losses(workdir) or max(losses(workdir)) < 8:
         assert all(process.poll() is None for process in processes)
         time.sleep(0.1)
