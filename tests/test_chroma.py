@@ -1,26 +1,59 @@
 """The network of chroma, and how it is run over whole planes."""
 
+import io
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.fft
+import scipy.ndimage
+import skimage.metrics
+from PIL import Image
 
-from dmcnn_jax import finish, inference, jpeg
+from dmcnn_jax import evaluate_color, finish, inference, jpeg
+from dmcnn_jax.checkpoint import save_weights
+from dmcnn_jax.config import default_config
+from dmcnn_jax.data import sources
 from dmcnn_jax.models import chroma, create_model, decode, example
 from dmcnn_jax.models.chroma import ChromaInput
+from dmcnn_jax.restore import Restorer
+from dmcnn_jax.train import train
 
 MODEL = {"name": "chroma", "features": 4, "dilations": (1, 2, 1)}
 
 
+def filled(config, gain=0.5):
+    """A network whose weights are random, so that all of them do something."""
+    module = create_model(config)
+    shapes = jax.eval_shape(partial(inference.initialize, module), jax.random.key(0))
+    rng = np.random.default_rng(0)
+
+    def fill(leaf):
+        deviation = gain / np.sqrt(max(1, np.prod(leaf.shape[:-1])))
+        return (deviation * rng.normal(size=leaf.shape)).astype(leaf.dtype)
+
+    return inference.Model(module, jax.tree.map(fill, shapes))
+
+
 @pytest.fixture(scope="module")
 def model():
-    """A network whose weights all do something."""
-    module = create_model(MODEL)
-    variables = jax.jit(lambda key: inference.initialize(module, key))(jax.random.key(0))
-    leaves, tree = jax.tree.flatten(variables)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    leaves = [x + 0.2 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    return inference.Model(module, jax.tree.unflatten(tree, leaves))
+    """A network that does something."""
+    return filled(MODEL)
+
+
+def colours(height, width, seed=0):
+    """A smooth random colour picture: uint8 [height, width, 3]."""
+    rng = np.random.default_rng(seed)
+    noise = scipy.ndimage.gaussian_filter(rng.normal(size=(height, width, 3)), (3, 3, 0))
+    return np.clip(128 + 45 * noise / max(noise.std(), 1e-9), 0, 255).astype(np.uint8)
+
+
+def gray_jpeg(plane):
+    file = io.BytesIO()
+    Image.fromarray(plane).save(file, "JPEG", quality=75)
+    return file.getvalue()
 
 
 def plane_of(rng, height, width, step):
@@ -81,13 +114,14 @@ def test_tiles_give_what_the_whole_does(model, rng, monkeypatch, step, size):
 
 
 def test_halo_is_what_a_block_depends_on(model, rng):
-    """Beyond it nothing counts, and at its end something does."""
+    """Whatever its pixels depend on lies within; P does not move them, nor stop their gradient."""
+    module = create_model(MODEL | {"rectify": False})
     for step in chroma.STEPS:
         k, tables, guide = plane_of(rng, 9, 9, step)
         guide = jnp.asarray(guide[None, ..., None] / 255)
 
         def middle(guide, k=k, tables=tables, step=step):
-            found = model.module.apply(model.params, ChromaInput(k[None], guide), tables[None])
+            found = module.apply(model.params, ChromaInput(k[None], guide), tables[None])
             inner = found["image"][:, 32 * step[0] : 40 * step[0], 32 * step[1] : 40 * step[1]]
             return inner.sum()
 
@@ -136,3 +170,141 @@ def test_untrained_is_what_libjpeg_decodes(rng):
     assert np.abs(np.clip(image, 0, 255) - decoded).max() < 8
     assert np.abs(image - decoded).mean() < 1
     assert example(module)[0].step == (2, 2)
+
+
+@pytest.fixture(scope="module")
+def luma(tmp_path_factory):
+    """A small network of luma that changes next to nothing: a weights file."""
+    config = {"name": "dmcnn", "features": 2, "dct_features": 4}
+    variables = filled(config, 0.1).params
+    path = tmp_path_factory.mktemp("weights") / "luma.safetensors"
+    save_weights(path, variables, {"model": config, "quality": 20})
+    return path
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+def test_restored_files_keep_their_chroma(model, luma, subsampling):
+    """By the formula of T.81, on the averages of what was restored."""
+    picture = colours(80, 112)
+    file = jpeg.read(evaluate_color.save_jpeg(picture, 20, subsampling))
+    planes = Restorer(luma, chroma=model).planes(file)
+    for plane, component in zip(planes.chroma, file.components[1:], strict=True):
+        assert plane.shape == (80, 112)
+        down, across = component.step
+        # Only whole blocks are all there.
+        rows, columns = component.height // 8, component.width // 8
+        part = plane[: 8 * rows * down, : 8 * columns * across]
+        own = part.reshape(8 * rows, down, 8 * columns, across).mean(axis=(1, 3))
+        x = scipy.fft.dctn(
+            own.reshape(rows, 8, columns, 8) - 128.0, axes=(1, 3), norm="ortho"
+        ).transpose(0, 2, 1, 3)
+        expected = component.coefficients[:rows, :columns].reshape(rows, columns, 8, 8)
+        np.testing.assert_array_equal(np.rint(x / component.table), expected)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (17, 2), (31, 50)])
+def test_any_size_and_gray(model, luma, size):
+    """Shapes, and that a network that does nothing hardly changes what is there without one."""
+    picture = colours(*size)
+    file = jpeg.read(evaluate_color.save_jpeg(picture, 75))
+    restorer = Restorer(luma, chroma=model)
+    assert restorer(file).pixels.shape == (*size, 3)
+    variables = jax.tree.map(jnp.zeros_like, model.params)
+    still = inference.Model(model.module, variables)
+    without = Restorer(luma)
+    without.chroma = None
+    with_, before = (r(file).pixels.astype(int) for r in (Restorer(luma, chroma=still), without))
+    # Of one or two columns libjpeg repeats samples.
+    assert np.abs(with_ - before).mean() < (1.5 if size[1] > 4 else 6)
+    gray = jpeg.read(gray_jpeg(picture[..., 0]))
+    np.testing.assert_array_equal(restorer(gray).pixels, Restorer(luma)(gray).pixels)
+
+
+def test_weights_are_of_luma_or_of_chroma(model, luma):
+    with pytest.raises(ValueError, match="restore chroma; expected"):
+        Restorer(model)
+    with pytest.raises(ValueError, match="do not restore chroma"):
+        Restorer(luma, chroma=luma)
+
+
+def test_colour_is_measured(luma, model, tmp_path):
+    """Against scikit-image's PSNR, and means by hand."""
+    picture = colours(48, 64)
+    results = evaluate_color.evaluate(
+        Restorer(luma, chroma=model), [("one", picture)], 30, subsampling="4:2:0", source="here"
+    )
+    with Image.open(io.BytesIO(evaluate_color.save_jpeg(picture, 30))) as image:
+        decoded = np.asarray(image)
+    found = results["mean"]["jpeg"]
+    expected = skimage.metrics.peak_signal_noise_ratio(picture, decoded)
+    assert found["rgb_psnr"] == pytest.approx(expected)
+    shift = np.abs(decoded.reshape(-1, 3).mean(0) - picture.reshape(-1, 3).mean(0)).max()
+    assert found["color_shift"] == pytest.approx(shift)
+    chroma_only = evaluate_color.measure_pair(picture, picture)
+    assert chroma_only["chroma_psnr"] == np.inf
+    table = evaluate_color.format_table(results)
+    assert "1 images of here, quality 30, 4:2:0" in table
+    assert f"{expected:.3f}" in table
+
+
+def test_a_run_goes_on_with_the_same_bits(tmp_path):
+    """Trained, resumed, measured: as networks of luma are."""
+    for i in range(4):
+        Image.fromarray(colours(64, 64, i)).save(tmp_path / f"{i}.png")
+    config = default_config()
+    config.model = MODEL
+    config.quality, config.quality_range, config.table_variety = 10, (5, 95), 0.5
+    config.data.source, config.data.luma, config.data.tile = str(tmp_path), "rgb", 64
+    config.data.subsampling = ("4:2:0", "4:4:4")
+    config.train.patch_sizes, config.train.batch_sizes = (32,), (2,)
+    config.train.validate_every = config.train.checkpoint_every = 2
+    config.train.stage_steps = (2,)
+    train(config, tmp_path / "two")
+    config.train.stage_steps = (4,)
+    train(config, tmp_path / "two")
+    whole = train(config, tmp_path / "four")
+    assert (tmp_path / "two/last.safetensors").read_bytes() == (
+        tmp_path / "four/last.safetensors"
+    ).read_bytes()
+    assert isinstance(whole.module, chroma.ChromaNet)
+    results = evaluate_color.evaluate_model(whole, config)
+    # Of tiles, at the same quality: what validation says of them.
+    assert results["quality"] == 10
+    config.data.luma = "full"
+    with pytest.raises(ValueError, match=r"config\.data\.luma is 'full'; expected 'rgb'"):
+        train(config, tmp_path / "other")
+
+
+def test_packs_hold_colours(tmp_path):
+    """What is packed is what is cut, in both forms."""
+    Image.fromarray(colours(64, 96)).save(tmp_path / "one.png")
+    images = sources.open_images(str(tmp_path))
+    options = {"tile": 64, "luma": "rgb", "reduce_to": 0}
+    expected = sources.cut_images(images, **options).take()
+    assert expected.shape == (2, 64, 64, 3)
+    for compact in (False, True):
+        path = tmp_path / f"pack-{compact}"
+        sources.write_pack(path, images, compact=compact, **options)
+        tiles = sources.open_pack(path, tile=64, luma="rgb")
+        np.testing.assert_array_equal(tiles.take(), expected)
+        assert tiles.nbytes == expected.nbytes
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_what_pixels_keep_of_chroma_is_counted(model, luma, bits):
+    """Colours far from the gamut's border: all of it at 16 bits."""
+    picture = (128 + (colours(80, 70).astype(int) - 128) // 3).astype(np.uint8)
+    file = jpeg.read(evaluate_color.save_jpeg(picture, 60))
+    result = Restorer(luma, chroma=model, bits=bits)(file)
+    kept = result.chroma_kept
+    # 5 by 4 whole blocks of 16 by 16 pixels, of Cb and of Cr.
+    assert (kept.blocks, kept.coefficients) == (2 * 5 * 4, 2 * 5 * 4 * 64)
+    assert kept.share > (0.95 if bits == 8 else 0.999)
+    levels = result.pixels / (1 if bits == 8 else 257)
+    blue = (levels[..., 2] - levels @ [0.299, 0.587, 0.114]) / 1.772
+    own = blue[:80, :64].reshape(40, 2, 32, 2).mean(axis=(1, 3)).reshape(5, 8, 4, 8)
+    x = scipy.fft.dctn(own, axes=(1, 3), norm="ortho").transpose(0, 2, 1, 3)
+    component = file.components[1]
+    same = np.rint(x / component.table) == component.coefficients[:5, :4].reshape(5, 4, 8, 8)
+    share = finish.chroma_kept(result.pixels, file.components, bits).share
+    assert abs(same.mean() - share) < 0.05
