@@ -49,6 +49,7 @@ class Model:
         Returns:
             float32 [..., H, W], pixels scaled to [0, 1], not clipped.
         """
+        _check_luma(self)
         leading = coefficients.shape[:-3]
         k = coefficients.reshape(-1, *coefficients.shape[-3:])
         q = jnp.broadcast_to(table, (*leading, 8, 8)).reshape(-1, 8, 8)
@@ -174,8 +175,10 @@ def restore_plane(
         float32 [8h, 8w], pixels scaled to [0, 1], not clipped.
 
     Raises:
-        ValueError: if there are no coefficients, or they or the table are of another shape.
+        ValueError: if there are no coefficients, or they or the table are of another shape; if the
+            model restores chroma.
     """
+    _check_luma(model)
     coefficients, table = np.asarray(coefficients), np.asarray(table)
     if coefficients.ndim != 3 or coefficients.shape[2] != 64 or 0 in coefficients.shape:
         raise ValueError(
@@ -244,6 +247,14 @@ def _ensemble(model, coefficients, table, project, strength, progress) -> np.nda
         )
         mean += symmetry.turn_back(restored, which) / symmetry.COUNT
     return np.asarray(project_plane(mean, coefficients, table)) if project else mean
+
+
+def _check_luma(model: Model) -> None:
+    if isinstance(model.module, chroma.ChromaNet):
+        raise ValueError(
+            f"the weights {model.name!r} restore chroma, guided by restored luma; expected weights "
+            "that restore luma (those of chroma: python -m dmcnn_jax.evaluate --color --chroma)"
+        )
 
 
 def restore_chroma(
@@ -359,6 +370,21 @@ _INSIDE = 0.01
 def to_uint8(plane: np.ndarray) -> np.ndarray:
     """Pixels scaled to [0, 1] → uint8, rounded and clipped: what is measured, and what is saved."""
     return np.clip(np.round(np.asarray(plane) * 255), 0, 255).astype(np.uint8)
+
+
+def computed_pixels(module: nn.Module, rows: int, columns: int) -> int:
+    """Pixels that `restore_plane` computes of a plane of so many blocks, overlaps included.
+
+    Of two passes, those of the last, which does nearly all of the work.
+    """
+    _, halo = _halos(module)
+    if halo is None:
+        return 64 * rows * columns
+    pixels = 64
+    for blocks in (rows, columns):
+        cuts = cut(blocks, halo, TILE_SIDES)
+        pixels *= len(cuts.pieces) * cuts.length
+    return pixels
 
 
 TILE_SIDES = (16, 32, 64, 96)

@@ -225,6 +225,11 @@ def test_weights_are_of_luma_or_of_chroma(model, luma):
         Restorer(model)
     with pytest.raises(ValueError, match="do not restore chroma"):
         Restorer(luma, chroma=luma)
+    k, table = np.zeros((1, 1, 64), np.int32), jpeg.quality_table(50)
+    with pytest.raises(ValueError, match="restore chroma, guided by"):
+        inference.restore_plane(model, k, table)
+    with pytest.raises(ValueError, match="restore chroma, guided by"):
+        model.apply(model.params, k, table)
 
 
 def test_colour_is_measured(luma, model, tmp_path):

@@ -28,7 +28,7 @@ _CARD = """# {name}
 | | |
 | --- | --- |
 | network | `{model}`, {weights:,} weights |
-| input | luma in the {luma} range, JPEG quality {quality} |
+| input | {luma}, JPEG quality {quality} |
 | trained by | `{command}` |
 | from | {init} |
 | steps | {step:,} |
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         purpose=options.purpose,
         model=json.dumps(about["model"]),
         weights=sum(x.size for x in jax.tree.leaves(variables)),
-        luma=about["luma"],
+        luma="colours" if about["luma"] == "rgb" else f"luma in the {about['luma']} range",
         quality=" to ".join(map(str, about["quality_range"])) or about["quality"],
         command=options.command,
         init=options.init,
