@@ -32,6 +32,8 @@ config.model = type(config.model)({"name": "dmcnn", "features": 4}, type_safe=Fa
 trainer = Trainer(config)
 state = trainer.init_state()
 feed, _ = feeds.open_data(config, trainer.mesh)
+# They find each other now: after minutes of compiling one might be too late for the other.
+sharding.synchronize("data is open")
 read = []
 if pipeline == "tf.data":
     make = feed.example
