@@ -84,10 +84,17 @@ def test_restoring_photographs(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_training(tmp_path, monkeypatch):
     import jax
+    from PIL import Image
+    from skimage import data
 
     from dmcnn_jax.inference import load
 
-    small = {"FEATURES": 2, "BATCH": 8, "STEPS": 20, "WORKDIR": "runs/test"}
+    # One tile each, so that a validation is quick; there are as many as steps.
+    (tmp_path / "images").mkdir()
+    for i in range(6):
+        crop = data.astronaut()[40 * i : 40 * i + 256, 40 * i : 40 * i + 256]
+        Image.fromarray(crop).save(tmp_path / f"images/{i}.png")
+    small = {"IMAGES": "images", "FEATURES": 2, "BATCH": 4, "STEPS": 6, "WORKDIR": "runs/test"}
     notebook = execute("train_on_colab", tmp_path, monkeypatch, **small)
     best, exported = load(tmp_path / "runs/test"), load(tmp_path / "dmcnn.safetensors")
     assert jax.tree.all(jax.tree.map(np.array_equal, best.params, exported.params))
