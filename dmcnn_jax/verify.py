@@ -116,7 +116,7 @@ def guaranteed(bits: int, table: np.ndarray) -> float:
 
     In whole blocks away from the ends of the range of pixels. Rounding to 8 bits moves coefficients
     by 0.3 grey levels, typically, which fine steps don't forgive: then no whole pixels may quantise
-    to what the file holds.
+    to what the file holds. Coarse ones do, where other programs' pictures lose some.
 
     Args:
         bits: of a sample, 8 or 16.
@@ -125,7 +125,8 @@ def guaranteed(bits: int, table: np.ndarray) -> float:
     if bits == 16:
         return 0.9999
     mean = float(np.mean(table))
-    return 0.999 if mean >= 8 else 0.99 if mean >= 4 else 0.9
+    bounds = ((48, 0.9999), (8, 0.9995), (4, 0.99), (0, 0.9))
+    return next(share for least, share in bounds if mean >= least)
 
 
 def _count(pixels, component, bits):

@@ -1,0 +1,172 @@
+"""Mutated JPEG files through `dmcnn-restore`: what comes of many of them.
+
+    python tests/mutated.py 10000
+
+Files of several kinds are damaged in ways of several kinds and restored in folders, each with good
+files between them. It prints what became of them and the memory that the command took, and fails
+where there is a traceback, a file without its line, or a good file that did not come out as it does
+alone.
+"""
+
+import argparse
+import collections
+import re
+import resource
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from jpeg_cases import mutate, pillow
+from PIL import Image
+
+BATCH = 2500
+
+
+def main():
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("count", type=int)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=BATCH, help="files of a folder")
+    options = parser.parse_args()
+    start, total = time.perf_counter(), collections.Counter()
+    for number, first in enumerate(range(0, options.count, options.batch)):
+        count = min(options.batch, options.count - first)
+        with tempfile.TemporaryDirectory() as folder:
+            total += run(Path(folder), count, options.seed + first, number % 2 == 1)
+        print(f"{first + count} files, {time.perf_counter() - start:.0f} s", flush=True)
+    for what, number in total.most_common():
+        print(f"{number:8} {what}")
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+    print(f"no traceback, a line for each, all good files restored; peak memory {peak:.2f} GB")
+
+
+def run(folder, count, seed, allow_truncated):
+    """Restores a folder of mutated files.
+
+    Args:
+        folder: an empty one.
+        count: how many files.
+        seed: of the mutations.
+        allow_truncated: whether the command is to restore what there is of damaged files.
+
+    Returns:
+        Counter of what the command said, numbers and names left out.
+    """
+    rng = np.random.default_rng(seed)
+    (folder / "in").mkdir()
+    weights = folder / "weights.safetensors"
+    write_weights(weights)
+    bases = list(good_files(rng))
+    for number, data in enumerate(bases):
+        (folder / "in" / f"good{number}.jpg").write_bytes(data)
+    for number in range(count):
+        data = bases[rng.integers(len(bases))]
+        changed = (mutate if rng.integers(4) else mutate_more)(rng, data)
+        (folder / "in" / f"{number:05}.jpg").write_bytes(changed)
+    command = [sys.executable, "-m", "dmcnn_jax.restore", folder / "in", "-o", folder / "out"]
+    command += ["--weights", weights, "--device", "cpu", "--max-pixels", "1000000"]
+    command += ["--allow-truncated"] if allow_truncated else []
+    begun = time.perf_counter()
+    # Slow machines, and busy ones, get more than they need: what hangs, hangs for ever.
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600 + 2 * count)
+    seconds = time.perf_counter() - begun
+    assert done.returncode in (0, 1), done.stderr[-2000:]
+    assert "Traceback" not in done.stderr, done.stderr
+    lines = done.stderr.splitlines()
+    said = collections.Counter()
+    for line in lines[:-1]:
+        found = re.match(r"dmcnn-restore: .*?/in/(\S+)\.jpg: (.*)", line)
+        assert found, line
+        said[found[1]] += 1
+    expected = {path.stem: 1 for path in (folder / "in").iterdir()}
+    assert said == expected, set(said.items()) ^ set(expected.items())
+    check_good_files(folder, bases, weights)
+    assert not list((folder / "out").rglob("*.partial"))
+    total = collections.Counter({"seconds of the command": round(seconds)})
+    for line in lines[:-1]:
+        text = re.sub(r"dmcnn-restore: \S+: ", "", line)
+        text = "restored or decoded" if "/out/" in text else text
+        total[re.sub(r"\d[\d ,x]*|\b[0-9a-f]{2}\b", "#", text)[:76]] += 1
+    return total
+
+
+def check_good_files(folder, bases, weights):
+    """Good files come out as they do alone."""
+    from dmcnn_jax import jpeg
+    from dmcnn_jax.restore import Restorer
+
+    restorer = Restorer(weights)
+    for number, data in enumerate(bases):
+        with Image.open(folder / "out" / f"good{number}.png") as image:
+            picture = np.asarray(image)
+        np.testing.assert_array_equal(picture, restorer(jpeg.read(data)).pixels)
+
+
+def good_files(rng):
+    """Small files of several kinds."""
+    noise = rng.integers(0, 256, (12, 15, 3), dtype=np.uint8)
+    picture = np.asarray(Image.fromarray(noise).resize((57, 45), Image.Resampling.BICUBIC))
+    exif = Image.Exif()
+    exif[0x112] = 6
+    yield pillow(picture, quality=30)
+    yield pillow(picture, quality=85, progressive=True, exif=exif, icc_profile=b"profile" * 9)
+    yield pillow(picture, "L", quality=20, optimize=True)
+    yield pillow(picture, quality=10, subsampling="4:4:4", restart_marker_blocks=3)
+    yield pillow(picture, quality=50, keep_rgb=True)
+    yield pillow(picture, "L", quality=50, progressive=True)
+
+
+def mutate_more(rng, data):
+    """Mutations that are rare by chance: tables of zeros, large sizes, segments of wrong length."""
+    out = bytearray(data)
+    kind = rng.integers(5)
+    if kind == 0:  # a table of zeros, or some
+        start = out.index(b"\xff\xdb") + 5
+        steps = rng.integers(1, 65)
+        out[start : start + steps] = bytes(int(steps))
+    elif kind == 1:  # large, but not absurd: what is left of a large photograph
+        frame = max(data.find(b"\xff\xc0\0"), data.find(b"\xff\xc2\0"))
+        sides = rng.integers(1, 1200, 2) * rng.choice([1, 8, 50])
+        out[frame + 5 : frame + 9] = struct.pack(">HH", *(min(int(s), 65535) for s in sides))
+    elif kind == 2:  # a segment's length
+        starts = [m.start() for m in re.finditer(rb"\xff[\xc0-\xfe]", data)]
+        start = starts[rng.integers(len(starts))] + 2
+        out[start : start + 2] = rng.integers(0, 256, 2, dtype=np.uint8).tobytes()
+    elif kind == 3:  # one file in another
+        start = rng.integers(2, len(out))
+        out[start:start] = data[: rng.integers(2, len(data))]
+    else:  # sampling factors, precision, components
+        frame = max(data.find(b"\xff\xc0\0"), data.find(b"\xff\xc2\0"))
+        out[frame + 4 + rng.choice([0, 5, 6, 7, 8])] = rng.integers(256)
+    return bytes(out)
+
+
+def write_weights(path):
+    """A weights file of a network that costs next to nothing, and has learnt nothing."""
+    import jax
+
+    from dmcnn_jax import inference
+    from dmcnn_jax.checkpoint import save_weights
+    from dmcnn_jax.models import create_model
+
+    model = {"name": "dmcnn", "features": 2, "dct_features": 4}
+    shapes = jax.eval_shape(partial(inference.initialize, create_model(model)), jax.random.key(0))
+    rng = np.random.default_rng(0)
+    # Small weights: little is added to what the file says.
+    fill = partial(_normal, rng)
+    save_weights(path, jax.tree.map(fill, shapes), {"model": model, "quality": 20})
+
+
+def _normal(rng, leaf):
+    gain = 0.3 / np.sqrt(max(1, np.prod(leaf.shape[:-1])))
+    return (gain * rng.normal(size=leaf.shape)).astype(leaf.dtype)
+
+
+if __name__ == "__main__":
+    main()

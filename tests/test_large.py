@@ -1,0 +1,49 @@
+"""Memory that the command takes, by the size of the picture."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from mutated import write_weights
+from PIL import Image
+
+MEASURED = """
+import resource, sys
+from dmcnn_jax.command import main
+status = main(sys.argv[1:])
+whose = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
+print(*(resource.getrusage(who).ru_maxrss for who in whose))
+sys.exit(status)
+"""
+
+
+def peak(folder, height, width, *arguments):
+    """Peak memory of restoring a colour picture, bytes: of the command itself."""
+    rng = np.random.default_rng(0)
+    tile = Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    tile = np.asarray(tile.resize((480, 320), Image.Resampling.BICUBIC))
+    repeats = (-(-height // 320), -(-width // 480), 1)
+    picture = np.tile(tile, repeats)[:height, :width]
+    Image.fromarray(picture).save(folder / "large.jpg", quality=20)
+    command = [sys.executable, "-c", MEASURED, str(folder / "large.jpg"), "-o"]
+    command += [str(folder / "large.png"), "--overwrite", "--device", "cpu", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with Image.open(folder / "large.png") as image:
+        assert image.size == (width, height)
+    # Kilobytes on Linux, bytes on macOS.
+    return int(done.stdout.split()[0]) * (1 if sys.platform == "darwin" else 1024)
+
+
+@pytest.mark.slow
+def test_memory_is_that_of_the_picture(tmp_path):
+    """Beyond what the planes of a picture take, no more for a large one: 100 MP fit in 4 GB."""
+    write_weights(tmp_path / "weights.safetensors")
+    weights = ("--weights", tmp_path / "weights.safetensors")
+    small = peak(tmp_path, 1000, 2000, *weights)
+    large = peak(tmp_path, 3000, 4000, *weights)
+    bytes_per_pixel = (large - small) / 10e6
+    assert bytes_per_pixel < 25
+    # The larger networks' tiles take up to 1.5 GB.
+    assert small + 98e6 * bytes_per_pixel < 3e9
