@@ -18,8 +18,10 @@ class ImageCompare extends HTMLElement {
       width: Number(image.getAttribute("width")), height: Number(image.getAttribute("height")),
     }));
     this.id_ = `compare-${ImageCompare.count++}`;
-    this.style.setProperty("--w", width);
-    this.style.setProperty("--h", height);
+    // What surrounds it is laid out by its size, too.
+    const { style } = this.closest("article") ?? this;
+    style.setProperty("--w", width);
+    style.setProperty("--h", height);
 
     this.layers = make("div", { className: "layers" }, ...this.images);
     this.images.forEach((image) => { image.draggable = false; });
