@@ -114,7 +114,8 @@ def convolve(
         [B, H', W', N].
     """
     options = ((stride, stride), tuple(map(tuple, padding)), (dilation, dilation))
-    odd = len(x) > 1 and len(x) % 2
+    batch = x.shape[0]  # of exported programs a symbol, not a number
+    odd = isinstance(batch, int) and batch > 1 and batch % 2
     return (_convolve_odd if odd else _convolve)(options, x, kernel)
 
 
