@@ -1,8 +1,10 @@
 """Curves of a run, from its log."""
 
+import csv
 import json
 
 import pytest
+from PIL import Image
 
 from dmcnn_jax import curves
 
@@ -57,3 +59,23 @@ def test_the_last_drawing_has_it_all(tmp_path, monkeypatch):
     first, last = shown
     assert first[:4] == last[:4] == b"\x89PNG"
     assert first != last
+
+
+def test_the_command_writes_a_table_and_a_plot(tmp_path):
+    pytest.importorskip("matplotlib", reason="Matplotlib is not installed: extra 'test'")
+    write_log(tmp_path)
+    curves.main([str(tmp_path), "-o", str(tmp_path / "a.csv"), str(tmp_path / "a.png")])
+    with (tmp_path / "a.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    logged = [r for r in RECORDS if "loss" in r or "validation" in r]
+    assert [int(row["step"]) for row in rows] == [record["step"] for record in logged]
+    for row, record in zip(rows, logged, strict=True):
+        gain = record.get("validation", {}).get("gain")
+        assert row["validation_gain"] == ("" if gain is None else f"{gain:.6g}")
+        assert row["loss"] == (f"{record['loss']:.6g}" if "loss" in record else "")
+    with Image.open(tmp_path / "a.png") as image:
+        assert min(image.size) > 200
+    with pytest.raises(SystemExit, match=r"there is no log\.jsonl in"):
+        curves.main([str(tmp_path / "nowhere"), "-o", "a.csv"])
+    with pytest.raises(SystemExit, match="supported"):
+        curves.main([str(tmp_path), "-o", str(tmp_path / "a.xyz")])
