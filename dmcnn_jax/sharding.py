@@ -68,11 +68,23 @@ def any_process(flag: bool) -> bool:
 
 
 def check_agreement(fingerprint: str) -> None:
-    """Raises a ValueError if a text differs between processes; all of them have to ask."""
+    """Checks that a text is the same in all processes; all of them have to ask.
+
+    Raises:
+        ValueError: if it isn't.
+        ConnectionError: if they don't reach each other.
+    """
     if jax.process_count() == 1:
         return
     digest = np.frombuffer(hashlib.sha256(fingerprint.encode()).digest(), np.uint8)
-    if np.ptp(multihost_utils.process_allgather(digest), axis=0).any():
+    try:
+        digests = multihost_utils.process_allgather(digest)
+    except jax.errors.JaxRuntimeError as error:
+        raise ConnectionError(
+            f"the processes don't reach each other ({str(error).splitlines()[0][:200]}); one may "
+            "be gone, or far slower to open its images; start all of them again"
+        ) from error
+    if np.ptp(digests, axis=0).any():
         raise ValueError(
             "the processes were started with different configurations, images or workdirs; "
             "expected the same command in each, and one workdir that all of them see"
