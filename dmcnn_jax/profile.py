@@ -1,7 +1,7 @@
 """What a network costs and sees: weights, arithmetic, speed, receptive field."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -53,7 +53,7 @@ def flops_per_pixel(module: nn.Module, variables: Mapping[str, Any], side: int =
     traced = jax.make_jaxpr(lambda *args: module.apply(*args)["image"])(variables, k, q)
     # Side outputs that only a loss wants are no part of running it.
     jaxpr, _ = _dead_code_eliminated(traced.jaxpr)
-    return _count(jaxpr) / side**2
+    return sum(flops for _, flops in arithmetic(jaxpr)) / side**2
 
 
 def _dead_code_eliminated(jaxpr):
@@ -62,27 +62,36 @@ def _dead_code_eliminated(jaxpr):
     return partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
 
 
-def _count(jaxpr) -> float:
-    """FLOP of the convolutions and matrix products of a program, those of nested ones included."""
-    total = 0.0
+def arithmetic(jaxpr: Any) -> Iterator[tuple[Any, float]]:
+    """The convolutions and matrix products, in floating point, of a program and those nested in it.
+
+    Of branches, one of which is taken, the last counts. What a dilated input leaves out is no work.
+
+    Args:
+        jaxpr: of the program.
+
+    Yields:
+        Each equation, and its FLOP.
+    """
     for equation in jaxpr.eqns:
-        for value in equation.params.values():
-            for nested in value if isinstance(value, tuple | list) else (value,):
+        for name, value in equation.params.items():
+            values = value if isinstance(value, tuple | list) else (value,)
+            for nested in values[-1:] if name == "branches" else values:
                 nested = getattr(nested, "jaxpr", nested)
                 if hasattr(nested, "eqns"):
-                    total += _count(nested)
-        output = equation.outvars[0].aval
+                    yield from arithmetic(nested)
+        output = equation.outvars[0].aval if equation.outvars else None
         if not jnp.issubdtype(getattr(output, "dtype", jnp.int32), jnp.floating):
             continue
         if equation.primitive.name == "conv_general_dilated":
             kernel = equation.invars[1].aval.shape
             out_channels = equation.params["dimension_numbers"].rhs_spec[0]
-            total += 2 * output.size * np.prod(kernel) / kernel[out_channels]
+            zeros = np.prod(equation.params["lhs_dilation"])
+            yield equation, float(2 * output.size * np.prod(kernel) / kernel[out_channels] / zeros)
         elif equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             shape = equation.invars[0].aval.shape
-            total += 2 * output.size * np.prod([shape[axis] for axis in contracted])
-    return total
+            yield equation, float(2 * output.size * np.prod([shape[axis] for axis in contracted]))
 
 
 def measure_speed(model: Model, side: int = 512) -> float:

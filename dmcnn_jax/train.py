@@ -72,13 +72,14 @@ class Trainer:
 
     Args:
         config: of the run.
+        mesh: of devices; by default all there are.
     """
 
-    def __init__(self, config: Mapping[str, Any]):
+    def __init__(self, config: Mapping[str, Any], mesh: jax.sharding.Mesh | None = None):
         self.config = config
         self.module = create_model(config.model)
         self.optimizer = make_optimizer(config.train)
-        self.mesh = sharding.make_mesh()
+        self.mesh = mesh or sharding.make_mesh()
         self._replicated = sharding.replicated(self.mesh)
         self._batched = sharding.batched(self.mesh)
 

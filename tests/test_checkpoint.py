@@ -12,6 +12,8 @@ from safetensors.numpy import save_file
 
 from dmcnn_jax import checkpoint
 from dmcnn_jax.checkpoint import Checkpoints, find_weights, load_weights, save_weights
+from dmcnn_jax.inference import check_variables
+from dmcnn_jax.models import create_model
 
 ABOUT = {"model": {"name": "dncnn", "depth": 3}, "step": 7}
 
@@ -146,3 +148,10 @@ def test_names_of_weights(tmp_path, variables):
     for bundled in Path(checkpoint.BUNDLED).glob("*.safetensors"):
         assert find_weights(bundled.stem) == bundled
         assert json.dumps(load_weights(bundled)[1]["model"])
+
+
+def test_bundled_weights_fit_their_networks():
+    # Loading them takes it for granted.
+    for bundled in Path(checkpoint.BUNDLED).glob("*.safetensors"):
+        variables, about = load_weights(bundled)
+        check_variables(create_model(about["model"]), variables, bundled.stem)

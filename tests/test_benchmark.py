@@ -1,0 +1,143 @@
+"""The benchmark runs, writes what it promises, and counts what can be counted by hand."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from dmcnn_jax import benchmark, inference
+from dmcnn_jax.models import create_model
+from dmcnn_jax.profile import arithmetic
+
+CHECKOUT = Path(__file__).parents[1]
+
+
+def command(output, *flags):
+    tool = str(CHECKOUT / "tools" / "benchmark.py")
+    return [sys.executable, tool, "--quick", "-o", str(output), *flags]
+
+
+def run(output, *flags):
+    return subprocess.run(
+        command(output, *flags),
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+
+
+def check_spread(spread):
+    assert 0 < spread["low"] <= spread["median"] <= spread["high"] < math.inf
+
+
+def test_quick_run_compares_training_and_restoring(tmp_path):
+    pytest.importorskip("torch")
+    done = run(tmp_path / "b", "--only", "train", "restore")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "b.json").read_text())
+    assert results["machine"]["matrix_product"]["float32"] > 1e6
+    assert results["machine"]["peer"].startswith("PyTorch")
+    for section in ("train", "restore"):
+        rows = results[section]["rows"]
+        assert rows.keys() == {"jax float32", "torch float32"}
+        for row in rows.values():
+            check_spread(row["seconds"])
+            pixels = results[section]["pixels"]
+            assert row["pixels_per_second"] == pytest.approx(pixels / row["seconds"]["median"])
+        ours = rows["jax float32"]
+        assert ours["flops"] > 1000 * results[section]["pixels"]
+        assert ours["share_of_matrix_product"] > 0 and ours["share_of_roofline"] > 0
+        ratios = results[section]["speed"]["jax float32 against torch float32"]
+        check_spread(ratios["wall"])
+    assert results["train"]["rows"]["jax float32"]["compile_cached"] > 0
+    # A gradient is some three times what it is the gradient of.
+    per_pixel = [
+        results[s]["rows"]["jax float32"]["flops"] / results[s]["pixels"]
+        for s in ("train", "restore")
+    ]
+    assert 2 < per_pixel[0] / per_pixel[1] < 3.5
+    assert "times as fast" in (tmp_path / "b.md").read_text()
+
+
+@pytest.mark.slow
+def test_quick_run_of_everything_else(tmp_path):
+    done = run(tmp_path / "b", "--only", "pairs", "layers", "growth", "start")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "b.json").read_text())
+    assert results["pairs"]["on device"]["pixels_per_second"] > 0
+    area = results["growth"]["area"]
+    assert [row["side"] for row in area] == [16, 32]
+    assert all(row["computed"] >= 1 for row in area)
+    assert [row["batch"] for row in results["growth"]["batch"]] == [1, 2]
+    assert "Cost by area" in (tmp_path / "b.md").read_text()
+    pytest.importorskip("tensorflow")
+    check_spread(results["pairs"]["tf.data"]["speed_against_pillow"])
+    names = {row["name"] for row in results["layers"]["train"]["rows"]}
+    assert {"g/conv5", "backward g/conv5", "f/conv9"} <= names
+    for process in ("restore", "first step"):
+        for run_ in results["start"][process].values():
+            assert 0 < sum(run_["parts"].values()) < run_["seconds"]
+
+
+def test_interrupted_it_writes_what_it_has(tmp_path):
+    process = subprocess.Popen(
+        command(tmp_path / "b", "--no-torch", "--rounds", "100000", "--only", "pairs"),
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    for line in process.stderr:
+        if line.startswith("round"):
+            process.send_signal(signal.SIGINT)
+            break
+    assert "interrupted" in process.stderr.read()
+    assert process.wait() == 130
+    assert (tmp_path / "b.md").exists()
+
+
+def test_operations_of_a_program_by_hand():
+    def program(x, kernel, matrix):
+        y = jax.lax.conv_general_dilated(
+            x, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return jnp.sum(y @ matrix)
+
+    shapes = [(2, 8, 6, 3), (3, 3, 3, 5), (5, 7)]
+    arrays = [jnp.ones(shape) for shape in shapes]
+    found = benchmark.operations(jax.make_jaxpr(jax.grad(program, (0, 1, 2)))(*arrays).jaxpr)
+    convolution, product = 2 * (2 * 4 * 3) * 9 * 3 * 5, 2 * (2 * 4 * 3) * 5 * 7
+    forward = [operation.flops for operation in found if "backward" not in operation.name]
+    assert forward == [convolution, product]
+    assert sum(operation.flops for operation in found) == pytest.approx(
+        3 * (convolution + product), rel=0.01
+    )
+    first = found[0]
+    assert first.bytes == 4 * (2 * 8 * 6 * 3 + 9 * 3 * 5 + 2 * 4 * 3 * 5)
+    assert first.bound({"flops": 1e9, "bytes": 1e12}) == pytest.approx(convolution / 1e9)
+    assert first.bound({"flops": 1e12, "bytes": 1e6}) == pytest.approx(first.bytes / 1e6)
+
+
+def test_of_branches_one_counts():
+    def program(flag, x):
+        return jax.lax.cond(flag, lambda x: x @ x, lambda x: x @ x + 1, x)
+
+    jaxpr = jax.make_jaxpr(program)(True, jnp.ones((4, 4))).jaxpr
+    assert [flops for _, flops in arithmetic(jaxpr)] == [2 * 4**3]
+
+
+@pytest.mark.parametrize("rows, columns", [(1, 1), (12, 12), (64, 64), (512, 300)])
+def test_computed_pixels_cover_the_plane(rows, columns):
+    module = create_model({"name": "dmcnn", "features": 4})
+    computed = inference.computed_pixels(module, rows, columns)
+    assert computed >= 64 * rows * columns
+    if min(rows, columns) >= 300:
+        assert computed < 2 * 64 * rows * columns
