@@ -252,7 +252,8 @@ def test_colour_is_measured(luma, model, tmp_path):
     assert f"{expected:.3f}" in table
 
 
-def test_a_run_goes_on_with_the_same_bits(tmp_path):
+@pytest.mark.slow
+def test_a_run_goes_on_with_the_same_bits(luma, tmp_path):
     """Trained, resumed, measured: as networks of luma are."""
     for i in range(4):
         Image.fromarray(colours(64, 64, i)).save(tmp_path / f"{i}.png")
@@ -261,6 +262,7 @@ def test_a_run_goes_on_with_the_same_bits(tmp_path):
     config.quality, config.quality_range, config.table_variety = 10, (5, 95), 0.5
     config.data.source, config.data.luma, config.data.tile = str(tmp_path), "rgb", 64
     config.data.subsampling = ("4:2:0", "4:4:4")
+    config.data.guide = str(luma)
     config.train.patch_sizes, config.train.batch_sizes = (32,), (2,)
     config.train.validate_every = config.train.checkpoint_every = 2
     config.train.stage_steps = (2,)
