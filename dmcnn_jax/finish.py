@@ -221,6 +221,9 @@ def _offsets(chroma, steps, top, bottom, shape):
         _rows(plane, step, top, bottom) - np.float32(128)
         for plane, step in zip(chroma, steps, strict=True)
     )
+    # Sampled differently, one may reach further beyond the picture.
+    columns = min(cb.shape[1], cr.shape[1])
+    cb, cr = cb[:, :columns], cr[:, :columns]
     red, blue = 2 * (1 - _LUMA[0]) * cr, 2 * (1 - _LUMA[2]) * cb
     green = -(_LUMA[0] * red + _LUMA[2] * blue) / _LUMA[1]
     return np.stack([red, green, blue], axis=-1)
