@@ -28,6 +28,9 @@ _EXAMPLES = """examples:
 exit status: 0 all went well, 1 some file failed (or --verify found less than is guaranteed),
 2 the command makes no sense, 130 interrupted. Files that exist are left alone and not counted as
 failures, unless --overwrite. Inputs are never written over.
+
+What was compiled is kept in the user's cache folder, so that the next start is quick;
+DMCNN_JAX_CACHE names another folder or, if it is empty, keeps nothing.
 """
 
 _JPEG_EXTENSIONS = {".jpg", ".jpeg", ".jpe", ".jfif"}

@@ -17,6 +17,11 @@ from dmcnn_jax.models import create_model
 from dmcnn_jax.profile import arithmetic
 
 CHECKOUT = Path(__file__).parents[1]
+# Figures don't matter here: compiling takes most of the time.
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": str(CHECKOUT),
+    "XLA_FLAGS": "--xla_backend_optimization_level=0",
+}
 
 
 def command(output, *flags):
@@ -27,7 +32,7 @@ def command(output, *flags):
 def run(output, *flags):
     return subprocess.run(
         command(output, *flags),
-        env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=900,
@@ -90,7 +95,7 @@ def test_quick_run_of_everything_else(tmp_path):
 def test_interrupted_it_writes_what_it_has(tmp_path):
     process = subprocess.Popen(
         command(tmp_path / "b", "--no-torch", "--rounds", "100000", "--only", "pairs"),
-        env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+        env=ENVIRONMENT,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
