@@ -23,9 +23,10 @@ from dmcnn_jax.checkpoint import BUNDLED
 #     10                               1.55   0.94   0.65   0.36  -0.16
 COARSER, FINER, FINER_FREE = 2.0, 1.5, 1.0
 
-# A model of many qualities knows from the table how little there is to do where steps are finer,
-# and projection holds it to that: it serves all of them. It has not seen how bad things can be.
-RANGE_COARSER = 4.0
+# A model of many qualities has not seen how bad things can be, either. Beyond its finest tables
+# there is nothing to win: on 24 photographs that dmcnn-small-any had not seen, projected, it gains
+# 0.78 dB at quality 90, 0.36 at 95, and loses 0.08 at 98 and 0.72 at 100.
+RANGE_COARSER, RANGE_FINER = 4.0, 0.5
 
 # Octaves from what a model has seen that make no difference.
 _NEAR = 0.25
@@ -90,8 +91,9 @@ def choose(
     for name, about in models.items():
         single = len(_qualities(about)) == 1
         octaves = _octaves(table, _qualities(about))
-        finer = (FINER if single else np.inf) if project else FINER_FREE
-        if -finer <= octaves <= (COARSER if single else RANGE_COARSER):
+        finer = (FINER if project else FINER_FREE) if single else RANGE_FINER
+        coarser = COARSER if single else RANGE_COARSER
+        if -finer <= octaves <= coarser:
             width = about.get("model", {}).get("features", 0)
             width = -width if size == "full" else width
             distance = abs(octaves)

@@ -6,13 +6,12 @@ The photograph is scikit-image's `chelsea` (Stéfan van der Walt, CC0), twice en
 """
 
 import argparse
+import io
 
 import numpy as np
 from PIL import Image
 
-from dmcnn_jax import jpeg
-from dmcnn_jax.color import rgb_to_y
-from dmcnn_jax.inference import load, restore_plane, to_uint8
+import dmcnn_jax
 
 
 def main() -> None:
@@ -20,17 +19,18 @@ def main() -> None:
     import skimage.data
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", default="dmcnn-small-qf10", help="default: %(default)s")
+    parser.add_argument("--weights", help="of luma; default: what the file's table calls for")
     parser.add_argument(
         "-o", "--output", default="docs/before_after.png", help="default: %(default)s"
     )
     options = parser.parse_args()
-    original = rgb_to_y(skimage.data.chelsea(), "full")
-    table = jpeg.quality_table(10)
-    coefficients = np.asarray(jpeg.encode(original, table))
-    decoded = np.asarray(jpeg.decode(coefficients, table))
-    restored = to_uint8(restore_plane(load(options.weights), coefficients, table))
-    gap = np.full((192, 8), 255, np.uint8)
+    original = skimage.data.chelsea()
+    file = io.BytesIO()
+    Image.fromarray(original).save(file, "JPEG", quality=10)
+    restored = dmcnn_jax.restore(file.getvalue(), options.weights)
+    with Image.open(file) as image:
+        decoded = np.asarray(image)
+    gap = np.full((192, 8, 3), 255, np.uint8)
     panels = [plane[40:232, 110:302] for plane in (original, decoded, restored)]
     picture = Image.fromarray(np.hstack([panels[0], gap, panels[1], gap, panels[2]]))
     size = (2 * picture.width, 2 * picture.height)
