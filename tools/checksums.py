@@ -1,0 +1,57 @@
+"""Checksums of images' pixels: whether a test set is the one that figures were measured on.
+
+    python tools/checksums.py LIVE1 --check docs/live1.txt
+    python tools/checksums.py FOLDER > mine.txt
+
+A checksum is the SHA-256 of the RGB pixels, row by row: it doesn't depend on how files compress
+them.
+"""
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dmcnn_jax.data import sources
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints or checks; exit status 1 if something is missing or differs."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", help="of images")
+    parser.add_argument("--check", type=Path, metavar="FILE", help="what was printed of another")
+    options = parser.parse_args(argv)
+    try:
+        found = dict(_checksum(path) for path in sources.list_images(options.folder))
+        if options.check is None:
+            print("\n".join(f"{line}  {name}" for name, line in found.items()))
+            return
+        expected = dict(_parse(line) for line in options.check.read_text().splitlines() if line)
+    except (ValueError, OSError) as error:
+        sys.exit(f"checksums: {error}")
+    wrong = [f"{name} is missing" for name in expected.keys() - found.keys()]
+    wrong += [
+        f"{name} differs" for name in found.keys() & expected if found[name] != expected[name]
+    ]
+    wrong += [f"{name} is none of them" for name in found.keys() - expected.keys()]
+    if wrong:
+        sys.exit("checksums: " + "; ".join(sorted(wrong)))
+    print(f"all {len(expected)} images are those of {options.check}")
+
+
+def _checksum(path: Path) -> tuple[str, str]:
+    pixels = sources.read_rgb(path)
+    height, width, _ = pixels.shape
+    return path.stem, f"{hashlib.sha256(pixels.tobytes()).hexdigest()}  {width}x{height}"
+
+
+def _parse(line: str) -> tuple[str, str]:
+    checksum, size, name = line.split(maxsplit=2)
+    return name, f"{checksum}  {size}"
+
+
+if __name__ == "__main__":
+    main()
