@@ -43,6 +43,7 @@ def check_spread(spread):
     assert 0 < spread["low"] <= spread["median"] <= spread["high"] < math.inf
 
 
+@pytest.mark.slow
 def test_quick_run_compares_training_and_restoring(tmp_path):
     pytest.importorskip("torch")
     done = run(tmp_path / "b", "--only", "train", "restore")

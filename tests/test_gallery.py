@@ -252,7 +252,7 @@ def test_evaluate_writes_one(tmp_path, monkeypatch, photographs, capsys):
     for name, gain in (("a.png", 2), ("b.png", 1)):
         save(folder / name, photographs["camera"][:32, gain : 40 + gain])
 
-    def measure_image(model, original, quality, *, project):
+    def measure_image(model, original, quality, **options):
         jpeg, restored = original ^ 8, original ^ 2
         found = {"jpeg": jpeg, "model": restored}
         return {key: metrics.measure(original, p) for key, p in found.items()}, found

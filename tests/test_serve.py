@@ -1,5 +1,6 @@
 """The page that restores: what its server answers to whom, and what a browser makes of it."""
 
+import contextlib
 import http.client
 import importlib.util
 import io
@@ -167,7 +168,9 @@ def test_the_page_allows_itself_and_nothing_else(server):
 def test_other_hosts_are_refused(server, fake, host):
     # As DNS rebinding sends them: to this address, by another name.
     assert ask(server, host=host)[0] in (400, 403)
-    assert ask(server, "POST", "/restore", jpeg_bytes(), host=host)[0] in (400, 403)
+    # Whoever sends two names is hung up on, perhaps before the answer has been read.
+    with contextlib.suppress(*([ConnectionResetError] if isinstance(host, list) else [])):
+        assert ask(server, "POST", "/restore", jpeg_bytes(), host=host)[0] in (400, 403)
     assert fake.calls == 0
 
 
