@@ -195,7 +195,8 @@ def restore_plane(
     if halo is None:
         rows, columns = _Cuts(height, (_whole(height),)), _Cuts(width, (_whole(width),))
     else:
-        rows, columns = cut(height, halo, TILE_SIDES), cut(width, halo, TILE_SIDES)
+        sides = tile_sides(model.module)
+        rows, columns = cut(height, halo, sides), cut(width, halo, sides)
     tiled = len(rows.pieces) > 1 or len(columns.pieces) > 1
     if not getattr(model.module, "pixel_masks", False):
         size = None
@@ -384,7 +385,7 @@ def computed_pixels(module: nn.Module, rows: int, columns: int) -> int:
         return 64 * rows * columns
     pixels = 64
     for blocks in (rows, columns):
-        cuts = cut(blocks, halo, TILE_SIDES)
+        cuts = cut(blocks, halo, tile_sides(module))
         pixels *= len(cuts.pieces) * cuts.length
     return pixels
 
@@ -392,6 +393,17 @@ def computed_pixels(module: nn.Module, rows: int, columns: int) -> int:
 TILE_SIDES = (16, 32, 64, 96)
 """Sides that tiles may have, in blocks. Few, since each pair of sides is a program to compile; the
 largest keeps a network of 64 channels below 1.5 GB."""
+
+# A network of so few channels has the memory for tiles half as long again, which overlap less.
+_FEW_FEATURES = 28
+
+
+def tile_sides(module: nn.Module) -> tuple[int, ...]:
+    """Sides that a network's tiles may have, in blocks."""
+    if getattr(module, "features", math.inf) > _FEW_FEATURES:
+        return TILE_SIDES
+    return (*TILE_SIDES, TILE_SIDES[-1] * 3 // 2)
+
 
 STRIP_SIDES = (*TILE_SIDES, 256)
 """Widths of tiles of the first pass, in blocks.
@@ -502,7 +514,7 @@ def _first_pass(model: Model, source: _Source, row: _Piece, rows: _Cuts, halo: i
     length = rows.length + 2 * halo if several else rows.length
     columns = cut(source.width, halo, STRIP_SIDES)
     # As wide as the tiles of the second pass may reach.
-    dct = np.zeros((8 * rows.length, 8 * max(source.width, *TILE_SIDES)), np.float32)
+    dct = np.zeros((8 * rows.length, 8 * max(source.width, *tile_sides(model.module))), np.float32)
     tiles = (source.tile(top, length, column.start, columns.length) for column in columns.pieces)
     program = partial(_coefficients_program, model.module, model.params)
     for column, tile in zip(columns.pieces, _run(program, tiles, len(columns.pieces)), strict=True):

@@ -8,4 +8,4 @@ from mutated import run
 @pytest.mark.parametrize("allow_truncated", [False, True])
 def test_mutated_files_through_the_command(tmp_path, allow_truncated):
     said = run(tmp_path, 250, 1000 + allow_truncated, allow_truncated)
-    assert said["restored or decoded"] > 50
+    assert said["restored or decoded"] > 25
