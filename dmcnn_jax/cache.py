@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+import warnings
 from pathlib import Path
 
 # Whatever takes longer to compile is kept, seconds.
@@ -39,6 +40,8 @@ def keep_compiled() -> Path | None:
 
     import jax
 
+    # Another process may throw out an entry in between: it is compiled again, and that is all.
+    warnings.filterwarnings("ignore", message="Error (writing|reading) persistent compilation cache")
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH_KEEPING)
     try:
