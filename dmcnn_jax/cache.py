@@ -41,7 +41,7 @@ def keep_compiled() -> Path | None:
     import jax
 
     # Another process may throw out an entry in between: it is compiled again, and that is all.
-    warnings.filterwarnings("ignore", message="Error (writing|reading) persistent compilation cache")
+    warnings.filterwarnings("ignore", message="Error (writing|reading) persistent compilation")
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH_KEEPING)
     try:
