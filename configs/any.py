@@ -7,25 +7,16 @@ It starts from the weights of fast_qf20.py; small_any.py is the same for a CPU.
 """
 
 from dmcnn_jax.config import default_config
+from dmcnn_jax.recipes import set_every_table, set_steps
 
 
 def get_config():
     """The network is told the table; half of the tables are no standard ones; full-range luma."""
     config = default_config()
     config.name = "any"
-    config.quality_range = (5, 95)
-    config.table_variety = 0.5
+    set_every_table(config)
     config.init_from = "runs/fast-qf20"
-    config.model.condition_on_table = True
     config.model.dtype = "bfloat16"
-    config.data.luma = "full"
-    config.evaluate.luma = "full"
-    config.train.patch_sizes = (224,)
-    config.train.batch_sizes = (40,)
-    config.train.stage_steps = (16_000,)
-    config.train.clip_norm = 1.0
-    config.train.validate_every = 2000
+    set_steps(config, (224,), (40,), (16_000,), warmup_steps=500, validate_every=2000)
     config.train.log_every = 100
-    config.schedule.name = "cosine"
-    config.schedule.warmup_steps = 500
     return config

@@ -7,6 +7,7 @@
 """
 
 from dmcnn_jax.config import default_config
+from dmcnn_jax.recipes import set_steps
 
 
 def get_config():
@@ -19,13 +20,6 @@ def get_config():
     config.model = {"name": "chroma", "features": 32}
     config.data.luma = "rgb"
     config.data.subsampling = ("4:2:0",) * 6 + ("4:2:2", "4:4:4")
-    config.train.patch_sizes = (96, 160)
-    # Even numbers: on CPU the gradient of an odd batch takes four times as long.
-    config.train.batch_sizes = (8, 4)
-    config.train.stage_steps = (3000, 1500)
+    set_steps(config, (96, 160), (8, 4), (3000, 1500), warmup_steps=100, validate_every=500)
     config.train.learning_rate = 2e-3
-    config.train.clip_norm = 1.0
-    config.train.validate_every = 500
-    config.schedule.name = "cosine"
-    config.schedule.warmup_steps = 100
     return config

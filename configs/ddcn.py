@@ -9,8 +9,8 @@ DMCNN's paper reports, for the test images of BSDS500, 29.59 dB at quality 10 an
 
 import ml_collections
 
-from dmcnn_jax.budgets import set_budget
 from dmcnn_jax.config import default_config
+from dmcnn_jax.recipes import set_budget
 
 
 def get_config(recipe: str = "paper"):

@@ -5,6 +5,7 @@ python -m dmcnn_jax.main --config configs/fast_qf10.py --config.data.source=pack
 """
 
 from dmcnn_jax.config import default_config
+from dmcnn_jax.recipes import set_steps
 
 
 def get_config():
@@ -14,12 +15,6 @@ def get_config():
     config.quality = 10
     config.init_from = "runs/fast-qf20"
     config.model.dtype = "bfloat16"
-    config.train.patch_sizes = (224,)
-    config.train.batch_sizes = (40,)
-    config.train.stage_steps = (16_000,)
-    config.train.clip_norm = 1.0
-    config.train.validate_every = 2000
+    set_steps(config, (224,), (40,), (16_000,), warmup_steps=500, validate_every=2000)
     config.train.log_every = 100
-    config.schedule.name = "cosine"
-    config.schedule.warmup_steps = 500
     return config

@@ -8,6 +8,7 @@ steps instead of waiting for plateaus.
 """
 
 from dmcnn_jax.config import default_config
+from dmcnn_jax.recipes import set_steps
 
 
 def get_config():
@@ -16,12 +17,6 @@ def get_config():
     config.name = "fast-qf20"
     config.quality = 20
     config.model.dtype = "bfloat16"
-    config.train.patch_sizes = (112, 224)
-    config.train.batch_sizes = (80, 40)
-    config.train.stage_steps = (12_000, 8_000)
-    config.train.clip_norm = 1.0
-    config.train.validate_every = 2000
+    set_steps(config, (112, 224), (80, 40), (12_000, 8_000), warmup_steps=500, validate_every=2000)
     config.train.log_every = 100
-    config.schedule.name = "cosine"
-    config.schedule.warmup_steps = 500
     return config

@@ -7,6 +7,7 @@ About an hour on two CPU cores.
 """
 
 from dmcnn_jax.config import default_config
+from dmcnn_jax.recipes import set_steps
 
 
 def get_config():
@@ -16,11 +17,5 @@ def get_config():
     config.quality = 10
     config.init_from = "runs/small-qf20"
     config.model.features = 24
-    config.train.patch_sizes = (96, 160)
-    config.train.batch_sizes = (8, 3)
-    config.train.stage_steps = (3200, 1400)
-    config.train.clip_norm = 1.0
-    config.train.validate_every = 500
-    config.schedule.name = "cosine"
-    config.schedule.warmup_steps = 200
+    set_steps(config, (96, 160), (8, 3), (3200, 1400), warmup_steps=200, validate_every=500)
     return config

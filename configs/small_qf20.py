@@ -6,6 +6,7 @@ About an hour on two CPU cores.
 """
 
 from dmcnn_jax.config import default_config
+from dmcnn_jax.recipes import set_steps
 
 
 def get_config():
@@ -14,11 +15,5 @@ def get_config():
     config.name = "small-qf20"
     config.quality = 20
     config.model.features = 24
-    config.train.patch_sizes = (64, 128)
-    config.train.batch_sizes = (16, 4)
-    config.train.stage_steps = (2100, 700)
-    config.train.clip_norm = 1.0
-    config.train.validate_every = 500
-    config.schedule.name = "cosine"
-    config.schedule.warmup_steps = 200
+    set_steps(config, (64, 128), (16, 4), (2100, 700), warmup_steps=200, validate_every=500)
     return config

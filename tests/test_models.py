@@ -13,6 +13,7 @@ from dmcnn_jax import jpeg
 from dmcnn_jax.inference import initialize
 from dmcnn_jax.losses import average_pool
 from dmcnn_jax.models import create_model, layers
+from dmcnn_jax.models.base import Network
 from dmcnn_jax.models.dmcnn import DMCNN, DCTBranch, PixelBranch
 from dmcnn_jax.models.layers import Deconv, PReLU, conv
 
@@ -144,6 +145,14 @@ def test_dct_branch_sees_41_blocks():
     seen = jax.grad(lambda k: module.apply(variables, k, table, None)[0, 25, 24].sum())(k)
     assert extent(seen, 1) == (5, 45)
     assert extent(seen, 2) == (4, 44)
+
+
+def test_a_network_without_a_second_pass_is_refused_when_it_is_made():
+    class Half(Network):
+        """Has no restore_pixels."""
+
+    with pytest.raises(TypeError, match="restore_pixels"):
+        Half()
 
 
 def test_network_sees_472_pixels():

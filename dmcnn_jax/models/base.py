@@ -1,5 +1,6 @@
 """What every network here is: what it takes, what it gives back, how it is measured."""
 
+import abc
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ from dmcnn_jax import jpeg
 from dmcnn_jax.losses import mse
 
 
-class Network(nn.Module):
+class Network(nn.Module, abc.ABC):
     """A network that turns what a JPEG file holds of luma into estimates of the original.
 
     In two passes: `restore_coefficients` makes a first image of what the file holds, by default
@@ -65,6 +66,7 @@ class Network(nn.Module):
         del mask
         return decode(coefficients, table)
 
+    @abc.abstractmethod
     def restore_pixels(
         self,
         coefficients: jax.Array,
@@ -75,7 +77,6 @@ class Network(nn.Module):
         train: bool = False,
     ) -> dict[str, jax.Array]:
         """The second pass: what `__call__` returns, of the first image, the rest as there."""
-        raise NotImplementedError(f"{type(self).__name__} has no restore_pixels")
 
     def loss(self, estimates: Mapping[str, jax.Array], original: jax.Array) -> jax.Array:
         """What training makes small: here the mean squared error of the answer.

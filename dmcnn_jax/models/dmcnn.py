@@ -135,15 +135,7 @@ class DMCNN(Network):
         return estimates
 
     def loss(self, estimates: Mapping[str, jax.Array], original: jax.Array) -> jax.Array:
-        """Equation 7: Σᵢ θⁱ · MSE(Õᵢ, Oᵢ) + λ · MSE(ÕD, O).
-
-        Args:
-            estimates: what `__call__` returned.
-            original: O, float32 [B, H, W, 1], pixels scaled to [0, 1].
-
-        Returns:
-            The loss, scalar float32.
-        """
+        """Equation 7: Σᵢ θⁱ · MSE(Õᵢ, Oᵢ) + λ · MSE(ÕD, O); arguments as of `Network.loss`."""
         scales = [estimates[name] for name in ("image", "half", "quarter") if name in estimates]
         loss = multi_scale_loss(scales, original, self.theta)
         return loss + self.dct_weight * mse(estimates["dct"], original) if self.dct_branch else loss

@@ -1,0 +1,92 @@
+"""What configurations share: training for a number of steps, for every table, on equal budgets."""
+
+from collections.abc import Sequence
+
+import ml_collections
+
+from dmcnn_jax.config import default_config
+
+# Side of patches, patches in a batch, steps: 262 million pixels, and 24 thousand million.
+_BUDGETS = {"cpu": (64, 16, 4_000), "gpu": (96, 64, 40_000)}
+
+
+def set_steps(
+    config: ml_collections.ConfigDict,
+    patch_sizes: Sequence[int],
+    batch_sizes: Sequence[int],
+    stage_steps: Sequence[int],
+    *,
+    warmup_steps: int,
+    validate_every: int,
+) -> None:
+    """Trains for so many steps, instead of until it has converged: along a cosine, clipped.
+
+    Args:
+        config: changed in place.
+        patch_sizes: of each stage, pixels.
+        batch_sizes: of each stage, or one for all.
+        stage_steps: of each stage.
+        warmup_steps: over which the learning rate rises.
+        validate_every: steps between validations.
+    """
+    config.train.patch_sizes = tuple(patch_sizes)
+    config.train.batch_sizes = tuple(batch_sizes)
+    config.train.stage_steps = tuple(stage_steps)
+    config.train.clip_norm = 1.0
+    config.train.validate_every = validate_every
+    config.schedule.name = "cosine"
+    config.schedule.warmup_steps = warmup_steps
+
+
+def set_every_table(config: ml_collections.ConfigDict) -> None:
+    """Trains one DMCNN for qualities 5 to 95 and tables of all sorts, on full-range luma.
+
+    Args:
+        config: changed in place.
+    """
+    config.quality_range = (5, 95)
+    config.table_variety = 0.5
+    config.model.condition_on_table = True
+    config.data.luma = config.evaluate.luma = "full"
+
+
+def set_budget(config: ml_collections.ConfigDict, budget: str) -> None:
+    """Trains what a configuration describes on a budget: Adam along a cosine, quality 10.
+
+    Args:
+        config: changed in place: quality, `train` and `schedule`; the name gets the budget's.
+        budget: "cpu", hours on two cores, or "gpu".
+
+    Raises:
+        ValueError: for an unknown budget.
+    """
+    if budget not in _BUDGETS:
+        raise ValueError(f"unknown budget {budget!r}; expected 'cpu' or 'gpu'")
+    patch, batch, steps = _BUDGETS[budget]
+    config.name = f"{config.name}-{budget}"
+    config.quality, config.quality_range = 10, ()
+    defaults = default_config()
+    config.train, config.schedule = defaults.train, defaults.schedule
+    set_steps(
+        config,
+        (patch,),
+        (batch,),
+        (steps,),
+        warmup_steps=steps // 20,
+        validate_every=steps // 8,
+    )
+
+
+def ablation_config(name: str, budget: str) -> ml_collections.ConfigDict:
+    """DMCNN on a budget, the base that an ablation changes; F = 24 on "cpu".
+
+    Args:
+        name: of the ablation.
+        budget: as of `set_budget`.
+    """
+    config = default_config()
+    config.name = f"ablation-{name}"
+    set_budget(config, budget)
+    if budget == "cpu":
+        config.model.features = 24
+    return config
