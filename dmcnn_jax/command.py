@@ -329,8 +329,9 @@ class _Run:
                 "grid": [result.earlier.left, result.earlier.top],
                 "assumed": self.options.assume_quality is not None,
             }
-        if result.kept is not None:
-            about["luma_kept"] = dataclasses.asdict(result.kept) | {"share": result.kept.share}
+        for plane, kept in (("luma", result.kept), ("chroma", result.chroma_kept)):
+            if kept is not None:
+                about[f"{plane}_kept"] = dataclasses.asdict(kept) | {"share": kept.share}
         self._record(task, "restored" if result.model else "decoded", **about)
 
     def _fail(self, task: Task, error: Exception) -> None:

@@ -146,6 +146,73 @@ def dequantized_plane(component: Component, *, project: bool = True) -> np.ndarr
     return plane[: component.height, : component.width]
 
 
+def keep_mean(
+    plane: np.ndarray,
+    component: Component,
+    step: tuple[int, int],
+    height: int,
+    width: int,
+    *,
+    project: bool = True,
+) -> None:
+    """Gives a restored plane the mean that the file says, so that colours don't shift.
+
+    Coarse tables round away what a network then guesses, and its guesses lean to one side. Of a
+    whole picture, the mean of the decoded plane is the better estimate. All blocks move by one
+    amount, as far as each may.
+
+    Args:
+        plane: float32, levels 0 to 255, whole blocks: [8 * rows * step[0], 8 * columns * step[1]].
+            Changed in place.
+        component: of the file, with `rows` × `columns` blocks.
+        step: rows and columns of the plane to a sample of the component.
+        height: of the picture; what lies beyond doesn't count.
+        width: of the picture.
+        project: whether blocks stay within the intervals of their DC coefficients.
+    """
+    rows, columns, _ = component.coefficients.shape
+    cell = 8 * step[0], 8 * step[1]
+    counts = [_inside(*sizes) for sizes in zip((height, width), cell, (rows, columns), strict=True)]
+    sample_counts = [
+        _inside(*sizes)
+        for sizes in zip((height, width), step, (component.height, component.width), strict=True)
+    ]
+    decoded = dequantized_plane(component, project=False)
+    said = sample_counts[0] @ decoded @ sample_counts[1] / (height * width)
+    drift = np.mean(plane[:height, :width], dtype=np.float64) - said
+    lower, upper = np.full((rows, columns), -np.inf), np.full((rows, columns), np.inf)
+    bands = [plane[cell[0] * row : cell[0] * (row + 1)] for row in range(rows)]
+    if project:
+        # A block's mean moves its DC coefficient by eight times as much, and no other.
+        means = [band.reshape(cell[0], columns, cell[1]).mean(axis=(0, 2)) for band in bands]
+        dc = 8 * (np.stack(means) - 128)
+        q = float(component.table[0, 0])
+        middle, reach = component.coefficients[..., 0] * q, q / 2 - 0.01
+        lower = np.minimum(middle - reach - dc, 0) / 8
+        upper = np.maximum(middle + reach - dc, 0) / 8
+    shift = _common_shift(lower, upper, np.outer(*counts), -drift)
+    for band, row in zip(bands, shift, strict=True):
+        band += np.repeat(row, cell[1])
+
+
+def _inside(size: int, cell: int, number: int) -> np.ndarray:
+    """How many pixels each of a number of cells holds of a picture, float64 [number]."""
+    return np.clip(size - cell * np.arange(number), 0, cell).astype(np.float64)
+
+
+def _common_shift(lower, upper, weights, mean):
+    """The one shift, clipped to each block's bounds, whose weighted mean is as wanted, or nearest.
+
+    The mean grows with the shift, and the shift is found by halving.
+    """
+    low, high = -16.0, 16.0
+    for _ in range(40):
+        shift = (low + high) / 2
+        too_low = np.average(np.clip(shift, lower, upper), weights=weights) < mean
+        low, high = (shift, high) if too_low else (low, shift)
+    return np.clip((low + high) / 2, lower, upper).astype(np.float32)
+
+
 def decoded_picture(file: jpeg.JpegFile) -> np.ndarray:
     """The pixels that libjpeg decodes of a file: uint8 [height, width] or [height, width, 3]."""
     planes = [

@@ -222,6 +222,9 @@ class Restorer:
                 progress=progress and (lambda share: progress(share * share_of_luma)),
             )
             plane *= 255
+            if not earlier:
+                size = component.height, component.width
+                finish.keep_mean(plane, component, (1, 1), *size, project=self.project)
             restored.append(_cut_out(plane, component, earlier) if earlier else plane)
         if colors:
             chroma = self._chroma(file, restored[0], progress)
@@ -300,6 +303,10 @@ class Restorer:
             strength=self.strength,
             progress=progress and (lambda share: progress(share * _CHROMA_WORK)),
         )
+        for plane, component in zip(planes, components, strict=True):
+            finish.keep_mean(
+                plane, component, component.step, file.height, file.width, project=self.project
+            )
         return tuple(planes[:, : file.height, : file.width])
 
     def _model(self, name: str) -> Model:

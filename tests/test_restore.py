@@ -20,6 +20,7 @@ import dmcnn_jax
 from dmcnn_jax import choose, command, finish, inference, jpeg, pictures
 from dmcnn_jax.checkpoint import save_weights
 from dmcnn_jax.command import main, plan
+from dmcnn_jax.jpeg.files import Component
 from dmcnn_jax.jpeg.metadata import Metadata
 from dmcnn_jax.models import create_model
 from dmcnn_jax.restore import Restorer
@@ -468,6 +469,36 @@ def run(weights, *arguments):
     return main([*map(str, arguments), "--weights", str(weights)])
 
 
+@pytest.mark.parametrize("step", [(1, 1), (1, 2), (2, 1), (2, 2)])
+@pytest.mark.parametrize("project", [True, False])
+def test_a_plane_gets_the_mean_that_the_file_says(step, project):
+    height, width, table = 75, 91, np.full((8, 8), 80)
+    rng = np.random.default_rng(0)
+    samples = [-(-size // s) for size, s in zip((height, width), step, strict=True)]
+    original = np.clip(rng.normal(100, 3, samples), 0, 255).astype(np.uint8)
+    coefficients = np.asarray(jpeg.encode(original, table), np.int16)
+    component = Component(1, coefficients, table, 1, 1, step, *samples)
+    rows, columns, _ = coefficients.shape
+    restored = np.repeat(np.repeat(decode(coefficients, table), step[0], 0), step[1], 1) + 0.7
+    before = restored.copy()
+    finish.keep_mean(restored, component, step, height, width, project=project)
+    wanted = before[:height, :width].mean() - 0.7
+    assert restored[:height, :width].mean() == pytest.approx(wanted, abs=1e-3)
+    # Blocks move as a whole, and none beyond its interval.
+    moved = (restored - before).reshape(rows, 8 * step[0], columns, 8 * step[1])
+    assert np.ptp(moved, axis=(1, 3)).max() < 1e-4
+    if project:
+        means = restored.reshape(moved.shape).mean(axis=(1, 3))
+        assert np.abs(8 * (means - 128) - 80.0 * coefficients[..., 0]).max() <= 40
+
+
+def decode(coefficients, table):
+    """Unrounded, by SciPy's transform."""
+    blocks = (coefficients * table.reshape(64)).reshape(*coefficients.shape[:2], 8, 8)
+    pixels = scipy.fft.idctn(blocks, axes=(2, 3), norm="ortho") + 128
+    return pixels.swapaxes(1, 2).reshape(8 * pixels.shape[0], -1).astype(np.float32)
+
+
 def tree(folder):
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
@@ -491,6 +522,7 @@ def test_folders_are_mirrored_and_bad_files_reported(weights, tmp_path, capsys):
     good = next(f for f in content["files"] if f["input"].endswith("a.jpg"))
     assert good["table_quality"] == 20 and good["sampling"] == [[1, 1], [2, 2], [2, 2]]
     assert 0.9 < good["luma_kept"]["share"] <= 1
+    assert 0 < good["chroma_kept"]["share"] <= 1
     expected = dmcnn_jax.restore(source / "a.jpg", weights)
     np.testing.assert_array_equal(np.asarray(Image.open(out / "a.png")), expected)
 
