@@ -80,7 +80,8 @@ def default_config() -> "ml_collections.ConfigDict":
     train.patch_sizes = (56, 112, 168, 224)
     train.batch_sizes = (80,)
     train.stage_steps = (400_000, 200_000, 200_000, 200_000)
-    # The optimizer: "adam", or "sgd" (with momentum). Learning rate: at the start.
+    # The optimizer: "adam", "sgd" (with momentum), or "muon" (for convolutions; Adam for the rest).
+    # Learning rate: at the start.
     train.optimizer = "adam"
     train.learning_rate = 1e-3
     train.momentum = 0.9
@@ -180,7 +181,7 @@ def validate_config(config: Mapping[str, Any]) -> None:
         "train.batch_sizes",
         "one number of patches for all stages, or one for each",
     )
-    expect(train.optimizer in ("adam", "sgd"), "train.optimizer", "'adam' or 'sgd'")
+    expect(train.optimizer in ("adam", "sgd", "muon"), "train.optimizer", "'adam', 'sgd' or 'muon'")
     expect(train.learning_rate > 0, "train.learning_rate", "a positive number")
     expect(0 <= train.ema_decay < 1, "train.ema_decay", "at least 0, less than 1")
     expect(train.validate_every > 0, "train.validate_every", "at least 1")

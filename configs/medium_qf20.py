@@ -1,0 +1,25 @@
+"""A network of middle size, quality 20: F = 32, a DCT branch as wide as the paper's, 2 M weights.
+
+    python tools/pack_images.py FOLDER_OF_IMAGES -o packs/train
+    python -m dmcnn_jax.main --config configs/medium_qf20.py --config.data.source=packs/train
+
+About an hour on two CPU cores. On the grid of blocks channels cost next to nothing: with 128 of
+them instead of 64, a step takes 5 % longer.
+"""
+
+from dmcnn_jax.config import default_config
+from dmcnn_jax.recipes import set_steps
+
+
+def get_config():
+    """Muon, small batches, three patch sizes, and a rate that falls along a cosine to its end."""
+    config = default_config()
+    config.name = "medium-qf20"
+    config.quality = 20
+    config.model.features = 32
+    config.model.dct_features = 128
+    config.train.optimizer = "muon"
+    config.train.learning_rate = 3e-3
+    stages = (96, 160, 224), (8, 4, 2), (3000, 1000, 300)
+    set_steps(config, *stages, warmup_steps=100, validate_every=500)
+    return config
