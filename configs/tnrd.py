@@ -3,8 +3,12 @@
     python -m dmcnn_jax.main --config configs/tnrd.py --config.data.source=FOLDER
     python -m dmcnn_jax.main --config configs/tnrd.py:cpu --config.data.source=FOLDER
 
-The authors train by L-BFGS, 300 iterations over 400 crops of 176 × 176. Here Adam goes over as many
-crops, at random: 300 · 400 in batches of 10.
+The authors train by L-BFGS, 300 iterations over 400 crops of 176 × 176, which are one
+batch there and have to fit into memory at once:
+
+    python -m dmcnn_jax.main --config configs/tnrd.py:lbfgs --config.data.source=FOLDER
+
+By default Adam goes over as many crops, at random: 300 · 400 in batches of 10.
 
 Published for LIVE1: 29.15 dB at quality 10, 31.46 dB at 20 (DMCNN's paper: 29.24, 31.52).
 """
@@ -16,7 +20,7 @@ from dmcnn_jax.recipes import set_budget
 
 
 def get_config(recipe: str = "paper"):
-    """Its authors' recipe, or, with :cpu or :gpu after the file's name, a common budget."""
+    """As many crops as its authors', :lbfgs for their optimizer, or a common budget."""
     config = default_config()
     config.name = "tnrd"
     config.quality = 10
@@ -26,6 +30,13 @@ def get_config(recipe: str = "paper"):
     config.train.stage_steps = (12_000,)
     config.train.learning_rate = 1e-3
     config.schedule.name = "cosine"
-    if recipe != "paper":
+    if recipe == "lbfgs":
+        config.name = "tnrd-lbfgs"
+        config.train.optimizer, config.train.learning_rate = "lbfgs", 1.0
+        config.train.fixed_batch = True
+        config.train.batch_sizes, config.train.stage_steps = (400,), (300,)
+        config.train.validate_every = 30
+        config.schedule.final = 1.0  # the line search finds the rate
+    elif recipe != "paper":
         set_budget(config, recipe)
     return config

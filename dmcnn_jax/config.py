@@ -80,8 +80,11 @@ def default_config() -> "ml_collections.ConfigDict":
     train.patch_sizes = (56, 112, 168, 224)
     train.batch_sizes = (80,)
     train.stage_steps = (400_000, 200_000, 200_000, 200_000)
-    # The optimizer: "adam", "sgd" (with momentum), or "muon" (for convolutions; Adam for the rest).
-    # Learning rate: at the start.
+    # Whether all steps of a stage have one and the same batch, as optimizers expect that look for
+    # the best step along a line ("lbfgs").
+    train.fixed_batch = False
+    # The optimizer: "adam", "sgd" (with momentum), "muon" (for convolutions; Nadam for the rest), or
+    # "lbfgs". Learning rate: at the start; of "lbfgs", which finds its own, 1.
     train.optimizer = "adam"
     train.learning_rate = 1e-3
     train.momentum = 0.9
@@ -181,7 +184,13 @@ def validate_config(config: Mapping[str, Any]) -> None:
         "train.batch_sizes",
         "one number of patches for all stages, or one for each",
     )
-    expect(train.optimizer in ("adam", "sgd", "muon"), "train.optimizer", "'adam', 'sgd' or 'muon'")
+    optimizers = ("adam", "sgd", "muon", "lbfgs")
+    expect(train.optimizer in optimizers, "train.optimizer", f"one of {', '.join(optimizers)}")
+    expect(
+        train.optimizer != "lbfgs" or train.fixed_batch,
+        "train.fixed_batch",
+        "True for the optimizer 'lbfgs'",
+    )
     expect(train.learning_rate > 0, "train.learning_rate", "a positive number")
     expect(0 <= train.ema_decay < 1, "train.ema_decay", "at least 0, less than 1")
     expect(train.validate_every > 0, "train.validate_every", "at least 1")

@@ -158,10 +158,18 @@ class Trainer:
             than the codec: 0.
         """
         config = self.config
-        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        crop_step = 0 if config.train.fixed_batch else state.step
+        key = jax.random.fold_in(jax.random.key(config.seed), crop_step)
         batch = feeds.make_batch(inputs, key, patch_size, config, self._batched)
         (loss, (stats, image)), grads = self.gradients(state, batch)
-        updates, optimizer = self.optimizer.update(grads, state.optimizer, state.params)
+        updates, optimizer = self.optimizer.update(
+            grads,
+            state.optimizer,
+            state.params,
+            value=loss,
+            grad=grads,
+            value_fn=lambda params: self._loss(params, state.stats, batch)[0],
+        )
         params = jax.tree.map(lambda p, u: p - learning_rate * u, state.params, updates)
         # A short memory at first, else the average remembers the random start.
         decay = jnp.minimum(config.train.ema_decay, (1 + state.step) / (10 + state.step))
@@ -190,26 +198,28 @@ class Trainer:
             (loss, (the module's other variables, the estimate of the original)), and the gradient
             by `state.params`.
         """
-        original = _scaled(batch["original"])
+        return jax.value_and_grad(self._loss, has_aux=True)(state.params, state.stats, batch)
 
-        def loss_fn(params):
-            estimates, stats = self.module.apply(
-                {"params": params, **state.stats},
-                batch["coefficients"],
-                batch["table"],
-                train=True,
-                mutable=list(state.stats),
-            )
-            return self.module.loss(estimates, original), (stats, estimates["image"])
-
-        return jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    def _loss(
+        self, params: Any, stats: Any, batch: Mapping[str, jax.Array]
+    ) -> tuple[jax.Array, tuple[Any, jax.Array]]:
+        """The loss, and the module's other variables and estimate of the original."""
+        estimates, stats = self.module.apply(
+            {"params": params, **stats},
+            batch["coefficients"],
+            batch["table"],
+            train=True,
+            mutable=list(stats),
+        )
+        loss = self.module.loss(estimates, _scaled(batch["original"]))
+        return loss, (stats, estimates["image"])
 
     def variables(self, state: TrainState) -> dict[str, Any]:
         """The variables that evaluate and ship: averaged parameters, and statistics."""
         return {"params": state.average, **state.stats}
 
 
-def make_optimizer(config: Mapping[str, Any]) -> optax.GradientTransformation:
+def make_optimizer(config: Mapping[str, Any]) -> optax.GradientTransformationExtraArgs:
     """The optimizer of `config.train`, without its learning rate, which the host sets."""
     steps = []
     if config.clip_norm:
@@ -217,11 +227,11 @@ def make_optimizer(config: Mapping[str, Any]) -> optax.GradientTransformation:
     if config.weight_decay:
         steps.append(optax.add_decayed_weights(config.weight_decay))
     steps.append(_OPTIMIZERS[config.optimizer](config))
-    return optax.chain(*steps)
+    return optax.with_extra_args_support(optax.chain(*steps))
 
 
 def _muon(config: Mapping[str, Any]) -> optax.GradientTransformation:
-    """Muon (Jordan et al., 2024) for the kernels of convolutions, Adam for everything else.
+    """Muon (Jordan et al., 2024) for the kernels of convolutions, Nadam for everything else.
 
     A kernel, [size, size, in, out], is a matrix of all that an output channel sees by output
     channels; its momentum is made orthogonal. Steps have a root mean square of 0.2, as Adam's do
@@ -250,6 +260,7 @@ _OPTIMIZERS = {
     "adam": lambda config: optax.scale_by_adam(),
     "sgd": lambda config: optax.trace(decay=config.momentum),
     "muon": _muon,
+    "lbfgs": lambda config: optax.chain(optax.lbfgs(memory_size=10), optax.scale(-1.0)),
 }
 
 
@@ -516,7 +527,9 @@ class _Run:
     def _one_step(self, timer: "Timer") -> None:
         schedule = self.schedule
         patch = self._config.train.patch_sizes[schedule.stage]
-        inputs = self._feed.inputs(schedule.stage, schedule.stage_step)
+        inputs = self._feed.inputs(
+            schedule.stage, 0 if self._config.train.fixed_batch else schedule.stage_step
+        )
         rate = np.float32(schedule.learning_rate)
         self._state, scalars = self._trainer.step(self._state, inputs, rate, patch)
         self._pending.append(scalars)

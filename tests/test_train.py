@@ -377,6 +377,45 @@ def test_a_step_is_adam_and_a_moving_average(config, images):
     )
 
 
+def test_muon_makes_kernels_steps_orthogonal(config, images):
+    """Against NumPy's singular vectors of the gradient; what is no kernel goes as Nadam has it."""
+    config = changed(config, train__optimizer="muon")
+    trainer = Trainer(config)
+    state = trainer.init_state()
+    feed, _ = feeds.open_data(config, trainer.mesh)
+    inputs = feed.inputs(0, 0)
+    key = jax.random.fold_in(jax.random.key(config.seed), 0)
+    batch = feeds.make_batch(inputs, key, 16, config, sharding.batched(trainer.mesh))
+    _, grads = jax.device_get(trainer.gradients(state, batch))
+    first = jax.device_get(state.params)
+    state, _ = trainer.step(state, inputs, np.float32(1e-2), 16)
+    steps = jax.tree.map(lambda old, new: (old - new) / 1e-2, first, jax.device_get(state.params))
+    kernel, step = (tree["conv2"]["kernel"] for tree in (grads, steps))
+    kernel, step = (x.reshape(-1, x.shape[-1]) for x in (kernel, step))
+    u, _, v = np.linalg.svd(kernel.astype(np.float64), full_matrices=False)
+    cosine = np.sum(step * (u @ v)) / np.linalg.norm(step) / np.linalg.norm(u @ v)
+    assert cosine > 0.95
+    assert np.sqrt(np.mean(step**2)) == pytest.approx(0.2, rel=0.25)
+    bias, step = (tree["conv1"]["bias"] for tree in (grads, steps))
+    clear = np.abs(bias) > 1e-6
+    # Nesterov's look ahead: 0.9 times the next mean, 0.1 g / (1 - 0.9²), and the gradient.
+    nadam = 1 + 0.9 * 0.1 / (1 - 0.9**2)
+    np.testing.assert_allclose(step[clear], nadam * np.sign(bias[clear]), atol=0.05)
+
+
+def test_lbfgs_goes_down_on_its_one_batch(config, tmp_path):
+    changes = {"optimizer": "lbfgs", "fixed_batch": True, "learning_rate": 1.0, "log_every": 1}
+    config = changed(config, **{f"train__{k}": v for k, v in changes.items()})
+    config.schedule.name, config.schedule.final = "cosine", 1.0
+    config.train.patch_sizes, config.train.stage_steps = (16,), (6,)
+    config.train.batch_sizes = config.train.batch_sizes[:1]
+    train(config, tmp_path)
+    losses = [row["loss"] for row in read_log(tmp_path) if "loss" in row]
+    assert len(losses) == 6 and np.all(np.diff(losses) < 0)
+    with pytest.raises(ValueError, match=r"config.train.fixed_batch is False; expected True"):
+        train(changed(config, train__fixed_batch=False), tmp_path / "other")
+
+
 def test_a_batch_that_cannot_be_split_is_refused():
     mesh = sharding.make_mesh()
     sharding.check_batch(mesh.size * 3, mesh)
