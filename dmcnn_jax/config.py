@@ -83,7 +83,7 @@ def default_config() -> "ml_collections.ConfigDict":
     # Whether all steps of a stage have one and the same batch, as optimizers expect that look for
     # the best step along a line ("lbfgs").
     train.fixed_batch = False
-    # The optimizer: "adam", "sgd" (with momentum), "muon" (for convolutions; Nadam for the rest), or
+    # The optimizer: "adam", "sgd" (with momentum), "muon" (Nadam for all but convolutions), or
     # "lbfgs". Learning rate: at the start; of "lbfgs", which finds its own, 1.
     train.optimizer = "adam"
     train.learning_rate = 1e-3
