@@ -30,13 +30,14 @@ def get_config(recipe: str = "paper"):
     config.train.stage_steps = (12_000,)
     config.train.learning_rate = 1e-3
     config.schedule.name = "cosine"
-    if recipe == "lbfgs":
-        config.name = "tnrd-lbfgs"
+    if recipe == "lbfgs" or recipe.endswith("-own"):
         config.train.optimizer, config.train.learning_rate = "lbfgs", 1.0
         config.train.fixed_batch = True
         config.train.batch_sizes, config.train.stage_steps = (400,), (300,)
         config.train.validate_every = 30
         config.schedule.final = 1.0  # the line search finds the rate
+    if recipe == "lbfgs":
+        config.name = "tnrd-lbfgs"
     elif recipe != "paper":
         set_budget(config, recipe)
     return config

@@ -6,8 +6,8 @@ import ml_collections
 
 from dmcnn_jax.config import default_config
 
-# Side of patches, patches in a batch, steps: 262 million pixels, and 24 thousand million.
-_BUDGETS = {"cpu": (64, 16, 4_000), "gpu": (96, 64, 40_000)}
+# Side of patches, patches in a batch, steps: 2.1 million pixels, 262 million, 24 thousand million.
+_BUDGETS = {"minutes": (64, 2, 256), "cpu": (64, 16, 4_000), "gpu": (96, 64, 40_000)}
 
 
 def set_steps(
@@ -55,26 +55,39 @@ def set_budget(config: ml_collections.ConfigDict, budget: str) -> None:
 
     Args:
         config: changed in place: quality, `train` and `schedule`; the name gets the budget's.
-        budget: "cpu", hours on two cores, or "gpu".
+        budget: "minutes" or "cpu" (hours), on two cores, or "gpu". With "-own" after it, as in
+            "cpu-own", the optimizer, its rate, decay and clipping stay as they are; one that needs
+            a fixed batch has an eighth of the steps, of eight times the patches.
 
     Raises:
         ValueError: for an unknown budget.
     """
-    if budget not in _BUDGETS:
-        raise ValueError(f"unknown budget {budget!r}; expected 'cpu' or 'gpu'")
-    patch, batch, steps = _BUDGETS[budget]
+    name, _, own = budget.partition("-")
+    if name not in _BUDGETS or own not in ("", "own"):
+        names = ", ".join(map(repr, _BUDGETS))
+        raise ValueError(f"unknown budget {budget!r}; expected one of {names}, or one with -own")
+    patch, batch, steps = _BUDGETS[name]
     config.name = f"{config.name}-{budget}"
     config.quality, config.quality_range = 10, ()
-    defaults = default_config()
+    defaults, before = default_config(), config.train
     config.train, config.schedule = defaults.train, defaults.schedule
+    if own and before.fixed_batch:
+        batch, steps = 8 * batch, steps // 8
+        config.schedule.final = 1.0  # a line search finds the rate
     set_steps(
         config,
         (patch,),
         (batch,),
         (steps,),
-        warmup_steps=steps // 20,
+        warmup_steps=0 if own and before.fixed_batch else steps // 20,
         validate_every=steps // 8,
     )
+    if own:
+        for field in _OWN:
+            config.train[field] = before[field]
+
+
+_OWN = ("optimizer", "learning_rate", "momentum", "weight_decay", "clip_norm", "fixed_batch")
 
 
 def ablation_config(name: str, budget: str) -> ml_collections.ConfigDict:

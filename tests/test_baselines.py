@@ -454,7 +454,7 @@ def test_flops_by_hand():
     assert flops_per_pixel(create_model({"name": "arcnn"}), shapes) == 2 * 106_448
 
 
-@pytest.mark.parametrize("recipe", ["paper", "cpu", "gpu"])
+@pytest.mark.parametrize("recipe", ["paper", "cpu", "gpu", "minutes-own"])
 @pytest.mark.parametrize("name", ["arcnn", "cas_cnn", "ddcn", "dncnn3", "memnet", "tnrd"])
 def test_configurations(name, recipe):
     from dmcnn_jax.config import validate_config
@@ -473,8 +473,27 @@ def test_budgets_are_the_same_for_all():
     for config in configs[1:]:
         assert config.train == configs[0].train and config.schedule == configs[0].schedule
         assert config.quality == 10 and config.quality_range == ()
-    with pytest.raises(ValueError, match="unknown budget 'tpu'; expected 'cpu' or 'gpu'"):
+    with pytest.raises(ValueError, match="unknown budget 'tpu'; expected one of 'minutes', 'cpu'"):
         load_config(CONFIGS / "arcnn.py", "tpu")
+
+
+@pytest.mark.parametrize("name", ["arcnn", "memnet", "tnrd"])
+def test_a_budget_with_a_networks_own_optimizer(name):
+    def config(recipe):
+        return load_config(CONFIGS / f"{name}.py", recipe)
+
+    paper = config("lbfgs" if name == "tnrd" else "paper")
+    own, shared = config("cpu-own"), config("cpu")
+    assert (own.train.optimizer, own.train.learning_rate) == (
+        paper.train.optimizer,
+        paper.train.learning_rate,
+    )
+    assert shared.train.optimizer == "adam" != own.train.optimizer
+
+    def pixels(train):
+        return train.patch_sizes[0] ** 2 * train.batch_sizes[0] * train.stage_steps[0]
+
+    assert pixels(own.train) == pixels(shared.train)
 
 
 ABLATIONS = sorted(p.stem for p in (CONFIGS / "ablations").glob("*.py") if p.stem != "full")
