@@ -25,7 +25,7 @@ from dmcnn_jax import evaluate_color, jpeg, metrics
 from dmcnn_jax.cache import keep_compiled
 from dmcnn_jax.data import feeds, sources
 from dmcnn_jax.gallery import Gallery, Item, describe
-from dmcnn_jax.inference import Model, load, restore_plane, to_uint8
+from dmcnn_jax.inference import Model, load, project_in_bands, restore_plane, to_uint8
 from dmcnn_jax.models.chroma import ChromaNet
 from dmcnn_jax.restore import Restorer
 
@@ -51,18 +51,18 @@ def measure_image(
 
     Returns:
         {"jpeg": M, "model": M}, M as of `metrics.measure`, and the planes that were measured, uint8
-        [H, W], under the same keys.
+        [H, W], under the same keys. With `project` also "unprojected", the output before it.
     """
     table = jpeg.quality_table(quality)
     coefficients = np.asarray(jpeg.encode(original, table))
     height, width = original.shape
-    restored = restore_plane(
-        model, coefficients, table, project=project, ensemble=ensemble, size=original.shape
-    )
-    planes = {
-        "jpeg": np.asarray(jpeg.decode(coefficients, table))[:height, :width],
-        "model": to_uint8(restored)[:height, :width],
-    }
+    restored = restore_plane(model, coefficients, table, ensemble=ensemble, size=original.shape)
+    planes = {"jpeg": np.asarray(jpeg.decode(coefficients, table))}
+    if project:
+        planes["unprojected"] = to_uint8(restored)
+        project_in_bands(restored, coefficients, table)
+    planes["model"] = to_uint8(restored)
+    planes = {key: plane[:height, :width] for key, plane in planes.items()}
     return {key: metrics.measure(original, plane) for key, plane in planes.items()}, planes
 
 
@@ -91,7 +91,8 @@ def evaluate(
 
     Returns:
         {"images": source, "quality": quality, "model": name, "mean": {"jpeg": M, "model": M},
-        "per_image": [{"name": …, "jpeg": M, "model": M}, …]}.
+        "per_image": [{"name": …, "jpeg": M, "model": M}, …]}, M as of `measure_image`, which may
+        have "unprojected" besides.
 
     Raises:
         ValueError: if there is no image, or one that is too small to measure.
@@ -110,7 +111,11 @@ def evaluate(
         "images": source,
         "quality": quality,
         "model": model.name,
-        "mean": {key: metrics.mean([row[key] for row in per_image]) for key in ("jpeg", "model")},
+        "mean": {
+            key: metrics.mean([row[key] for row in per_image])
+            for key in per_image[0]
+            if key != "name"
+        },
         "per_image": per_image,
     }
 
@@ -118,12 +123,18 @@ def evaluate(
 def format_table(results: Mapping[str, Any]) -> str:
     """The means of `evaluate` as a table, and the gains."""
     mean = results["mean"]
-    width = max(10, len(results["model"]))
+    width = max(11, len(results["model"]))
     lines = [
         _describe(results),
         f"{'':{width}}" + "".join(f"{heading:>12}" for heading in _HEADINGS.values()),
     ]
-    for key, name in (("jpeg", "JPEG"), ("model", results["model"])):
+    for key, name in (
+        ("jpeg", "JPEG"),
+        ("unprojected", "unprojected"),
+        ("model", results["model"]),
+    ):
+        if key not in mean:
+            continue
         cells = "".join(f"{mean[key][m]:12.{_digits(m)}f}" for m in _HEADINGS)
         lines.append(f"{name:{width}}{cells}")
     gains = "".join(f"{mean['model'][m] - mean['jpeg'][m]:+12.{_digits(m)}f}" for m in _HEADINGS)

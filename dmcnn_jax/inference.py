@@ -166,9 +166,8 @@ def restore_plane(
         strength: how far to go from the decoded plane (0) to the estimate (1); before the
             projection.
         ensemble: whether the estimate is the mean of eight, of the image turned and mirrored
-            (Timofte
-            et al., "Seven ways to improve example-based single image super resolution", 2016): a
-            little better, at eight times the work.
+            (Timofte et al., "Seven ways to improve example-based single image super resolution",
+            2016): a little better, at eight times the work.
         size: height and width of the picture in the plane, pixels, where the last blocks reach
             beyond it: published networks that work on pixels (`pixel_masks`) don't see the rest.
         progress: called now and then with the share of the work that was done since its last call.
@@ -249,7 +248,9 @@ def _ensemble(model, coefficients, table, project, strength, progress) -> np.nda
             progress=progress and (lambda share: progress(share / symmetry.COUNT)),
         )
         mean += symmetry.turn_back(restored, which) / symmetry.COUNT
-    return np.asarray(project_plane(mean, coefficients, table)) if project else mean
+    if project:
+        project_in_bands(mean, coefficients, table)
+    return mean
 
 
 def _check_luma(model: Model) -> None:
@@ -365,6 +366,22 @@ def project_plane(plane: jax.Array, coefficients: jax.Array, table: jax.Array) -
     # As a correction, what lies within keeps its bits.
     return plane + jpeg.idct(jnp.clip(x, lower, upper) - x) / 255
 
+
+def project_in_bands(plane: np.ndarray, coefficients: np.ndarray, table: np.ndarray) -> None:
+    """`project_plane` in place, a band of blocks at a time: for planes of any size.
+
+    Args:
+        plane: float32 [H, W], pixels scaled to [0, 1].
+        coefficients: k, integers [H/8, W/8, 64].
+        table: Q, integers [8, 8].
+    """
+    for top in range(0, len(coefficients), _BAND):
+        rows = slice(8 * top, 8 * (top + _BAND))
+        plane[rows] = project_plane(plane[rows], coefficients[top : top + _BAND], table)
+
+
+# Rows of blocks projected at a time.
+_BAND = 64
 
 # What is left out at the ends of intervals, grey levels.
 _INSIDE = 0.01

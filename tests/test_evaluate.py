@@ -77,6 +77,18 @@ def test_untrained_model_is_near_the_jpeg(weights, photographs):
     assert measured["model"]["psnr"] == pytest.approx(measured["jpeg"]["psnr"], abs=0.3)
 
 
+def test_what_projecting_gains_is_shown(folder, tmp_path, capsys):
+    def results(*flags):
+        main([*f"--weights dmcnn-small-qf20 --images {folder} --quality 60".split(), *flags])
+        return json.loads((tmp_path / "r.json").read_text())["mean"]
+
+    output = ("-o", str(tmp_path / "r.json"))
+    free, both = results(*output), results("--project", *output)
+    assert both["unprojected"] == pytest.approx(free["model"])
+    assert both["model"]["psnr"] > both["unprojected"]["psnr"]
+    assert "unprojected" in capsys.readouterr().out and "unprojected" not in free
+
+
 def test_infinite_figures_are_valid_json(tmp_path):
     write_results(tmp_path / "r.json", {"mean": {"psnr": float("inf")}, "per_image": [1.5]})
     assert json.loads((tmp_path / "r.json").read_text()) == {

@@ -527,6 +527,21 @@ def test_folders_are_mirrored_and_bad_files_reported(weights, tmp_path, capsys):
     np.testing.assert_array_equal(np.asarray(Image.open(out / "a.png")), expected)
 
 
+def test_an_ensemble_restores_a_turned_picture_alike(weights, tmp_path):
+    picture = colours(48, 64)[..., 0]
+    one, other = (
+        dmcnn_jax.restore(jpeg_bytes(p, quality=20), weights, ensemble=True)
+        for p in (picture, np.ascontiguousarray(picture[::-1]))
+    )
+    # Encoders round a mirrored block otherwise now and then.
+    assert np.abs(other[::-1].astype(int) - one).mean() < 0.2
+    path = write_jpeg(tmp_path / "a.jpg")
+    assert run(weights, path, "--ensemble") == 0
+    expected = dmcnn_jax.restore(path, weights, ensemble=True)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a-restored.png")), expected)
+    assert (expected != dmcnn_jax.restore(path, weights)).any()
+
+
 def test_existing_results_are_skipped_or_replaced(weights, tmp_path, capsys):
     path = write_jpeg(tmp_path / "a.jpg")
     out = tmp_path / "a-restored.png"
