@@ -3,7 +3,7 @@
     python -m dmcnn_jax.main --config configs/medium_qf20.py --config.data.source=packs/train
     python -m dmcnn_jax.main --config configs/medium_qf10.py --config.data.source=packs/train
 
-Half an hour on two CPU cores.
+Twenty minutes on two CPU cores.
 """
 
 from dmcnn_jax.config import default_config
@@ -20,6 +20,6 @@ def get_config():
     config.model.dct_features = 128
     config.train.optimizer = "muon"
     config.train.learning_rate = 2e-3
-    stages = (96, 160, 224), (8, 4, 2), (900, 700, 200)
+    stages = (96, 160, 224), (8, 4, 2), (600, 500, 150)
     set_steps(config, *stages, warmup_steps=50, validate_every=300)
     return config
