@@ -181,7 +181,7 @@ class Trainer:
             "loss": loss,
             "psnr": _decibels(jnp.mean(jnp.square(jnp.clip(image, 0, 1) - original))),
             "jpeg_psnr": _decibels(jnp.mean(jnp.square(_scaled(decoded) - original))),
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
         }
         if "decoded" in batch:
             scalars["wrong_pixels"] = jnp.sum(batch["decoded"] != decoded)

@@ -53,6 +53,7 @@ def images(tmp_path):
     return tmp_path / "images"
 
 
+@pytest.mark.slow
 def test_packing_and_training_from_a_pack_without_tensorflow(images, tmp_path):
     packed = run_without(
         DATA, tmp_path, CHECKOUT / "tools" / "pack_images.py", images, "-o", "pack", "--tile", 32
