@@ -158,8 +158,8 @@ def keep_mean(
     """Gives a restored plane the mean that the file says, so that colours don't shift.
 
     Coarse tables round away what a network then guesses, and its guesses lean to one side. Of a
-    whole picture, the mean of the decoded plane is the better estimate. All blocks move by one
-    amount, as far as each may.
+    whole picture, the mean of the blocks as the file holds them is the better estimate. All blocks
+    move by one amount, as far as each may.
 
     Args:
         plane: float32, levels 0 to 255, whole blocks: [8 * rows * step[0], 8 * columns * step[1]].
@@ -173,24 +173,19 @@ def keep_mean(
     rows, columns, _ = component.coefficients.shape
     cell = 8 * step[0], 8 * step[1]
     counts = [_inside(*sizes) for sizes in zip((height, width), cell, (rows, columns), strict=True)]
-    sample_counts = [
-        _inside(*sizes)
-        for sizes in zip((height, width), step, (component.height, component.width), strict=True)
-    ]
-    decoded = dequantized_plane(component, project=False)
-    said = sample_counts[0] @ decoded @ sample_counts[1] / (height * width)
-    drift = np.mean(plane[:height, :width], dtype=np.float64) - said
-    lower, upper = np.full((rows, columns), -np.inf), np.full((rows, columns), np.inf)
     bands = [plane[cell[0] * row : cell[0] * (row + 1)] for row in range(rows)]
+    means = np.stack([band.reshape(cell[0], columns, cell[1]).mean(axis=(0, 2)) for band in bands])
+    # A block's mean is an eighth of its DC coefficient.
+    q = float(component.table[0, 0])
+    said = component.coefficients[..., 0] * (q / 8) + 128
+    weights = np.outer(*counts)
+    drift = np.average(means - np.clip(said, 0, 255), weights=weights)
+    lower, upper = np.full_like(said, -np.inf), np.full_like(said, np.inf)
     if project:
-        # A block's mean moves its DC coefficient by eight times as much, and no other.
-        means = [band.reshape(cell[0], columns, cell[1]).mean(axis=(0, 2)) for band in bands]
-        dc = 8 * (np.stack(means) - 128)
-        q = float(component.table[0, 0])
-        middle, reach = component.coefficients[..., 0] * q, q / 2 - 0.01
-        lower = np.minimum(middle - reach - dc, 0) / 8
-        upper = np.maximum(middle + reach - dc, 0) / 8
-    shift = _common_shift(lower, upper, np.outer(*counts), -drift)
+        reach = (q / 2 - 0.01) / 8
+        lower = np.minimum(said - reach - means, 0)
+        upper = np.maximum(said + reach - means, 0)
+    shift = _common_shift(lower, upper, weights, -drift)
     for band, row in zip(bands, shift, strict=True):
         band += np.repeat(row, cell[1])
 
