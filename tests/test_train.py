@@ -348,15 +348,21 @@ def test_validation_measures_what_inference_gives(config, rng, count):
     assert result["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
 
 
-def test_a_step_is_adam_and_a_moving_average(config, images):
-    """Against Optax' own Adam, given the same gradients."""
+def first_gradients(config):
+    """A trainer, its state, the inputs of its first step, and the loss and gradient of that."""
     trainer = Trainer(config)
     state = trainer.init_state()
     feed, _ = feeds.open_data(config, trainer.mesh)
     inputs = feed.inputs(0, 0)
     key = jax.random.fold_in(jax.random.key(config.seed), 0)
     batch = feeds.make_batch(inputs, key, 16, config, sharding.batched(trainer.mesh))
-    (loss, _), grads = trainer.gradients(state, batch)
+    (loss, _), grads = jax.device_get(trainer.gradients(state, batch))
+    return trainer, state, inputs, loss, grads
+
+
+def test_a_step_is_adam_and_a_moving_average(config, images):
+    """Against Optax' own Adam, given the same gradients."""
+    trainer, state, inputs, loss, grads = first_gradients(config)
     adam = optax.adam(0.01)
     updates, _ = adam.update(grads, adam.init(state.params))
     expected = jax.device_get(optax.apply_updates(state.params, updates))
@@ -380,13 +386,7 @@ def test_a_step_is_adam_and_a_moving_average(config, images):
 def test_muon_makes_kernels_steps_orthogonal(config, images):
     """Against NumPy's singular vectors of the gradient; what is no kernel goes as Nadam has it."""
     config = changed(config, train__optimizer="muon")
-    trainer = Trainer(config)
-    state = trainer.init_state()
-    feed, _ = feeds.open_data(config, trainer.mesh)
-    inputs = feed.inputs(0, 0)
-    key = jax.random.fold_in(jax.random.key(config.seed), 0)
-    batch = feeds.make_batch(inputs, key, 16, config, sharding.batched(trainer.mesh))
-    _, grads = jax.device_get(trainer.gradients(state, batch))
+    trainer, state, inputs, _, grads = first_gradients(config)
     first = jax.device_get(state.params)
     state, _ = trainer.step(state, inputs, np.float32(1e-2), 16)
     steps = jax.tree.map(lambda old, new: (old - new) / 1e-2, first, jax.device_get(state.params))
