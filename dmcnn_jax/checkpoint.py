@@ -98,6 +98,7 @@ class Checkpoints:
 
         Raises:
             CheckpointError: if it, or the one before it, can't be written.
+            jax.errors.JaxRuntimeError: if another process is gone.
         """
         args = self._ocp.args
         # A copy: Orbax writes later, when the caller's lists may have grown.
@@ -149,8 +150,8 @@ class Checkpoints:
             yield
         except Exception as error:
             # Processes wait for each other here: no disk is to blame where one of them is gone.
-            if jax.process_count() > 1 and isinstance(error, jax.errors.JaxRuntimeError):
-                raise
+            if jax.process_count() > 1 and _is_collective(error):
+                raise jax.errors.JaxRuntimeError(str(error)) from error
             latest = self.latest
             good = "there is none yet"
             if latest is not None:
@@ -161,6 +162,14 @@ class Checkpoints:
                 f"a checkpoint can't be written to {str(self.path)!r} ({reason}); {good}; make "
                 "room, and the same command goes on from there"
             ) from error
+
+
+def _is_collective(error: Exception) -> bool:
+    """Whether other processes could not be reached; a thread's error comes as another type."""
+    carriers = ("Gloo", "NCCL", "oordination service")
+    return isinstance(error, jax.errors.JaxRuntimeError) or any(
+        carrier in str(error) for carrier in carriers
+    )
 
 
 def _psnr(metrics: Mapping[str, float]) -> float:

@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -99,6 +100,21 @@ def test_a_checkpoint_that_cannot_be_written_is_one_clear_error(tmp_path, monkey
     assert again.host(again.latest) == {"step": 3}
     assert int(again.restore(again.latest, arrays(0))["b"]) == 3
     again.close()
+
+
+def test_a_process_that_is_gone_is_no_full_disk(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+
+    def fail(*args, **kwargs):
+        # So Orbax's thread hands it on, no longer as JAX's own type.
+        raise ValueError("UNKNOWN: Gloo AllGather failed: Read error: Connection reset by peer")
+
+    monkeypatch.setattr(checkpoints._manager, "wait_until_finished", fail)
+    with pytest.raises(OSError, match="can't be written"):
+        checkpoints.wait()
+    monkeypatch.setattr(checkpoint.jax, "process_count", lambda: 2)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Connection reset by peer"):
+        checkpoints.wait()
 
 
 def test_weights_go_through_a_file(tmp_path, variables):
