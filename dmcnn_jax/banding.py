@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from dmcnn_jax import jpeg
+from dmcnn_jax.atomic import replacing
 from dmcnn_jax.inference import Model, load, restore_plane, to_uint8
 
 _DEVIATION = 4
@@ -130,9 +131,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _write_picture(path: Path, planes: Sequence[np.ndarray]) -> None:
     middle = planes[0].mean()
     stretched = [np.clip(128 + 4 * (plane - middle), 0, 255) for plane in planes]
-    temporary = path.with_name(path.name + ".partial")
-    Image.fromarray(np.hstack(stretched).astype(np.uint8)).save(temporary, format="png")
-    temporary.replace(path)
+    with replacing(path) as file:
+        Image.fromarray(np.hstack(stretched).astype(np.uint8)).save(file, format="png")
 
 
 def _smooth(plane: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dmcnn_jax import inference, jpeg, sharding
-from dmcnn_jax.checkpoint import write_file
+from dmcnn_jax.atomic import write_file
 from dmcnn_jax.models import create_model
 from dmcnn_jax.profile import arithmetic, flops_per_pixel
 

@@ -16,6 +16,8 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from dmcnn_jax.atomic import write_file
+
 BUNDLED = Path(__file__).parent / "weights"
 
 
@@ -200,27 +202,6 @@ def save_weights(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, save(flat, metadata={"dmcnn_jax": json.dumps(about)}))
-
-
-def write_file(path: str | os.PathLike, content: bytes) -> None:
-    """Writes a file, to a temporary name first: whatever happens, it is whole, or the old one.
-
-    Raises:
-        OSError: if it can't be written; nothing of it is left.
-    """
-    path = Path(path)
-    temporary = path.with_name(path.name + ".partial")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            # Else the name might reach the disk before what it names.
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise OSError(f"{str(path)!r} can't be written ({error.strerror})") from error
 
 
 def load_weights(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from dmcnn_jax.atomic import replacing
 from dmcnn_jax.cache import keep_compiled
 
 _EXAMPLES = """examples:
@@ -101,6 +102,13 @@ class Task:
     def name(self) -> str:
         """What to call it."""
         return "<standard input>" if self.source is None else str(self.source)
+
+    @property
+    def shown(self) -> str:
+        """The same for terminals."""
+        from dmcnn_jax.jpeg.files import printable
+
+        return printable(self.name)
 
 
 def plan(
@@ -214,6 +222,7 @@ class _Run:
             raise UsageError("--json - and the picture can't both go to standard output")
         if any(t.target is None for t in tasks) and sys.stdout.isatty():
             raise UsageError("standard output is a terminal; redirect it, or name a file with -o")
+        _check_report(options.json, [p for t in tasks for p in (t.source, t.target) if p])
         self.jpeg, self.pictures = jpeg, pictures
         self.default_style = self.styles.get(extension)
         self.tasks = tasks
@@ -338,7 +347,7 @@ class _Run:
         message = _one_line(error)
         if not isinstance(error, ValueError | OSError):
             message = f"{type(error).__name__}: {message}"
-        self._record(task, "failed", error=message.removeprefix(f"{task.name}: "))
+        self._record(task, "failed", error=message.removeprefix(f"{task.shown}: "))
 
     def _record(self, task: Task, status: str, **about: Any) -> None:
         record = {
@@ -348,9 +357,9 @@ class _Run:
         } | about
         self.records[self.tasks.index(task)] = record
         if status == "failed":
-            self._say(f"{task.name}: {record['error']}")
+            self._say(f"{task.shown}: {record['error']}")
         elif not self.options.quiet:
-            self._say(f"{task.name}: {_describe(record)}")
+            self._say(f"{task.shown}: {_describe(record)}")
 
     def _say(self, text: str) -> None:
         self.bar.write(f"dmcnn-restore: {text}", file=sys.stderr)
@@ -372,9 +381,11 @@ class _Run:
 
 
 def _describe(record: dict[str, Any]) -> str:
+    from dmcnn_jax.jpeg.files import printable
+
     if record["status"] == "skipped":
-        return f"skipped: {record['reason']}"
-    target = record["output"] or "<standard output>"
+        return printable(f"skipped: {record['reason']}")
+    target = printable(record["output"] or "<standard output>")
     how = f"{record['model']}, " if record["model"] else "as decoded, "
     kept = record.get("luma_kept")
     guarantee = f", {kept['share']:.3%} of luma coefficients kept" if kept else ""
@@ -410,7 +421,9 @@ def _serve(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     from dmcnn_jax.verify import verify
 
-    verdict = verify(*options.verify)
+    _check_report(options.json, options.verify)
+    limits = {"max_pixels": options.max_pixels, "allow_truncated": options.allow_truncated}
+    verdict = verify(*options.verify, **limits)
     if options.json:
         _write_json(options.json, verdict.to_json())
     if not options.quiet and options.json != "-":
@@ -418,9 +431,22 @@ def _verify(options: argparse.Namespace) -> int:
     return 0 if verdict.passed else 1
 
 
-def _write_json(path: str, content: dict[str, Any]) -> None:
-    from dmcnn_jax.pictures import replacing
+def _check_report(path: str | None, pictures: Sequence[str | os.PathLike]) -> None:
+    """Whether a report may be written there, before all the work.
 
+    Raises:
+        UsageError: if it would overwrite a picture, or there is no such folder.
+    """
+    if path in (None, "-"):
+        return
+    real = os.path.realpath(path)
+    if real in map(os.path.realpath, pictures):
+        raise UsageError(f"--json {path!r} would overwrite a picture; choose another name")
+    if os.path.isdir(real) or not os.path.isdir(os.path.dirname(real)):
+        raise UsageError(f"--json {path!r}; expected the name of a file in a folder that exists")
+
+
+def _write_json(path: str, content: dict[str, Any]) -> None:
     text = json.dumps(content, indent=2) + "\n"
     if path == "-":
         sys.stdout.write(text)
@@ -447,7 +473,14 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split())
+    for name, option in _OPTIONS.items():
+        text = text.replace(name, option)
+    return text or type(error).__name__
+
+
+# What messages of the library call arguments, and the command options.
+_OPTIONS = {"allow_truncated=True": "--allow-truncated", "max_pixels": "--max-pixels"}
 
 
 def _say(text: str) -> None:

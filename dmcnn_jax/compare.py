@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from dmcnn_jax import evaluate, jpeg, metrics, published
-from dmcnn_jax.checkpoint import find_weights, write_file
+from dmcnn_jax.atomic import write_file
+from dmcnn_jax.checkpoint import find_weights
 from dmcnn_jax.data import sources
 from dmcnn_jax.inference import Model, load
 from dmcnn_jax.profile import profile

@@ -22,6 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from dmcnn_jax import evaluate_color, jpeg, metrics
+from dmcnn_jax.atomic import replacing, write_file
 from dmcnn_jax.cache import keep_compiled
 from dmcnn_jax.data import feeds, sources
 from dmcnn_jax.gallery import Gallery, Item, describe
@@ -155,9 +156,7 @@ def write_results(path: str | os.PathLike, results: Mapping[str, Any]) -> None:
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(json.dumps(finite(results), indent=1) + "\n")
-    os.replace(temporary, path)
+    write_file(path, (json.dumps(finite(results), indent=1) + "\n").encode())
 
 
 def write_gallery(
@@ -260,10 +259,8 @@ def save_comparison(
     _, planes = measure_image(model, original, quality)
     gap = np.full((original.shape[0], 8), 255, np.uint8)
     side_by_side = np.hstack([original, gap, planes["jpeg"], gap, planes["model"]])
-    path = Path(path)
-    temporary = path.with_name(path.name + ".partial")
-    Image.fromarray(side_by_side).save(temporary, format="png")
-    os.replace(temporary, path)
+    with replacing(path) as file:
+        Image.fromarray(side_by_side).save(file, format="png")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -154,6 +154,7 @@ def keep_mean(
     width: int,
     *,
     project: bool = True,
+    movable: np.ndarray | None = None,
 ) -> None:
     """Gives a restored plane the mean that the file says, so that colours don't shift.
 
@@ -169,6 +170,7 @@ def keep_mean(
         height: of the picture; what lies beyond doesn't count.
         width: of the picture.
         project: whether blocks stay within the intervals of their DC coefficients.
+        movable: bool [rows, columns]: which blocks may move; None: all.
     """
     rows, columns, _ = component.coefficients.shape
     cell = 8 * step[0], 8 * step[1]
@@ -185,6 +187,8 @@ def keep_mean(
         reach = (q / 2 - 0.01) / 8
         lower = np.minimum(said - reach - means, 0)
         upper = np.maximum(said + reach - means, 0)
+    if movable is not None:
+        lower, upper = np.where(movable, (lower, upper), 0)
     shift = _common_shift(lower, upper, weights, -drift)
     for band, row in zip(bands, shift, strict=True):
         band += np.repeat(row, cell[1])

@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, features
 
-from dmcnn_jax import color, metrics, pages
-from dmcnn_jax.pictures import replacing
+from dmcnn_jax import color, metrics, pages, pictures
+from dmcnn_jax.atomic import replacing
 
 MAX_BYTES = 32 * 2**20
 """How large a gallery may get by default: what phones and mail still take."""
@@ -412,14 +412,11 @@ def _find(place: Path, extensions: Sequence[str] = _EXTENSIONS) -> dict[str, Pat
 
 def _read(path: Path) -> np.ndarray:
     """Pixels, upright: uint8 [H, W] or [H, W, 3]."""
-    try:
-        with Image.open(path) as image:
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I"):
-                return _to_uint8(np.asarray(image).astype(np.uint16))
-            return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
-    except Image.UnidentifiedImageError:
-        raise ValueError(f"{path}: not a picture") from None
+    with pictures.opening(path) as image:
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I"):
+            return _to_uint8(np.asarray(image).astype(np.uint16))
+        return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
 
 
 def _measure(jpeg: np.ndarray, restored: np.ndarray, original: np.ndarray) -> dict:

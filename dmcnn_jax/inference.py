@@ -72,6 +72,8 @@ def load(name: str | os.PathLike) -> Model:
     """
     path = find_weights(name)
     variables, about = load_weights(path)
+    if not isinstance(about, dict) or not isinstance(about.get("model"), dict):
+        raise ValueError(f"{str(path)!r} does not say which network its weights are of")
     module = create_model(about["model"])
     # Tests have seen to the bundled ones, and checking takes a tenth of a small picture's time.
     if path.parent != BUNDLED:

@@ -9,12 +9,12 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, PngImagePlugin, TiffImagePlugin, TiffTags
 
+from dmcnn_jax.atomic import replacing
 from dmcnn_jax.jpeg.metadata import Metadata
 
 FORMATS = {
@@ -88,26 +88,6 @@ def write(
         return _save(file, pixels, metadata, style)
 
 
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """A file that gets its name when all of it is written, and disappears if that fails."""
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(
-        dir=path.parent, prefix=f".{path.name}.", suffix=".partial"
-    )
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-        # As a file that was opened by its name would have been.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
 def _save(file, pixels, metadata, style):
     if pixels.dtype == np.uint16 and style.format == "PNG":
         _save_png16(file, pixels, metadata)
@@ -117,7 +97,8 @@ def _save(file, pixels, metadata, style):
             _save_tiff16(file, pixels, metadata)
         else:
             Image.fromarray(pixels).save(file, **_options(metadata, style))
-        return ()
+        lost = style.format == "WEBP" and metadata.comments
+        return ("WebP has no place for comments",) if lost else ()
     except Exception as error:
         if isinstance(error, OSError):
             raise
@@ -140,10 +121,12 @@ def _options(metadata, style):
         options["dpi"] = metadata.resolution
     if style.format == "PNG":
         options["compress_level"] = 4
+        text = PngImagePlugin.PngInfo()
+        for comment in metadata.comments:
+            text.add_itxt("Comment", _text(comment))
         if metadata.xmp:
-            text = PngImagePlugin.PngInfo()
             text.add_itxt(_XMP_KEYWORD, metadata.xmp.decode(errors="replace"))
-            options["pnginfo"] = text
+        options["pnginfo"] = text
     elif style.format == "TIFF":
         options["exif"] = _exif(metadata)
     elif metadata.xmp:
@@ -151,6 +134,8 @@ def _options(metadata, style):
     if style.format == "JPEG":
         # The picture is no longer subsampled, and shall not become so again.
         options |= {"quality": style.quality or 95, "subsampling": 0, "optimize": True}
+        if metadata.comments:
+            options["comment"] = b"\n".join(metadata.comments)[:65533]
     if style.format == "WEBP":
         lossless = style.quality is None
         options |= {"lossless": lossless, "quality": 50 if lossless else style.quality}
@@ -160,9 +145,21 @@ def _options(metadata, style):
 def _exif(metadata):
     exif = Image.Exif()
     exif.load(metadata.exif or b"")
+    for tag in _STORAGE.intersection(exif):
+        del exif[tag]
     if metadata.xmp:
         exif[_XMP] = metadata.xmp
+    if metadata.comments:
+        exif.setdefault(_DESCRIPTION, _text(b"\n".join(metadata.comments)))
     return exif
+
+
+def _text(comment):
+    """A comment in a JPEG file has no particular encoding."""
+    try:
+        return comment.decode()
+    except UnicodeDecodeError:
+        return comment.decode("latin-1")
 
 
 _XMP_KEYWORD = "XML:com.adobe.xmp"
@@ -192,6 +189,8 @@ def _save_png16(file, pixels, metadata):
         chunk(b"pHYs", struct.pack(">2IB", *per_metre, 1))
     if metadata.exif:
         chunk(b"eXIf", metadata.exif[6:])
+    for comment in metadata.comments:
+        chunk(b"iTXt", b"Comment\0\0\0\0\0" + _text(comment).encode())
     if metadata.xmp:
         chunk(b"iTXt", _XMP_KEYWORD.encode() + b"\0\0\0\0\0" + metadata.xmp)
     size = 6 if pixels.ndim == 3 else 2  # bytes to a pixel
@@ -218,8 +217,15 @@ def _save_png16(file, pixels, metadata):
 # Tags of TIFF 6.0, and of its supplements on XMP and colour profiles.
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _OFFSETS = 256, 257, 258, 259, 262, 273
 _SAMPLES, _ROWS_PER_STRIP, _COUNTS, _X_RESOLUTION, _Y_RESOLUTION = 277, 278, 279, 282, 283
-_PLANAR, _UNIT, _PREDICTOR, _XMP, _ICC = 284, 296, 317, 700, 34675
+_PLANAR, _UNIT, _PREDICTOR, _XMP, _ICC, _DESCRIPTION = 284, 296, 317, 700, 34675, 270
 _DEFLATE, _DIFFERENCES, _INCH = 8, 2, 2
+
+# All tags of TIFF 6.0 that say how pixels are stored. In EXIF data they are of another file.
+_STORAGE = frozenset(
+    {254, 255, 262, 263, 264, 265, 266, 273, 284, 290, 291, 292, 293, 297, 301, 330, 332, 347}
+    | {*range(256, 260), *range(277, 282), *range(317, 326), *range(338, 344), *range(512, 522)}
+    | {*range(529, 533)}
+)
 
 
 def _save_tiff16(file, pixels, metadata):
@@ -281,21 +287,40 @@ def read(path: str | os.PathLike) -> np.ndarray:
         OSError: if it can't be read.
         ValueError: if it is no picture.
     """
-    with open(path, "rb") as file:
-        head = file.read(33)
-        if head.startswith(b"\x89PNG\r\n\x1a\n") and head[24:26] in (b"\x10\x00", b"\x10\x02"):
-            file.seek(0)
-            return _read_png16(file.read(), os.fspath(path))
     try:
-        with Image.open(path) as image:
+        with open(path, "rb") as file:
+            head = file.read(33)
+            if head.startswith(b"\x89PNG\r\n\x1a\n") and head[24:26] in (b"\x10\x00", b"\x10\x02"):
+                file.seek(0)
+                return _read_png16(file.read(), os.fspath(path))
+        with opening(path) as image:
             if image.format == "TIFF" and image.tag_v2.get(_BITS) in ((16,), (16, 16, 16)):
                 return _read_tiff16(image.tag_v2, path)
             # Pillow turns TIFF images, and those only, by their orientation.
             back = _TURNED_BACK.get(image.getexif().get(0x112)) if image.format == "TIFF" else None
             plain = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
             return np.asarray(plain if back is None else plain.transpose(back))
+    except (zlib.error, struct.error, SyntaxError) as error:
+        raise ValueError(f"{os.fspath(path)}: a damaged picture ({error})") from None
+
+
+@contextlib.contextmanager
+def opening(path: str | os.PathLike) -> Iterator[Image.Image]:
+    """`Image.open`, of pictures of any size, as restoring makes them.
+
+    Raises:
+        OSError: if it can't be read.
+        ValueError: if it is no picture.
+    """
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        with Image.open(path) as image:
+            yield image
     except Image.UnidentifiedImageError:
         raise ValueError(f"{os.fspath(path)}: not a picture") from None
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 _TURNED_BACK = {

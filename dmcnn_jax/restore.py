@@ -101,12 +101,12 @@ class Restoration:
         pixels: uint8 or uint16 [height, width] or [height, width, 3].
         model: the name of what restored it; None if it is as decoded.
         quality: standard quality that the luma table is nearest to.
-        kept: how many luma coefficients the pixels keep; None if it is as decoded, or restored by
-            an earlier save.
+        kept: how many luma coefficients the pixels keep; None if it is as decoded, if it was
+            restored by an earlier save, and of luma that is subsampled.
         notes: what is worth knowing.
         earlier: the save that it was restored by, if that was not the file's own.
         chroma_kept: how many chroma coefficients the pixels keep, averaged over samples, of blocks
-            that are whole; None of gray, of RGB, and as decoded.
+            that are whole; None of gray, of RGB, as decoded, and without such blocks.
     """
 
     pixels: np.ndarray
@@ -214,6 +214,9 @@ class Restorer:
         notes = (*file.notes, *remarks, *reasons) + (
             (f"damaged: {file.damage}",) if file.damage else ()
         )
+        if any(component.step != (1, 1) for component in lumas):
+            what = "a plane of RGB" if file.color == "rgb" else "luma"
+            notes += (f"{what} is subsampled: what the file says of it is not kept in the pixels",)
         if any(choice.name is None for choice in choices):
             return Planes(file, None, (), (), notes)
         restored = []
@@ -265,10 +268,12 @@ class Restorer:
             pixels, kept = finish.finish(
                 planes.luma[0], planes.chroma, file.components, **size, **options
             )
-        kept = None if planes.earlier else kept
+        # Of subsampled planes, and of blocks that the border cuts, pixels don't say it.
+        kept = None if planes.earlier or not kept.coefficients else kept
         chroma_kept = None
         if planes.chroma:
             chroma_kept = finish.chroma_kept(pixels, file.components, self.bits)
+            chroma_kept = chroma_kept if chroma_kept.coefficients else None
         return Restoration(
             pixels, planes.model, quality, kept, planes.notes, planes.earlier, chroma_kept
         )
@@ -277,8 +282,13 @@ class Restorer:
         """An earlier save to restore by, and what to say of it."""
         luma = file.components[0]
         # Three planes of RGB, or a subsampled one, are no resaved photograph.
-        if not self.detect or self.strength == 0 or file.color == "rgb" or luma.step != (1, 1):
+        if not self.detect or self.strength == 0:
             return None, ()
+        if file.color == "rgb" or luma.step != (1, 1):
+            told = self.assume_quality is not None or self.grid is not None
+            kind = "of RGB" if file.color == "rgb" else "with subsampled luma"
+            remark = f"of a file {kind}, no earlier save is taken into account"
+            return None, (remark,) if told else ()
         earlier = find_earlier(luma, quality=self.assume_quality, grid=self.grid)
         if earlier is None:
             where = f" on the grid at {self.grid[0]},{self.grid[1]}" if self.grid else ""
@@ -311,10 +321,11 @@ class Restorer:
             strength=self.strength,
             progress=progress and (lambda share: progress(share * _CHROMA_WORK)),
         )
+        # What has no colour in the file gets none.
+        colored = np.any([c.coefficients.any(axis=-1) for c in components], axis=0)
+        options = {"project": self.project, "movable": colored}
         for plane, component in zip(planes, components, strict=True):
-            finish.keep_mean(
-                plane, component, component.step, file.height, file.width, project=self.project
-            )
+            finish.keep_mean(plane, component, component.step, file.height, file.width, **options)
         return tuple(planes[:, : file.height, : file.width])
 
     def _model(self, name: str) -> Model:

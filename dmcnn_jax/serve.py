@@ -47,9 +47,6 @@ if TYPE_CHECKING:
 MAX_BYTES = 64_000_000
 """How large an upload may be by default."""
 
-MAX_PIXELS = 100_000_000
-"""How large a picture may be by default, pixels: a page has no more to show."""
-
 WAITING = 4
 """How many pictures may be sent or wait by default, besides the one that is restored."""
 
@@ -183,7 +180,7 @@ def application(
 
 
 def restoring(
-    restorer: "Restorer", *, max_pixels: int = MAX_PIXELS, allow_truncated: bool = False
+    restorer: "Restorer", *, max_pixels: int = jpeg.MAX_PIXELS, allow_truncated: bool = False
 ) -> Restore:
     """What to `serve`: a `dmcnn_jax.restore.Restorer` from file to file.
 

@@ -20,13 +20,13 @@ import optax
 from tqdm import tqdm
 
 from dmcnn_jax import metrics, sharding
+from dmcnn_jax.atomic import write_file
 from dmcnn_jax.checkpoint import (
     CheckpointError,
     Checkpoints,
     find_weights,
     load_weights,
     save_weights,
-    write_file,
 )
 from dmcnn_jax.config import batch_sizes, check_resumable, validate_config
 from dmcnn_jax.data import feeds, sources

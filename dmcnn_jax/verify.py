@@ -68,12 +68,20 @@ class Verdict:
         return luma | {f"chroma {name}": counted for name, counted in self.chroma.items()}
 
 
-def verify(original: str | os.PathLike, restored: str | os.PathLike) -> Verdict:
+def verify(
+    original: str | os.PathLike,
+    restored: str | os.PathLike,
+    *,
+    max_pixels: int = jpeg.MAX_PIXELS,
+    allow_truncated: bool = False,
+) -> Verdict:
     """Quantises a picture with the tables of a JPEG file and compares coefficients.
 
     Args:
         original: the JPEG file.
         restored: the picture, of any format that Pillow reads, or PNG or TIFF of 16 bits.
+        max_pixels: as of `jpeg.read`.
+        allow_truncated: as of `jpeg.read`.
 
     Returns:
         The shares that come back. Of a file of RGB, those of its three planes count as luma's.
@@ -82,7 +90,7 @@ def verify(original: str | os.PathLike, restored: str | os.PathLike) -> Verdict:
         OSError: if a file can't be read.
         ValueError: if one is not what it should be, or the picture has another size.
     """
-    file = jpeg.read(original)
+    file = jpeg.read(original, max_pixels=max_pixels, allow_truncated=allow_truncated)
     pixels = pictures.read(restored)
     if pixels.shape[:2] != (file.height, file.width):
         raise ValueError(
@@ -93,6 +101,9 @@ def verify(original: str | os.PathLike, restored: str | os.PathLike) -> Verdict:
         raise ValueError(f"{file.name}: its luma is subsampled; no picture can be quantised to it")
     bits = 8 if pixels.dtype == np.uint8 else 16
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    if len(file.components) == 3 and pixels.shape[-1] == 1:
+        # What happens to be gray is gray in many programs' files.
+        pixels = np.repeat(pixels, 3, axis=-1)
     if file.color == "rgb":
         pairs = [(pixels[..., i : i + 1], c) for i, c in enumerate(file.components)]
     else:

@@ -144,6 +144,36 @@ def test_a_transposed_picture_gives_the_transpose(model, rng):
     np.testing.assert_allclose(flat, upright.swapaxes(1, 2), atol=1e-3)
 
 
+def test_gray_stays_gray(model, luma):
+    """No coefficient of chroma nearby: no correction; blocks further off have theirs."""
+    rng = np.random.default_rng(0)
+    picture = np.repeat(rng.integers(0, 256, (96, 160, 1), np.uint8), 3, axis=-1)
+    picture[:, :48, 0] //= 2
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "JPEG", quality=30)
+    restored = Restorer(luma, chroma=model)(jpeg.read(file.getvalue())).pixels
+    spread = np.ptp(restored.astype(int), axis=-1)
+    assert spread[:, :32].max() > 10
+    # Blocks of 16 pixels: three are red, the next is beside one that is, the next fades.
+    assert spread[:, 80:].max() == 0
+
+
+def test_trust(rng):
+    k = np.zeros((1, 2, 3, 7, 64), np.int32)
+    k[0, 1, 1, 0, 5] = 1
+    table = np.full((1, 2, 8, 8), 100)
+    weights = np.asarray(chroma.trust(k, table, (1, 2)))[0, ..., 0]
+    assert weights.shape == (24, 112)
+    along = weights[12]
+    assert (weights == along).all()
+    # In full in the block and half of the one beside it; then falling, symmetrically.
+    np.testing.assert_allclose(along[:16], 1, atol=1e-6)
+    np.testing.assert_allclose(along[:64] + along[:64][::-1], 1, atol=1e-6)
+    assert (np.diff(along) <= 0).all() and (along[48:] == 0).all()
+    fine = np.asarray(chroma.trust(k, table // 4, (1, 2)))[0, ..., 0]
+    np.testing.assert_allclose(fine, weights / 4, atol=1e-6)
+
+
 def test_strength_and_sampling_are_checked(model, rng):
     k, tables, guide = plane_of(rng, 2, 2, (2, 2))
     none = inference.restore_chroma(model, k, tables, guide, (2, 2), strength=0.0)

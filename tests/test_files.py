@@ -569,6 +569,7 @@ def test_exif_orientation_and_resolution(rng, order):
     # JFIF's goes first, unless it gives only a shape; and in centimetres too.
     assert metadata(jfif(2, 100, 50), segment(0xE1, b"Exif\0\0" + body)).resolution == (254, 127)
     assert metadata(jfif(0, 1, 1), segment(0xE1, b"Exif\0\0" + body)).resolution == (127, 127)
+    assert metadata(jfif(2, 65535, 65535)).resolution is None  # more than formats hold
     # In two segments, and twice.
     halves = segment(0xE1, b"Exif\0\0" + body[:40]) + segment(0xE1, b"Exif\0\0" + body[40:])
     assert metadata(halves).exif == b"Exif\0\0" + body

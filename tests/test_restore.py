@@ -17,7 +17,7 @@ import scipy.ndimage
 from PIL import Image
 
 import dmcnn_jax
-from dmcnn_jax import choose, command, finish, inference, jpeg, pictures
+from dmcnn_jax import atomic, choose, command, finish, inference, jpeg, pictures
 from dmcnn_jax.checkpoint import save_weights
 from dmcnn_jax.command import main, plan
 from dmcnn_jax.jpeg.files import Component
@@ -453,10 +453,59 @@ def test_exif_that_makes_no_sense_costs_only_itself(tmp_path):
     assert Image.open(tmp_path / "a.jpg").info["icc_profile"] == METADATA.icc
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_exif_of_another_file_does_not_describe_the_pixels(tmp_path, bits):
+    """Sizes, orders and planes of EXIF's first directory are not the TIFF file's."""
+    exif = Image.Exif()
+    exif[0x10F] = "a camera"
+    for tag, value in ((256, 100), (257, 4000), (258, 4), (262, 6), (266, 2), (284, 2), (338, 1)):
+        exif[tag] = value
+    exif[322] = exif[324] = 16
+    pixels = colours(40, 56)
+    pixels = pixels if bits == 8 else pixels * np.uint16(257)
+    pictures.write(
+        tmp_path / "a.tif",
+        pixels,
+        Metadata(exif=b"Exif\0\0" + exif.tobytes()[6:], comments=("(c) Z\xfc".encode("latin-1"),)),
+        pictures.style_of(".tif", bits=bits),
+    )
+    np.testing.assert_array_equal(pictures.read(tmp_path / "a.tif"), pixels)
+    with Image.open(tmp_path / "a.tif") as image:
+        assert image.tag_v2[0x10F] == "a camera"
+
+
+@pytest.mark.parametrize("extension", ["png", "jpg"])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_comments_are_kept(tmp_path, extension, bits):
+    if bits == 16 and extension == "jpg":
+        pytest.skip("has 8 bits")
+    pixels = colours(16, 16) if bits == 8 else colours(16, 16) * np.uint16(257)
+    path, comment = tmp_path / f"a.{extension}", "© Zoë"
+    style = pictures.style_of(path.suffix, bits=bits)
+    pictures.write(path, pixels, Metadata(comments=(comment.encode(),)), style)
+    with Image.open(path) as image:
+        image.load()
+        found = image.text["Comment"] if extension == "png" else image.info["comment"].decode()
+    assert found == comment
+
+
+def test_damaged_pictures_are_one_clear_error(tmp_path):
+    pixels = colours(300, 56) * np.uint16(257)
+    for extension in (".png", ".tif"):
+        path = tmp_path / f"a{extension}"
+        pictures.write(path, pixels, Metadata(), pictures.style_of(extension, bits=16))
+        whole = path.read_bytes()
+        for broken in (whole[:27], whole[:-200], whole[:200] + bytes(200) + whole[400:]):
+            path.write_bytes(broken)
+            with pytest.raises((ValueError, OSError)) as error:
+                pictures.read(path)
+            assert path.name in str(error.value)
+
+
 def test_nothing_half_written_survives(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(b"old")
-    with pytest.raises(KeyboardInterrupt), pictures.replacing(path) as file:
+    with pytest.raises(KeyboardInterrupt), atomic.replacing(path) as file:
         file.write(b"new")
         raise KeyboardInterrupt
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["a.png"]
@@ -561,6 +610,57 @@ def test_inputs_are_never_written_over(weights, tmp_path, capsys):
         assert "would overwrite the input" in capsys.readouterr().err
     assert run(weights, tmp_path, "-o", tmp_path, "--format", "jpg", "--overwrite") == 1
     assert path.read_bytes() == before and tree(tmp_path) == ["a.jpg", "link.jpg"]
+
+
+@pytest.mark.parametrize("report", ["photo.jpg", "out.png", "none/report.json", "."])
+def test_a_report_overwrites_nothing(weights, tmp_path, monkeypatch, capsys, report):
+    monkeypatch.chdir(tmp_path)
+    data = write_jpeg(tmp_path / "photo.jpg").read_bytes()
+    assert run(weights, "photo.jpg", "-o", "out.png", "--json", report) == 2
+    assert "--json" in capsys.readouterr().err
+    assert (tmp_path / "photo.jpg").read_bytes() == data
+    assert os.listdir(tmp_path) == ["photo.jpg"]
+    Image.fromarray(colours(40, 56)).save("out.png")
+    assert main(["--verify", "photo.jpg", "out.png", "--json", report]) == 2
+
+
+def test_gray_pictures_of_colour_files_are_verified(tmp_path):
+    picture = np.repeat(colours(48, 64)[..., :1], 3, axis=-1)
+    (tmp_path / "photo.jpg").write_bytes(jpeg_bytes(picture, quality=20))
+    Image.fromarray(picture[..., 0]).save(tmp_path / "gray.png")
+    Image.fromarray(picture).save(tmp_path / "rgb.png")
+    gray, rgb = (
+        verify(tmp_path / "photo.jpg", tmp_path / f"{name}.png") for name in ("gray", "rgb")
+    )
+    assert gray == rgb and gray.inner.share > 0.99
+
+
+def test_damaged_files_are_verified_if_asked_to(tmp_path, weights, capsys):
+    path = write_jpeg(tmp_path / "photo.jpg", height=160, width=160)
+    path.write_bytes(path.read_bytes()[:-400])
+    target = tmp_path / "photo.png"
+    assert run(weights, path, "-o", target, "--allow-truncated") == 0
+    assert main(["--verify", str(path), str(target)]) == 1
+    assert "--allow-truncated reads what is there" in capsys.readouterr().err
+    main(["--verify", str(path), str(target), "--allow-truncated"])
+    assert "inner" in capsys.readouterr().out
+
+
+def test_names_that_terminals_would_obey_are_escaped(weights, tmp_path, capsys):
+    path = tmp_path / "a\x1b[31m\nb.jpg"
+    path.write_bytes(b"nothing")
+    assert run(weights, path, "-o", tmp_path / "out.png") == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "\x1b" not in said and said.count("b.jpg") == 1
+
+
+def test_what_pixels_do_not_say_is_not_counted(weights, tmp_path, capsys):
+    """Planes of RGB with a subsampled one; chroma without a whole block."""
+    report = tmp_path / "report.json"
+    path = write_jpeg(tmp_path / "tiny.jpg", height=3, width=5)
+    assert run(weights, path, "-o", tmp_path / "tiny.png", "--json", report) == 0
+    (about,) = json.loads(report.read_text())["files"]
+    assert about["luma_kept"]["coefficients"] == 64 and "chroma_kept" not in about
 
 
 def test_two_results_of_one_name_are_refused(weights, tmp_path, capsys):

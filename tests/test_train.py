@@ -254,12 +254,12 @@ def test_a_full_disk_is_one_clear_error_and_the_checkpoint_before_is_good(
 
 
 def test_weights_that_cannot_be_written_are_one_clear_error(config, tmp_path):
-    (tmp_path / "last.safetensors.partial").mkdir()
+    (tmp_path / "last.safetensors").mkdir()
     with pytest.raises(
         OSError, match=r"last.safetensors' can't be written \(Is a directory\); the last good .*"
     ):
         train(config, tmp_path)
-    (tmp_path / "last.safetensors.partial").rmdir()
+    (tmp_path / "last.safetensors").rmdir()
     train(changed(config, train__stage_steps=(7, 2)), tmp_path)
 
 

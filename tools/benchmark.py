@@ -23,7 +23,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 import numpy as np
 
 from dmcnn_jax import benchmark
-from dmcnn_jax.checkpoint import write_file
+from dmcnn_jax.atomic import write_file
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dmcnn_jax import compare
-from dmcnn_jax.checkpoint import write_file
+from dmcnn_jax.atomic import write_file
 
 
 def main() -> None:

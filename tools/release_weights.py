@@ -11,7 +11,6 @@ dmcnn_jax/weights/dmcnn-small-qf10.md. `--scores` are files that `evaluate` wrot
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 import jax
 
+from dmcnn_jax.atomic import write_file
 from dmcnn_jax.checkpoint import BUNDLED, find_weights, load_weights, save_weights
 
 _CARD = """# {name}
@@ -73,9 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         gain=about["validation"]["gain"],
         scores=_scores(scores),
     )
-    temporary = BUNDLED / f"{options.name}.md.partial"
-    temporary.write_text(card.rstrip() + "\n")
-    os.replace(temporary, BUNDLED / f"{options.name}.md")
+    write_file(BUNDLED / f"{options.name}.md", (card.rstrip() + "\n").encode())
     print(card)
 
 

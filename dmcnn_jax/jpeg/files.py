@@ -199,8 +199,12 @@ def _load(source, name):
             " (an image already decoded has lost its coefficients: pass the file itself)"
         )
     name = os.fsdecode(default) if name is None else name
-    # Names may hold anything, and messages are lines for terminals.
-    return data, "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+    return data, printable(name)
+
+
+def printable(name: str) -> str:
+    """A name for messages, which are lines for terminals: names may hold anything."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
 def _load_file(file):

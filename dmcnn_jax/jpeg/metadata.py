@@ -47,15 +47,17 @@ def collect(segments: list[tuple[int, bytes]]) -> tuple[Metadata, tuple[str, ...
         orientation=orientation if orientation in range(1, 9) else 1,
         icc=_icc(segments, notes),
         xmp=_first(segments, _APP1, _XMP),
-        resolution=_jfif_resolution(segments) or _tiff_resolution(tags),
+        resolution=_plausible(_jfif_resolution(segments) or _tiff_resolution(tags), notes),
         comments=tuple(payload for marker, payload in segments if marker == _COM),
     )
     if _first(segments, _APP1, _EXTENDED_XMP) is not None:
         notes.append("extended XMP is left out")
+    if _first(segments, _APP13, b"Photoshop 3.0\0") is not None:
+        notes.append("IPTC data (captions, copyright) are left out")
     return metadata, tuple(notes)
 
 
-_APP0, _APP1, _APP2, _COM = 0xE0, 0xE1, 0xE2, 0xFE
+_APP0, _APP1, _APP2, _APP13, _COM = 0xE0, 0xE1, 0xE2, 0xED, 0xFE
 _EXIF = b"Exif\0"  # and a byte of padding, 0 in most files
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
@@ -108,6 +110,14 @@ def _jfif_resolution(segments):
     # Unit 0 gives the shape of a pixel only.
     inches = {1: 1.0, 2: 2.54}.get(unit)
     return (x * inches, y * inches) if inches and x and y else None
+
+
+def _plausible(resolution, notes):
+    # Formats that are written hold no more.
+    if resolution and not all(0.01 <= dots < 65535.5 for dots in resolution):
+        notes.append("a resolution that makes no sense is left out")
+        return None
+    return resolution
 
 
 def _tiff_resolution(tags):

@@ -1,13 +1,13 @@
 """A network for the chroma of a colour JPEG, guided by its restored luma.
 
-    x = P(U(D⁻¹(k·Q)) + h(U(D⁻¹(k·Q)), Y))
+    x = P(U(D⁻¹(k·Q)) + t · h(U(D⁻¹(k·Q)), Y))
 
 Cb and Cr are brought to full size as libjpeg does (U), and h, a few convolutions at half scale,
 corrects them there, where the restored luma Y shows the edges that subsampling and quantisation
-took from chroma. P is the DRU of chroma, on its own plane: what was k·Q ± Q/2 when the encoder
-averaged chroma over its samples has to be so again. The nearest such picture differs by the same in
-all pixels of a sample, so that P averages, clips coefficients to their intervals, and repeats the
-difference.
+took from chroma. t, from 0 to 1, says how far h is trusted (`trust`). P is the DRU of chroma, on
+its own plane: what was k·Q ± Q/2 when the encoder averaged chroma over its samples has to be so
+again. The nearest such picture differs by the same in all pixels of a sample, so that P averages,
+clips coefficients to their intervals, and repeats the difference.
 """
 
 import math
@@ -133,7 +133,8 @@ class ChromaNet(nn.Module):
             x = layer(i + 2, x, dilation)
         last = len(self.dilations) + 2
         correction = conv(8, kernel_init=near_zero_init, name=f"conv{last}")(x + first)
-        image = base + _to_space(correction) / _UNITS
+        correction = _to_space(correction) / _UNITS
+        image = base + trust(k, table, step, mask) * correction
         if self.rectify:
             image = project(image, k, table, self.margin)
         return {"image": image, "jpeg": base}
@@ -171,6 +172,45 @@ class ChromaNet(nn.Module):
         return modulate
 
 
+def trust(
+    coefficients: jax.Array,
+    table: jax.Array,
+    step: tuple[int, int],
+    mask: jax.Array | None = None,
+) -> jax.Array:
+    """How far to go with a correction, where a wrong one would do harm.
+
+    None of it where a block of chroma and its neighbours have no coefficient at all: a gray picture
+    stays gray. And less where tables are fine: what they lost is little, and what h adds to that is
+    wrong for some photographs (of 21, at quality 75 and mean steps of 44, all of it gained -0.01 dB
+    on average and half of it 0.07 dB; at 90, and 17, it was -0.20 dB and a quarter 0.01 dB).
+
+    Args:
+        coefficients: k, integers [B, 2, h, w, 64].
+        table: Q, integers [B, 2, 8, 8].
+        step: rows and columns of the picture to a chroma sample.
+        mask: as of `ChromaNet.__call__`.
+
+    Returns:
+        float32 [B, 8h · step[0], 8w · step[1], 1], 0 to 1.
+    """
+    colored = (coefficients != 0).any(axis=(1, 4))[..., None].astype(jnp.float32)
+    if mask is not None:
+        colored *= mask
+    weight = nn.max_pool(colored, (3, 3), padding="SAME")
+    for level in range(4):
+        # 8 · step times as large: by two as often as need be, smoothly.
+        factors = tuple(2 if 8 * s >= 2 << level else 1 for s in step)
+        weight = _stretch(weight, factors, mask)
+        mask = None if mask is None else _repeat(mask, factors)
+    steps = table.astype(jnp.float32).mean(axis=(1, 2, 3))
+    return weight * jnp.minimum(steps / _COARSE, 1)[:, None, None, None]
+
+
+# Mean quantisation step of chroma from which on corrections are trusted in full: quality 40's.
+_COARSE = 100
+
+
 def upsample(planes: jax.Array, step: tuple[int, int], mask: jax.Array | None = None) -> jax.Array:
     """Brings planes to full size as libjpeg does, without its rounding.
 
@@ -185,16 +225,7 @@ def upsample(planes: jax.Array, step: tuple[int, int], mask: jax.Array | None = 
     Returns:
         float32 [B, step[0] · h, step[1] · w, C]; outside of the image, anything.
     """
-    if 2 in step:
-        padded = extend(planes, 1, "edge", None if mask is None else _repeat(mask, (8, 8)))
-        for axis, factor in ((1, step[0]), (2, step[1])):
-            if factor == 2:
-                padded = _double(padded, axis)
-            else:
-                inner = [slice(None)] * 4
-                inner[axis] = slice(1, -1)
-                padded = padded[tuple(inner)]
-        planes = padded
+    planes = _stretch(planes, step, None if mask is None else _repeat(mask, (8, 8)))
     return _repeat(planes, tuple(1 if factor == 2 else factor for factor in step))
 
 
@@ -222,6 +253,19 @@ def project(
     # As a correction, what lies within keeps its bits.
     moved = jpeg.idct(jnp.clip(x, lower, upper) - x) / 255
     return image + _repeat(jnp.moveaxis(moved, 1, -1), step)
+
+
+def _stretch(planes: jax.Array, factors: tuple[int, int], mask: jax.Array | None) -> jax.Array:
+    """Planes twice as large along axes whose factor is 2; `mask` is of their samples."""
+    if 2 not in factors:
+        return planes
+    padded = extend(planes, 1, "edge", mask)
+    for axis, factor in enumerate(factors, start=1):
+        if factor == 2:
+            padded = _double(padded, axis)
+        else:
+            padded = jax.lax.slice_in_dim(padded, 1, padded.shape[axis] - 1, axis=axis)
+    return padded
 
 
 def _double(x: jax.Array, axis: int) -> jax.Array:

@@ -1,0 +1,24 @@
+"""A network of middle size for every JPEG: qualities 5 to 95, any table, F = 32.
+
+    python tools/pack_images.py FOLDER_OF_IMAGES -o packs/full --luma full
+    python -m dmcnn_jax.main --config configs/medium_any.py --config.data.source=packs/full
+
+It starts from the bundled weights of quality 20. An hour on one CPU core, half on two.
+"""
+
+from dmcnn_jax.config import default_config
+from dmcnn_jax.recipes import set_every_table, set_steps
+
+
+def get_config():
+    """The network is told the table; half of the tables are no standard ones; full-range luma."""
+    config = default_config()
+    config.name = "medium-any"
+    set_every_table(config)
+    config.init_from = "dmcnn-qf20"
+    config.model.features = 32
+    config.model.dct_features = 128
+    config.train.optimizer = "muon"
+    config.train.learning_rate = 2e-3
+    set_steps(config, (128, 192), (4, 2), (2600, 900), warmup_steps=100, validate_every=500)
+    return config
