@@ -2,15 +2,16 @@
 
     python -m dmcnn_jax.main --config configs/medium_qf20.py --config.data.source=packs/train
     python -m dmcnn_jax.main --config configs/medium_qf10.py --config.data.source=packs/train
+    python -m dmcnn_jax.main --config configs/medium_qf10.py:more --config.data.source=packs/train
 
-Twenty minutes on two CPU cores.
+Twenty minutes on two CPU cores, and the last command, which goes on, an hour on one.
 """
 
 from dmcnn_jax.config import default_config
-from dmcnn_jax.recipes import set_steps
+from dmcnn_jax.recipes import set_second_go, set_steps
 
 
-def get_config():
+def get_config(go: str = ""):
     """As medium_qf20.py, shorter, and on larger patches."""
     config = default_config()
     config.name = "medium-qf10"
@@ -22,4 +23,8 @@ def get_config():
     config.train.learning_rate = 2e-3
     stages = (96, 160, 224), (8, 4, 2), (600, 500, 150)
     set_steps(config, *stages, warmup_steps=50, validate_every=300)
+    if go == "more":
+        set_second_go(config)
+    elif go:
+        raise ValueError(f"unknown go {go!r}; expected 'more' or nothing")
     return config

@@ -5,10 +5,11 @@ that there is, is measured. What was decided is kept with the run, so that the s
 where it was stopped.
 """
 
+import ast
 import importlib.util
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ import ml_collections
 import numpy as np
 
 from dmcnn_jax import curves
+from dmcnn_jax.atomic import write_file
 from dmcnn_jax.checkpoint import load_weights, save_weights
-from dmcnn_jax.config import batch_sizes
+from dmcnn_jax.config import batch_sizes, flatten
 from dmcnn_jax.data import feeds
 from dmcnn_jax.train import Trainer, train
 
@@ -43,6 +45,31 @@ def load_config(path: str) -> ml_collections.ConfigDict:
     if not hasattr(module, "get_config"):
         raise ValueError(f"{path!r} has no get_config(); expected a file of configs/")
     return module.get_config()
+
+
+def set_fields(config: ml_collections.ConfigDict, items: Sequence[str]) -> None:
+    """Changes fields as the command line says.
+
+    Args:
+        config: changed in place.
+        items: "FIELD=VALUE", values as in Python, or text.
+
+    Raises:
+        ValueError: for something else, a field that there isn't, or a value of another type.
+    """
+    for item in items:
+        field, equals, text = item.partition("=")
+        # Networks differ in what they have, and refuse what they don't.
+        if not equals or not (field in flatten(config) or field.startswith("model.")):
+            raise ValueError(f"{item!r}; expected FIELD=VALUE, of a field in dmcnn_jax/config.py")
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        try:
+            config.update_from_flattened_dict({field: value})
+        except TypeError as error:
+            raise ValueError(f"{item!r}: {error}") from error
 
 
 def fit_steps(config: Mapping[str, Any], seconds: float) -> tuple[int, ...]:
@@ -91,10 +118,21 @@ def run(
 
     Returns:
         The weights file.
+
+    Raises:
+        ValueError: if the run was begun for another number of minutes.
     """
     workdir = Path(config.workdir or Path("runs") / config.name)
     record = workdir / "config.json"
+    laid_out = workdir / "campaign.json"
     config = config.copy_and_resolve_references()
+    if laid_out.exists():
+        before = json.loads(laid_out.read_text())["minutes"]
+        if before != minutes:
+            raise ValueError(
+                f"the run in {str(workdir)!r} was laid out for {before:g} minutes, not "
+                f"{minutes:g}; give it those, or name another folder for runs"
+            )
     if record.exists():
         begun = json.loads(record.read_text())
         config.train.stage_steps = tuple(begun["train"]["stage_steps"])
@@ -104,6 +142,8 @@ def run(
         config.train.stage_steps = fit_steps(config, 60 * minutes * _STEPS_SHARE)
         config.train.validate_every = max(1, sum(config.train.stage_steps) // 10)
         config.schedule.warmup_steps = sum(config.train.stage_steps) // 20
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_file(laid_out, (json.dumps({"minutes": minutes}) + "\n").encode())
     pixels = sum(
         steps * batch * patch**2
         for steps, batch, patch in zip(

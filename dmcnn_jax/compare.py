@@ -1,6 +1,6 @@
 """The tables: a list of models, scored by one code on the same images, published figures beside.
 
-    python tools/compare.py DMCNN=runs/qf{q} DnCNN-3=dncnn3.safetensors --images LIVE1=FOLDER
+    python tools/compare.py DMCNN=runs/qf{q} --images LIVE1=FOLDER --qualities 10 20
 
 Everything measured is kept in `measured.json` of the output folder as soon as it is there, under
 what decides it (the weights, the images, the quality), so that the same command goes on where it
@@ -70,12 +70,14 @@ def parse_entry(text: str, qualities: Sequence[int]) -> Entry:
         ValueError: if they are no weights of ours, or if the label is the name of another network
             than the weights are of.
     """
-    label, _, name = text.rpartition("=")
+    label, name = _labelled(text)
     paths = {q: find_weights(name.replace("{q}", str(q))) for q in qualities}
     models = {load(path).about["model"]["name"] for path in set(paths.values())}
     if len(models) > 1:
         raise ValueError(f"{text!r} stands for networks of several kinds: {', '.join(models)}")
     (model,) = models
+    if model == "chroma":
+        raise ValueError(f"{text!r} are weights that restore chroma; the tables are of luma")
     system = published.SYSTEMS.get(model, model)
     wanted = {**published.SYSTEMS, **{s: s for s in published.SYSTEMS.values()}}.get(label, system)
     if wanted != system:
@@ -92,9 +94,15 @@ def parse_folder(text: str) -> Folder:
         FileNotFoundError: if there is none.
         ValueError: if it holds no image.
     """
-    label, _, name = text.rpartition("=")
+    label, name = _labelled(text)
     path = Path(name)
     return Folder(label or path.resolve().name, path, sources.list_images(path))
+
+
+def _labelled(text: str) -> tuple[str, str]:
+    """LABEL=NAME → both; of NAME the label is empty, even if there is a "=" in a path of it."""
+    label, equals, name = text.partition("=")
+    return (label, name) if equals and not Path(text).exists() else ("", text)
 
 
 class Measured:
@@ -169,7 +177,7 @@ def compare(
         profiles[entry.label] = measured.get(key, lambda path=path: profile(load(path)))
     tables = []
     for folder in folders:
-        images = _digest_names(folder)
+        images = _digest_images(folder)
         for quality in qualities:
             key = f"scores of {JPEG} on {images} at {quality}"
             scores = {JPEG: measured.get(key, lambda f=folder, q=quality: _score_jpeg(f, q))}
@@ -250,7 +258,7 @@ def crops(
     Returns:
         label → uint8 [size, size], "original" and "JPEG" first.
     """
-    original = sources.read_luma(path, "studio")
+    original = evaluate.read_original(path, "studio")
     window = (slice(top, top + size), slice(left, left + size))
     pictures = {"original": original[window]}
     for entry in entries:
@@ -271,7 +279,7 @@ def _score_jpeg(folder: Folder, quality: int) -> dict[str, list[float]]:
     """The same of the JPEGs."""
     table, rows = jpeg.quality_table(quality), []
     for path in folder.images:
-        original = sources.read_luma(path, "studio")
+        original = evaluate.read_original(path, "studio")
         rows.append(metrics.measure(original, jpeg.roundtrip(original, table)))
     return {measure: [row[measure] for row in rows] for measure in _MEASURES}
 
@@ -331,7 +339,7 @@ def _digest_file(path: Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
-def _digest_names(folder: Folder) -> str:
-    """Of the images' names and sizes: enough to tell that a folder has changed."""
-    names = [f"{p.relative_to(folder.path)} {p.stat().st_size}" for p in folder.images]
+def _digest_images(folder: Folder) -> str:
+    """Of the images' names and contents."""
+    names = [f"{p.relative_to(folder.path)} {_digest_file(p)}" for p in folder.images]
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]

@@ -36,11 +36,26 @@ def default_config() -> "ml_collections.ConfigDict":
     # quality but like those of cameras and of other encoders (`jpeg.varied_table`).
     config.table_variety = 0.0
 
-    # The network: `name`, a key of dmcnn_jax.models.MODELS, and attributes of that module.
-    config.model = ml_collections.ConfigDict()
-    config.model.name = "dmcnn"
-    config.model.features = 64  # F: channels at full size; 2F and 4F below
-    config.model.dtype = "float32"  # what the pixel branch computes in: float32 or bfloat16
+    # The network: `name`, a key of dmcnn_jax.models.MODELS, and attributes of that module, which
+    # says more of them.
+    config.model = model = ml_collections.ConfigDict()
+    model.name = "dmcnn"
+    model.features = 64  # F: channels at full size; 2F and 4F below
+    model.dct_features = ml_collections.config_dict.placeholder(int)  # None: 2F
+    model.dtype = "float32"  # what the pixel branch computes in: float32 or bfloat16
+    # What the paper claims, to be switched off or altered.
+    model.dilations = (2, 4, 8)  # of layers 7 to 9 of the pixel branch
+    model.dct_dilations = (2, 4, 8)  # of layers 4 to 6 of the DCT branch
+    model.dct_branch = True
+    model.multi_scale = True  # estimates at half and quarter size in the loss
+    model.rectifier = "interval"  # or "leaky", "decoded", "none"
+    model.margin = 0.25  # what the rectifier's intervals are widened by, grey levels
+    model.residual = 0.5  # r's first value, and whether it is learned or stays
+    model.learn_residual = True
+    model.theta = 0.618  # weight of a scale against the next finer one in the loss
+    model.dct_weight = 0.9  # λ, of the DCT branch's estimate in the loss
+    # Whether it is told the quantisation table, for one network at every quality.
+    model.condition_on_table = False
 
     config.data = data = ml_collections.ConfigDict()
     # Where training images come from: "packaged" (scikit-image's photographs), a folder of images,
@@ -147,6 +162,7 @@ def validate_config(config: Mapping[str, Any]) -> None:
             raise ValueError(f"config.{field} is {value!r}; expected {expected}")
 
     expect(1 <= config.quality <= 100, "quality", "1 to 100")
+    expect(config.seed >= 0, "seed", "at least 0")
     qualities = tuple(config.quality_range)
     expect(
         not qualities or (len(qualities) == 2 and 1 <= qualities[0] <= qualities[1] <= 100),
@@ -162,6 +178,11 @@ def validate_config(config: Mapping[str, Any]) -> None:
         _validate_color(config, expect)
     expect(data.tile > 0 and data.tile % 8 == 0, "data.tile", "a multiple of 8")
     expect(data.reduce_to >= 0, "data.reduce_to", "0 or a number of pixels")
+    expect(
+        not data.reduce_to or data.tile <= data.reduce_to,
+        "data.tile",
+        f"at most data.reduce_to ({data.reduce_to}), which images are reduced to first",
+    )
     expect(data.validation_images > 0, "data.validation_images", "at least 1")
     expect(
         len(train.patch_sizes) > 0 and all(p > 0 and p % 8 == 0 for p in train.patch_sizes),
@@ -192,6 +213,9 @@ def validate_config(config: Mapping[str, Any]) -> None:
         "True for the optimizer 'lbfgs'",
     )
     expect(train.learning_rate > 0, "train.learning_rate", "a positive number")
+    expect(0 <= train.momentum < 1, "train.momentum", "at least 0, less than 1")
+    expect(train.weight_decay >= 0, "train.weight_decay", "at least 0")
+    expect(train.clip_norm >= 0, "train.clip_norm", "at least 0")
     expect(0 <= train.ema_decay < 1, "train.ema_decay", "at least 0, less than 1")
     expect(train.validate_every > 0, "train.validate_every", "at least 1")
     expect(train.checkpoint_every >= 0, "train.checkpoint_every", "0 or a number of steps")
@@ -204,6 +228,11 @@ def validate_config(config: Mapping[str, Any]) -> None:
     )
     expect(schedule.patience > 0, "schedule.patience", "at least 1")
     expect(schedule.reductions >= 0, "schedule.reductions", "at least 0")
+    expect(schedule.rtol >= 0, "schedule.rtol", "at least 0")
+    expect(schedule.restart > 0, "schedule.restart", "a positive number")
+    expect(0 <= schedule.final <= 1, "schedule.final", "0 to 1")
+    expect(schedule.warmup_steps >= 0, "schedule.warmup_steps", "at least 0")
+    expect(config.evaluate.luma in ("studio", "full"), "evaluate.luma", "'studio' or 'full'")
 
 
 def _validate_color(config: Mapping[str, Any], expect: Callable[[bool, str, str], None]) -> None:
@@ -243,7 +272,6 @@ _FREE = (
     "data.source",
     "data.validation",
     "data.data_dir",
-    "data.pipeline",
     "data.device_bytes",
     "train.log_every",
     "train.checkpoint_every",
@@ -270,8 +298,10 @@ def check_resumable(
     Raises:
         ValueError: if a field differs that decides about the weights, with its values.
     """
-    after = _flatten(config)
-    before = {k: v for k, v in _flatten(default_config()).items() if k in after} | _flatten(begun)
+    after = flatten(config)
+    before = {k: v for k, v in flatten(default_config()).items() if k in after} | flatten(begun)
+    for fields in (before, after):
+        fields["data.pipeline"] = pipeline_of(fields["data.pipeline"], fields["data.source"])
     stage_fields = {f"train.{name}" for name in _STAGES}
     different = [
         f"config.{field} was {before.get(field)!r} and is {after.get(field)!r}"
@@ -286,6 +316,11 @@ def check_resumable(
         old, new = (_per_stage(c[f"train.{name}"], c) for c in (before, after))
         if old[:count] != new[:count]:
             different.append(f"config.train.{name} was {old} and is {new}")
+    done = schedule["stage_step"]
+    if not different and not schedule["converged"] and stage < len(new) and done > new[stage]:
+        different.append(
+            f"{done:,} steps of its stage {stage + 1} are done, and {new} would end it"
+        )
     if different:
         raise ValueError(
             f"the run in {workdir!r} was begun with another configuration: {'; '.join(different)}; "
@@ -298,12 +333,19 @@ def _per_stage(values: Any, flat: Mapping[str, Any]) -> list[Any]:
     return values * len(flat["train.patch_sizes"]) if len(values) == 1 else values
 
 
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def pipeline_of(name: str, source: str) -> str:
+    """What makes pairs, "device" or "tf.data": of `data.pipeline` and `data.source`."""
+    if name == "auto":
+        return "tf.data" if source.startswith("tfds:") else "device"
+    return name
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Fields by their names with dots, sequences as lists."""
     flat = {}
     for key, value in config.items():
         if hasattr(value, "items"):  # a ConfigDict is no Mapping
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = list(value) if isinstance(value, tuple | list) else value
     return flat

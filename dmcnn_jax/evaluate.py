@@ -167,6 +167,26 @@ def write_gallery(
     return gallery.write(path)
 
 
+def read_original(path: str | os.PathLike, luma: str) -> np.ndarray:
+    """Luma of an image to measure on: uint8 [H, W], "studio" or "full".
+
+    Raises:
+        ValueError: if it can't be read, or is smaller than SSIM's windows; with its name.
+    """
+    try:
+        plane = sources.read_luma(path, luma)
+    # A decoder may raise anything on a damaged file.
+    except Exception as error:
+        raise ValueError(f"{os.fspath(path)!r} can't be read ({error}); remove it") from error
+    if min(plane.shape) < metrics.SMALLEST_SIDE:
+        height, width = plane.shape
+        raise ValueError(
+            f"{os.fspath(path)!r} has {width} x {height} pixels; expected at least "
+            f"{metrics.SMALLEST_SIDE} each way, as SSIM's windows have; remove it"
+        )
+    return plane
+
+
 def evaluate_folder(
     model: Model,
     folder: str | os.PathLike,
@@ -179,7 +199,7 @@ def evaluate_folder(
 ) -> dict[str, Any]:
     """`evaluate` on all images of a folder and below it, in luma "studio" or "full"."""
     paths = sources.list_images(folder)
-    images = ((str(p.relative_to(folder)), sources.read_luma(p, luma)) for p in paths)
+    images = ((str(p.relative_to(folder)), read_original(p, luma)) for p in paths)
     return evaluate(
         model,
         images,

@@ -17,6 +17,8 @@ from ml_collections import config_flags
 
 from dmcnn_jax import sharding
 from dmcnn_jax.cache import keep_compiled
+from dmcnn_jax.config import validate_config
+from dmcnn_jax.data import sources
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file(
@@ -67,6 +69,9 @@ def _run(config: Mapping[str, Any], workdir: Path) -> None:
     by_hand = (FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     if FLAGS.distributed or any(value is not None for value in by_hand):
         sharding.connect(*by_hand)
+    validate_config(config)
+    if config.evaluate.images:
+        sources.list_images(config.evaluate.images)  # fails, if it does, before all training
     if FLAGS.mode == "train":
         from dmcnn_jax.train import train
 
@@ -81,6 +86,22 @@ def _run(config: Mapping[str, Any], workdir: Path) -> None:
     evaluate_config(config, FLAGS.weights or workdir, workdir)
 
 
+def _parse(arguments: list[str]) -> list[str]:
+    """What the flags leave of the arguments; a mistake in them is one line, too."""
+    try:
+        rest = FLAGS(arguments)
+        _ = FLAGS.config.name  # where a file that is missing is told of
+        return rest
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        text: Any = error
+        while isinstance(text, Exception) and text.args and not isinstance(text, OSError):
+            text = text.args[0]  # the text of a KeyError has quotes around it
+        # Of an error in a configuration the last line says what it is.
+        lines = str(text).strip().splitlines()
+        text = lines[-1] if "Traceback" in str(text) else " ".join(map(str.strip, lines))
+        _leave(f"dmcnn_jax: {text.strip()}; see --help", 1)
+
+
 def _leave(message: str, status: int, *, at_once: bool = False) -> None:
     print(message, file=sys.stderr, flush=True)
     # An orderly end would wait for steps begun, and for other processes, which may be gone.
@@ -90,4 +111,4 @@ def _leave(message: str, status: int, *, at_once: bool = False) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=_parse)

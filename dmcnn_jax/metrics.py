@@ -22,6 +22,9 @@ _C2 = (0.03 * _PEAK) ** 2
 _GAUSS_RADIUS = 5
 _GAUSS_SIGMA = 1.5
 
+SMALLEST_SIDE = 2 * _GAUSS_RADIUS + 1
+"""Of images that `measure` takes, pixels."""
+
 
 def measure(original: Any, output: Any) -> dict[str, float]:
     """All four measures of one image.
@@ -127,7 +130,7 @@ def ssim_gauss(original: Any, output: Any) -> float:
         ValueError: if the images are not planes of one shape, or are smaller than 11 x 11.
     """
     original, output = _planes(
-        original, output, smallest=2 * _GAUSS_RADIUS + 1, measure="SSIM over 11 x 11 windows"
+        original, output, smallest=SMALLEST_SIDE, measure="SSIM over 11 x 11 windows"
     )
     return _mean_similarity(original, output, _gauss_11)
 

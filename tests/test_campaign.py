@@ -10,6 +10,7 @@ from runs import CHECKOUT, CONFIG, read_log, write_images
 
 from dmcnn_jax import campaign
 from dmcnn_jax.checkpoint import load_weights
+from dmcnn_jax.config import default_config
 
 
 def command(folder, *arguments):
@@ -49,6 +50,7 @@ def test_a_campaign(tmp_path):
         )
         losses = [float(row["loss"]) for row in rows if row["loss"]]
         np.testing.assert_allclose(losses, [r["loss"] for r in log if "loss" in r], rtol=1e-5)
+        assert (tmp_path / "runs" / name / "campaign.json").exists()
         # The rate has come to the end of what was planned, not of what the file says.
         assert float(rows[0]["learning_rate"]) <= 1e-4
     again = command(tmp_path, *arguments, "--set", "train.learning_rate=1e-4")
@@ -70,6 +72,29 @@ def test_mistakes_are_one_line(tmp_path, arguments, message):
     assert done.returncode == 1
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_fields_are_set():
+    config = default_config()
+    items = ["train.learning_rate=3e-3", "data.luma=full", "model.dilations=(1, 1, 1)"]
+    campaign.set_fields(config, [*items, "model.depth=3"])
+    assert (config.train.learning_rate, config.data.luma) == (3e-3, "full")
+    assert (config.model.dilations, config.model.depth) == ((1, 1, 1), 3)
+    for item, message in (
+        ("train.lr=1", "'train.lr=1'; expected FIELD=VALUE"),
+        ("train.learning_rate", "expected FIELD=VALUE"),
+        ("train.learning_rate=fast", "'train.learning_rate=fast': "),
+    ):
+        with pytest.raises(ValueError, match=message):
+            campaign.set_fields(config, [item])
+
+
+def test_a_run_of_other_minutes_is_refused(tmp_path):
+    config = default_config()
+    config.workdir = str(tmp_path)
+    (tmp_path / "campaign.json").write_text('{"minutes": 8}')
+    with pytest.raises(ValueError, match="was laid out for 8 minutes, not 30"):
+        campaign.run(config, 30, tmp_path / "out")
 
 
 def test_a_file_that_is_no_configuration(tmp_path):

@@ -167,6 +167,23 @@ def test_other_weights_or_images_are_measured_anew(weights, images, tmp_path, no
     assert means[0] != means[1]
 
 
+def test_images_are_known_by_their_contents(tmp_path, rng):
+    """Of two files of one name and size, too."""
+    digests = set()
+    for _ in range(2):
+        Image.fromarray(rng.integers(0, 256, (16, 16), np.uint8)).save(tmp_path / "a.bmp")
+        folder = compare.parse_folder(str(tmp_path))
+        digests |= {compare._digest_images(folder), compare._digest_images(folder)}
+    assert len(digests) == 2
+
+
+def test_labels_and_paths(weights, tmp_path):
+    path = save(tmp_path / "lr=1e-3.safetensors", TINY)
+    assert compare.parse_entry(str(path), [10]).label == "lr=1e-3"
+    entry = compare.parse_entry(f"A={path}", [10])
+    assert (entry.label, entry.paths[10]) == ("A", path)
+
+
 def test_a_quality_in_the_name(weights):
     entry = compare.parse_entry(f"C={weights}/c{{q}}.safetensors", [10, 30])
     assert {q: p.name for q, p in entry.paths.items()} == {
@@ -191,6 +208,7 @@ def test_gains_over_another_model(weights, images, tmp_path, monkeypatch, no_pro
     ("arguments", "message"),
     [
         (["nothing"], "no weights 'nothing'"),
+        (["dmcnn-chroma"], "are weights that restore chroma"),
         (["arcnn={a}"], "calls its weights arcnn, but they are of DnCNN-3"),
         (["MemNet={a}"], "calls its weights MemNet, but they are of DnCNN-3"),
         (["{misfit}"], "don't fit the model DnCNN"),

@@ -108,13 +108,20 @@ def test_infinite_figures_are_valid_json(tmp_path):
         ("--weights {w} --images {e} --quality 10", "no image in"),
         ("--weights {w} --images {f} --quality 0", "--quality is 0; expected 1 to 100"),
         ("--weights {f}/b.png --images {f} --quality 10", "is no safetensors file"),
+        ("--weights {w} --images {s} --quality 10", "small.png' has 10 x 40 pixels; expected at"),
+        ("--weights {w} --images {b} --quality 10", "bad.png' can't be read (image file is trunc"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message, weights, folder, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
+    small, bad = tmp_path / "small", tmp_path / "bad"
+    for each, size in ((small, (10, 40)), (bad, (300, 300))):
+        each.mkdir()
+        Image.effect_noise(size, 50).save(each / f"{each.name}.png")
+    (bad / "bad.png").write_bytes((bad / "bad.png").read_bytes()[:20_000])
     with pytest.raises(SystemExit) as error:
-        main(arguments.format(w=weights, f=folder, e=empty).split())
+        main(arguments.format(w=weights, f=folder, e=empty, s=small, b=bad).split())
     assert message in str(error.value) and "\n" not in str(error.value)
     assert not list(tmp_path.rglob("*.partial"))
 

@@ -176,11 +176,37 @@ def stopped(config, tmp_path, monkeypatch):
         ({"model__features": 4}, "config.model.features was 8 and is 4"),
         ({"train__batch_sizes": (8,)}, r"config.train.batch_sizes was \[4, 2\] and is \[8, 8\]"),
         ({"data__validation_images": 1}, "config.data.validation_images was 2 and is 1"),
+        ({"data__pipeline": "tf.data"}, "config.data.pipeline was 'device' and is 'tf.data'"),
+        (
+            {"train__stage_steps": (5, 3)},
+            r"8 steps of its stage 1 are done, and \[5, 3\] would end",
+        ),
     ],
 )
 def test_another_configuration_is_refused_with_the_difference(config, stopped, fields, said):
     with pytest.raises(ValueError, match=f"begun with another configuration: {said}"):
         train(changed(config, **fields), stopped)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seed", -1),
+        ("schedule__warmup_steps", -5),
+        ("schedule__final", 2.0),
+        ("schedule__rtol", -1.0),
+        ("train__momentum", 7.0),
+        ("train__clip_norm", -1.0),
+        ("train__weight_decay", -1.0),
+        ("evaluate__luma", "foo"),
+        ("data__tile", 1024),
+    ],
+)
+def test_values_that_make_no_sense_are_refused_before_training(config, tmp_path, field, value):
+    name = f"config.{field.replace('__', '.')}"
+    with pytest.raises(ValueError, match=f"{name} is {value!r}; expected "):
+        train(changed(config, **{field: value}), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_images_are_refused(config, stopped, tmp_path):

@@ -37,8 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         plan = [(campaign.load_config(path), minutes) for path, minutes in map(_part, options.runs)]
         for config, minutes in plan:
             config.data.source = options.source
-            for field, value in (item.split("=", 1) for item in options.set):
-                config.update_from_flattened_dict({field: _value(value)})
+            campaign.set_fields(config, options.set)
             config.workdir = str(options.runs_in / config.name)
             print(f"weights: {campaign.run(config, minutes, options.output)}", flush=True)
     except (ValueError, OSError, ImportError, KeyError, FloatingPointError) as error:
@@ -57,15 +56,6 @@ def _part(text: str) -> tuple[str, float]:
     if not path or not number > 0:
         raise ValueError(f"{text!r} is no CONFIG:MINUTES; expected such as configs/fast_qf20.py:8")
     return path, number
-
-
-def _value(text: str):
-    import ast
-
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Scores models on folders of images and writes tables, plots and pictures.
 
-    python tools/compare.py DMCNN=dmcnn-small-qf{q} DnCNN-3=dncnn3.safetensors --images LIVE1=FOLDER
+    python tools/compare.py DMCNN=dmcnn-qf{q} --images LIVE1=FOLDER --qualities 10 20
 
 A model is a bundled name, a weights file or the workdir of a run, with a label before it if it
 should have another name; {q} stands for the quality, where there are weights for each. Folders

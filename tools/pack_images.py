@@ -56,6 +56,11 @@ def pack(options: argparse.Namespace) -> None:
         raise ValueError(f"--tile is {options.tile}; expected a multiple of 8")
     if options.reduce_to < 0:
         raise ValueError(f"--reduce-to is {options.reduce_to}; expected 0 or a number of pixels")
+    if 0 < options.reduce_to < options.tile:
+        raise ValueError(
+            f"--tile is {options.tile}; expected at most --reduce-to ({options.reduce_to}), which "
+            "images are reduced to first"
+        )
     about = sources.write_pack(
         options.output,
         sources.open_images(options.folder),

@@ -86,10 +86,13 @@ def _scores(results: Sequence[Mapping[str, Any]]) -> str:
     ]
     for result in results:
         images = f"{Path(result['images']).name}, {len(result['per_image'])}"
-        for key in ("jpeg", "model"):
+        names = {"jpeg": "JPEG", "model": "restored"}
+        if "unprojected" in result["mean"]:
+            names = {"jpeg": "JPEG", "unprojected": "restored", "model": "the same, projected"}
+        for key, name in names.items():
             m = result["mean"][key]
             lines.append(
-                f"| {images} | {result['quality']} | {'JPEG' if key == 'jpeg' else 'restored'} | "
+                f"| {images} | {result['quality']} | {name} | "
                 f"{m['psnr']:.3f} | {m['ssim']:.4f} | {m['ssim_gauss']:.4f} | {m['psnr_b']:.3f} |"
             )
     return "\n".join(lines)

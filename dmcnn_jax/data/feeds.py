@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from dmcnn_jax import jpeg
+from dmcnn_jax.config import pipeline_of
 from dmcnn_jax.data import color_pairs, on_device, sources
 
 
@@ -36,8 +37,7 @@ class Feed(Protocol):
 
 def uses_tf_data(config: Mapping[str, Any]) -> bool:
     """Whether pairs are made by tf.data rather than on the device."""
-    pipeline, source = config.data.pipeline, config.data.source
-    return pipeline == "tf.data" or (pipeline == "auto" and source.startswith("tfds:"))
+    return pipeline_of(config.data.pipeline, config.data.source) == "tf.data"
 
 
 def open_data(config: Mapping[str, Any], mesh: jax.sharding.Mesh) -> tuple[Feed, sources.Tiles]:
