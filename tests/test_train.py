@@ -179,7 +179,7 @@ def stopped(config, tmp_path, monkeypatch):
         ({"data__pipeline": "tf.data"}, "config.data.pipeline was 'device' and is 'tf.data'"),
         (
             {"train__stage_steps": (5, 3)},
-            r"8 steps of its stage 1 are done, and \[5, 3\] would end",
+            r"9 steps of its stage 1 are done, and \[5, 3\] would end",
         ),
     ],
 )
