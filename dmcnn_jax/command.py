@@ -129,6 +129,8 @@ def plan(
         UsageError: if inputs and output don't fit each other.
     """
     folders = [Path(i) for i in inputs if i != "-" and Path(i).is_dir()]
+    if output == "":
+        raise UsageError("-o ''; expected a folder, a file or -")
     if "-" in inputs and len(inputs) > 1:
         raise UsageError("standard input goes alone; expected '-' to be the only input")
     if output == "-" and (len(inputs) > 1 or folders):
@@ -208,6 +210,10 @@ class _Run:
 
         self.options = options
         extension = "." + options.format.lstrip(".")
+        if extension.lower() not in pictures.FORMATS:
+            raise UsageError(
+                f"--format {options.format!r}; expected one of: {', '.join(pictures.FORMATS)}"
+            )
         tasks = plan(options.inputs, options.output, extension, options.overwrite)
         if not tasks:
             raise UsageError(f"no JPEG files in {', '.join(options.inputs)}")

@@ -438,10 +438,8 @@ _ROUNDS = 8
 
 def to_blocks(plane: np.ndarray) -> np.ndarray:
     """[8 * rows, 8 * columns] → [rows * columns, 64]."""
-    rows, columns = plane.shape[0] // 8, plane.shape[1] // 8
-    return plane.reshape(rows, 8, columns, 8).swapaxes(1, 2).reshape(-1, 64)
+    return jpeg.to_blocks(plane).reshape(-1, 64)
 
 
 def _from_blocks(blocks, columns):
-    plane = blocks.reshape(-1, columns, 8, 8).swapaxes(1, 2)
-    return plane.reshape(plane.shape[0] * 8, columns * 8)
+    return jpeg.from_blocks(blocks.reshape(-1, columns, 64))

@@ -692,6 +692,8 @@ def test_a_second_run_leaves_its_own_results_alone(tmp_path):
         (["DIR/a.jpg", "DIR/b.jpg", "-o", "DIR/b.jpg"], "expected a folder"),
         (["DIR/empty", "-o", "DIR/out"], "no JPEG files in"),
         (["DIR/a.jpg", "--strength", "2"], "'2'; expected a number from 0 to 1"),
+        (["DIR/a.jpg", "--format", "png/x"], "--format 'png/x'; expected one of: .png"),
+        (["DIR/a.jpg", "-o", ""], "expected a folder, a file or -"),
     ],
 )
 def test_commands_that_make_no_sense(weights, tmp_path, capsys, arguments, message):

@@ -20,7 +20,7 @@ import functools
 
 import numpy as np
 
-from dmcnn_jax.jpeg.dct import BASIS_IMAGES
+from dmcnn_jax.jpeg.dct import BASIS_IMAGES, from_blocks, to_blocks
 from dmcnn_jax.jpeg.files import Component
 from dmcnn_jax.jpeg.tables import quality_table
 
@@ -159,9 +159,9 @@ def requantize(component: Component, earlier: EarlierSave) -> np.ndarray:
             (max(-top, 0), max(bottom - component.height, 0)),
             (before, 8 * columns - before - component.width),
         )
-        blocks = _blocks(np.pad(inner, pad, mode="edge")) - 128
+        blocks = to_blocks(np.pad(inner, pad, mode="edge")).reshape(-1, 64) - 128
         k = np.rint(blocks @ _BASIS.T / steps)
-        known = _blocks(np.pad(np.ones(inner.shape, bool), pad))
+        known = to_blocks(np.pad(np.ones(inner.shape, bool), pad)).reshape(-1, 64)
         cut = np.flatnonzero(~known.all(axis=1))
         for _ in range(_GUESSES if len(cut) else 0):
             guess = np.where(known[cut], blocks[cut], (k[cut] * steps) @ _BASIS)
@@ -201,7 +201,7 @@ def _histograms(component):
             part = part[: part.shape[0] // 8 * 8, : part.shape[1] // 8 * 8]
             if not part.size:
                 continue
-            blocks = _blocks(part)
+            blocks = to_blocks(part).reshape(-1, 64)
             # Where pixels were cut off, coefficients are no longer what they were.
             blocks = blocks[(blocks.min(axis=1) > 0.5) & (blocks.max(axis=1) < 254.5)]
             x = (blocks - 128) @ basis
@@ -234,7 +234,7 @@ def _sample(component):
     places.sort(key=lambda place: -np.count_nonzero(part(place)))
     for place in places[:_WINDOWS]:
         blocks = (part(place).reshape(-1, 64) * steps) @ _BASIS + 128
-        yield _from_blocks(blocks, wide)
+        yield from_blocks(blocks.reshape(-1, wide, 64))
 
 
 def _scores(histograms, component):
@@ -296,16 +296,5 @@ def _rows(component, top, bottom):
     first, last = top // 8, -(-bottom // 8)
     part = component.coefficients[first:last].reshape(-1, 64)
     blocks = (part * component.table.reshape(64).astype(np.float32)) @ _BASIS + 128
-    plane = _from_blocks(blocks, component.coefficients.shape[1])
+    plane = from_blocks(blocks.reshape(-1, component.coefficients.shape[1], 64))
     return np.clip(plane[top - 8 * first : bottom - 8 * first, : component.width], 0, 255)
-
-
-def _blocks(plane):
-    """[8 * rows, 8 * columns] → [rows * columns, 64]."""
-    rows, columns = plane.shape[0] // 8, plane.shape[1] // 8
-    return plane.reshape(rows, 8, columns, 8).swapaxes(1, 2).reshape(-1, 64)
-
-
-def _from_blocks(blocks, columns):
-    plane = blocks.reshape(-1, columns, 8, 8).swapaxes(1, 2)
-    return plane.reshape(plane.shape[0] * 8, columns * 8)
