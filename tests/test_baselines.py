@@ -204,7 +204,7 @@ def test_nothing_is_seen_beyond_the_halo(name):
         pytest.param(
             *("memnet", {"features": 2, "blocks": 6, "recursions": 6}, 149), marks=pytest.mark.slow
         ),
-        ("cas_cnn", {"features": 2}, 84),
+        pytest.param("cas_cnn", {"features": 2}, 84, marks=pytest.mark.slow),
     ],
 )
 def test_receptive_fields(name, options, field):

@@ -74,6 +74,7 @@ def test_chroma_decodes_as_libjpeg_has_it(pictures):
         assert np.abs(planes[i] - expected).max() <= 1
 
 
+@pytest.mark.slow
 def test_batches_follow_from_the_key(pictures):
     """The original is chroma of the tile; what is drawn is the key's alone."""
     from dmcnn_jax import sharding

@@ -301,6 +301,7 @@ def test_weights_to_start_from(config, reference, tmp_path):
     assert jax.tree.leaves(state.stats)
 
 
+@pytest.mark.slow
 def test_a_network_that_is_told_the_table_starts_from_one_that_is_not(config):
     started = changed(config, init_from="dmcnn-small-qf20")
     with started.unlocked():
