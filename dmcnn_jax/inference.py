@@ -414,7 +414,7 @@ TILE_SIDES = (16, 32, 64, 96)
 largest keeps a network of 64 channels below 1.5 GB."""
 
 # A network of so few channels has the memory for tiles half as long again, which overlap less.
-_FEW_FEATURES = 28
+_FEW_FEATURES = 32
 
 
 def tile_sides(module: nn.Module) -> tuple[int, ...]:
