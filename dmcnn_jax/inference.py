@@ -413,15 +413,19 @@ TILE_SIDES = (16, 32, 64, 96)
 """Sides that tiles may have, in blocks. Few, since each pair of sides is a program to compile; the
 largest keeps a network of 64 channels below 1.5 GB."""
 
-# A network of so few channels has the memory for tiles half as long again, which overlap less.
-_FEW_FEATURES = 32
+# What the largest tile is for, and how much longer it may get where there is memory for it.
+_FEATURES, _LONGEST = 64, 144
 
 
 def tile_sides(module: nn.Module) -> tuple[int, ...]:
-    """Sides that a network's tiles may have, in blocks."""
-    if getattr(module, "features", math.inf) > _FEW_FEATURES:
-        return TILE_SIDES
-    return (*TILE_SIDES, TILE_SIDES[-1] * 3 // 2)
+    """Sides that a network's tiles may have, in blocks.
+
+    One of fewer channels has the memory for longer ones, which overlap less.
+    """
+    largest = TILE_SIDES[-1]
+    longer = largest * math.sqrt(_FEATURES / getattr(module, "features", _FEATURES))
+    longer = min(int(longer) // 16 * 16, _LONGEST)
+    return (*TILE_SIDES, longer) if longer > largest else TILE_SIDES
 
 
 STRIP_SIDES = (*TILE_SIDES, 256)

@@ -78,7 +78,7 @@ def test_a_padded_image_equals_the_exact_size(model, rng, size):
 )
 def test_a_tiled_image_equals_the_whole(model, rng, size, monkeypatch):
     monkeypatch.setattr(inference, "TILE_SIDES", (16, 32))
-    monkeypatch.setattr(inference, "_FEW_FEATURES", 0)
+    monkeypatch.setattr(inference, "_LONGEST", 0)
     monkeypatch.setattr(inference, "STRIP_SIDES", (16, 48))
     k, table = picture(rng, *size)
     restored = restore_plane(model, k, table)
@@ -108,7 +108,7 @@ def test_tiles_of_the_sizes_in_use_equal_the_whole(model, rng):
 )
 def test_variants_are_tiled_alike(rng, change, monkeypatch):
     monkeypatch.setattr(inference, "TILE_SIDES", (32,))
-    monkeypatch.setattr(inference, "_FEW_FEATURES", 0)
+    monkeypatch.setattr(inference, "_LONGEST", 0)
     monkeypatch.setattr(inference, "STRIP_SIDES", (48,))
     variant = busy_model(SMALL | change)
     k, table = picture(rng, 37, 34, quality=40)
@@ -118,7 +118,7 @@ def test_variants_are_tiled_alike(rng, change, monkeypatch):
 @pytest.mark.slow
 def test_bfloat16_is_tiled_to_its_own_rounding(rng, monkeypatch):
     monkeypatch.setattr(inference, "TILE_SIDES", (32,))
-    monkeypatch.setattr(inference, "_FEW_FEATURES", 0)
+    monkeypatch.setattr(inference, "_LONGEST", 0)
     variant = busy_model(SMALL | {"dtype": "bfloat16"})
     k, table = picture(rng, 35, 33)
     exact = whole(Model(create_model(SMALL), variant.params), k, table)
@@ -131,7 +131,7 @@ def test_bfloat16_is_tiled_to_its_own_rounding(rng, monkeypatch):
 @pytest.mark.parametrize("name", BASELINES)
 def test_baselines_are_tiled_alike(rng, name, monkeypatch):
     monkeypatch.setattr(inference, "TILE_SIDES", (32,))
-    monkeypatch.setattr(inference, "_FEW_FEATURES", 0)
+    monkeypatch.setattr(inference, "_LONGEST", 0)
     baseline = busy_model({"name": name}, gain=1.0)
     k, table = picture(rng, 34, 3)
     exact = whole(baseline, k, table)
@@ -142,7 +142,7 @@ def test_baselines_are_tiled_alike(rng, name, monkeypatch):
 
 def test_a_module_that_does_not_say_how_far_it_sees_runs_whole(model, rng, monkeypatch):
     monkeypatch.setattr(inference, "TILE_SIDES", (16,))
-    monkeypatch.setattr(inference, "_FEW_FEATURES", 0)
+    monkeypatch.setattr(inference, "_LONGEST", 0)
     monkeypatch.setattr(type(model.module), "halo_blocks", None)
     k, table = picture(rng, 20, 17)
     assert np.abs(restore_plane(model, k, table) - whole(model, k, table)).max() < 1e-5
@@ -150,7 +150,7 @@ def test_a_module_that_does_not_say_how_far_it_sees_runs_whole(model, rng, monke
 
 def test_batches_of_tiles_give_what_single_ones_give(model, rng, monkeypatch):
     monkeypatch.setattr(inference, "TILE_SIDES", (32,))
-    monkeypatch.setattr(inference, "_FEW_FEATURES", 0)
+    monkeypatch.setattr(inference, "_LONGEST", 0)
     k, table = picture(rng, 10, 100)
     single = restore_plane(model, k, table)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
@@ -221,7 +221,7 @@ def test_projecting_is_the_nearest_point_and_leaves_alone_what_lies_within(rng):
 
 def test_progress_adds_up(model, rng, monkeypatch):
     monkeypatch.setattr(inference, "TILE_SIDES", (32,))
-    monkeypatch.setattr(inference, "_FEW_FEATURES", 0)
+    monkeypatch.setattr(inference, "_LONGEST", 0)
     steps = []
     restore_plane(model, *picture(rng, 60, 35), progress=steps.append)
     assert len(steps) > 3 and sum(steps) == pytest.approx(1)
@@ -268,7 +268,7 @@ def test_to_uint8_rounds_and_clips():
 
 
 def test_narrow_networks_have_larger_tiles():
-    for features, largest in ((24, 144), (64, 96)):
+    for features, largest in ((16, 144), (24, 144), (32, 128), (64, 96)):
         module = create_model({"name": "dmcnn", "features": features})
         sides = inference.tile_sides(module)
         assert sides[: len(inference.TILE_SIDES)] == inference.TILE_SIDES

@@ -181,8 +181,8 @@ def trust(
     """How far to go with a correction, where a wrong one would do harm.
 
     None of it where a block of chroma and its neighbours have no coefficient at all: a gray picture
-    stays gray. And less where tables are fine: what they lost is little, and h, which was trained on
-    much, takes smooth colour over detailed luma for something that was lost.
+    stays gray. And less where tables are fine: what they lost is little, and h, which was trained
+    on coarse ones too, takes smooth colour over detailed luma for something that was lost.
 
     Args:
         coefficients: k, integers [B, 2, h, w, 64].
