@@ -120,7 +120,7 @@ def receptive_field(module: nn.Module, variables: Mapping[str, Any]) -> int:
         variables: its variables. None of the weights that count may be zero.
 
     Returns:
-        Pixels.
+        Pixels; 0 if the output depends on none.
     """
     halo = module.halo_blocks or 32
     blocks = 2 * (halo[1] if isinstance(halo, tuple) else halo) + 3
@@ -141,5 +141,6 @@ def receptive_field(module: nn.Module, variables: Mapping[str, Any]) -> int:
     for position in range(8 * (blocks // 2), 8 * (blocks // 2) + 8):
         for axis in (0, 1):
             places = np.flatnonzero(np.asarray(seen(variables, image, position)).any(axis=axis))
-            widest = max(widest, int(places[-1] - places[0]) + 1)
+            if len(places):  # a pixel that is clipped depends on none
+                widest = max(widest, int(places[-1] - places[0]) + 1)
     return widest

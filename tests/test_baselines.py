@@ -216,6 +216,11 @@ def test_receptive_fields(name, options, field):
     assert receptive_field(module, variables) == field
 
 
+def test_what_depends_on_nothing_has_no_receptive_field():
+    module, variables = make("arcnn")
+    assert receptive_field(module, jax.tree.map(jnp.zeros_like, variables)) == 0
+
+
 @baselines
 def test_a_step_of_training(name):
     module, variables = make(name)
