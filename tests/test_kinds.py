@@ -147,7 +147,10 @@ def test_restored(kind, picture, weights, tmp_path):
         restored = np.asarray(image)
     result = Restorer(weights)(jpeg.read(data))
     np.testing.assert_array_equal(restored, result.pixels)
-    assert restored.shape == decoded.shape and result.kept.share > 0.8
+    assert restored.shape == decoded.shape
+    # Of luma that is subsampled, pixels say nothing.
+    whole = jpeg.read(data).components[0].step == (1, 1)
+    assert result.kept.share > 0.8 if whole else result.kept is None
 
 
 @pytest.mark.parametrize("kind", REFUSED)
