@@ -7,7 +7,7 @@ It starts from the bundled weights of quality 20. An hour on one CPU core, half 
 """
 
 from dmcnn_jax.config import default_config
-from dmcnn_jax.recipes import set_every_table, set_steps
+from dmcnn_jax.recipes import set_every_table, set_medium, set_steps
 
 
 def get_config():
@@ -16,9 +16,6 @@ def get_config():
     config.name = "medium-any"
     set_every_table(config)
     config.init_from = "dmcnn-qf20"
-    config.model.features = 32
-    config.model.dct_features = 128
-    config.train.optimizer = "muon"
-    config.train.learning_rate = 2e-3
+    set_medium(config)
     set_steps(config, (128, 192), (4, 2), (2600, 900), warmup_steps=100, validate_every=500)
     return config

@@ -8,7 +8,7 @@ Twenty minutes on two CPU cores, and the last command, which goes on, an hour on
 """
 
 from dmcnn_jax.config import default_config
-from dmcnn_jax.recipes import set_second_go, set_steps
+from dmcnn_jax.recipes import set_go, set_medium, set_steps
 
 
 def get_config(go: str = ""):
@@ -17,14 +17,8 @@ def get_config(go: str = ""):
     config.name = "medium-qf10"
     config.quality = 10
     config.init_from = "runs/medium-qf20"
-    config.model.features = 32
-    config.model.dct_features = 128
-    config.train.optimizer = "muon"
-    config.train.learning_rate = 2e-3
+    set_medium(config)
     stages = (96, 160, 224), (8, 4, 2), (600, 500, 150)
     set_steps(config, *stages, warmup_steps=50, validate_every=300)
-    if go == "more":
-        set_second_go(config)
-    elif go:
-        raise ValueError(f"unknown go {go!r}; expected 'more' or nothing")
+    set_go(config, go)
     return config

@@ -9,7 +9,7 @@ blocks channels cost next to nothing: with 128 of them instead of 64, a step tak
 """
 
 from dmcnn_jax.config import default_config
-from dmcnn_jax.recipes import set_second_go, set_steps
+from dmcnn_jax.recipes import set_go, set_medium, set_steps
 
 
 def get_config(go: str = ""):
@@ -17,14 +17,9 @@ def get_config(go: str = ""):
     config = default_config()
     config.name = "medium-qf20"
     config.quality = 20
-    config.model.features = 32
-    config.model.dct_features = 128
-    config.train.optimizer = "muon"
+    set_medium(config)
     config.train.learning_rate = 3e-3
     stages = (96, 160, 224), (8, 4, 2), (3000, 1000, 300)
     set_steps(config, *stages, warmup_steps=100, validate_every=500)
-    if go == "more":
-        set_second_go(config)
-    elif go:
-        raise ValueError(f"unknown go {go!r}; expected 'more' or nothing")
+    set_go(config, go)
     return config
