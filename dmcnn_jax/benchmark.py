@@ -31,7 +31,7 @@ from dmcnn_jax.atomic import write_file
 from dmcnn_jax.models import create_model
 from dmcnn_jax.profile import arithmetic, flops_per_pixel
 
-SECTIONS = ("train", "restore", "pairs", "layers", "growth", "start")
+SECTIONS = ("train", "restore", "pairs", "layers", "kernels", "growth", "start")
 _SEED, _QUALITY = 0, 20
 
 
@@ -294,6 +294,30 @@ class Benchmark:
             "rows": rows,
         }
 
+    def measure_kernels(self) -> dict[str, Any]:
+        """A 3×3 convolution at each scale of the network, in every type and form there is."""
+        features, side = self.settings.features, 8 * (min(self.settings.size) // 8)
+        table = {}
+        for scale in (1, 2, 4):
+            channels, length = scale * features, side // scale
+            x = jax.random.normal(jax.random.key(_SEED), (1, length, length, channels))
+            kernel = jax.random.normal(jax.random.key(_SEED + 1), (3, 3, channels, channels))
+            forms = {
+                f"convolution, {dtype}": (_convolution, dtype)
+                for dtype in ("float32", "bfloat16", "int8")
+            } | {"three products, bfloat16 to float32": (_three_products, "bfloat16")}
+            calls = {
+                name: _jax(jax.jit(form), x.astype(dtype), kernel.astype(dtype))
+                for name, (form, dtype) in forms.items()
+            }
+            pixels = length * length
+            flops = 2 * 9 * channels**2 * pixels
+            table[f"{channels} channels, {length} × {length}"] = {
+                name: result.row(pixels) | {"rate": flops / result.median}
+                for name, result in self._rounds(calls).items()
+            }
+        return table
+
     def measure_growth(self) -> dict[str, Any]:
         """Seconds by area, by batch, and by devices."""
         settings = self.settings
@@ -309,11 +333,12 @@ class Benchmark:
         ]
         calls, counts = {}, [2**i for i in range(20) if 2**i <= jax.device_count()]
         for count in counts:
-            mesh = jax.sharding.Mesh(
-                np.asarray(jax.devices()[:count]), ("batch",), axis_types=(_AUTO,)
-            )
             step = Step(
-                settings, settings.growth_features, settings.batch, settings.dtypes[0], mesh=mesh
+                settings,
+                settings.growth_features,
+                settings.batch,
+                settings.dtypes[0],
+                mesh=_mesh(count),
             )
             calls[str(count)] = step.call
         growth["devices"] = [
@@ -413,15 +438,18 @@ class Benchmark:
         times = {name: Times() for name in calls}
         for number in range(rounds or self.settings.rounds):
             for name, (call, wait) in calls.items():
-                cpu, start = time.process_time(), time.perf_counter()
+                cpu, start = self._cpu_seconds(), time.perf_counter()
                 for _ in range(counts[name]):
                     result = call()
                 wait(result)
                 times[name].wall.append((time.perf_counter() - start) / counts[name])
-                times[name].cpu.append((time.process_time() - cpu) / counts[name])
+                times[name].cpu.append((self._cpu_seconds() - cpu) / counts[name])
             shown = [f"{name} {1e3 * t.wall[-1]:,.1f} ms" for name, t in times.items()]
             self._say(f"round {number + 1}: {', '.join(shown[:6])}{', …' * (len(shown) > 6)}")
         return times
+
+    def _cpu_seconds(self) -> float:
+        return time.process_time() + (self._peer.cpu_seconds() if self._peer else 0)
 
     def _table(
         self, calls: Mapping[str, "Call"], rows: Mapping[str, Any], pixels: int
@@ -459,7 +487,11 @@ class Benchmark:
 Call = tuple[Callable[[], Any], Callable[[Any], Any]]
 """What is measured: a call, and what waits for its result."""
 
-_AUTO = jax.sharding.AxisType.Auto
+
+def _mesh(count: int) -> jax.sharding.Mesh:
+    """Of the first devices."""
+    auto = jax.sharding.AxisType.Auto
+    return jax.sharding.Mesh(np.asarray(jax.devices()[:count]), ("batch",), axis_types=(auto,))
 
 
 @dataclasses.dataclass
@@ -496,7 +528,7 @@ class Step:
         features: F.
         batch: patches.
         dtype: what it computes in.
-        mesh: of devices; by default all.
+        mesh: of devices; by default as many as split the batch evenly.
 
     Attributes:
         call: a step and what waits for it.
@@ -516,7 +548,7 @@ class Step:
         from dmcnn_jax.train import Trainer
 
         config = _config(settings, features, batch, dtype)
-        trainer = Trainer(config, mesh)
+        trainer = Trainer(config, mesh or _mesh(math.gcd(batch, jax.device_count())))
         pictures = _pictures(max(8, batch), config.data.tile)
         rows = np.arange(len(pictures))
         feed = TileFeed(
@@ -631,6 +663,7 @@ def to_markdown(results: Mapping[str, Any]) -> str:
         lines += _lines_compared(title, results.get(section))
     lines += _lines_pairs(results.get("pairs"))
     lines += _lines_layers(results.get("layers"))
+    lines += _lines_kernels(results.get("kernels"))
     lines += _lines_growth(results.get("growth"))
     lines += _lines_start(results.get("start"))
     return "\n".join(lines)
@@ -707,6 +740,22 @@ def _lines_layers(tables: Mapping[str, Any] | None) -> Iterator[str]:
                 f"| {1e3 * row['bound']:,.2f} | {row['flops'] / row['seconds'] / 1e9:,.0f} |"
             )
         yield ""
+
+
+def _lines_kernels(tables: Mapping[str, Any] | None) -> Iterator[str]:
+    if not tables or "error" in tables:
+        return
+    names = list(next(iter(tables.values())))
+    yield from ("**A 3×3 convolution by itself**, ms, and thousand million operations a second", "")
+    yield "| | " + " | ".join(names) + " |"
+    yield "| --- " + "| ---: " * len(names) + "|"
+    for title, table in tables.items():
+        cells = [
+            f"{1e3 * row['seconds']['median']:.1f} ({row['rate'] / 1e9:,.0f})"
+            for row in table.values()
+        ]
+        yield f"| {title} | " + " | ".join(cells) + " |"
+    yield ""
 
 
 def _lines_growth(growth: Mapping[str, Any] | None) -> Iterator[str]:
@@ -833,6 +882,35 @@ def _config(settings: Settings, features: int, batch: int, dtype: str) -> Any:
     config.train.patch_sizes, config.train.stage_steps = (settings.patch,), (1000,)
     config.train.batch_sizes = (batch,)
     return config
+
+
+def _convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """[1, H, W, C], [3, 3, C, N] → [1, H, W, N], sums in 32 bits."""
+    total = jnp.int32 if jnp.issubdtype(x.dtype, jnp.integer) else jnp.float32
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (1, 1),
+        ((1, 1), (1, 1)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        preferred_element_type=total,
+    )
+
+
+def _three_products(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The same as matrix products: what a row sees side by side, by a kernel's three rows."""
+    _, height, width, channels = x.shape
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    wide = jnp.concatenate([padded[:, :, j : j + width] for j in range(3)], axis=-1)
+    rows = [
+        jnp.matmul(
+            wide[:, i : i + height].reshape(-1, 3 * channels),
+            kernel[i].reshape(3 * channels, -1),
+            preferred_element_type=jnp.float32,
+        )
+        for i in range(3)
+    ]
+    return sum(rows).reshape(1, height, width, -1)
 
 
 def _traced(function: Any, *arguments: Any) -> Any:

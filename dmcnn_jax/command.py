@@ -15,6 +15,7 @@ from typing import Any
 
 from dmcnn_jax.atomic import replacing
 from dmcnn_jax.cache import keep_compiled
+from dmcnn_jax.memory import keep_memory
 
 _EXAMPLES = """examples:
   dmcnn-restore photo.jpg                           photo-restored.png beside it
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         if not options.verify:
+            keep_memory()
             keep_compiled()
         if options.device:
             import jax

@@ -27,6 +27,7 @@ from dmcnn_jax.cache import keep_compiled
 from dmcnn_jax.data import feeds, sources
 from dmcnn_jax.gallery import Gallery, Item, describe
 from dmcnn_jax.inference import Model, load, project_in_bands, restore_plane, to_uint8
+from dmcnn_jax.memory import keep_memory
 from dmcnn_jax.models.chroma import ChromaNet
 from dmcnn_jax.restore import Restorer
 
@@ -336,6 +337,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--gallery", metavar="FILE", help="also write an HTML page of all images, with a slider"
     )
     options = parser.parse_args(argv)
+    keep_memory()
     keep_compiled()
     try:
         gallery = Gallery() if options.gallery else None

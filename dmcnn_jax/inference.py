@@ -108,6 +108,49 @@ def extend_variables(
     return unflatten_dict(added | flatten_dict(variables))
 
 
+def widen_variables(
+    module: nn.Module, variables: Mapping[str, Any], first: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The weights of a narrower network as a wider one's, which at first computes the same.
+
+    New channels see all that there is, by random weights, and nothing of the old network sees them
+    yet: weights from new channels to old ones are zero. After Net2WiderNet (Chen, Goodfellow,
+    Shlens, "Net2Net: accelerating learning via knowledge transfer", ICLR 2016), which copies old
+    channels instead; these learn something else from the first step on.
+
+    Args:
+        module: the wider network.
+        variables: of one that differs by fewer channels alone.
+        first: the variables that the wider one starts with otherwise.
+
+    Returns:
+        Variables of the wider one; arrays that fit as they are, or don't fit so, unchanged, and
+        all of them for a network that doesn't say that it `widens`.
+    """
+    if not getattr(module, "widens", False):
+        return dict(variables)
+    wide, neutral = flatten_dict(first), getattr(module, "neutral", ())
+
+    def widen(path: tuple[str, ...], narrow: Any) -> Any:
+        start = wide.get(path)
+        # Layers that are told Q hold a scale and a shift side by side.
+        if start is None or any(name.startswith(neutral) for name in path if neutral):
+            return narrow
+        fits = len(start.shape) == len(narrow.shape) and all(
+            few <= many for few, many in zip(narrow.shape, start.shape, strict=True)
+        )
+        if not fits or start.shape == narrow.shape:
+            return narrow
+        result = np.array(start)
+        if result.ndim > 1:
+            inputs, outputs = narrow.shape[-2:]
+            result[..., inputs:, :outputs] = 0
+        result[tuple(map(slice, narrow.shape))] = narrow
+        return result
+
+    return unflatten_dict({p: widen(p, value) for p, value in flatten_dict(variables).items()})
+
+
 def check_variables(module: nn.Module, variables: Mapping[str, Any], source: str) -> None:
     """Raises a ValueError that names what is missing, superfluous or of another shape."""
     expected = _shapes(jax.eval_shape(partial(initialize, module), jax.random.key(0)))

@@ -17,8 +17,9 @@ from ml_collections import config_flags
 
 from dmcnn_jax import sharding
 from dmcnn_jax.cache import keep_compiled
-from dmcnn_jax.config import validate_config
+from dmcnn_jax.config import batch_sizes, validate_config
 from dmcnn_jax.data import sources
+from dmcnn_jax.memory import keep_memory
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file(
@@ -53,6 +54,7 @@ def main(argv: list[str]) -> None:
         )
     # Orbax tells of every file that it writes, and of errors before it raises them.
     logging.set_verbosity(logging.FATAL)
+    keep_memory()
     keep_compiled()
     config = FLAGS.config
     workdir = Path(FLAGS.workdir or config.workdir or Path("runs") / config.name)
@@ -70,6 +72,8 @@ def _run(config: Mapping[str, Any], workdir: Path) -> None:
     if FLAGS.distributed or any(value is not None for value in by_hand):
         sharding.connect(*by_hand)
     validate_config(config)
+    if FLAGS.mode == "train":
+        sharding.split_cpu(batch_sizes(config))
     if config.evaluate.images:
         sources.list_images(config.evaluate.images)  # fails, if it does, before all training
     if FLAGS.mode == "train":

@@ -3,7 +3,10 @@
 Batches are split over it, everything else is on each device.
 """
 
+import contextlib
 import hashlib
+import os
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -12,6 +15,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 # A process that has not been heard of for so long is deemed dead, seconds.
 _HEARTBEAT_TIMEOUT = 60
+# How long one CPU device may wait for another, seconds.
+_PATIENCE = 7 * 24 * 3600
 
 
 def connect(
@@ -53,6 +58,34 @@ def connect(
             f"the processes can't find each other ({str(error).strip().splitlines()[0]}); give "
             "each --coordinator=HOST:PORT --num_processes=N --process_id=I"
         ) from error
+
+
+def split_cpu(batch_sizes: Sequence[int]) -> None:
+    """Makes a device of each CPU core, as far as all batches split evenly; for commands that train.
+
+    On a CPU, XLA shares a step's convolutions among cores, and does much of the rest on one. A
+    device for each core, of up to 8, shares all of it: with two, a step takes four fifths of the
+    time. Nothing changes for GPUs and TPUs, with several processes, once JAX has begun, or where
+    `XLA_FLAGS` or `JAX_NUM_CPU_DEVICES` say how many devices there are.
+
+    Args:
+        batch_sizes: patches in the batches that will be split.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    told = "xla_force_host_platform_device_count" in flags or jax.config.jax_num_cpu_devices > 0
+    if told or jax.distributed.is_initialized():
+        return
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        cores = os.cpu_count() or 1
+    count = max(n for n in range(1, 9) if n <= cores and not any(b % n for b in batch_sizes))
+    if count > 1:
+        # A device that waits for another, for long where a computer slept, is no reason to end.
+        waiting = f"--xla_cpu_collective_call_terminate_timeout_seconds={_PATIENCE}"
+        os.environ["XLA_FLAGS"] = f"{flags} {waiting}".strip()
+        with contextlib.suppress(RuntimeError):  # JAX has begun
+            jax.config.update("jax_num_cpu_devices", count)
 
 
 def is_main() -> bool:

@@ -36,6 +36,7 @@ from dmcnn_jax.inference import (
     estimate,
     extend_variables,
     initialize,
+    widen_variables,
 )
 from dmcnn_jax.journal import Journal
 from dmcnn_jax.models import create_model, decode
@@ -104,7 +105,9 @@ class Trainer:
         state = jax.jit(self._init, out_shardings=self._replicated)(key)
         if weights is None:
             return state
-        weights = extend_variables(self.module, weights, {"params": state.params})
+        first = {"params": state.params}
+        weights = widen_variables(self.module, weights, first)
+        weights = extend_variables(self.module, weights, first)
         check_variables(self.module, weights, name)
         # Two arrays: the step gives its inputs' memory away, and one can't be given away twice.
         stats = dict(weights)

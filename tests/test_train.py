@@ -301,6 +301,48 @@ def test_weights_to_start_from(config, reference, tmp_path):
     assert jax.tree.leaves(state.stats)
 
 
+def test_a_wider_network_starts_as_the_narrow_one_and_uses_all_its_channels(config, tmp_path):
+    narrow = Trainer(dmcnn(config, features=2, dct_features=3))
+    path = tmp_path / "narrow.safetensors"
+    # Slopes, biases and last layers that differ from what every network starts with.
+    random = iter(jax.random.split(jax.random.key(1), 1000))
+    variables = {
+        "params": jax.tree.map(
+            lambda p: p + 0.1 * jax.random.normal(next(random), p.shape),
+            narrow.init_state().params,
+        )
+    }
+    save_weights(path, variables, {"model": {"name": "dmcnn"}})
+    wide = Trainer(dmcnn(config, features=4, dct_features=8, init_from=str(path)))
+    params = wide.init_state().params
+    k = jax.random.randint(jax.random.key(0), (1, 3, 4, 64), -3, 4)
+    table = jnp.asarray(jpeg.quality_table(20))[None]
+    expected = jax.jit(narrow.module.apply)(variables, k, table)["image"]
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def run(params):
+        image = wide.module.apply({"params": params}, k, table)["image"]
+        return jnp.square(image).sum(), image
+
+    (_, image), gradients = run(params)
+    np.testing.assert_allclose(image, expected, atol=1e-6)
+    # What leads from new channels to the answer is zero, and is learned.
+    assert not params["g"]["conv15"]["kernel"][:, :, 2:].any()
+    assert np.asarray(gradients["g"]["conv15"]["kernel"])[:, :, 2:].all()
+    assert params["g"]["conv14"]["kernel"][..., 2:].all()
+    with pytest.raises(ValueError, match="don't fit the model DMCNN"):
+        Trainer(dmcnn(config, features=1, init_from=str(path))).init_state()
+
+
+def dmcnn(config, init_from="", **fields):
+    """The configuration with a DMCNN of such fields."""
+    config = changed(config, init_from=init_from)
+    with config.unlocked():
+        config.model = {"name": "dmcnn"} | fields
+    return config
+
+
 @pytest.mark.slow
 def test_a_network_that_is_told_the_table_starts_from_one_that_is_not(config):
     started = changed(config, init_from="dmcnn-small-qf20")

@@ -12,17 +12,17 @@ ratios within rounds still mean something.
 import argparse
 import dataclasses
 import os
+import pickle
+import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 # Two frameworks share the device's memory.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-import numpy as np
-
-from dmcnn_jax import benchmark
+from dmcnn_jax import benchmark, memory, sharding
 from dmcnn_jax.atomic import write_file
 
 
@@ -41,6 +41,9 @@ def main() -> None:
         add(f"--{field}", type=int, help="default: what suits the machine")
     add("--dtypes", nargs="+", choices=("float32", "bfloat16"))
     options = parser.parse_args()
+    # As commands have it.
+    memory.keep_memory()
+    sharding.split_cpu([max(1, options.batch or benchmark.Settings.batch)])
     try:
         settings, peer = _settings(options), None if options.no_torch else _peer()
         results = _run(options, settings, peer)
@@ -96,98 +99,78 @@ def _run(options: argparse.Namespace, settings: benchmark.Settings, peer: Any) -
 
 def _peer() -> Any:
     try:
-        return Torch()
+        return Peers()
     except ImportError as error:
         print(f"nothing to compare with: {error}", file=sys.stderr)
         return None
 
 
-class Torch:
-    """The same network in PyTorch: channels last, and on a GPU also compiled."""
+class Peers:
+    """The same network in PyTorch, in processes of its own, which wait while others are measured.
+
+    On a CPU two of them: one with memory as PyTorch's users have it, and one that keeps what it
+    frees, as `dmcnn_jax.memory` has it for our commands.
+
+    Attributes:
+        version: of PyTorch, in words.
+    """
 
     def __init__(self):
-        import torch
-        import torch_dmcnn
+        self._workers = {"torch": _Worker({})}
+        self.version, device = self._workers["torch"].hello
+        if device == "cpu" and sys.platform == "linux":
+            self._workers["torch, memory kept,"] = _Worker(memory.VARIABLES)
 
-        self._torch, self._network = torch, torch_dmcnn.DMCNN
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.version = f"PyTorch {torch.__version__}"
-        torch.backends.cudnn.benchmark = True
+    def steps(self, *arguments: Any) -> dict[str, tuple[Callable, Callable]]:
+        """Training steps, see `benchmark_torch.Torch.steps`."""
+        return self._calls("steps", arguments)
 
-    def steps(
-        self, features: int, dtypes: Sequence[str], batch: Mapping[str, np.ndarray]
-    ) -> dict[str, tuple[Callable, Callable]]:
-        """Training steps on one batch, which is on the device: forward, backward, Adam."""
-        torch = self._torch
-        k, q = (
-            torch.from_numpy(batch[n].copy()).to(self._device) for n in ("coefficients", "table")
+    def restorers(self, *arguments: Any) -> dict[str, tuple[Callable, Callable]]:
+        """The network over a plane, see `benchmark_torch.Torch.restorers`."""
+        return self._calls("restorers", arguments)
+
+    def cpu_seconds(self) -> float:
+        """What the processes have computed so far."""
+        return sum(worker.cpu for worker in self._workers.values())
+
+    def _calls(self, method: str, arguments: Any) -> dict[str, tuple[Callable, Callable]]:
+        return {
+            name.replace("torch", label, 1): (
+                lambda worker=worker, name=name: worker.ask("call", name),
+                lambda _: None,
+            )
+            for label, worker in self._workers.items()
+            for name in worker.ask(method, *arguments)
+        }
+
+
+class _Worker:
+    """A process that runs benchmark_torch.py."""
+
+    def __init__(self, variables: Mapping[str, str]):
+        tool = Path(__file__).with_name("benchmark_torch.py")
+        self._process = subprocess.Popen(
+            [sys.executable, str(tool)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | variables,
         )
-        original = torch.from_numpy(batch["original"].copy()).to(self._device)[:, None] / 255
+        self.cpu = 0.0
+        self.hello = self._answer()
 
-        def make(dtype: str, compiled: bool) -> Callable:
-            model = self._model(features)
-            optimizer = torch.optim.Adam(model.parameters(), 1e-4)
-            forward = torch.compile(model) if compiled else model
+    def ask(self, *question: Any) -> Any:
+        pickle.dump(question, self._process.stdin)
+        self._process.stdin.flush()
+        return self._answer()
 
-            def step() -> Any:
-                with self._autocast(dtype):
-                    estimates = forward(k, q)
-                loss = self._loss(estimates, original)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                return loss
-
-            return step
-
-        return self._each(dtypes, make)
-
-    def restorers(
-        self, features: int, dtypes: Sequence[str], k: np.ndarray, q: np.ndarray
-    ) -> dict[str, tuple[Callable, Callable]]:
-        """The network over a whole plane, in inference mode, from and to arrays of the host."""
-        torch = self._torch
-
-        def make(dtype: str, compiled: bool) -> Callable:
-            model = self._model(features).eval()
-            forward = torch.compile(model) if compiled else model
-
-            def restore() -> Any:
-                with torch.inference_mode(), self._autocast(dtype):
-                    arrays = (torch.from_numpy(a.copy())[None].to(self._device) for a in (k, q))
-                    return forward(*arrays)["image"].float().cpu()
-
-            return restore
-
-        return self._each(dtypes, make)
-
-    def _each(self, dtypes: Sequence[str], make: Callable) -> dict[str, tuple[Callable, Callable]]:
-        calls = {f"torch {dtype}": (make(dtype, False), self._wait) for dtype in dtypes}
-        if self._device == "cuda":
-            calls |= {f"torch.compile {d}": (make(d, True), self._wait) for d in dtypes}
-        return calls
-
-    def _model(self, features: int) -> Any:
-        torch = self._torch
-        torch.manual_seed(0)
-        return self._network(features=features).to(self._device, memory_format=torch.channels_last)
-
-    def _autocast(self, dtype: str) -> Any:
-        enabled = dtype == "bfloat16"
-        return self._torch.autocast(self._device, self._torch.bfloat16, enabled=enabled)
-
-    def _loss(self, estimates: Mapping[str, Any], original: Any) -> Any:
-        """Equation 7."""
-        functional = self._torch.nn.functional
-        loss = 0.9 * functional.mse_loss(estimates["dct"].float(), original)
-        for i, name in enumerate(("image", "half", "quarter")):
-            reduced = functional.avg_pool2d(original, 2**i)
-            loss = loss + 0.618**i * functional.mse_loss(estimates[name].float(), reduced)
-        return loss
-
-    def _wait(self, result: Any) -> None:
-        if self._device == "cuda":
-            self._torch.cuda.synchronize()
+    def _answer(self) -> Any:
+        try:
+            kind, answer, self.cpu = pickle.load(self._process.stdout)
+        except EOFError:
+            raise RuntimeError("the process that runs PyTorch has ended") from None
+        if kind == "error":
+            raise ImportError(answer)
+        return answer
 
 
 if __name__ == "__main__":

@@ -31,14 +31,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="a field of every configuration, such as data.luma=full or init_from=dmcnn-qf20",
     )
     options = parser.parse_args(argv)
-    from dmcnn_jax import campaign
+    from dmcnn_jax import campaign, sharding
+    from dmcnn_jax.config import batch_sizes
+    from dmcnn_jax.memory import keep_memory
 
+    keep_memory()
     try:
         plan = [(campaign.load_config(path), minutes) for path, minutes in map(_part, options.runs)]
-        for config, minutes in plan:
+        for config, _ in plan:
             config.data.source = options.source
             campaign.set_fields(config, options.set)
             config.workdir = str(options.runs_in / config.name)
+        sharding.split_cpu([size for config, _ in plan for size in batch_sizes(config)])
+        for config, minutes in plan:
             print(f"weights: {campaign.run(config, minutes, options.output)}", flush=True)
     except (ValueError, OSError, ImportError, KeyError, FloatingPointError) as error:
         sys.exit(f"campaign: {error}")

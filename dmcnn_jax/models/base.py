@@ -24,6 +24,9 @@ class Network(nn.Module, abc.ABC):
     # Whether masks may be of pixels: of networks that their authors ran on images of their exact
     # size, where a JPEG's last blocks reach beyond it.
     pixel_masks: ClassVar[bool] = False
+    # Whether the weights of a narrower one are a start for it (`inference.widen_variables`): of
+    # networks whose layers take other layers' channels as they are, or added, never side by side.
+    widens: ClassVar[bool] = False
 
     @property
     def halo_blocks(self) -> int | tuple[int, int] | None:

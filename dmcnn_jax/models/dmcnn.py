@@ -11,6 +11,7 @@ layers see centred values (x - ½), so that the zeros of a convolution's padding
 """
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -71,6 +72,8 @@ class DMCNN(Network):
     theta: float = 0.618
     dct_weight: float = 0.9
     dtype: jnp.dtype = jnp.float32
+
+    widens: ClassVar[bool] = True
 
     def setup(self):
         """Makes the branches and r."""
