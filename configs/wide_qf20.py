@@ -20,7 +20,7 @@ def get_config():
     config.init_from = "runs/medium-qf20-more"
     config.train.optimizer = "muon"
     config.train.learning_rate = 2e-3
-    stages = (128, 192, 256), (4, 2, 2), (2400, 800, 300)
+    stages = (128, 192, 256), (4, 2, 2), (1600, 500, 250)
     set_steps(config, *stages, warmup_steps=100, validate_every=500)
     config.train.checkpoint_every = 100
     return config

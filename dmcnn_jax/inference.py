@@ -17,6 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dmcnn_jax import jpeg, symmetry
 from dmcnn_jax.checkpoint import BUNDLED, find_weights, load_weights
+from dmcnn_jax.memory import trim_memory
 from dmcnn_jax.models import chroma, create_model, example
 
 
@@ -250,6 +251,8 @@ def restore_plane(
     for row in rows.pieces:
         if first_halo and tiled:
             dct = _first_pass(model, source, row, rows, first_halo)
+            # What follows takes other blocks of memory.
+            trim_memory()
             program = partial(_pixels_program, model.module, model.params)
         else:
             dct = None
@@ -274,6 +277,7 @@ def restore_plane(
             ]
             if progress:
                 progress(1 / (len(rows.pieces) * len(columns.pieces)))
+        trim_memory()
     return plane
 
 
@@ -386,6 +390,7 @@ def restore_chroma(
             np.multiply(np.moveaxis(result[source_y, source_x], -1, 0), 255, out=part)
             if progress:
                 progress(1 / (len(rows.pieces) * len(columns.pieces)))
+    trim_memory()
     return planes
 
 

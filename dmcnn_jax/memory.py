@@ -15,6 +15,8 @@ VARIABLES = {
 }
 """What does the same for a process that is started with them in its environment."""
 
+_libc: ctypes.CDLL | None = None  # once memory is kept
+
 # Who has set glibc's own variables has decided already.
 _ALREADY = (*VARIABLES, "GLIBC_TUNABLES")
 
@@ -38,8 +40,10 @@ def keep_memory() -> bool:
             return False
     except (AttributeError, ValueError, OSError):
         return False
-    mallopt = ctypes.CDLL(None).mallopt
-    mallopt.argtypes, mallopt.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
+    global _libc
+    libc = ctypes.CDLL(None)
+    libc.mallopt.argtypes, libc.mallopt.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
+    libc.malloc_trim.argtypes, libc.malloc_trim.restype = (ctypes.c_size_t,), ctypes.c_int
     # Other threads' heaps can't hold large blocks, so that there is one for all.
     settings = (
         (_M_ARENA_MAX, 1),
@@ -47,4 +51,16 @@ def keep_memory() -> bool:
         (_M_TRIM_THRESHOLD, _NEVER),
         (_M_TOP_PAD, _PAD),
     )
-    return all([mallopt(*setting) for setting in settings])
+    done = all([libc.mallopt(*setting) for setting in settings])
+    _libc = libc if done else None
+    return done
+
+
+def trim_memory() -> None:
+    """Gives back what is free at the moment, if this process keeps memory.
+
+    For the end of work that takes other blocks than what comes next: else each kind of work would
+    keep its own.
+    """
+    if _libc is not None:
+        _libc.malloc_trim(0)

@@ -39,6 +39,7 @@ from dmcnn_jax.inference import (
     widen_variables,
 )
 from dmcnn_jax.journal import Journal
+from dmcnn_jax.memory import trim_memory
 from dmcnn_jax.models import create_model, decode
 from dmcnn_jax.schedule import Schedule
 
@@ -604,7 +605,10 @@ class _Run:
     def _validate(self) -> None:
         """Validates, lets the schedule know, and saves weights and a checkpoint."""
         schedule, variables = self.schedule, self._trainer.variables(self._state)
+        # Validation takes other blocks of memory than a step.
+        trim_memory()
         result, pictures = self._validation(self._trainer.module, variables)
+        trim_memory()
         if not math.isfinite(result["loss"]):
             self._checkpoints.wait()
             raise FloatingPointError(

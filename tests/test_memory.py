@@ -11,7 +11,7 @@ CHECKOUT = Path(__file__).parents[1]
 # Minor page faults of twenty blocks of 64 MB, taken and freed one after another.
 FAULTS = """
 import numpy, resource
-from dmcnn_jax.memory import keep_memory
+from dmcnn_jax.memory import keep_memory, trim_memory
 kept = keep_memory()
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -21,7 +21,12 @@ block()
 before = faults()
 for _ in range(20):
     block()
-print(kept, faults() - before)
+def resident():
+    import re
+    return int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1])
+held = resident()
+trim_memory()
+print(kept, faults() - before, held - resident())
 """
 DEVICES = """
 import sys
@@ -52,8 +57,8 @@ def output(program, *arguments, **environment):
     reason="memory is kept where the C library is glibc",
 )
 def test_freed_memory_is_used_again():
-    kept, faults = output(FAULTS)
-    assert (kept, int(faults) < 2000) == ("True", True)
+    kept, faults, trimmed = output(FAULTS)
+    assert (kept, int(faults) < 2000, int(trimmed) > 60_000) == ("True", True, True)
     # A block has 16 thousand pages, or 32 of those that are huge.
     usual = {"DMCNN_JAX_KEEP_MEMORY": "0"}
     for environment in (usual, {"MALLOC_TOP_PAD_": "131072"}):

@@ -27,6 +27,8 @@ WEIGHTS = {
     "fast_qf10": 4_426_628,
     "small_qf20": 659_708,
     "small_qf10": 659_708,
+    "wide_qf20": 4_426_628,
+    "wide_qf10": 4_426_628,
     "medium_qf20": 1_995_236,
     "medium_any": 2_066_084,
     "quickstart": 306_452,
