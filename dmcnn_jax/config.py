@@ -54,6 +54,7 @@ def default_config() -> "ml_collections.ConfigDict":
     model.learn_residual = True
     model.theta = 0.618  # weight of a scale against the next finer one in the loss
     model.dct_weight = 0.9  # λ, of the DCT branch's estimate in the loss
+    model.relative_loss = False  # errors count relative to the JPEG's, patch by patch, as in PSNR
     # Whether it is told the quantisation table, for one network at every quality.
     model.condition_on_table = False
 

@@ -6,7 +6,7 @@ Each image is saved by Pillow and restored as any file is. Of the pixels, and of
 decodes, 8 bits, against the original: PSNR of RGB, of luma, and of chroma (Cb and Cr together, full
 range, at full size), and how far the mean colour is off (the largest of three channels, levels):
 from the original's, which the file has mostly lost, and from the decoded JPEG's, which is what the
-file says.
+file says. Besides, the shares of luma and chroma coefficients that the restored pixels keep.
 """
 
 import io
@@ -32,6 +32,7 @@ HEADINGS = {
 }
 SUBSAMPLING = ("4:4:4", "4:2:2", "4:2:0")
 """What chroma may be subsampled by, in Pillow's order."""
+_PLANES = ("luma", "chroma")
 
 
 def save_jpeg(rgb: np.ndarray, quality: int, subsampling: str = "4:2:0") -> bytes:
@@ -95,9 +96,10 @@ def evaluate(
         total: how many there are, for the progress bar.
 
     Returns:
-        {"images": source, "quality": quality, "subsampling": …, "mean": {"jpeg": M, "restored": M},
-        "per_image": [{"name": …, "model": name or None, "jpeg": M, "restored": M}, …]}, M as of
-        `measure_picture`.
+        {"images": source, "quality": quality, "subsampling": …, "mean": {"jpeg": M, "restored": M,
+        "kept": K}, "per_image": [{"name": …, "model": name or None, "jpeg": M, "restored": M,
+        "kept": K}, …]}, M as of `measure_picture`; K: {"luma": share, "chroma": share} of the
+        file's coefficients that the pixels keep, None where that is not counted.
 
     Raises:
         ValueError: if there is no image.
@@ -114,6 +116,10 @@ def evaluate(
                 "model": restored.model,
                 "jpeg": measure_picture(original, decoded, decoded),
                 "restored": measure_picture(original, restored.pixels, decoded),
+                "kept": {
+                    "luma": restored.kept and restored.kept.share,
+                    "chroma": restored.chroma_kept and restored.chroma_kept.share,
+                },
             }
         )
     if not per_image:
@@ -123,10 +129,18 @@ def evaluate(
         "quality": quality,
         "subsampling": subsampling,
         "mean": {
-            key: metrics.mean([row[key] for row in per_image]) for key in ("jpeg", "restored")
+            "jpeg": metrics.mean([row["jpeg"] for row in per_image]),
+            "restored": metrics.mean([row["restored"] for row in per_image]),
+            "kept": {plane: _mean(row["kept"][plane] for row in per_image) for plane in _PLANES},
         },
         "per_image": per_image,
     }
+
+
+def _mean(shares: Iterable[float | None]) -> float | None:
+    """Of those that there are."""
+    counted = [share for share in shares if share is not None]
+    return float(np.mean(counted)) if counted else None
 
 
 def evaluate_folder(
@@ -173,7 +187,7 @@ def evaluate_model(
 
 
 def format_table(results: Mapping[str, Any]) -> str:
-    """The means of `evaluate` as a table, the gains, and the worst image's mean colour."""
+    """The means of `evaluate` as a table, gains, the worst image's mean colour, what is kept."""
     mean, rows = results["mean"], results["per_image"]
 
     def line(name: str, values: Mapping[str, float], sign: str = "") -> str:
@@ -183,6 +197,7 @@ def format_table(results: Mapping[str, Any]) -> str:
         row = max(rows, key=lambda row: row[key][measure])
         return f"{row[key][measure]:.3f} ({row['name']})"
 
+    kept = [f"{plane} {mean['kept'][plane]:.3%}" for plane in _PLANES if mean["kept"][plane]]
     return "\n".join(
         [
             f"{len(rows)} images of {results['images']}, quality {results['quality']}, "
@@ -194,5 +209,6 @@ def format_table(results: Mapping[str, Any]) -> str:
             f"largest shift of an image's mean colour: JPEG {worst('jpeg', 'color_shift')}, "
             f"restored {worst('restored', 'color_shift')}; "
             f"from the JPEG's: {worst('restored', 'color_drift')}",
+            *([f"coefficients kept, mean over images: {', '.join(kept)}"] if kept else []),
         ]
     )

@@ -10,6 +10,7 @@ Everything is NumPy, on blocks that don't know of each other; bands of them run 
 
 import concurrent.futures
 import dataclasses
+import math
 import os
 from collections.abc import Sequence
 
@@ -105,7 +106,7 @@ def finish(
     def band(top: int) -> Count:
         bottom = min(top + 8 * _BAND, height)
         y = luma[top : min(top + 8 * _BAND, len(luma))]
-        rgb = _offsets(chroma, steps, top, bottom, y.shape)[:, :width]
+        rgb = np.stack(_offsets(chroma, steps, top, bottom, y.shape), axis=-1)[:, :width]
         if first.step != (1, 1) or not project:
             pixels, counted = _round(y[: bottom - top, :width, None] + rgb, bits), Count()
             if first.step == (1, 1):
@@ -116,7 +117,7 @@ def finish(
         return counted
 
     with concurrent.futures.ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        return picture, sum(pool.map(band, range(0, height, 8 * _BAND)), Count())
+        return picture, sum(pool.map(band, _tops(height)), Count())
 
 
 def dequantized_plane(component: Component, *, project: bool = True) -> np.ndarray:
@@ -129,7 +130,8 @@ def dequantized_plane(component: Component, *, project: bool = True) -> np.ndarr
         project: whether it is, after the range of pixels has cut off what is beyond.
 
     Returns:
-        float32 [height, width] of the component, levels 0 to 255 (projected: or a little beyond).
+        float32 [8 * rows, 8 * columns] of the component, levels 0 to 255 (projected: or a little
+        beyond).
     """
     rows, columns, _ = component.coefficients.shape
     table = component.table.reshape(64).astype(np.float32)
@@ -143,13 +145,12 @@ def dequantized_plane(component: Component, *, project: bool = True) -> np.ndarr
             reach = table / 2 - 0.01
             blocks += (np.clip(x, middle - reach, middle + reach) - x) @ _BASIS
         plane[8 * top : 8 * (top + _BAND)] = _from_blocks(blocks, columns) + 128
-    return plane[: component.height, : component.width]
+    return plane
 
 
 def keep_mean(
     plane: np.ndarray,
     component: Component,
-    step: tuple[int, int],
     height: int,
     width: int,
     *,
@@ -163,35 +164,143 @@ def keep_mean(
     move by one amount, as far as each may.
 
     Args:
-        plane: float32, levels 0 to 255, whole blocks: [8 * rows * step[0], 8 * columns * step[1]].
+        plane: float32, levels 0 to 255, whole blocks of the component, at full size or at its own.
             Changed in place.
-        component: of the file, with `rows` × `columns` blocks.
-        step: rows and columns of the plane to a sample of the component.
-        height: of the picture; what lies beyond doesn't count.
-        width: of the picture.
+        component: of the file.
+        height: of the picture, in samples of the plane; what lies beyond doesn't count.
+        width: of the picture, likewise.
         project: whether blocks stay within the intervals of their DC coefficients.
         movable: bool [rows, columns]: which blocks may move; None: all.
     """
-    rows, columns, _ = component.coefficients.shape
-    cell = 8 * step[0], 8 * step[1]
-    counts = [_inside(*sizes) for sizes in zip((height, width), cell, (rows, columns), strict=True)]
-    bands = [plane[cell[0] * row : cell[0] * (row + 1)] for row in range(rows)]
-    means = np.stack([band.reshape(cell[0], columns, cell[1]).mean(axis=(0, 2)) for band in bands])
-    # A block's mean is an eighth of its DC coefficient.
-    q = float(component.table[0, 0])
-    said = component.coefficients[..., 0] * (q / 8) + 128
-    weights = np.outer(*counts)
-    drift = np.average(means - np.clip(said, 0, 255), weights=weights)
-    lower, upper = np.full_like(said, -np.inf), np.full_like(said, np.inf)
-    if project:
-        reach = (q / 2 - 0.01) / 8
-        lower = np.minimum(said - reach - means, 0)
-        upper = np.maximum(said + reach - means, 0)
-    if movable is not None:
-        lower, upper = np.where(movable, (lower, upper), 0)
-    shift = _common_shift(lower, upper, weights, -drift)
-    for band, row in zip(bands, shift, strict=True):
-        band += np.repeat(row, cell[1])
+    blocks = _Blocks(plane, component, height, width, project=project, movable=movable)
+    said = np.clip(blocks.said, 0, 255)
+    blocks.move(np.average(said - blocks.means, weights=blocks.weights))
+
+
+def keep_colors(
+    planes: Sequence[np.ndarray],
+    components: Sequence[Component],
+    height: int,
+    width: int,
+    reference: np.ndarray,
+    *,
+    project: Sequence[bool],
+    movable: Sequence[np.ndarray | None] | None = None,
+) -> None:
+    """Leads a picture's mean colour to where the decoded file has its own, if it is far from it.
+
+    Planes that have the mean that the file says (`keep_mean`) make a picture that need not: what is
+    beyond the gamut is cut off, and of what libjpeg decodes, which overshoots at every edge, more
+    is cut off than of a restored picture. Mostly the restored one is the nearer to the original
+    for that, so that nothing is done up to `TOLERANCE`. Beyond that, each plane moves by one amount
+    in all of its blocks, as far as each may, at most by `_MOST`.
+
+    Args:
+        planes: float32, levels 0 to 255, whole blocks of the components: Y, Cb and Cr, or one; at
+            full size, or at their own, to be upsampled. Changed in place.
+        components: of the file, whose planes these are.
+        height: of the picture.
+        width: of the picture.
+        reference: the mean of each channel to keep to, float64 [3], or [1] of one plane.
+        project: for each plane, whether blocks stay within the intervals of their DC coefficients.
+        movable: for each plane, which blocks may move, as of `keep_mean`.
+    """
+    views, steps, blocks = [], [], []
+    movable = movable or [None] * len(planes)
+    for plane, component, *options in zip(planes, components, project, movable, strict=True):
+        full = plane.size == component.coefficients.size * math.prod(component.step)
+        size = (height, width) if full else (component.height, component.width)
+        views.append(plane[: size[0], : size[1]])
+        steps.append((1, 1) if full else component.step)
+        part = _Blocks(plane, component, *size, project=options[0], movable=options[1])
+        part.bound(_MOST)
+        blocks.append(part)
+    target = None
+    for _ in range(_TURNS):
+        means, free = _channel_means(views, steps, height, width)
+        if target is None:
+            target = np.clip(means, reference - TOLERANCE, reference + TOLERANCE)
+        off = means - target
+        if np.abs(off).max() < 0.005:
+            break
+        # What is at an end of the range doesn't follow.
+        wanted = -off / np.maximum(free, 0.1)
+        if len(planes) == 3:
+            wanted = color.rgb_to_ycbcr(wanted, "full") - (0, 128, 128)
+        for part, mean in zip(blocks, wanted, strict=True):
+            part.move(mean)
+
+
+TOLERANCE = 0.15
+"""How far, in levels, the mean of a channel of a restored picture may be from the decoded file's
+before it is moved. Rounding moves it by some hundredths more."""
+
+_MOST = 2.0  # levels: the most that a block moves for the sake of the picture's mean colour.
+_TURNS = 8
+
+
+def _channel_means(planes, steps, height, width):
+    """Of the picture that planes make, the mean of each channel, and the share within the range."""
+
+    def band(top):
+        bottom = min(top + 8 * _BAND, height)
+        y = upsample_rows(planes[0], steps[0], top, bottom)[:, :width]
+        sums = []
+        for offset in _offsets(planes[1:], steps[1:], top, bottom, y.shape):
+            levels = y + offset[:, :width]
+            clipped = np.clip(levels, 0, 255)
+            inside = np.count_nonzero(clipped == levels)
+            sums.append((clipped.sum(dtype=np.float64), inside))
+        return np.array(sums).T
+
+    with concurrent.futures.ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        sums = sum(pool.map(band, _tops(height)))
+    return sums / (height * width)
+
+
+class _Blocks:
+    """The blocks of a plane, which move as wholes, each within bounds.
+
+    Args:
+        plane: float32, levels 0 to 255, whole blocks of the component.
+        component: of the file.
+        height: of the picture, in samples of the plane; what lies beyond doesn't count.
+        width: of the picture, likewise.
+        project: whether blocks stay within the intervals of their DC coefficients.
+        movable: bool [rows, columns], which blocks may move; None: all.
+    """
+
+    def __init__(self, plane, component, height, width, *, project, movable):
+        rows, columns, _ = component.coefficients.shape
+        self.cell = plane.shape[0] // rows, plane.shape[1] // columns
+        self.bands = [plane[self.cell[0] * row : self.cell[0] * (row + 1)] for row in range(rows)]
+        self.weights = np.outer(
+            _inside(height, self.cell[0], rows), _inside(width, self.cell[1], columns)
+        )
+        cells = [band.reshape(self.cell[0], columns, self.cell[1]) for band in self.bands]
+        self.means = np.stack([cell.mean(axis=(0, 2)) for cell in cells])
+        # A block's mean is an eighth of its DC coefficient.
+        q = float(component.table[0, 0])
+        self.said = component.coefficients[..., 0] * (q / 8) + 128
+        self.lower, self.upper = (np.full(self.means.shape, end) for end in (-np.inf, np.inf))
+        if project:
+            reach = (q / 2 - 0.01) / 8
+            self.lower = np.minimum(self.said - reach - self.means, 0)
+            self.upper = np.maximum(self.said + reach - self.means, 0)
+        if movable is not None:
+            self.lower, self.upper = np.where(movable, (self.lower, self.upper), 0)
+
+    def bound(self, most):
+        """No block is to move further than so many levels."""
+        self.lower = np.maximum(self.lower, -most)
+        self.upper = np.minimum(self.upper, most)
+
+    def move(self, mean):
+        """Moves all by one amount, as far as each may, so that the picture's mean moves as told."""
+        shift = _common_shift(self.lower, self.upper, self.weights, mean)
+        for band, row in zip(self.bands, shift, strict=True):
+            band += np.repeat(row, self.cell[1])
+        self.lower, self.upper = self.lower - shift, self.upper - shift
 
 
 def _inside(size: int, cell: int, number: int) -> np.ndarray:
@@ -214,18 +323,41 @@ def _common_shift(lower, upper, weights, mean):
 
 def decoded_picture(file: jpeg.JpegFile) -> np.ndarray:
     """The pixels that libjpeg decodes of a file: uint8 [height, width] or [height, width, 3]."""
-    planes = [
-        upsample(plane, component.step)[: file.height, : file.width]
-        for plane, component in zip(jpeg.decode_planes(file), file.components, strict=True)
-    ]
-    if len(planes) == 1:
-        return planes[0]
-    picture = np.empty((file.height, file.width, 3), np.uint8)
-    for top in range(0, file.height, 8 * _BAND):
-        rows = slice(top, top + 8 * _BAND)
-        stack = np.stack([plane[rows] for plane in planes], axis=-1)
-        picture[rows] = color.ycbcr_to_rgb(stack, "full") if file.color == "ycbcr" else stack
-    return picture
+    gray = len(file.components) == 1
+    picture = np.empty((file.height, file.width, 1 if gray else 3), np.uint8)
+
+    def store(top: int, band: np.ndarray) -> None:
+        picture[top : top + len(band)] = band
+
+    _decode(file, store)
+    return picture[..., 0] if gray else picture
+
+
+def decoded_mean(file: jpeg.JpegFile) -> np.ndarray:
+    """The mean of each channel of what libjpeg decodes of a file, float64 [channels]."""
+    total = sum(_decode(file, lambda top, band: band.sum(axis=(0, 1), dtype=np.uint64)))
+    return total / (file.height * file.width)
+
+
+def _decode(file, use):
+    """What `use` makes of each band of the decoded picture, given its first row and its pixels."""
+    planes = jpeg.decode_planes(file)
+
+    def band(top):
+        bottom = min(top + 8 * _BAND, file.height)
+        channels = [
+            upsample_rows(plane, component.step, top, bottom)[:, : file.width]
+            for plane, component in zip(planes, file.components, strict=True)
+        ]
+        stack = np.stack(channels, axis=-1)
+        return use(top, color.ycbcr_to_rgb(stack, "full") if file.color == "ycbcr" else stack)
+
+    with concurrent.futures.ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        return list(pool.map(band, _tops(file.height)))
+
+
+def _tops(height):
+    return range(0, height, 8 * _BAND)
 
 
 def upsample(plane: np.ndarray, step: tuple[int, int]) -> np.ndarray:
@@ -280,11 +412,11 @@ def _scale(sums, axis, divisor, biases, dtype):
 
 
 def _offsets(chroma, steps, top, bottom, shape):
-    """What chroma adds to luma, by channel: float32 [bottom - top, columns, 3], or [..., 1]."""
+    """What chroma adds to luma: for R, G and B, or once, float32 [bottom - top, columns]."""
     if not chroma:
-        return np.zeros((bottom - top, shape[1], 1), np.float32)
+        return (np.zeros((bottom - top, shape[1]), np.float32),)
     cb, cr = (
-        _rows(plane, step, top, bottom) - np.float32(128)
+        upsample_rows(plane, step, top, bottom) - np.float32(128)
         for plane, step in zip(chroma, steps, strict=True)
     )
     # Sampled differently, one may reach further beyond the picture.
@@ -292,11 +424,21 @@ def _offsets(chroma, steps, top, bottom, shape):
     cb, cr = cb[:, :columns], cr[:, :columns]
     red, blue = 2 * (1 - _LUMA[0]) * cr, 2 * (1 - _LUMA[2]) * cb
     green = -(_LUMA[0] * red + _LUMA[2] * blue) / _LUMA[1]
-    return np.stack([red, green, blue], axis=-1)
+    return red, green, blue
 
 
-def _rows(plane, step, top, bottom):
-    """Rows of a plane at full size, from the rows that they depend on."""
+def upsample_rows(plane: np.ndarray, step: tuple[int, int], top: int, bottom: int) -> np.ndarray:
+    """A part of what `upsample` makes, from those rows of the plane that it depends on.
+
+    Args:
+        plane: as of `upsample`.
+        step: as of `upsample`.
+        top: the first row wanted, of the result.
+        bottom: the row after the last.
+
+    Returns:
+        [bottom - top, step[1] * width] of the plane's dtype.
+    """
     down = step[0]
     first, last = max(0, top // down - 1), min(len(plane), -(-bottom // down) + 1)
     return upsample(plane[first:last], step)[top - first * down : bottom - first * down]

@@ -17,6 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dmcnn_jax import jpeg, symmetry
 from dmcnn_jax.checkpoint import BUNDLED, find_weights, load_weights
+from dmcnn_jax.finish import upsample_rows
 from dmcnn_jax.memory import trim_memory
 from dmcnn_jax.models import chroma, create_model, example
 
@@ -329,7 +330,7 @@ def restore_chroma(
         tables: Q of Cb and of Cr, integers [8, 8] each.
         guide: the restored luma, float32 [H, W], levels 0 to 255. Where the blocks of chroma reach
             further, its border is repeated.
-        step: rows and columns of the picture to a chroma sample.
+        step: rows and columns of the picture to a chroma sample, one of `CHROMA_STEPS`.
         project: whether the result is moved to where averaging it over samples, and quantising
             that, gives `coefficients` back.
         strength: how far to go from chroma as upsampled (0) to the estimate (1).
@@ -339,16 +340,18 @@ def restore_chroma(
         float32 [2, 8h · step[0], 8w · step[1]], levels 0 to 255, not clipped.
 
     Raises:
-        ValueError: if there is no training for the step.
+        ValueError: if there is no way to restore such a step.
     """
+    if step not in CHROMA_STEPS:
+        raise ValueError(f"step is {step}; expected one of {CHROMA_STEPS}")
+    options = {"project": project, "strength": strength, "progress": progress}
+    if 4 in step:
+        return _restore_chroma_by_four(model, coefficients, tables, guide, step, **options)
     if step == (2, 1):
         # Training is the same for a picture and its transpose, and knows the other.
         turned = [symmetry.turn(k, q, 4) for k, q in zip(coefficients, tables, strict=True)]
-        options = {"project": project, "strength": strength, "progress": progress}
         k, q = zip(*turned, strict=True)
         return restore_chroma(model, k, q, guide.T, (1, 2), **options).swapaxes(1, 2)
-    if step not in chroma.STEPS:
-        raise ValueError(f"step is {step}; expected (2, 1) or one of {chroma.STEPS}")
     height, width, _ = coefficients[0].shape
     unit = 8 * step[0], 8 * step[1]
     halos = model.module.halo(step)
@@ -391,6 +394,55 @@ def restore_chroma(
             if progress:
                 progress(1 / (len(rows.pieces) * len(columns.pieces)))
     trim_memory()
+    return planes
+
+
+CHROMA_STEPS = tuple(itertools.product((1, 2, 4), repeat=2))
+"""Rows and columns of the picture to a chroma sample that `restore_chroma` knows: those that there
+is training for, their transposes, and by four."""
+
+
+def _restore_chroma_by_four(
+    model: Model,
+    coefficients: Sequence[np.ndarray],
+    tables: Sequence[np.ndarray],
+    guide: np.ndarray,
+    step: tuple[int, int],
+    *,
+    project: bool,
+    **options: Any,
+) -> np.ndarray:
+    """`restore_chroma` for 4:1:1 and the like.
+
+    A sample of four columns is one of two in a picture half as wide, which there is training for.
+    That is brought to full size as by libjpeg's filter for two, and projected there.
+    """
+    halves = tuple(2 if factor == 4 else 1 for factor in step)
+    edges = [(0, -size % half) for size, half in zip(guide.shape, halves, strict=True)]
+    cells = np.pad(guide, edges, mode="edge") if np.any(edges) else guide
+    rows, columns = (size // half for size, half in zip(cells.shape, halves, strict=True))
+    small = restore_chroma(
+        model,
+        coefficients,
+        tables,
+        cells.reshape(rows, halves[0], columns, halves[1]).mean(axis=(1, 3)),
+        tuple(factor // half for factor, half in zip(step, halves, strict=True)),
+        project=project,
+        **options,
+    )
+    planes = np.empty((2, halves[0] * small.shape[1], halves[1] * small.shape[2]), np.float32)
+    for plane, half, k, table in zip(planes, small, coefficients, tables, strict=True):
+        for first in range(0, len(k), _BAND):
+            last = min(first + _BAND, len(k))
+            top, bottom = 8 * step[0] * first, 8 * step[0] * last
+            band = plane[top:bottom]
+            band[:] = upsample_rows(half, halves, top, bottom)
+            if project:
+                shape = 8 * (last - first), step[0], 8 * k.shape[1], step[1]
+                samples = band.reshape(shape).mean(axis=(1, 3))
+                moved = np.asarray(project_plane(samples / 255, k[first:last], table))
+                moved = moved * 255 - samples
+                band += np.repeat(np.repeat(moved, step[0], axis=0), step[1], axis=1)
     return planes
 
 

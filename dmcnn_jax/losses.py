@@ -6,13 +6,34 @@ import jax
 import jax.numpy as jnp
 
 
-def mse(estimate: jax.Array, original: jax.Array) -> jax.Array:
-    """The mean squared error over all elements, in float32."""
-    return jnp.mean(jnp.square(estimate.astype(jnp.float32) - original.astype(jnp.float32)))
+def mse(estimate: jax.Array, original: jax.Array, weights: jax.Array | None = None) -> jax.Array:
+    """The mean squared error over all elements, in float32; with weights [B], of examples."""
+    errors = jnp.square(estimate.astype(jnp.float32) - original.astype(jnp.float32))
+    return jnp.mean(errors if weights is None else errors * weights.reshape(-1, 1, 1, 1))
+
+
+def relative_weights(start: jax.Array, original: jax.Array) -> jax.Array:
+    """What makes the error of each example count relative to that of what it starts from.
+
+    A mean of squared errors is decided by the examples that are hard, a mean of PSNR by all alike:
+    to first order in what is gained, that is this weighting.
+
+    Args:
+        start: C, [B, H, W, 1].
+        original: O, [B, H, W, 1].
+
+    Returns:
+        1 / (MSE of an example + 1e-6), [B]; the constant is (¼ grey level)².
+    """
+    errors = jnp.square(start.astype(jnp.float32) - original.astype(jnp.float32))
+    return 1 / (jnp.mean(errors, axis=(1, 2, 3)) + 1e-6)
 
 
 def multi_scale_loss(
-    estimates: Sequence[jax.Array], original: jax.Array, theta: float
+    estimates: Sequence[jax.Array],
+    original: jax.Array,
+    theta: float,
+    weights: jax.Array | None = None,
 ) -> jax.Array:
     """Σᵢ θⁱ · MSE(Õᵢ, Oᵢ), the first term of equation 7 of the paper.
 
@@ -20,12 +41,13 @@ def multi_scale_loss(
         estimates: Õᵢ, i = 0, 1, …, [B, H / 2ⁱ, W / 2ⁱ, 1].
         original: O₀, [B, H, W, 1]; Oᵢ is its mean over 2ⁱ × 2ⁱ pixels.
         theta: weight of a scale against the next finer one.
+        weights: of examples, [B]; None: 1.
 
     Returns:
         The loss, scalar float32.
     """
     terms = (
-        theta**i * mse(estimate, average_pool(original, 2**i))
+        theta**i * mse(estimate, average_pool(original, 2**i), weights)
         for i, estimate in enumerate(estimates)
     )
     return sum(terms, jnp.zeros((), jnp.float32))

@@ -13,7 +13,7 @@ import inspect
 import os
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
 
 import jax
@@ -24,7 +24,7 @@ from dmcnn_jax.checkpoint import BUNDLED
 from dmcnn_jax.choose import SIZES, Choice, choose, nearest_quality
 from dmcnn_jax.inference import Model
 from dmcnn_jax.jpeg.history import EarlierSave, find_earlier, requantize
-from dmcnn_jax.models.chroma import STEPS, ChromaNet
+from dmcnn_jax.models.chroma import ChromaNet
 
 CHROMA = "dmcnn-chroma"
 """The bundled weights that restore chroma."""
@@ -235,15 +235,20 @@ class Restorer:
             plane *= 255
             if not earlier:
                 size = component.height, component.width
-                finish.keep_mean(plane, component, (1, 1), *size, project=self.project)
+                finish.keep_mean(plane, component, *size, project=self.project)
             restored.append(_cut_out(plane, component, earlier) if earlier else plane)
         if colors:
             chroma = self._chroma(file, restored[0], progress)
         else:
-            chroma = tuple(
+            chroma = [
                 finish.dequantized_plane(c, project=self.project)
                 for c in file.components[len(lumas) :]
-            )
+            ]
+        self._keep_colors(file, restored, chroma, earlier)
+        chroma = tuple(
+            plane[: file.height, : file.width] if colors else plane[: c.height, : c.width]
+            for plane, c in zip(chroma, file.components[len(lumas) :], strict=True)
+        )
         return Planes(file, name, tuple(restored), chroma, notes, earlier)
 
     def picture(self, planes: "Planes") -> Restoration:
@@ -304,12 +309,12 @@ class Restorer:
         if self.chroma is None or file.color != "ycbcr":
             return False
         luma, *others = (component.step for component in file.components)
-        return luma == (1, 1) and others[0] == others[1] and others[0] in (*STEPS, (2, 1))
+        return luma == (1, 1) and others[0] == others[1] and others[0] in inference.CHROMA_STEPS
 
     def _chroma(
         self, file: jpeg.JpegFile, luma: np.ndarray, progress: Callable[[float], None] | None
-    ) -> tuple[np.ndarray, ...]:
-        """Cb and Cr of a network, float32 at full size, levels 0 to 255."""
+    ) -> np.ndarray:
+        """Cb and Cr of a network, float32 [2, …] at full size, whole blocks, levels 0 to 255."""
         components = file.components[1:]
         planes = inference.restore_chroma(
             self.chroma,
@@ -321,12 +326,31 @@ class Restorer:
             strength=self.strength,
             progress=progress and (lambda share: progress(share * _CHROMA_WORK)),
         )
-        # What has no colour in the file gets none.
-        colored = np.any([c.coefficients.any(axis=-1) for c in components], axis=0)
-        options = {"project": self.project, "movable": colored}
-        for plane, component in zip(planes, components, strict=True):
-            finish.keep_mean(plane, component, component.step, file.height, file.width, **options)
-        return tuple(planes[:, : file.height, : file.width])
+        for plane, component, movable in zip(planes, components, _colored(components), strict=True):
+            options = {"project": self.project, "movable": movable}
+            finish.keep_mean(plane, component, file.height, file.width, **options)
+        return planes
+
+    def _keep_colors(
+        self,
+        file: jpeg.JpegFile,
+        luma: Sequence[np.ndarray],
+        chroma: Sequence[np.ndarray],
+        earlier: EarlierSave | None,
+    ) -> None:
+        """Keeps the picture's mean colour to the decoded file's; planes are changed in place."""
+        size, reference = (file.height, file.width), finish.decoded_mean(file)
+        # On an earlier save's grid, luma keeps to other intervals than those of the file.
+        project = [self.project and earlier is None]
+        if file.color == "rgb":
+            for plane, component, mean in zip(luma, file.components, reference, strict=True):
+                finish.keep_colors([plane], [component], *size, mean[None], project=project)
+            return
+        project += [self.project] * len(chroma)
+        movable = [None, *_colored(file.components[1:])]
+        finish.keep_colors(
+            [*luma, *chroma], file.components, *size, reference, project=project, movable=movable
+        )
 
     def _model(self, name: str) -> Model:
         if self._fixed is not None:
@@ -365,6 +389,14 @@ def _load_chroma(source) -> Model | None:
     if not isinstance(model.module, ChromaNet):
         raise ValueError(f"the weights {model.name!r} do not restore chroma")
     return model
+
+
+def _colored(components):
+    """For each plane of chroma, which of its blocks may be moved: what has no colour gets none."""
+    colored = [component.coefficients.any(axis=-1) for component in components]
+    if len({blocks.shape for blocks in colored}) == 1:
+        return [np.any(colored, axis=0)] * len(colored)
+    return colored
 
 
 def _cut_out(plane, component, earlier):

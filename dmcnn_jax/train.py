@@ -44,7 +44,7 @@ from dmcnn_jax.models import create_model, decode
 from dmcnn_jax.schedule import Schedule
 
 # Tiles that a device validates on at a time, and those whose pictures TensorBoard shows.
-_VALIDATION_BATCH, _PICTURES = 8, 4
+_VALIDATION_BATCH, _PICTURES = 4, 4
 # Steps that may be begun and not done.
 _STEPS_AHEAD = 2
 # Steps that a profile leaves out at the start, and steps that it holds.

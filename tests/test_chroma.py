@@ -5,6 +5,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import jpeg_cases
 import numpy as np
 import pytest
 import scipy.fft
@@ -179,8 +180,8 @@ def test_strength_and_sampling_are_checked(model, rng):
     none = inference.restore_chroma(model, k, tables, guide, (2, 2), strength=0.0)
     middle = np.stack([finish.upsample(plane, (2, 2)) for plane in middles(k, tables)])
     np.testing.assert_allclose(none, middle, atol=1e-3)
-    with pytest.raises(ValueError, match=r"step is \(4, 1\)"):
-        inference.restore_chroma(model, k, tables, guide, (4, 1))
+    with pytest.raises(ValueError, match=r"step is \(3, 1\)"):
+        inference.restore_chroma(model, k, tables, guide, (3, 1))
 
 
 def middles(k, tables):
@@ -232,6 +233,49 @@ def test_restored_files_keep_their_chroma(model, luma, subsampling):
         np.testing.assert_array_equal(np.rint(x / component.table), expected)
 
 
+@pytest.mark.parametrize("step", [(1, 4), (4, 1), (4, 2)])
+def test_by_four_is_by_two_of_half_the_size(model, rng, step):
+    """In bands as in whole; and what the file says of samples is kept."""
+    k, tables, guide = plane_of(rng, 66 if step == (4, 1) else 3, 2, step)
+    found = inference.restore_chroma(model, k, tables, guide, step)
+    assert found.shape == (2, *guide.shape)
+    halves = tuple(2 if factor == 4 else 1 for factor in step)
+    shape = guide.shape[0] // halves[0], halves[0], guide.shape[1] // halves[1], halves[1]
+    rest = tuple(factor // half for factor, half in zip(step, halves, strict=True))
+    small = inference.restore_chroma(model, k, tables, guide.reshape(shape).mean((1, 3)), rest)
+    for plane, half in zip(found, small, strict=True):
+        np.testing.assert_allclose(plane, finish.upsample(half, halves), atol=1e-3)
+    # A guide that ends within a block of chroma is continued.
+    cut = inference.restore_chroma(model, k, tables, guide[:-3, :-5], step, project=True)
+    for plane, coefficients, table in zip(cut, k, tables, strict=True):
+        rows, columns, _ = coefficients.shape
+        own = plane.reshape(8 * rows, step[0], 8 * columns, step[1]).mean((1, 3))
+        x = scipy.fft.dctn(own.reshape(rows, 8, columns, 8) - 128.0, axes=(1, 3), norm="ortho")
+        quantised = np.rint(x.transpose(0, 2, 1, 3).reshape(rows, columns, 64) / table.ravel())
+        np.testing.assert_array_equal(quantised, coefficients)
+
+
+@pytest.mark.parametrize(("factors", "known"), [((1, 4), True), ((2, 4), True), ((1, 3), False)])
+def test_rare_samplings_keep_their_chroma(model, luma, factors, known):
+    """By the network where there is one; the planes quantise as the file says, and it's counted."""
+    rng = np.random.default_rng(0)
+    all_factors = [factors, (1, 1), (1, 1)]
+    planes = jpeg_cases.planes(rng, 64, 96, all_factors, spread=3)
+    file = jpeg.read(jpeg_cases.write(64, 96, planes))
+    restorer = Restorer(luma, chroma=model)
+    planes = restorer.planes(file)
+    for plane, component in zip(planes.chroma, file.components[1:], strict=True):
+        assert plane.shape == ((64, 96) if known else (component.height, component.width))
+        down, across = component.step if known else (1, 1)
+        rows, columns = component.height // 8, component.width // 8
+        part = plane[: 8 * rows * down, : 8 * columns * across]
+        own = part.reshape(rows, 8, down, columns, 8, across).mean(axis=(2, 5))
+        x = scipy.fft.dctn(own - 128.0, axes=(1, 3), norm="ortho").transpose(0, 2, 1, 3)
+        expected = component.coefficients[:rows, :columns].reshape(rows, columns, 8, 8)
+        np.testing.assert_array_equal(np.rint(x / component.table), expected)
+    assert restorer.picture(planes).chroma_kept.blocks == 2 * rows * columns
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (17, 2), (31, 50)])
 def test_any_size_and_gray(model, luma, size):
     """Shapes, and that a network that does nothing hardly changes what is there without one."""
@@ -280,8 +324,11 @@ def test_colour_is_measured(luma, model, tmp_path):
     assert chroma_only["chroma_psnr"] == np.inf and chroma_only["color_shift"] == 0
     assert chroma_only["color_drift"] == pytest.approx(shift)
     # Networks of random weights, but the mean stays the file's, up to what gamut and rounding take.
-    assert results["mean"]["restored"]["color_drift"] < 0.3
+    assert results["mean"]["restored"]["color_drift"] < 0.2
+    kept = results["per_image"][0]["kept"]
+    assert results["mean"]["kept"] == kept and 0.9 < kept["luma"] <= 1 and 0.9 < kept["chroma"] <= 1
     table = evaluate_color.format_table(results)
+    assert f"luma {kept['luma']:.3%}, chroma {kept['chroma']:.3%}" in table
     assert "1 images of here, quality 30, 4:2:0" in table
     assert f"{expected:.3f}" in table
 

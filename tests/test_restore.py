@@ -72,10 +72,12 @@ def write_jpeg(path, height=40, width=56, seed=0, **options):
 
 
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
-@pytest.mark.parametrize("size", [(40, 56), (17, 31), (1, 1), (9, 3), (3, 5)])
+@pytest.mark.parametrize("size", [(40, 56), (17, 31), (1, 1), (9, 3), (3, 5), (277, 21)])
 def test_decoded_pictures_are_pillows(size, subsampling):
     data = jpeg_bytes(colours(*size), quality=30, subsampling=subsampling)
-    np.testing.assert_array_equal(finish.decoded_picture(jpeg.read(data)), decoded(data))
+    file, pixels = jpeg.read(data), decoded(data)
+    np.testing.assert_array_equal(finish.decoded_picture(file), pixels)
+    np.testing.assert_allclose(finish.decoded_mean(file), pixels.mean((0, 1)), rtol=1e-12)
 
 
 @pytest.mark.parametrize("step", [(1, 2), (2, 1), (2, 2), (1, 4)])
@@ -91,7 +93,9 @@ def test_bands_are_upsampled_as_the_whole_plane(rng, step):
     plane = rng.normal(size=(40, 9)).astype(np.float32)
     whole = finish.upsample(plane, step)
     for top, bottom in [(0, 8), (8, 24), (16, 40 * step[0]), (0, 40 * step[0])]:
-        np.testing.assert_array_equal(finish._rows(plane, step, top, bottom), whole[top:bottom])
+        np.testing.assert_array_equal(
+            finish.upsample_rows(plane, step, top, bottom), whole[top:bottom]
+        )
 
 
 def test_strength_0_is_the_decoded_picture(weights):
@@ -143,6 +147,103 @@ def test_colours_do_not_shift(quality):
         for pixels in (decoded(data), restored)
     )
     assert of_restored < max(0.25, of_jpeg)
+
+
+def vivid():
+    """A photograph whose contrast was doubled, so that a third of it is cut off by the gamut."""
+    import skimage.data
+
+    return np.clip(2.0 * skimage.data.astronaut()[40:232, 120:312] - 128, 0, 255).astype(np.uint8)
+
+
+def drift(restored, data):
+    """Of mean colours from the decoded file's, levels, the largest of all channels."""
+    levels = restored / (257 if restored.dtype == np.uint16 else 1)
+    return np.abs(levels.mean((0, 1)) - decoded(data).mean((0, 1))).max()
+
+
+@pytest.mark.parametrize(
+    ("saved", "options"),
+    [
+        ({"quality": 10}, {}),
+        ({"quality": 10}, {"bits": 16}),
+        ({"quality": 10}, {"strength": 0.6}),
+        ({"quality": 10}, {"project": False}),
+        ({"quality": 10, "subsampling": "4:4:4"}, {}),
+        ({"quality": 10, "keep_rgb": True}, {}),
+        ({"quality": 40}, {}),
+    ],
+    ids=str,
+)
+def test_colours_do_not_shift_where_the_gamut_ends(saved, options, monkeypatch):
+    data = jpeg_bytes(vivid(), **saved)
+    restorer = Restorer("dmcnn-small-any", **options)
+    kept = restorer(jpeg.read(data))
+    assert drift(kept.pixels, data) < 0.2
+    monkeypatch.setattr(finish, "TOLERANCE", np.inf)
+    free = restorer(jpeg.read(data))
+    assert drift(free.pixels, data) > 0.2
+    # It costs little, and next to nothing where less is cut off.
+    assert kept.kept.share > free.kept.share - 2e-4
+    levels = [r.pixels / (257 if r.pixels.dtype == np.uint16 else 1) for r in (kept, free)]
+    of_kept, of_free = (((x - vivid()) ** 2).mean() for x in levels)
+    assert 10 * np.log10(of_kept / of_free) < 0.05
+
+
+def test_colours_of_resaved_files_do_not_shift():
+    before = decoded(jpeg_bytes(vivid(), quality=15))
+    data = jpeg_bytes(before[3:, 5:], quality=92)
+    result = Restorer("dmcnn-small-any")(jpeg.read(data))
+    assert result.earlier is not None
+    assert drift(result.pixels, data) < 0.2
+
+
+def test_gray_stays_gray_where_colours_are_kept_from_shifting(monkeypatch):
+    picture = vivid()
+    picture[:, :96] = picture[:, :96, 1:2]
+    data = jpeg_bytes(picture, quality=10)
+    restorer = Restorer("dmcnn-small-any")
+    pixels = restorer(jpeg.read(data)).pixels
+    # The network of chroma sees two blocks far.
+    assert np.ptp(pixels[:, :64].astype(int), axis=-1).max() == 0
+    assert drift(pixels, data) < 0.2
+    monkeypatch.setattr(finish, "TOLERANCE", np.inf)
+    assert drift(restorer(jpeg.read(data)).pixels, data) > 0.2
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_mean_colours_are_led_back_within_intervals(full):
+    """Planes at full size and at their own; bounds, and blocks that may not move."""
+    pixels = np.clip(colours(75, 91).astype(int) * 2 - 100, 0, 255).astype(np.uint8)
+    file = jpeg.read(jpeg_bytes(pixels, quality=50))
+    planes = [
+        finish.dequantized_plane(c).repeat(s[0], axis=0).repeat(s[1], axis=1)
+        for c in file.components
+        for s in [c.step if full else (1, 1)]
+    ]
+    before = [plane.copy() for plane in planes]
+    movable = [None, *(c.coefficients.any(axis=-1) for c in file.components[1:])]
+    movable[1][:2] = False
+    reference = finish.decoded_mean(file) + np.array([0.3, 0, -0.2])
+    options = {"project": [True] * 3, "movable": movable}
+    finish.keep_colors(planes, file.components, 75, 91, reference, **options)
+    chroma = [
+        plane[:75, :91] if full else plane[: c.height, : c.width]
+        for plane, c in zip(planes[1:], file.components[1:], strict=True)
+    ]
+    picture, _ = finish.finish(planes[0], chroma, file.components, 75, 91, bits=16, project=False)
+    off = np.abs(picture.mean((0, 1)) / 257 - reference)
+    assert off.max() < finish.TOLERANCE + 0.01
+    assert off.max() > finish.TOLERANCE - 0.02  # no further than need be
+    for plane, old, component in zip(planes, before, file.components, strict=True):
+        rows, columns, _ = component.coefficients.shape
+        cells = (rows, plane.shape[0] // rows, columns, plane.shape[1] // columns)
+        moved = (plane - old).reshape(cells)
+        assert np.ptp(moved, axis=(1, 3)).max() < 1e-4 and np.abs(moved).max() > 0.01
+        means = plane.reshape(cells).mean(axis=(1, 3), dtype=np.float64)
+        q = component.table[0, 0]
+        assert np.abs(8 * (means - 128) - q * component.coefficients[..., 0]).max() <= q / 2
+    assert (planes[1] == before[1])[: 2 * 8 * (2 if full else 1)].all()
 
 
 @pytest.mark.parametrize("argument", [{"strength": 1.5}, {"bits": 10}], ids=lambda a: next(iter(a)))
@@ -530,7 +631,7 @@ def test_a_plane_gets_the_mean_that_the_file_says(step, project):
     rows, columns, _ = coefficients.shape
     restored = np.repeat(np.repeat(decode(coefficients, table), step[0], 0), step[1], 1) + 0.7
     before = restored.copy()
-    finish.keep_mean(restored, component, step, height, width, project=project)
+    finish.keep_mean(restored, component, height, width, project=project)
     wanted = before[:height, :width].mean() - 0.7
     assert restored[:height, :width].mean() == pytest.approx(wanted, abs=1e-3)
     # Blocks move as a whole, and none beyond its interval.

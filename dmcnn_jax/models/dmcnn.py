@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.losses import average_pool, mse, multi_scale_loss
+from dmcnn_jax.losses import average_pool, mse, multi_scale_loss, relative_weights
 from dmcnn_jax.models.base import Network, decode
 from dmcnn_jax.models.layers import (
     Deconv,
@@ -54,6 +54,8 @@ class DMCNN(Network):
         condition_on_table: whether both branches are told Q, for one network at every quality.
         theta: θ of equation 7, the weight of a scale against the next finer one.
         dct_weight: λ of equation 7.
+        relative_loss: whether the error of each example counts relative to its JPEG's, as in a mean
+            of PSNR; without it as it is, the paper's loss.
         dtype: type that the pixel branch computes in. Parameters, the sums that make the output,
             and everything between D and D⁻¹ are float32.
     """
@@ -71,6 +73,7 @@ class DMCNN(Network):
     condition_on_table: bool = False
     theta: float = 0.618
     dct_weight: float = 0.9
+    relative_loss: bool = False
     dtype: jnp.dtype = jnp.float32
 
     widens: ClassVar[bool] = True
@@ -140,8 +143,11 @@ class DMCNN(Network):
     def loss(self, estimates: Mapping[str, jax.Array], original: jax.Array) -> jax.Array:
         """Equation 7: Σᵢ θⁱ · MSE(Õᵢ, Oᵢ) + λ · MSE(ÕD, O); arguments as of `Network.loss`."""
         scales = [estimates[name] for name in ("image", "half", "quarter") if name in estimates]
-        loss = multi_scale_loss(scales, original, self.theta)
-        return loss + self.dct_weight * mse(estimates["dct"], original) if self.dct_branch else loss
+        weights = relative_weights(estimates["jpeg"], original) if self.relative_loss else None
+        loss = multi_scale_loss(scales, original, self.theta, weights)
+        if not self.dct_branch:
+            return loss
+        return loss + self.dct_weight * mse(estimates["dct"], original, weights)
 
     def _rectify(self, x: jax.Array, coefficients: jax.Array, table: jax.Array) -> jax.Array:
         """The DCT rectify unit, equation 6, on coefficients [B, H/8, W/8, 64] in grey levels."""
