@@ -3,8 +3,11 @@
     python -m dmcnn_jax.main --config configs/medium_qf20.py --config.data.source=packs/train
     python -m dmcnn_jax.main --config configs/medium_qf10.py --config.data.source=packs/train
     python -m dmcnn_jax.main --config configs/medium_qf10.py:more --config.data.source=packs/train
+    python tools/pack_images.py FOLDER_OF_IMAGES -o packs/clean --reduce-to 272
+    python -m dmcnn_jax.main --config configs/medium_qf10.py:clean --config.data.source=packs/clean
 
-Twenty minutes on two CPU cores, and the last command, which goes on, an hour on one.
+Twenty minutes on two CPU cores, the second command, which goes on, an hour on one, and the last ten
+minutes on two.
 """
 
 from dmcnn_jax.config import default_config

@@ -6,6 +6,7 @@
     python -m dmcnn_jax.main --config configs/wide_qf20.py --config.data.source=packs/train
 
 An hour. The narrower network's channels are kept, and new ones beside them change nothing at first.
+LIVE1: 31.63 dB, as the narrower one; it is a start for more.
 """
 
 from dmcnn_jax.config import default_config

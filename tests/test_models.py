@@ -28,7 +28,6 @@ WEIGHTS = {
     "small_qf20": 659_708,
     "small_qf10": 659_708,
     "wide_qf20": 4_426_628,
-    "wide_qf10": 4_426_628,
     "medium_qf20": 1_995_236,
     "medium_any": 2_066_084,
     "quickstart": 306_452,
@@ -346,6 +345,26 @@ def test_loss_by_equation_7(rng):
     assert float(module.loss(estimates, jnp.asarray(o, jnp.float32))) == pytest.approx(
         expected, rel=1e-5
     )
+
+
+def test_relative_loss_weighs_each_example_by_its_jpeg(rng):
+    original, k, table = some_jpeg(rng)
+    o = original[..., None] / 255.0
+    module = DMCNN(features=4, relative_loss=True)
+    variables = lively(initialize(module, jax.random.key(0)))
+
+    def loss(*parts):
+        estimates = module.apply(variables, *parts[1:])
+        return float(module.loss(estimates, jnp.asarray(parts[0], jnp.float32))), estimates
+
+    one, estimates = loss(o[:1], k[:1], table[:1])
+    jpeg_error = ((np.asarray(estimates["jpeg"], np.float64) - o[:1]) ** 2).mean()
+    absolute = float(DMCNN(features=4).loss(estimates, jnp.asarray(o[:1], jnp.float32)))
+    assert one == pytest.approx(absolute / (jpeg_error + 1e-6), rel=1e-4)
+    # Of a batch it is the mean of those of its examples.
+    singles = [loss(o[i : i + 1], k[i : i + 1], table[i : i + 1])[0] for i in range(len(o))]
+    assert len(o) > 1
+    assert loss(o, k, table)[0] == pytest.approx(np.mean(singles), rel=1e-4)
 
 
 def test_r_weighs_both_inputs(rng):
