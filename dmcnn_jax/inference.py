@@ -278,7 +278,8 @@ def restore_plane(
             ]
             if progress:
                 progress(1 / (len(rows.pieces) * len(columns.pieces)))
-        trim_memory()
+        if tiled:
+            trim_memory()
     return plane
 
 
@@ -393,7 +394,8 @@ def restore_chroma(
             np.multiply(np.moveaxis(result[source_y, source_x], -1, 0), 255, out=part)
             if progress:
                 progress(1 / (len(rows.pieces) * len(columns.pieces)))
-    trim_memory()
+    if len(rows.pieces) * len(columns.pieces) > 1:
+        trim_memory()
     return planes
 
 
