@@ -192,7 +192,13 @@ def arrays_of_checkpoint(workdir: Path, step: int):
     import orbax.checkpoint as ocp
 
     path = workdir.absolute() / "checkpoints" / str(step) / "arrays"
-    return jax.tree.map(np.asarray, ocp.StandardCheckpointer().restore(path))
+    checkpointer = ocp.PyTreeCheckpointer()
+    # The run may have had more devices than there are here.
+    kinds = jax.tree.map(
+        lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
+        checkpointer.metadata(path).item_metadata.tree,
+    )
+    return checkpointer.restore(path, restore_args=kinds)
 
 
 @pytest.mark.slow
