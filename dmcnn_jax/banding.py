@@ -21,7 +21,9 @@ from PIL import Image
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.atomic import replacing
+from dmcnn_jax.cache import keep_compiled
 from dmcnn_jax.inference import Model, load, restore_plane, to_uint8
+from dmcnn_jax.memory import keep_memory
 
 _DEVIATION = 4
 
@@ -106,6 +108,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--picture", help="PNG of the first sky: itself, JPEG, models; contrast × 4"
     )
     options = parser.parse_args(argv)
+    keep_memory()
+    keep_compiled()
     try:
         if not 1 <= options.quality <= 100:
             raise ValueError(f"--quality is {options.quality}; expected 1 to 100")

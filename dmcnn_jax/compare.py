@@ -53,13 +53,13 @@ class Folder:
 
     Attributes:
         label: what the tables call it; "LIVE1" and "BSDS500" have published figures.
-        path: of the folder.
-        images: paths of its images.
+        source: the folder, or "packaged".
+        images: name → path.
     """
 
     label: str
-    path: Path
-    images: Sequence[Path]
+    source: str
+    images: Mapping[str, Path]
 
 
 def parse_entry(text: str, qualities: Sequence[int]) -> Entry:
@@ -88,15 +88,15 @@ def parse_entry(text: str, qualities: Sequence[int]) -> Entry:
 
 
 def parse_folder(text: str) -> Folder:
-    """[LABEL=]FOLDER → a folder of images.
+    """[LABEL=]FOLDER → a folder of images; "packaged" for scikit-image's photographs.
 
     Raises:
         FileNotFoundError: if there is none.
+        ModuleNotFoundError: if scikit-image is not there.
         ValueError: if it holds no image.
     """
     label, name = _labelled(text)
-    path = Path(name)
-    return Folder(label or path.resolve().name, path, sources.list_images(path))
+    return Folder(label or Path(name).resolve().name, name, sources.find_images(name))
 
 
 def _labelled(text: str) -> tuple[str, str]:
@@ -271,14 +271,14 @@ def crops(
 def _score(model: Model, folder: Folder, quality: int) -> dict[str, list[float]]:
     """The four measures, lists over images."""
     print(f"{model.name} on {folder.label} at quality {quality}", file=sys.stderr)
-    rows = evaluate.evaluate_folder(model, folder.path, quality)["per_image"]
+    rows = evaluate.evaluate_folder(model, folder.source, quality)["per_image"]
     return {measure: [row["model"][measure] for row in rows] for measure in _MEASURES}
 
 
 def _score_jpeg(folder: Folder, quality: int) -> dict[str, list[float]]:
     """The same of the JPEGs."""
     table, rows = jpeg.quality_table(quality), []
-    for path in folder.images:
+    for path in folder.images.values():
         original = evaluate.read_original(path, "studio")
         rows.append(metrics.measure(original, jpeg.roundtrip(original, table)))
     return {measure: [row[measure] for row in rows] for measure in _MEASURES}
@@ -341,5 +341,5 @@ def _digest_file(path: Path) -> str:
 
 def _digest_images(folder: Folder) -> str:
     """Of the images' names and contents."""
-    names = [f"{p.relative_to(folder.path)} {_digest_file(p)}" for p in folder.images]
+    names = [f"{name} {_digest_file(path)}" for name, path in folder.images.items()]
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]

@@ -198,9 +198,9 @@ def evaluate_folder(
     ensemble: bool = False,
     gallery: Gallery | None = None,
 ) -> dict[str, Any]:
-    """`evaluate` on all images of a folder and below it, in luma "studio" or "full"."""
-    paths = sources.list_images(folder)
-    images = ((str(p.relative_to(folder)), read_original(p, luma)) for p in paths)
+    """`evaluate` on all of a folder's images, or "packaged" ones, in luma "studio" or "full"."""
+    paths = sources.find_images(folder)
+    images = ((name, read_original(path, luma)) for name, path in paths.items())
     return evaluate(
         model,
         images,
@@ -241,7 +241,9 @@ def evaluate_config(config: Mapping[str, Any], weights: str | os.PathLike, workd
             ensemble=options.ensemble,
             gallery=gallery,
         )
-        first = sources.read_luma(sources.list_images(options.images)[0], options.luma)
+        first = sources.read_luma(
+            next(iter(sources.find_images(options.images).values())), options.luma
+        )
     else:
         tiles = feeds.open_validation(config)
         images = [
@@ -301,7 +303,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="a bundled name, a weights file or a workdir; with --color, of luma, by default what "
         "suits each file",
     )
-    parser.add_argument("--images", required=True, help="folder of lossless images")
+    parser.add_argument("--images", required=True, help='folder of lossless images, or "packaged"')
     parser.add_argument("--quality", type=int, required=True, help="JPEG quality, 1 to 100")
     parser.add_argument("-o", "--output", default="results.json", help="default: %(default)s")
     parser.add_argument(
@@ -361,7 +363,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_results(options.output, results)
         if gallery:
             print(describe(options.gallery, write_gallery(options.gallery, gallery, results)))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"dmcnn_jax: {error}")
 
 

@@ -146,9 +146,9 @@ def _mean(shares: Iterable[float | None]) -> float | None:
 def evaluate_folder(
     restorer: Restorer, folder: str | os.PathLike, quality: int, *, subsampling: str = "4:2:0"
 ) -> dict[str, Any]:
-    """`evaluate` on all images of a folder and below it."""
-    paths = sources.list_images(folder)
-    images = ((str(p.relative_to(folder)), sources.read_rgb(p)) for p in paths)
+    """`evaluate` on all images of a folder and below it, or on "packaged" ones."""
+    paths = sources.find_images(folder)
+    images = ((name, sources.read_rgb(path)) for name, path in paths.items())
     return evaluate(
         restorer, images, quality, subsampling=subsampling, source=str(folder), total=len(paths)
     )

@@ -252,8 +252,6 @@ def restore_plane(
     for row in rows.pieces:
         if first_halo and tiled:
             dct = _first_pass(model, source, row, rows, first_halo)
-            # What follows takes other blocks of memory.
-            trim_memory()
             program = partial(_pixels_program, model.module, model.params)
         else:
             dct = None
@@ -278,8 +276,8 @@ def restore_plane(
             ]
             if progress:
                 progress(1 / (len(rows.pieces) * len(columns.pieces)))
-        if tiled:
-            trim_memory()
+    if tiled:
+        trim_memory()
     return plane
 
 
@@ -511,12 +509,12 @@ def computed_pixels(module: nn.Module, rows: int, columns: int) -> int:
     return pixels
 
 
-TILE_SIDES = (16, 32, 64, 96)
-"""Sides that tiles may have, in blocks. Few, since each pair of sides is a program to compile; the
-largest keeps a network of 64 channels below 1.5 GB."""
+TILE_SIDES = (16, 32, 48, 64, 80, 96)
+"""Sides that tiles may have, in blocks. Few, since each pair of sides is a program to compile, of
+which a size of picture has one; the largest keeps a network of 64 channels near 2 GB."""
 
 # What the largest tile is for, and how much longer it may get where there is memory for it.
-_FEATURES, _LONGEST = 64, 144
+_FEATURES, _LONGEST, _STEP = 64, 144, 16
 
 
 def tile_sides(module: nn.Module) -> tuple[int, ...]:
@@ -526,8 +524,8 @@ def tile_sides(module: nn.Module) -> tuple[int, ...]:
     """
     largest = TILE_SIDES[-1]
     longer = largest * math.sqrt(_FEATURES / getattr(module, "features", _FEATURES))
-    longer = min(int(longer) // 16 * 16, _LONGEST)
-    return (*TILE_SIDES, longer) if longer > largest else TILE_SIDES
+    longest = min(int(longer), _LONGEST)
+    return (*TILE_SIDES, *range(largest + _STEP, longest + 1, _STEP))
 
 
 STRIP_SIDES = (*TILE_SIDES, 256)

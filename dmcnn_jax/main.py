@@ -75,7 +75,7 @@ def _run(config: Mapping[str, Any], workdir: Path) -> None:
     if FLAGS.mode == "train":
         sharding.split_cpu(batch_sizes(config))
     if config.evaluate.images:
-        sources.list_images(config.evaluate.images)  # fails, if it does, before all training
+        sources.find_images(config.evaluate.images)  # fails, if it does, before all training
     if FLAGS.mode == "train":
         from dmcnn_jax.train import train
 

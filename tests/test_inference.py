@@ -280,4 +280,13 @@ def test_narrow_networks_have_larger_tiles():
         inference.computed_pixels(create_model({"name": "dmcnn", "features": f}), 375, 500)
         for f in (24, 64)
     )
-    assert 64 * 375 * 500 < narrow < 0.8 * wide
+    assert 64 * 375 * 500 < narrow < 0.85 * wide
+
+
+@pytest.mark.parametrize("features", [24, 32, 64])
+def test_overlaps_cost_about_half_the_picture(features):
+    """Of those too large for one tile; with four sides there were 1.7 times their pixels, or 2.3."""
+    module = create_model({"name": "dmcnn", "features": features})
+    sides = range(2 * inference.TILE_SIDES[-1], 640)
+    shares = [inference.computed_pixels(module, side, side) / (8 * side) ** 2 for side in sides]
+    assert max(shares) < 2.1 and np.mean(shares) < 1.65

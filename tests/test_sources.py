@@ -193,6 +193,16 @@ def test_tiles_cover_the_image_and_are_the_luma_of_its_pixels(tmp_path, rng):
 
 def test_the_packaged_photographs_are_there():
     assert len(sources.packaged_images()) == len(sources.PACKAGED)
+    assert list(sources.find_images("packaged")) == list(sources.PACKAGED)
+
+
+def test_images_are_named_by_their_paths_in_a_folder(tmp_path, rng):
+    (tmp_path / "below").mkdir()
+    for name in ("b.png", "below/a.png"):
+        Image.fromarray(picture(rng, 9, 9)).save(tmp_path / name)
+    assert sources.find_images(str(tmp_path)) == {
+        name: tmp_path / name for name in ("b.png", str(Path("below", "a.png")))
+    }
 
 
 def test_split_sets_whole_images_aside(tmp_path, rng):

@@ -4,9 +4,10 @@
 
 A model is a bundled name, a weights file or the workdir of a run, with a label before it if it
 should have another name; {q} stands for the quality, where there are weights for each. Folders
-called LIVE1 and BSDS500 (its test images) get published figures beside the measured ones. The
-output folder gets table.md, table.csv and results.json, and, with matplotlib, flops.png (PSNR
-against arithmetic), gain.png (gain against quality) and crop-*.png (the same crop by each model).
+called LIVE1 and BSDS500 (its test images) get published figures beside the measured ones; instead
+of a folder, "packaged" are the photographs that come with scikit-image. The output folder gets
+table.md, table.csv and results.json, and, with matplotlib, flops.png (PSNR against arithmetic),
+gain.png (gain against quality) and crop-*.png (the same crop by each model).
 Stopped and started again, it goes on where it was.
 """
 
@@ -20,6 +21,8 @@ from typing import Any
 
 from dmcnn_jax import compare
 from dmcnn_jax.atomic import write_file
+from dmcnn_jax.cache import keep_compiled
+from dmcnn_jax.memory import keep_memory
 
 
 def main() -> None:
@@ -48,6 +51,8 @@ def main() -> None:
     parser.add_argument("--no-plots", action="store_true", help="tables only")
     parser.add_argument("-o", "--output", type=Path, default=Path("compare"), help="folder")
     options = parser.parse_args()
+    keep_memory()
+    keep_compiled()
     try:
         run(options)
     except (ValueError, OSError, ImportError) as error:
@@ -97,13 +102,13 @@ def parse_crop(text: str | None, folders: Sequence[compare.Folder]) -> tuple[Pat
     if text is None:
         from PIL import Image
 
-        path = folders[0].images[0]
+        path = next(iter(folders[0].images.values()))
         with Image.open(path) as image:
             width, height = image.size
         size = min(128, height, width)
         return path, (height - size) // 2, (width - size) // 2, size
     name, _, numbers = text.rpartition(":")
-    paths = [p for folder in folders for p in folder.images if name in (p.name, p.stem)]
+    paths = [p for folder in folders for p in folder.images.values() if name in (p.name, p.stem)]
     try:
         top, left, size = map(int, numbers.split(","))
     except ValueError:

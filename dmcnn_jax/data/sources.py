@@ -245,10 +245,23 @@ def packaged_images() -> list[Path]:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "the packaged photographs are scikit-image's, which is not installed; "
-            "pip install 'dmcnn-jax[train]', or set config.data.source to a folder of images"
+            "pip install 'dmcnn-jax[train]', or name a folder of images instead"
         ) from error
     folder = Path(skimage.data.__file__).parent
     return [folder / name for name in PACKAGED if (folder / name).exists()]
+
+
+def find_images(source: str | os.PathLike) -> dict[str, Path]:
+    """Images by name: those of a folder by their paths in it, or those of "packaged".
+
+    Raises:
+        FileNotFoundError: if the folder is not there.
+        ModuleNotFoundError: if the packaged photographs are not installed.
+        ValueError: if there is no image in it.
+    """
+    if source == "packaged":
+        return {path.name: path for path in packaged_images()}
+    return {str(path.relative_to(source)): path for path in list_images(source)}
 
 
 def list_images(folder: str | os.PathLike) -> list[Path]:
