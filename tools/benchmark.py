@@ -25,6 +25,8 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 from dmcnn_jax import benchmark, memory, sharding
 from dmcnn_jax.atomic import write_file
 
+_COUNTS = ("features", "growth_features", "patch", "batch", "rounds")
+
 
 def main() -> None:
     """The command line; an error that a user can mend is one line and exit status 1."""
@@ -37,8 +39,8 @@ def main() -> None:
     add("--quick", action="store_true", help="the least of everything, to see that it works")
     add("--no-torch", action="store_true", help="nothing beside")
     add("--max-side", type=int, help="of images whose cost is measured by area, pixels")
-    for field in ("features", "patch", "batch", "rounds"):
-        add(f"--{field}", type=int, help="default: what suits the machine")
+    for field in _COUNTS:
+        add(f"--{field.replace('_', '-')}", type=int, help="default: what suits the machine")
     add("--dtypes", nargs="+", choices=("float32", "bfloat16"))
     options = parser.parse_args()
     # As commands have it.
@@ -56,10 +58,10 @@ def main() -> None:
 def _settings(options: argparse.Namespace) -> benchmark.Settings:
     kind = benchmark.Settings
     settings = kind.quick() if options.quick else kind.of_machine()
-    for field in ("features", "patch", "batch", "rounds"):
+    for field in _COUNTS:
         value = getattr(options, field)
         if value is not None and value < 1:
-            raise ValueError(f"--{field} is {value}; expected at least 1")
+            raise ValueError(f"--{field.replace('_', '-')} is {value}; expected at least 1")
         if value is not None:
             settings = dataclasses.replace(settings, **{field: value})
     if settings.patch % 8:
