@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.inference import Model, restore_plane
+from dmcnn_jax.inference import Model, initialize, restore_plane
 
 
 def profile(model: Model) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def profile(model: Model) -> dict[str, Any]:
         "weights": count_weights(model.params["params"]),
         "flops": flops_per_pixel(model.module, model.params),
         "speed": measure_speed(model),
-        "field": receptive_field(model.module, model.params),
+        "field": receptive_field(model.module, live_variables(model.module)),
     }
 
 
@@ -106,6 +106,12 @@ def measure_speed(model: Model, side: int = 512) -> float:
         restore_plane(model, coefficients, table)
         times.append(time.perf_counter() - start)
     return side**2 / min(times)
+
+
+def live_variables(module: nn.Module) -> dict[str, Any]:
+    """Variables of which nothing cancels and no unit is dead, as in trained ones it may be."""
+    variables = initialize(module, jax.random.key(0))
+    return variables | {"params": jax.tree.map(jnp.abs, variables["params"])}
 
 
 def receptive_field(module: nn.Module, variables: Mapping[str, Any]) -> int:

@@ -129,7 +129,8 @@ class DMCNN(Network):
     ) -> dict[str, jax.Array]:
         """The pixel branch, C and ÕD → all estimates. `dct` is ÕD, the rest as of `__call__`."""
         del train
-        decoded = decode(coefficients, table)
+        # Without the DCT branch, what stands for its result is C.
+        decoded = decode(coefficients, table) if self.dct_branch else dct
         both = jnp.concatenate([decoded, dct], axis=-1) if self.dct_branch else decoded
         corrections = self.g(both - 0.5, table, mask)
         # r·ÕD + (1 - r)·C, written so that its gradient by r is one sum of small numbers, not the
