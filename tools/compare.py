@@ -128,13 +128,13 @@ def plot_flops(results: Mapping[str, Any]) -> bytes:
         for row in table["rows"]:
             if row["label"] in results["profiles"]:
                 x = results["profiles"][row["label"]]["flops"] / 1e3
-                axis.plot(x, row["measured"]["psnr"], "o")
-                point = (x, row["measured"]["psnr"])
-                axis.annotate(row["label"], point, xytext=(4, 4), textcoords="offset points")
+                axis.plot(x, row["measured"]["psnr"], "o", label=row["label"])
         axis.set(title=f"{table['images']}, quality {table['quality']}", xscale="log")
         axis.set(xlabel="kFLOP a pixel", ylabel="PSNR, dB")
-        axis.margins(0.25)
+        axis.margins(0.1)
         axis.grid(alpha=0.3)
+        # Beside the points, of which some lie on top of each other.
+        axis.legend(fontsize=8)
     return _png(figure)
 
 
