@@ -132,7 +132,7 @@ def default_config() -> "ml_collections.ConfigDict":
     schedule.warmup_steps = 0
 
     config.evaluate = evaluate = ml_collections.ConfigDict()
-    # Folder of images to measure on; empty: the validation images.
+    # Folder of images to measure on, or "packaged"; empty: the validation images.
     evaluate.images = ""
     # Range of their luma: "studio" is the protocol's.
     evaluate.luma = "studio"
