@@ -26,7 +26,7 @@ from dmcnn_jax.atomic import replacing, write_file
 from dmcnn_jax.cache import keep_compiled
 from dmcnn_jax.data import feeds, sources
 from dmcnn_jax.gallery import Gallery, Item, describe
-from dmcnn_jax.inference import Model, load, project_in_bands, restore_plane, to_uint8
+from dmcnn_jax.inference import ENGINES, Model, load, project_in_bands, restore_plane, to_uint8
 from dmcnn_jax.memory import keep_memory
 from dmcnn_jax.models.chroma import ChromaNet
 from dmcnn_jax.restore import Restorer
@@ -323,6 +323,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         "times slower",
     )
     parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="jax",
+        help="what computes the layers (%(default)s, which gives the same figures everywhere)",
+    )
+    parser.add_argument(
         "--color",
         action="store_true",
         help="measure what dmcnn-restore makes of colour files that Pillow writes: PSNR of RGB and "
@@ -351,7 +357,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not options.weights:
             raise ValueError("no --weights given: a bundled name, a weights file or a workdir")
         results = evaluate_folder(
-            load(options.weights),
+            load(options.weights, options.engine),
             options.images,
             options.quality,
             luma=options.luma,
@@ -372,7 +378,7 @@ def _evaluate_color(options: argparse.Namespace) -> None:
     if options.gallery or options.ensemble:
         given = "--gallery" if options.gallery else "--ensemble"
         raise ValueError(f"{given} is of luma alone; leave it or --color out")
-    restorer = Restorer(options.weights, chroma=options.chroma)
+    restorer = Restorer(options.weights, chroma=options.chroma, engine=options.engine)
     results = evaluate_color.evaluate_folder(
         restorer, options.images, options.quality, subsampling=options.subsampling
     )

@@ -167,7 +167,7 @@ def evaluate_model(
     Returns:
         As of `evaluate`.
     """
-    restorer = Restorer(config.data.guide, chroma=model)
+    restorer = Restorer(config.data.guide, chroma=model, engine="jax")
     subsampling = config.data.subsampling[0]
     if images:
         return evaluate_folder(restorer, images, config.quality, subsampling=subsampling)

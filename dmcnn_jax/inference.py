@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from dmcnn_jax import jpeg, symmetry
+from dmcnn_jax import jpeg, openvino, symmetry
 from dmcnn_jax.checkpoint import BUNDLED, find_weights, load_weights
 from dmcnn_jax.finish import upsample_rows
 from dmcnn_jax.memory import trim_memory
-from dmcnn_jax.models import chroma, create_model, example
+from dmcnn_jax.models import chroma, create_model, dmcnn, example
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +31,14 @@ class Model:
         params: its variables, {"params": …} and, of some models, {"batch_stats": …}.
         about: what its weights file says: "model", the configuration, and more.
         name: what it was loaded as.
+        engine: what computes its layers over whole images; None for JAX.
     """
 
     module: nn.Module
     params: Mapping[str, Any]
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     name: str = ""
+    engine: openvino.Engine | None = dataclasses.field(default=None, compare=False)
 
     def apply(
         self, params: Mapping[str, Any], coefficients: jax.Array, table: jax.Array
@@ -59,19 +61,31 @@ class Model:
         return image.reshape(*leading, *image.shape[1:3])
 
 
-def load(name: str | os.PathLike) -> Model:
+ENGINES = ("auto", "jax", "openvino", "openvino-float32", "openvino-bfloat16")
+"""What computes the layers of a model over whole images."""
+
+
+def load(name: str | os.PathLike, engine: str = "jax") -> Model:
     """Loads a model.
 
     Args:
         name: a bundled name ("dmcnn-qf10"), a weights file, or the workdir of a run.
+        engine: what computes its layers over whole images. "jax": JAX, in float32 if the network
+            says nothing else. "openvino": OpenVINO, on a CPU, in bfloat16 where that has the
+            instructions, and else in float32, or in the one that is named; of the networks that it
+            knows (`openvino.supports`). "auto": OpenVINO where JAX runs on a CPU, if it is
+            installed and knows the network.
 
     Returns:
         The model.
 
     Raises:
         FileNotFoundError: if there are no such weights.
-        ValueError: if the file is none of ours, or its weights don't fit the network that it names.
+        ImportError: if OpenVINO is asked for, and not installed.
+        ValueError: if the file is none of ours, or its weights don't fit the network that it names;
+            for an unknown engine, or one that doesn't know the network.
     """
+    by_openvino = is_openvino(engine)
     path = find_weights(name)
     variables, about = load_weights(path)
     if not isinstance(about, dict) or not isinstance(about.get("model"), dict):
@@ -80,7 +94,24 @@ def load(name: str | os.PathLike) -> Model:
     # Tests have seen to the bundled ones, and checking takes a tenth of a small picture's time.
     if path.parent != BUNDLED:
         check_variables(module, variables, str(path))
-    return Model(module, jax.tree.map(jnp.asarray, variables), about, str(name))
+    model = Model(module, jax.tree.map(jnp.asarray, variables), about, str(name))
+    if not by_openvino or (engine == "auto" and not openvino.supports(module)):
+        return model
+    _, _, precision = engine.partition("-")
+    return dataclasses.replace(model, engine=openvino.Engine(module, variables, precision))
+
+
+def is_openvino(engine: str) -> bool:
+    """Whether an engine is OpenVINO here, for the networks that it knows; "auto" may be.
+
+    Raises:
+        ValueError: if it is none of `ENGINES`.
+    """
+    if engine not in ENGINES:
+        raise ValueError(f"engine is {engine!r}; expected one of: {', '.join(ENGINES)}")
+    if engine == "auto":
+        return jax.default_backend() == "cpu" and openvino.is_installed()
+    return engine != "jax"
 
 
 def initialize(module: nn.Module, key: jax.Array) -> dict[str, Any]:
@@ -247,15 +278,16 @@ def restore_plane(
     if not getattr(model.module, "pixel_masks", False):
         size = None
     source = _Source(coefficients, table, size)
+    which = (model,) if model.engine else (model.module, model.params)
     last = (np.float32(strength), np.bool_(project))
     plane = np.empty((8 * height, 8 * width), np.float32)
     for row in rows.pieces:
-        if first_halo and tiled:
+        if model.engine or (first_halo and tiled):
             dct = _first_pass(model, source, row, rows, first_halo)
-            program = partial(_pixels_program, model.module, model.params)
+            program = partial(_engine_pixels if model.engine else _pixels_program, *which)
         else:
             dct = None
-            program = partial(_program, model.module, model.params)
+            program = partial(_program, *which)
         tiles = (
             source.tile(row.start, rows.length, column.start, columns.length)
             + (
@@ -359,7 +391,10 @@ def restore_chroma(
         for blocks, halo in zip((height, width), halos, strict=True)
     )
     sources = [_Source(k, q) for k, q in zip(coefficients, tables, strict=True)]
-    program = partial(_chroma_program, model.module, model.params)
+    if model.engine:
+        program = partial(_engine_chroma, model)
+    else:
+        program = partial(_chroma_program, model.module, model.params)
     last = np.float32(strength), np.bool_(project)
 
     def tile(row: _Piece, column: _Piece) -> tuple[np.ndarray, ...]:
@@ -696,9 +731,57 @@ def _pixels_program(module, variables, k, q, mask, dct, strength, project) -> ja
 def _chroma_program(module, variables, k, guide, q, mask, strength, project) -> jax.Array:
     """A network of chroma over a batch of tiles, with strength and projection: [B, H, W, 2]."""
     estimates = module.apply(variables, chroma.ChromaInput(k, guide), q, mask=mask)
+    return _settle_chroma(estimates, k, q, strength, project)
+
+
+def _settle_chroma(estimates, k, q, strength, project) -> jax.Array:
     image, start = estimates["image"], estimates["jpeg"]
     image = jnp.where(strength == 1, image, start + strength * (image - start))
     return jnp.where(project, chroma.project(image, k, q, -_INSIDE), image)
+
+
+def _engine_pixels(model, k, q, mask, dct, strength, project) -> jax.Array:
+    """The second pass, its layers by the model's engine."""
+    which = model.module, model.params
+    x, told = _pixel_input_program(*which, k, q, dct)
+    correction = model.engine(np.asarray(x), np.asarray(told), mask)
+    return _add_correction_program(*which, k, q, dct, correction, strength, project)
+
+
+@partial(jax.jit, static_argnums=0)
+def _pixel_input_program(module, variables, k, q, dct) -> tuple[jax.Array, jax.Array]:
+    return module.apply(variables, k, q, dct[..., None], method="pixel_input"), dmcnn.told(q)
+
+
+@partial(jax.jit, static_argnums=0)
+def _add_correction_program(module, variables, k, q, dct, x, strength, project) -> jax.Array:
+    arguments = k, q, dct[..., None], (x,)
+    estimates = module.apply(variables, *arguments, method="add_corrections")
+    return _settle(estimates["image"], k, q, strength, project)
+
+
+def _engine_chroma(model, k, guide, q, mask, strength, project) -> jax.Array:
+    """A network of chroma, its layers by the model's engine."""
+    which = model.module, model.params
+    x, told = _chroma_input_program(*which, k, guide, q, mask)
+    correction = model.engine(np.asarray(x), np.asarray(told), mask)
+    return _add_chroma_program(*which, k, guide, q, mask, correction, strength, project)
+
+
+@partial(jax.jit, static_argnums=0)
+def _chroma_input_program(module, variables, k, guide, q, mask) -> tuple[jax.Array, jax.Array]:
+    chosen = chroma.ChromaInput(k, guide)
+    base = module.apply(variables, chosen, q, mask, method="base")
+    x = module.apply(variables, chosen, base, mask, method="input")
+    return x, chroma.told(q, chosen.step)
+
+
+@partial(jax.jit, static_argnums=0)
+def _add_chroma_program(module, variables, k, guide, q, mask, x, strength, project) -> jax.Array:
+    chosen = chroma.ChromaInput(k, guide)
+    base = module.apply(variables, chosen, q, mask, method="base")
+    estimates = module.apply(variables, chosen, q, base, x, mask, method="add_correction")
+    return _settle_chroma(estimates, k, q, strength, project)
 
 
 def _settle(image, k, q, strength, project) -> jax.Array:

@@ -54,15 +54,16 @@ def set_go(config: ml_collections.ConfigDict, go: str) -> None:
     """The first go of a configuration, or one that goes on from the one before on larger patches.
 
     Args:
-        config: of the first, changed in place: for "more", an hour on one CPU core, and for
-            "clean", ten minutes on two, on images that are reduced further, and are cleaner.
-        go: "", "more" or "clean".
+        config: of the first, changed in place: for "more", an hour on one CPU core, for "clean",
+            ten minutes on two, on images that are reduced further, and are cleaner, and for
+            "long", two hours on one, on the same.
+        go: "", "more", "clean" or "long".
 
     Raises:
         ValueError: for another go.
     """
-    if go not in ("", "more", "clean"):
-        raise ValueError(f"unknown go {go!r}; expected 'more', 'clean' or nothing")
+    if go not in ("", "more", "clean", "long"):
+        raise ValueError(f"unknown go {go!r}; expected 'more', 'clean', 'long' or nothing")
     name = config.name
     if go:
         config.name = f"{name}-{go}"
@@ -76,6 +77,11 @@ def set_go(config: ml_collections.ConfigDict, go: str) -> None:
         config.data.reduce_to = 272
         stages = (128, 192, 256), (4, 2, 2), (1400, 400, 200)
         set_steps(config, *stages, warmup_steps=100, validate_every=200)
+    if go == "long":
+        config.init_from = f"runs/{name}-clean"
+        config.data.reduce_to = 272
+        stages = (128, 192, 256), (4, 2, 2), (5000, 1300, 700)
+        set_steps(config, *stages, warmup_steps=200, validate_every=500)
 
 
 def set_every_table(config: ml_collections.ConfigDict) -> None:

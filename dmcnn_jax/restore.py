@@ -45,6 +45,7 @@ def restore(
     grid: tuple[int, int] | None = None,
     size: str = "auto",
     ensemble: bool = False,
+    engine: str = "auto",
 ) -> np.ndarray:
     """Restores a JPEG file.
 
@@ -65,9 +66,11 @@ def restore(
         grid: where the blocks of the earlier save are known to begin: columns and rows from the
             corner, 0 to 7.
         size: of the bundled model: "fast"; "full", which is better; "auto", full where there is an
-            accelerator.
+            accelerator, or OpenVINO, by which the one takes no longer than the other without.
         ensemble: whether luma is the mean of what is restored of the picture turned and mirrored in
             eight ways: a little better, at eight times the work.
+        engine: what computes the models' layers, one of `inference.ENGINES`, as of `load`; of
+            models that are given as such, theirs.
 
     Returns:
         uint8 (16 bits: uint16), [height, width] of a gray file, [height, width, 3] (RGB) of a
@@ -77,6 +80,7 @@ def restore(
         ValueError: if the file is no JPEG, or of a kind that can't be restored; if the model's
             file is none of ours; if an option is out of range.
         OSError: if it can't be read, or there are no such weights.
+        ImportError: if the engine is not installed.
         TypeError: if the source is none of the above.
     """
     restorer = Restorer(
@@ -89,6 +93,7 @@ def restore(
         grid=grid,
         size=size,
         ensemble=ensemble,
+        engine=engine,
     )
     return restorer(jpeg.read(source)).pixels
 
@@ -131,11 +136,12 @@ class Restorer:
         grid: as of `restore`.
         size: as of `restore`.
         ensemble: as of `restore`.
+        engine: as of `restore`.
         chroma: what restores chroma: a weights file, a workdir, or what `dmcnn_jax.load` returned.
             None: the bundled weights.
 
     Raises:
-        ValueError, OSError: as of `restore`.
+        ValueError, OSError, ImportError: as of `restore`.
     """
 
     def __init__(
@@ -150,6 +156,7 @@ class Restorer:
         grid: tuple[int, int] | None = None,
         size: str = "auto",
         ensemble: bool = False,
+        engine: str = "auto",
         chroma: str | os.PathLike | Model | None = None,
     ):
         if not 0 <= strength <= 1:
@@ -163,20 +170,21 @@ class Restorer:
         if size not in SIZES:
             raise ValueError(f"size is {size!r}; expected one of {', '.join(SIZES)}")
         self.strength, self.project, self.bits = strength, project, bits
-        self.ensemble = ensemble
+        self.ensemble, self.engine = ensemble, engine
         self.detect = detect or assume_quality is not None or grid is not None
         self.assume_quality, self.grid = assume_quality, grid
         self._models: dict[str, Model] = {}
         self._fixed: Model | None = model if isinstance(model, Model) else None
         if model is not None and self._fixed is None:
-            self._fixed = inference.load(model)
-        self.chroma = _load_chroma(chroma)
+            self._fixed = inference.load(model, engine)
+        self.chroma = _load_chroma(chroma, engine)
         if self._fixed is not None and isinstance(self._fixed.module, ChromaNet):
             raise ValueError(
                 f"the weights {self._fixed.name!r} restore chroma; expected some that restore luma"
             )
         if size == "auto":
-            size = "fast" if jax.default_backend() == "cpu" else "full"
+            quick = jax.default_backend() != "cpu" or inference.is_openvino(engine)
+            size = "full" if quick else "fast"
         self.size = size
         if model is None and strength > 0:
             choose(jpeg.STANDARD_LUMA)  # fails, if there is nothing to choose from, here
@@ -356,7 +364,7 @@ class Restorer:
         if self._fixed is not None:
             return self._fixed
         if name not in self._models:
-            self._models[name] = inference.load(name)
+            self._models[name] = inference.load(name, self.engine)
         return self._models[name]
 
 
@@ -381,11 +389,11 @@ class Planes:
     earlier: EarlierSave | None = None
 
 
-def _load_chroma(source) -> Model | None:
+def _load_chroma(source, engine) -> Model | None:
     """What restores chroma; None if nothing is named and no weights come with the package."""
     if source is None and not (BUNDLED / f"{CHROMA}.safetensors").exists():
         return None
-    model = source if isinstance(source, Model) else inference.load(source or CHROMA)
+    model = source if isinstance(source, Model) else inference.load(source or CHROMA, engine)
     if not isinstance(model.module, ChromaNet):
         raise ValueError(f"the weights {model.name!r} do not restore chroma")
     return model

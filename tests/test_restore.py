@@ -114,7 +114,7 @@ def test_restore_takes_paths_bytes_and_files(weights, tmp_path):
     np.testing.assert_array_equal(dmcnn_jax.restore(path.read_bytes(), weights), from_path)
     with path.open("rb") as file:
         np.testing.assert_array_equal(dmcnn_jax.restore(file, str(weights)), from_path)
-    model = dmcnn_jax.load(weights)
+    model = dmcnn_jax.load(weights, engine="auto")
     np.testing.assert_array_equal(dmcnn_jax.restore(path, model), from_path)
 
 
@@ -422,7 +422,8 @@ def test_sizes(weights, tmp_path, monkeypatch, capsys):
     wide = {"quality_range": [5, 95], "model": {"features": 9}}
     monkeypatch.setattr(choose, "bundled", lambda: {str(weights): about, "wide": wide})
     path = write_jpeg(tmp_path / "a.jpg", quality=96)
-    assert Restorer()(jpeg.read(path)).model == str(weights)  # "auto", on a CPU
+    # "auto", on a CPU by JAX.
+    assert Restorer(engine="jax")(jpeg.read(path)).model == str(weights)
     assert main([str(path), "--size", "full"]) == 1
     assert "no weights 'wide'" in capsys.readouterr().err
     with pytest.raises(ValueError, match="size is 'huge'; expected one of auto, fast, full"):

@@ -11,7 +11,8 @@ clips coefficients to their intervals, and repeats the difference.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -93,7 +94,6 @@ class ChromaNet(nn.Module):
         chroma = ChromaInput(jnp.zeros((1, 2, 1, 1, 64), jnp.int32), jnp.zeros((1, 16, 16, 1)))
         return chroma, jnp.ones((1, 2, 8, 8), jnp.int32)
 
-    @nn.compact
     def __call__(
         self,
         coefficients: ChromaInput,
@@ -116,28 +116,53 @@ class ChromaNet(nn.Module):
             the same before its correction.
         """
         del train
-        step = coefficients.step
-        k = coefficients.coefficients
-        middle = jnp.clip(jpeg.idct(jpeg.dequantize(k, table)) / 255 + 128 / 255, 0, 1)
-        base = upsample(jnp.moveaxis(middle, 1, -1), step, mask)
-        modulate = self._modulations(table, step)
-        half = None if mask is None else _repeat(mask, (4 * step[0], 4 * step[1]))
+        base = self.base(coefficients, table, mask)
+        x = self.input(coefficients, base, mask)
+        correction = self._correct(x, told(table, coefficients.step), coefficients.step, mask)
+        return self.add_correction(coefficients, table, base, correction, mask)
+
+    def base(
+        self, coefficients: ChromaInput, table: jax.Array, mask: jax.Array | None
+    ) -> jax.Array:
+        """The middles of intervals, at full size: float32 [B, H, W, 2], scaled to [0, 1]."""
+        middle = jpeg.idct(jpeg.dequantize(coefficients.coefficients, table)) / 255 + 128 / 255
+        return upsample(jnp.moveaxis(jnp.clip(middle, 0, 1), 1, -1), coefficients.step, mask)
+
+    def input(
+        self, coefficients: ChromaInput, base: jax.Array, mask: jax.Array | None
+    ) -> jax.Array:
+        """What the layers see, luma and chroma, centred: float32 [B, H/2, W/2, 12]."""
+        both = jnp.concatenate([coefficients.guide - 0.5, _UNITS * (base - 0.5)], axis=-1)
+        return apply_mask(_to_depth(both), _half(mask, coefficients.step))
+
+    def add_correction(
+        self,
+        coefficients: ChromaInput,
+        table: jax.Array,
+        base: jax.Array,
+        correction: jax.Array,
+        mask: jax.Array | None,
+    ) -> dict[str, jax.Array]:
+        """The answer from what the layers gave, float32 [B, H/2, W/2, 8]."""
+        k, step = coefficients.coefficients, coefficients.step
+        image = base + trust(k, table, step, mask) * (_to_space(correction) / _UNITS)
+        if self.rectify:
+            image = project(image, k, table, self.margin)
+        return {"image": image, "jpeg": base}
+
+    @nn.compact
+    def _correct(
+        self, x: jax.Array, told: jax.Array, step: tuple[int, int], mask: jax.Array | None
+    ) -> jax.Array:
+        modulate = self._modulations(told)
+        half = _half(mask, step)
 
         def layer(i: int, x: jax.Array, dilation: int = 1) -> jax.Array:
             x = conv(self.features, dilation=dilation, name=f"conv{i}")(x)
             return apply_mask(PReLU(name=f"prelu{i}")(modulate(i, x)), half)
 
-        both = jnp.concatenate([coefficients.guide - 0.5, _UNITS * (base - 0.5)], axis=-1)
-        x = first = layer(1, apply_mask(_to_depth(both), half))
-        for i, dilation in enumerate(self.dilations):
-            x = layer(i + 2, x, dilation)
-        last = len(self.dilations) + 2
-        correction = conv(8, kernel_init=near_zero_init, name=f"conv{last}")(x + first)
-        correction = _to_space(correction) / _UNITS
-        image = base + trust(k, table, step, mask) * correction
-        if self.rectify:
-            image = project(image, k, table, self.margin)
-        return {"image": image, "jpeg": base}
+        x = connect(x, self.dilations, layer)
+        return conv(8, kernel_init=near_zero_init, name=f"conv{len(self.dilations) + 2}")(x)
 
     def loss(self, estimates: Mapping[str, jax.Array], original: jax.Array) -> jax.Array:
         """The mean squared error of Cb and Cr, scalar; `original` is float32 [B, H, W, 2]."""
@@ -149,12 +174,8 @@ class ChromaNet(nn.Module):
         planes = jpeg.decode(coefficients.coefficients, table).astype(jnp.float32)
         return jnp.round(upsample(jnp.moveaxis(planes, 1, -1), coefficients.step)).astype(jnp.uint8)
 
-    def _modulations(self, table: jax.Array, step: tuple[int, int]):
+    def _modulations(self, told: jax.Array):
         """How it is told Q and the sampling: some layers' x becomes x · (1 + scale) + shift."""
-        log_steps = jnp.log2(table.reshape(-1, 2, 64).astype(jnp.float32) / 16) / 2
-        sampling = jnp.log2(jnp.asarray(step, jnp.float32))
-        sampling = jnp.broadcast_to(sampling, (*log_steps.shape[:2], 2))
-        told = jnp.concatenate([log_steps, sampling], axis=-1)
         # Cb and Cr mostly have one table; of two, the mean of what they say.
         code = PReLU(name="table_prelu")(nn.Dense(64, name="table_dense")(told).mean(axis=1))
         zeros = nn.initializers.zeros_init()
@@ -170,6 +191,31 @@ class ChromaNet(nn.Module):
             return x * (1 + scale) + shift
 
         return modulate
+
+
+def connect(x: Any, dilations: Sequence[int], layer: Callable) -> Any:
+    """How the layers but for the last follow one another, whoever computes them.
+
+    Args:
+        x: their input.
+        dilations: as of `ChromaNet`.
+        layer: `layer(i, x, dilation=1)`, a 3 × 3 convolution and its rectifier.
+
+    Returns:
+        What the last layer sees.
+    """
+    x = first = layer(1, x)
+    for i, dilation in enumerate(dilations):
+        x = layer(i + 2, x, dilation=dilation)
+    return x + first
+
+
+def told(table: jax.Array, step: tuple[int, int]) -> jax.Array:
+    """How tables and the sampling are told, [B, 2, 8, 8] → float32 [B, 2, 66]: by logarithms."""
+    log_steps = jnp.log2(table.reshape(-1, 2, 64).astype(jnp.float32) / 16) / 2
+    sampling = jnp.log2(jnp.asarray(step, jnp.float32))
+    sampling = jnp.broadcast_to(sampling, (*log_steps.shape[:2], 2))
+    return jnp.concatenate([log_steps, sampling], axis=-1)
 
 
 def trust(
@@ -278,6 +324,11 @@ def _double(x: jax.Array, axis: int) -> jax.Array:
 
 def _repeat(x: jax.Array, factors: tuple[int, int]) -> jax.Array:
     return jnp.repeat(jnp.repeat(x, factors[0], axis=1), factors[1], axis=2)
+
+
+def _half(mask: jax.Array | None, step: tuple[int, int]) -> jax.Array | None:
+    """A mask of coded blocks on the grid of half the picture's size."""
+    return None if mask is None else _repeat(mask, (4 * step[0], 4 * step[1]))
 
 
 def _to_depth(x: jax.Array) -> jax.Array:

@@ -10,8 +10,8 @@ layers see centred values (x - ½), so that the zeros of a convolution's padding
 4,426,628 weights at F = 64.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -129,10 +129,25 @@ class DMCNN(Network):
     ) -> dict[str, jax.Array]:
         """The pixel branch, C and ÕD → all estimates. `dct` is ÕD, the rest as of `__call__`."""
         del train
+        corrections = self.g(self.pixel_input(coefficients, table, dct), table, mask)
+        return self.add_corrections(coefficients, table, dct, corrections)
+
+    def pixel_input(self, coefficients: jax.Array, table: jax.Array, dct: jax.Array) -> jax.Array:
+        """What the pixel branch sees, C and ÕD, centred: float32 [B, H, W, 1 or 2]."""
         # Without the DCT branch, what stands for its result is C.
+        if not self.dct_branch:
+            return dct - 0.5
+        return jnp.concatenate([decode(coefficients, table), dct], axis=-1) - 0.5
+
+    def add_corrections(
+        self,
+        coefficients: jax.Array,
+        table: jax.Array,
+        dct: jax.Array,
+        corrections: Sequence[jax.Array],
+    ) -> dict[str, jax.Array]:
+        """Estimates from the pixel branch's corrections, of full size and maybe of smaller ones."""
         decoded = decode(coefficients, table) if self.dct_branch else dct
-        both = jnp.concatenate([decoded, dct], axis=-1) if self.dct_branch else decoded
-        corrections = self.g(both - 0.5, table, mask)
         # r·ÕD + (1 - r)·C, written so that its gradient by r is one sum of small numbers, not the
         # difference of two large sums.
         base = decoded + self.r * (dct - decoded)
@@ -226,39 +241,59 @@ class PixelBranch(nn.Module):
     ) -> tuple[jax.Array, ...]:
         """[B, H, W, channels], centred → corrections at full, half and quarter size, [..., 1]."""
         f = self.features
-        full, half, quarter = (mask_to_scale(mask, cells) for cells in (8, 4, 2))
+        masks = {cells: mask_to_scale(mask, cells) for cells in (8, 4, 2)}
         modulate = _modulations(table, {1: f, 4: 2 * f, 6: 4 * f}, self.condition_on_table)
 
-        def layer(i, x, features, mask, **options):
+        def layer(i, x, features, cells, **options):
             x = conv(features, dtype=self.dtype, name=f"conv{i}", **options)(x)
-            return apply_mask(PReLU(name=f"prelu{i}")(modulate(i, x)), mask)
+            return apply_mask(PReLU(name=f"prelu{i}")(modulate(i, x)), masks[cells])
 
-        def up(i, x, features, mask):
+        def up(i, x, features, cells):
             x = Deconv(features, dtype=self.dtype, name=f"deconv{i}")(x)
-            return apply_mask(PReLU(name=f"prelu{i}")(x), mask)
+            return apply_mask(PReLU(name=f"prelu{i}")(x), masks[cells])
 
         def head(name, x):
             return conv(1, kernel_init=near_zero_init, dtype=self.dtype, name=name)(x)
 
-        x = apply_mask(x, full)
-        x1 = layer(1, x, f, full)
-        x2 = layer(2, x1, f, full)
-        x3 = layer(3, x2, f, full)
-        x4 = layer(4, x3, 2 * f, half, stride=2)
-        x5 = layer(5, x4, 2 * f, half)
-        x6 = layer(6, x5, 4 * f, quarter, stride=2)
-        x7 = layer(7, x6, 4 * f, quarter, dilation=self.dilations[0])
-        x8 = layer(8, x7, 4 * f, quarter, dilation=self.dilations[1])
-        x9 = layer(9, x8, 4 * f, quarter, dilation=self.dilations[2])
-        x10 = up(10, x9, 2 * f, half) + x5
-        x11 = layer(11, x10, 2 * f, half)
-        x12 = up(12, x11, f, full) + x3
-        x13 = layer(13, x12, f, full)
-        x14 = layer(14, x13, f, full)
-        correction = head("conv15", x14)
+        full, half, quarter = connect(apply_mask(x, masks[8]), f, self.dilations, layer, up)
+        correction = head("conv15", full)
         if not self.multi_scale:
             return (correction,)
-        return correction, head("head_half", x11), head("head_quarter", x9)
+        return correction, head("head_half", half), head("head_quarter", quarter)
+
+
+def connect(
+    x: Any, features: int, dilations: Sequence[int], layer: Callable, up: Callable
+) -> tuple[Any, Any, Any]:
+    """How the pixel branch's layers follow one another, whoever computes them.
+
+    Args:
+        x: its input.
+        features: F.
+        dilations: of layers 7, 8 and 9.
+        layer: `layer(i, x, channels, cells, stride=1, dilation=1)`, a 3 × 3 convolution and its
+            rectifier; `cells` are those along a block at the scale of its result.
+        up: `up(i, x, channels, cells)`, a 4 × 4 deconvolution of stride 2 and its rectifier.
+
+    Returns:
+        What heads see at full, half and quarter size: the results of layers 14, 11 and 9.
+    """
+    f = features
+    x1 = layer(1, x, f, 8)
+    x2 = layer(2, x1, f, 8)
+    x3 = layer(3, x2, f, 8)
+    x4 = layer(4, x3, 2 * f, 4, stride=2)
+    x5 = layer(5, x4, 2 * f, 4)
+    x6 = layer(6, x5, 4 * f, 2, stride=2)
+    x7 = layer(7, x6, 4 * f, 2, dilation=dilations[0])
+    x8 = layer(8, x7, 4 * f, 2, dilation=dilations[1])
+    x9 = layer(9, x8, 4 * f, 2, dilation=dilations[2])
+    x10 = up(10, x9, 2 * f, 4) + x5
+    x11 = layer(11, x10, 2 * f, 4)
+    x12 = up(12, x11, f, 8) + x3
+    x13 = layer(13, x12, f, 8)
+    x14 = layer(14, x13, f, 8)
+    return x14, x11, x9
 
 
 def _compress(coefficients: jax.Array, table: jax.Array) -> jax.Array:
@@ -290,9 +325,7 @@ def _modulations(table: jax.Array, widths: Mapping[int, int], enabled: bool):
     """
     if not enabled:
         return lambda i, x: x
-    # Steps run from 1 to 255; 16 is about their middle on a logarithmic scale.
-    log_steps = jnp.log2(table.reshape(-1, 64).astype(jnp.float32) / 16) / 2
-    code = PReLU(name="table_prelu")(nn.Dense(64, name="table_dense")(log_steps))
+    code = PReLU(name="table_prelu")(nn.Dense(64, name="table_dense")(told(table)))
     scale_shift = {
         i: nn.Dense(2 * width, kernel_init=nn.initializers.zeros_init(), name=f"table_dense{i}")(
             code
@@ -307,3 +340,9 @@ def _modulations(table: jax.Array, widths: Mapping[int, int], enabled: bool):
         return x * (1 + scale) + shift
 
     return modulate
+
+
+def told(table: jax.Array) -> jax.Array:
+    """How a table is told, Q [B, 8, 8] → float32 [B, 64]: by the logarithms of its steps."""
+    # Steps run from 1 to 255; 16 is about their middle on a logarithmic scale.
+    return jnp.log2(table.reshape(-1, 64).astype(jnp.float32) / 16) / 2

@@ -1,0 +1,238 @@
+"""A network's layers by OpenVINO: JAX's answers, which other tests hold to the paper."""
+
+import dataclasses
+import subprocess
+import sys
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+import scipy.ndimage
+from PIL import Image
+
+import dmcnn_jax
+from dmcnn_jax import command, inference, jpeg, openvino
+from dmcnn_jax.checkpoint import save_weights
+from dmcnn_jax.evaluate import main as evaluate
+from dmcnn_jax.models import create_model
+from dmcnn_jax.restore import Restorer
+
+DMCNN = {"name": "dmcnn", "features": 4, "dct_features": 8}
+CHROMA = {"name": "chroma", "features": 4, "dilations": (1, 2, 1)}
+
+needs_openvino = pytest.mark.skipif(not openvino.is_installed(), reason="OpenVINO isn't installed")
+
+
+def busy_model(config, precision=None, seed=0, gain=1.0):
+    """Random weights, biases and all, so that every layer and its padding shows."""
+    module = create_model(config)
+    shapes = jax.eval_shape(partial(inference.initialize, module), jax.random.key(0))
+    rng = np.random.default_rng(seed)
+
+    def fill(leaf):
+        deviation = np.sqrt(gain / np.prod(leaf.shape[:-1])) if leaf.ndim > 1 else 0.2
+        return (deviation * rng.normal(size=leaf.shape)).astype(leaf.dtype)
+
+    params = jax.tree.map(fill, shapes)
+    engine = None if precision is None else openvino.Engine(module, params, precision)
+    return inference.Model(module, params, {"model": config}, "busy", engine)
+
+
+def by_both(config, precision="float32", **options):
+    model = busy_model(config, precision, **options)
+    return dataclasses.replace(model, engine=None), model
+
+
+def picture(rng, rows, columns, quality=10):
+    """Coefficients and table of a smooth random picture."""
+    noise = scipy.ndimage.gaussian_filter(rng.normal(size=(8 * rows, 8 * columns)), 2)
+    plane = np.clip(128 + 60 * noise / noise.std(), 0, 255).astype(np.uint8)
+    table = np.asarray(jpeg.quality_table(quality))
+    return np.asarray(jpeg.encode(plane, table)), table
+
+
+@needs_openvino
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"condition_on_table": True},
+        {"dct_branch": False},
+        {"multi_scale": False, "dilations": (1, 3, 2)},
+        {"rectifier": "none", "learn_residual": False},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("size", [(1, 1), (5, 9), (20, 13)])
+def test_luma_is_jax_s(rng, change, size):
+    plain, fast = by_both(DMCNN | change)
+    k, table = picture(rng, *size)
+    expected = inference.restore_plane(plain, k, table)
+    np.testing.assert_allclose(inference.restore_plane(fast, k, table), expected, atol=2e-5)
+    # It does something, so that this shows something.
+    assert np.abs(expected - np.asarray(jpeg.decode(k, table)) / 255).max() > 0.01
+
+
+@needs_openvino
+@pytest.mark.parametrize("project", [False, True])
+def test_luma_in_tiles_is_jax_s(rng, project, monkeypatch):
+    plain, fast = by_both(DMCNN)
+    k, table = picture(rng, 70, 37)
+    options = {"project": project, "strength": 0.7}
+    expected = inference.restore_plane(plain, k, table, **options)
+    monkeypatch.setattr(inference, "TILE_SIDES", (32,))
+    monkeypatch.setattr(inference, "_LONGEST", 32)
+    np.testing.assert_allclose(
+        inference.restore_plane(fast, k, table, **options), expected, atol=2e-5
+    )
+
+
+@needs_openvino
+def test_a_model_that_is_told_tables_is_told_each(rng):
+    plain, fast = by_both(DMCNN | {"condition_on_table": True})
+    k, _ = picture(rng, 6, 7)
+    results = []
+    for quality in (5, 40, 95):
+        table = np.asarray(jpeg.quality_table(quality))
+        expected = inference.restore_plane(plain, k, table)
+        results.append(inference.restore_plane(fast, k, table))
+        np.testing.assert_allclose(results[-1], expected, atol=3e-5)
+    assert np.abs(results[0] - results[1]).max() > 0.01
+
+
+@needs_openvino
+@pytest.mark.parametrize("step", [(1, 1), (1, 2), (2, 1), (2, 2), (1, 4)])
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (40, 20)])
+def test_chroma_is_jax_s(rng, step, size, monkeypatch):
+    monkeypatch.setattr(inference, "TILE_SIDES", (32,))
+    plain, fast = by_both(CHROMA, gain=0.3)
+    k = np.zeros((2, *size, 64), np.int16)
+    k[..., :10] = rng.integers(-4, 5, (2, *size, 10))
+    tables = np.stack([jpeg.quality_table(q, jpeg.STANDARD_CHROMA) for q in (30, 60)])
+    shape = 8 * step[0] * size[0], 8 * step[1] * size[1]
+    guide = rng.uniform(0, 255, shape).astype(np.float32)
+    expected = inference.restore_chroma(plain, k, tables, guide, step, project=True)
+    found = inference.restore_chroma(fast, k, tables, guide, step, project=True)
+    np.testing.assert_allclose(found, expected, atol=5e-3)  # of 255 levels
+    still = inference.restore_chroma(plain, k, tables, guide, step, strength=0)
+    assert np.abs(expected - still).max() > 1
+
+
+@needs_openvino
+@pytest.mark.parametrize("quality", [10, 50])
+def test_bfloat16_is_near_and_keeps_the_file_s_coefficients(photographs, quality):
+    table = np.asarray(jpeg.quality_table(quality))
+    original = photographs["astronaut"][:200, :256]
+    k = np.asarray(jpeg.encode(original, table))
+    results = [
+        inference.restore_plane(dmcnn_jax.load("dmcnn-any", engine), k, table, project=True)
+        for engine in ("jax", "openvino-bfloat16")
+    ]
+    difference = 255 * (results[1] - results[0])
+    assert np.sqrt(np.mean(difference**2)) < 0.15
+    errors = [np.mean((255 * r[:200, :256] - original) ** 2) for r in results]
+    assert abs(10 * np.log10(errors[1] / errors[0])) < 0.03  # dB
+    # By SciPy's transform: every coefficient is where it was.
+    x = scipy.fft.dctn(
+        255.0 * results[1].astype(float).reshape(25, 8, 32, 8).swapaxes(1, 2) - 128,
+        axes=(2, 3),
+        norm="ortho",
+    )
+    np.testing.assert_array_equal(np.round(x / table), k.reshape(25, 32, 8, 8))
+
+
+@needs_openvino
+def test_what_is_kept_ready_is_few(rng):
+    _, fast = by_both(DMCNN)
+    for columns in range(1, 9):
+        k, table = picture(rng, 2, columns)
+        first = inference.restore_plane(fast, k, table)
+    assert len(fast.engine._ready) == 4
+    np.testing.assert_array_equal(inference.restore_plane(fast, k, table), first)
+
+
+@needs_openvino
+def test_the_processor_s_own_precision_is_one_of_two():
+    assert openvino.Engine(*_parts(DMCNN)).precision in openvino.PRECISIONS
+    with pytest.raises(ValueError, match="precision is 'int8'"):
+        openvino.Engine(*_parts(DMCNN), "int8")
+
+
+def _parts(config):
+    model = busy_model(config)
+    return model.module, model.params
+
+
+@needs_openvino
+def test_importing_it_tells_nobody():
+    code = (
+        "import sys; from dmcnn_jax import load; load('dmcnn-small-any', 'openvino');"
+        "assert 'openvino' in sys.modules;"
+        "print([name for name in sys.modules if name.startswith('openvino_telemetry')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_which_engine_is_chosen(monkeypatch, tmp_path):
+    with pytest.raises(ValueError, match="engine is 'tensorrt'; expected one of: auto, jax, openv"):
+        dmcnn_jax.load("dmcnn-small-any", "tensorrt")
+    other = tmp_path / "other.safetensors"
+    model = busy_model({"name": "arcnn"})
+    save_weights(other, model.params, model.about)
+    assert dmcnn_jax.load(other, "auto").engine is None
+    with pytest.raises(ValueError, match="OpenVINO runs DMCNN and ChromaNet, not ARCNN;"):
+        dmcnn_jax.load(other, "openvino")
+    assert dmcnn_jax.load("dmcnn-small-any").engine is None
+    monkeypatch.setattr(openvino, "is_installed", lambda: False)
+    assert dmcnn_jax.load("dmcnn-small-any", "auto").engine is None
+    assert Restorer().size == "fast"
+
+
+@needs_openvino
+def test_auto_is_openvino_where_it_is_installed(monkeypatch):
+    assert dmcnn_jax.load("dmcnn-small-any", "auto").engine is not None
+    assert Restorer().size == "full" and Restorer(engine="jax").size == "fast"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert dmcnn_jax.load("dmcnn-small-any", "auto").engine is None
+
+
+def test_without_openvino_one_line_says_what_to_install(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    path = tmp_path / "a.jpg"
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(path)
+    assert command.main([str(path), "--engine", "openvino"]) == 1
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and 'pip install "dmcnn-jax[openvino]"' in lines[0]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@needs_openvino
+def test_the_commands_take_an_engine(tmp_path, photographs, capsys):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.fromarray(photographs["camera"][:64, :80]).save(folder / "a.png")
+    Image.fromarray(photographs["camera"][:64, :80]).save(tmp_path / "a.jpg", quality=10)
+    printed = []
+    for engine in ("jax", "openvino-float32"):
+        arguments = ["--weights", "dmcnn-small-any", "--quality", "10", "-o"]
+        evaluate([*arguments, f"{tmp_path}/r.json", "--images", str(folder), "--engine", engine])
+        printed.append(capsys.readouterr().out)
+        target = tmp_path / f"{engine}.png"
+        status = command.main([f"{tmp_path}/a.jpg", "-o", str(target), "--engine", engine])
+        assert status == 0
+    assert printed[0] == printed[1]
+    one, other = (
+        np.asarray(Image.open(tmp_path / f"{e}.png")) for e in ("jax", "openvino-float32")
+    )
+    assert one.shape == other.shape
+    options = {"size": "fast", "engine": "openvino-float32"}
+    np.testing.assert_allclose(
+        dmcnn_jax.restore(tmp_path / "a.jpg", **options).astype(int), one, atol=1
+    )
+
+
+def test_the_command_offers_what_there_is():
+    (action,) = [a for a in command._parser()._actions if a.dest == "engine"]
+    assert tuple(action.choices) == inference.ENGINES and action.default == "auto"
