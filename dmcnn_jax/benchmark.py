@@ -7,6 +7,7 @@ a round. Beside the clock stands the processors' own time, which says more where
 
 import contextlib
 import dataclasses
+import gc
 import json
 import math
 import os
@@ -26,8 +27,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dmcnn_jax import inference, jpeg, sharding
+from dmcnn_jax import inference, jpeg, openvino, sharding
 from dmcnn_jax.atomic import write_file
+from dmcnn_jax.memory import trim_memory
 from dmcnn_jax.models import create_model
 from dmcnn_jax.profile import arithmetic, flops_per_pixel
 
@@ -179,7 +181,7 @@ class Benchmark:
                 "first_cached": seconds[1],
                 "flops": flops_per_pixel(model.module, model.params, 64) * height * width,
                 "flops_compiled": _flops(compiled),
-                "memory": _tile_memory(model, height, width),
+                "memory": _memory_taken(model, k, q),
                 "bound": sum(
                     operation.bound(self._machine(dtype))
                     for operation in operations(_traced(inference.estimate, *arguments))
@@ -189,9 +191,27 @@ class Benchmark:
                 lambda model=model: inference.restore_plane(model, k, q),
                 lambda plane: None,
             )
+        for dtype in self._openvino_dtypes():
+            model = _model(settings.features, "float32", dtype)
+            start = time.perf_counter()
+            inference.restore_plane(model, k, q)
+            name = f"openvino {dtype}"
+            rows[name] = {
+                "first_cold": time.perf_counter() - start,
+                "flops": rows[f"jax {settings.dtypes[0]}"]["flops"],
+                "memory": _memory_taken(model, k, q),
+            }
+            calls[name] = (
+                lambda model=model: inference.restore_plane(model, k, q),
+                lambda plane: None,
+            )
         if self._peer:
             calls |= self._peer.restorers(settings.features, settings.dtypes, k, q)
         return self._table(calls, rows, height * width)
+
+    def _openvino_dtypes(self) -> tuple[str, ...]:
+        """What OpenVINO is measured in: where JAX runs on a CPU, and it is installed."""
+        return self.settings.dtypes if inference.is_openvino("auto") else ()
 
     def measure_pairs(self) -> dict[str, Any]:
         """Training pairs, made by the step, by tf.data, and by Pillow on all cores."""
@@ -321,7 +341,9 @@ class Benchmark:
     def measure_growth(self) -> dict[str, Any]:
         """Seconds by area, by batch, and by devices."""
         settings = self.settings
-        growth = {"area": self._measure_areas()}
+        growth = {"area": self._measure_areas(settings.dtypes[0])}
+        for dtype in self._openvino_dtypes()[-1:]:
+            growth[f"area, openvino {dtype}"] = self._measure_areas("float32", dtype)
         pixels, calls = {}, {}
         for batch in settings.batches:
             name = str(batch)
@@ -347,9 +369,9 @@ class Benchmark:
         ]
         return growth
 
-    def _measure_areas(self) -> list[dict[str, Any]]:
+    def _measure_areas(self, *kind: str) -> list[dict[str, Any]]:
         settings = self.settings
-        model = _model(settings.growth_features, settings.dtypes[0])
+        model = _model(settings.growth_features, *kind)
         calls, planes = {}, {}
         for side in settings.sides:
             k, q = _jpeg(side, side)
@@ -359,18 +381,18 @@ class Benchmark:
             )
             planes[side] = k
         results = self._rounds(calls, rounds=min(3, settings.rounds))
+        del model, calls
         rows = []
         for side in settings.sides:
-            computed = inference.computed_pixels(model.module, *planes[side].shape[:2])
-            _reset_peak()
-            before = _peak()
-            calls[str(side)][0]()
+            # One that has kept nothing yet.
+            model = _model(settings.growth_features, *kind)
+            computed = inference.computed_pixels(model, *planes[side].shape[:2])
             rows.append(
                 {
                     "side": side,
                     "computed": computed / side**2,
                     # The result itself, 4 bytes a pixel, is what has to grow.
-                    "memory": max(0, _peak() - before - 4 * side**2),
+                    "memory": max(0, _memory_taken(model, *_jpeg(side, side)) - 4 * side**2),
                 }
                 | results[str(side)].row(side**2)
                 | {"nanoseconds_per_computed_pixel": 1e9 * results[str(side)].median / computed}
@@ -466,7 +488,7 @@ class Benchmark:
             if row.get("bound"):
                 row["share_of_roofline"] = row["bound"] / result.median
             table[name] = row
-        ours = [name for name in times if name.startswith("jax ")]
+        ours = [name for name in times if name.startswith(("jax ", "openvino "))]
         ratios = {
             f"{one} against {other}": {
                 "wall": times[other].over(times[one]),
@@ -761,25 +783,27 @@ def _lines_kernels(tables: Mapping[str, Any] | None) -> Iterator[str]:
 def _lines_growth(growth: Mapping[str, Any] | None) -> Iterator[str]:
     if not growth or "error" in growth:
         return
-    yield from (
-        "**Cost by area**",
-        "",
-        "| side | Mpixel/s | computed / pixels | ns a computed pixel | memory, MB |",
-        "| ---: | ---: | ---: | ---: | ---: |",
-    )
-    for row in growth["area"]:
-        yield (
-            f"| {row['side']} | {row['pixels_per_second'] / 1e6:.3g} | {row['computed']:.2f} "
-            f"| {row['nanoseconds_per_computed_pixel']:,.0f} | {row['memory'] / 1e6:,.0f} |"
+    for name in (name for name in growth if name.startswith("area")):
+        yield from (
+            f"**Cost by {name}**",
+            "",
+            "| side | Mpixel/s | computed / pixels | ns a computed pixel | memory, MB |",
+            "| ---: | ---: | ---: | ---: | ---: |",
         )
+        for row in growth[name]:
+            yield (
+                f"| {row['side']} | {row['pixels_per_second'] / 1e6:.3g} | {row['computed']:.2f} "
+                f"| {row['nanoseconds_per_computed_pixel']:,.0f} | {row['memory'] / 1e6:,.0f} |"
+            )
+        yield ""
     for kind in ("batch", "devices"):
-        yield from ("", f"**Training by {kind}**", "")
+        yield from (f"**Training by {kind}**", "")
         yield from (f"| {kind} | Mpixel/s | by CPU time |", "| ---: | ---: | ---: |")
         for row in growth[kind]:
             rate = row["pixels_per_second"] / 1e6
             by_cpu = rate * row["seconds"]["median"] / max(1e-9, row["cpu_seconds"]["median"])
             yield f"| {row[kind]} | {rate:.3g} | {by_cpu:.3g} |"
-    yield ""
+        yield ""
 
 
 def _lines_start(table: Mapping[str, Any] | None) -> Iterator[str]:
@@ -867,9 +891,12 @@ def _batch(batch: int, patch: int) -> dict[str, np.ndarray]:
     }
 
 
-def _model(features: int, dtype: str) -> inference.Model:
+def _model(features: int, dtype: str, precision: str = "") -> inference.Model:
+    """A random model; its layers by OpenVINO, if a precision for that is named."""
     module = create_model({"name": "dmcnn", "features": features, "dtype": dtype})
-    return inference.Model(module, inference.initialize(module, jax.random.key(_SEED)))
+    params = inference.initialize(module, jax.random.key(_SEED))
+    engine = openvino.Engine(module, params, precision) if precision else None
+    return inference.Model(module, params, engine=engine)
 
 
 def _config(settings: Settings, features: int, batch: int, dtype: str) -> Any:
@@ -945,9 +972,10 @@ def _memory(compiled: Any) -> int | None:
     )
 
 
-def _tile_memory(model: inference.Model, height: int, width: int) -> int:
+def _memory_taken(model: inference.Model, k: np.ndarray, q: np.ndarray) -> int:
     """Bytes that a process takes more at its peak while it restores, result included."""
-    k, q = _jpeg(height, width)
+    gc.collect()
+    trim_memory()
     _reset_peak()
     before = _peak()
     inference.restore_plane(model, k, q)

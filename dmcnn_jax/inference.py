@@ -529,18 +529,19 @@ def to_uint8(plane: np.ndarray) -> np.ndarray:
     return np.clip(np.round(np.asarray(plane) * 255), 0, 255).astype(np.uint8)
 
 
-def computed_pixels(module: nn.Module, rows: int, columns: int) -> int:
+def computed_pixels(model: Model, rows: int, columns: int) -> int:
     """Pixels that `restore_plane` computes of a plane of so many blocks, overlaps included.
 
     Of two passes, those of the last, which does nearly all of the work.
     """
-    _, halo = _halos(module)
+    _, halo = _halos(model.module)
     if halo is None:
         return 64 * rows * columns
     pixels = 64
     for blocks in (rows, columns):
-        cuts = cut(blocks, halo, tile_sides(module))
-        pixels *= len(cuts.pieces) * cuts.length
+        cuts = cut(blocks, halo, tile_sides(model.module))
+        # JAX computes what of a tile lies outside of the plane, other engines don't.
+        pixels *= len(cuts.pieces) * (min(cuts.length, blocks) if model.engine else cuts.length)
     return pixels
 
 
@@ -685,9 +686,12 @@ def _first_pass(model: Model, source: _Source, row: _Piece, rows: _Cuts, halo: i
 def _run(
     program: Callable, tiles: Iterable[tuple[np.ndarray, ...]], count: int
 ) -> Iterator[np.ndarray]:
-    """Results of a program on tiles, in batches; the next is begun before the last is fetched."""
-    # A CPU has nothing to gain from a batch; an accelerator is busy with few large tiles.
-    size = 1 if jax.default_backend() == "cpu" or count < _BATCH else _BATCH
+    """Results of a program on tiles, in batches."""
+    # On a CPU, unlike on an accelerator, nothing is gained by batches, nor by beginning the next
+    # before the last is fetched; that would take the memory of two.
+    cpu = jax.default_backend() == "cpu"
+    size = 1 if cpu or count < _BATCH else _BATCH
+    ahead = 0 if cpu else 1
     pending: deque[tuple[int, jax.Array]] = deque()
 
     def fetch() -> Iterator[np.ndarray]:
@@ -699,7 +703,7 @@ def _run(
         filled = batch + batch[-1:] * (size - len(batch))
         arrays = [np.stack(parts) for parts in zip(*filled, strict=True)]
         pending.append((len(batch), program(*arrays)))
-        if len(pending) > 1:
+        if len(pending) > ahead:
             yield from fetch()
     while pending:
         yield from fetch()

@@ -152,8 +152,8 @@ def test_of_branches_one_counts():
 
 @pytest.mark.parametrize("rows, columns", [(1, 1), (12, 12), (64, 64), (512, 300)])
 def test_computed_pixels_cover_the_plane(rows, columns):
-    module = create_model({"name": "dmcnn", "features": 4})
-    computed = inference.computed_pixels(module, rows, columns)
+    model = inference.Model(create_model({"name": "dmcnn", "features": 4}), {})
+    computed = inference.computed_pixels(model, rows, columns)
     assert computed >= 64 * rows * columns
     if min(rows, columns) >= 300:
         assert computed < 2 * 64 * rows * columns

@@ -276,17 +276,15 @@ def test_narrow_networks_have_larger_tiles():
         # No more activations than the widest network has in its largest tile.
         assert features * largest**2 <= 64 * 96**2
     # Which overlap less: of 12 megapixels, a quarter less to compute.
-    narrow, wide = (
-        inference.computed_pixels(create_model({"name": "dmcnn", "features": f}), 375, 500)
-        for f in (24, 64)
-    )
+    models = (Model(create_model({"name": "dmcnn", "features": f}), {}) for f in (24, 64))
+    narrow, wide = (inference.computed_pixels(model, 375, 500) for model in models)
     assert 64 * 375 * 500 < narrow < 0.85 * wide
 
 
 @pytest.mark.parametrize("features", [24, 32, 64])
 def test_overlaps_cost_about_half_the_picture(features):
     """Of those too large for one tile; with four sides it was 0.7 of them, at worst 1.3."""
-    module = create_model({"name": "dmcnn", "features": features})
+    model = Model(create_model({"name": "dmcnn", "features": features}), {})
     sides = range(2 * inference.TILE_SIDES[-1], 640)
-    shares = [inference.computed_pixels(module, side, side) / (8 * side) ** 2 for side in sides]
+    shares = [inference.computed_pixels(model, side, side) / (8 * side) ** 2 for side in sides]
     assert max(shares) < 2.1 and np.mean(shares) < 1.65
