@@ -4,11 +4,14 @@ import argparse
 import concurrent.futures
 import contextlib
 import dataclasses
+import gc
 import json
 import os
 import signal
 import sys
+import threading
 import time
+import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -474,7 +477,17 @@ def _worker() -> Iterator[concurrent.futures.ThreadPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _interrupt(*_: Any) -> None:
+def _interrupt(number: int, frame: types.FrameType | None) -> None:
+    """Interrupts the main thread."""
+    # An exception that a garbage collector's callback raises is dropped, and JAX has one that takes
+    # its time: then again in a moment.
+    callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
+    while frame is not None:
+        if frame.f_code in callbacks:
+            main = threading.main_thread().ident
+            threading.Timer(0.05, signal.pthread_kill, (main, number)).start()
+            return
+        frame = frame.f_back
     raise KeyboardInterrupt
 
 

@@ -1,5 +1,6 @@
 """Restoring files: pixels, the guarantee, metadata, the command."""
 
+import gc
 import io
 import json
 import os
@@ -835,15 +836,24 @@ def test_standard_input_and_output(weights, tmp_path):
     np.testing.assert_array_equal(picture, dmcnn_jax.restore(path, weights))
 
 
-def test_an_interruption_leaves_whole_files_only(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("collecting", [False, True])
+def test_an_interruption_leaves_whole_files_only(tmp_path, monkeypatch, capsys, collecting):
     path = write_jpeg(tmp_path / "in/a.jpg")
+
+    def interrupt(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
 
     class Endless:
         def __init__(self, *_, **__):
             pass
 
         def planes(self, *_):
-            os.kill(os.getpid(), signal.SIGTERM)
+            if collecting:  # whose exceptions Python drops
+                gc.callbacks.append(interrupt)
+                gc.collect()
+                gc.callbacks.remove(interrupt)
+            else:
+                interrupt()
             time.sleep(30)
 
     monkeypatch.setattr("dmcnn_jax.restore.Restorer", Endless)
