@@ -25,8 +25,9 @@ from dmcnn_jax.models.dmcnn import DMCNN
 
 PRECISIONS = ("float32", "bfloat16")
 
-# Networks of one size of image that are kept ready. A picture has one for luma and one for chroma.
-_KEPT = 4
+# Networks are compiled for one size of image, in a tenth of a second, and kept ready while their
+# images together have no more pixels than one of the largest tiles: that bounds their memory.
+_PIXELS = 1152**2
 
 
 def is_installed() -> bool:
@@ -97,7 +98,7 @@ class Engine:
     def _request(self, shape: tuple[int, ...]) -> Any:
         """What runs images of a shape [1, C, H, W]."""
         if shape not in self._ready:
-            while len(self._ready) >= _KEPT:
+            while self._ready and sum(map(_pixels, (*self._ready, shape))) > _PIXELS:
                 self._ready.popitem(last=False)
             options = {
                 "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[self.precision],
@@ -201,6 +202,10 @@ def _import_openvino() -> Any:
         if silence:
             del sys.modules[telemetry]
     return openvino
+
+
+def _pixels(shape: tuple[int, ...]) -> int:
+    return shape[2] * shape[3]
 
 
 def _inside(mask: np.ndarray, axis: int, length: int) -> slice:

@@ -143,13 +143,14 @@ def test_bfloat16_is_near_and_keeps_the_file_s_coefficients(photographs, quality
 
 
 @needs_openvino
-def test_what_is_kept_ready_is_few(rng):
+def test_what_is_kept_ready_is_bounded(rng, monkeypatch):
+    monkeypatch.setattr(openvino, "_PIXELS", 64 * 2 * 20)
     _, fast = by_both(DMCNN)
-    for columns in range(1, 9):
-        k, table = picture(rng, 2, columns)
-        first = inference.restore_plane(fast, k, table)
-    assert len(fast.engine._ready) == 4
-    np.testing.assert_array_equal(inference.restore_plane(fast, k, table), first)
+    pictures = [picture(rng, 2, columns) for columns in (5, 6, 7, 8, 30)]
+    first = [inference.restore_plane(fast, k, table) for k, table in pictures]
+    for (k, table), expected in zip(pictures, first, strict=True):
+        np.testing.assert_array_equal(inference.restore_plane(fast, k, table), expected)
+        assert sum(h * w for _, _, h, w in fast.engine._ready) <= 64 * 2 * max(20, k.shape[1])
 
 
 @needs_openvino
