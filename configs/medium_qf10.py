@@ -5,9 +5,11 @@
     python -m dmcnn_jax.main --config configs/medium_qf10.py:more --config.data.source=packs/train
     python tools/pack_images.py FOLDER_OF_IMAGES -o packs/clean --reduce-to 272
     python -m dmcnn_jax.main --config configs/medium_qf10.py:clean --config.data.source=packs/clean
+    python -m dmcnn_jax.main --config configs/medium_qf10.py:long --config.data.source=packs/clean
+    python -m dmcnn_jax.main --config configs/medium_qf10.py:last --config.data.source=packs/clean
 
-Twenty minutes on two CPU cores, the second command, which goes on, an hour on one, and the last ten
-minutes on two.
+Twenty minutes on two CPU cores; those that go on, an hour on one, ten minutes on two, an hour and a
+half on one, and half an hour on one.
 """
 
 from dmcnn_jax.config import default_config

@@ -50,38 +50,42 @@ def set_medium(config: ml_collections.ConfigDict) -> None:
     config.train.learning_rate = 2e-3
 
 
+# Of each go after a configuration's first: the one that it goes on from; the side that images are
+# reduced to (None: as they were); patches in a batch and steps, at 128, 192 and 256 pixels; steps
+# over which the rate rises, and between validations.
+_GOES = {
+    "more": ("", None, (4, 2, 1), (2200, 600, 200), 100, 500),
+    "clean": ("more", 272, (4, 2, 2), (1400, 400, 200), 100, 200),
+    "long": ("clean", 272, (4, 2, 2), (5000, 1300, 700), 200, 500),
+    "last": ("long", 272, (4, 2, 2), (1700, 600, 500), 100, 500),
+}
+
+
 def set_go(config: ml_collections.ConfigDict, go: str) -> None:
     """The first go of a configuration, or one that goes on from the one before on larger patches.
 
     Args:
-        config: of the first, changed in place: for "more", an hour on one CPU core, for "clean",
-            ten minutes on two, on images that are reduced further, and are cleaner, and for
-            "long", two hours on one, on the same.
-        go: "", "more", "clean" or "long".
+        config: of the first, changed in place: for "more", an hour on one CPU core, and then, on
+            images that are reduced further, and are cleaner, for "clean", ten minutes on two, for
+            "long", an hour and a half on one, and for "last", half an hour on one.
+        go: "", or one of those.
 
     Raises:
         ValueError: for another go.
     """
-    if go not in ("", "more", "clean", "long"):
-        raise ValueError(f"unknown go {go!r}; expected 'more', 'clean', 'long' or nothing")
+    if not go:
+        return
+    if go not in _GOES:
+        raise ValueError(f"unknown go {go!r}; expected one of: {', '.join(_GOES)}, or nothing")
+    before, reduce_to, batches, steps, warmup, between = _GOES[go]
     name = config.name
-    if go:
-        config.name = f"{name}-{go}"
-        config.train.learning_rate = 2e-3
-    if go == "more":
-        config.init_from = f"runs/{name}"
-        stages = (128, 192, 256), (4, 2, 1), (2200, 600, 200)
-        set_steps(config, *stages, warmup_steps=100, validate_every=500)
-    if go == "clean":
-        config.init_from = f"runs/{name}-more"
-        config.data.reduce_to = 272
-        stages = (128, 192, 256), (4, 2, 2), (1400, 400, 200)
-        set_steps(config, *stages, warmup_steps=100, validate_every=200)
-    if go == "long":
-        config.init_from = f"runs/{name}-clean"
-        config.data.reduce_to = 272
-        stages = (128, 192, 256), (4, 2, 2), (5000, 1300, 700)
-        set_steps(config, *stages, warmup_steps=200, validate_every=500)
+    config.name = f"{name}-{go}"
+    config.init_from = f"runs/{name}-{before}" if before else f"runs/{name}"
+    config.train.learning_rate = 2e-3
+    if reduce_to is not None:
+        config.data.reduce_to = reduce_to
+    sizes = (128, 192, 256)
+    set_steps(config, sizes, batches, steps, warmup_steps=warmup, validate_every=between)
 
 
 def set_every_table(config: ml_collections.ConfigDict) -> None:
