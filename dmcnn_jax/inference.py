@@ -298,7 +298,10 @@ def restore_plane(
             for column in columns.pieces
         )
         results = _run(
-            lambda *batch, program=program: program(*batch, *last), tiles, len(columns.pieces)
+            lambda *batch, program=program: program(*batch, *last),
+            tiles,
+            len(columns.pieces),
+            single=model.engine is not None,
         )
         for column, tile in zip(columns.pieces, results, strict=True):
             down = slice(8 * (row.first - row.start), 8 * (row.last - row.start))
@@ -414,6 +417,7 @@ def restore_chroma(
             lambda *batch: program(*batch, *last),
             (tile(row, column) for column in columns.pieces),
             len(columns.pieces),
+            single=model.engine is not None,
         )
         for column, result in zip(columns.pieces, results, strict=True):
             (target_y, source_y), (target_x, source_x) = (
@@ -684,14 +688,14 @@ def _first_pass(model: Model, source: _Source, row: _Piece, rows: _Cuts, halo: i
 
 
 def _run(
-    program: Callable, tiles: Iterable[tuple[np.ndarray, ...]], count: int
+    program: Callable, tiles: Iterable[tuple[np.ndarray, ...]], count: int, single: bool = False
 ) -> Iterator[np.ndarray]:
-    """Results of a program on tiles, in batches."""
+    """Results of a program on tiles, in batches, or in `single` ones."""
     # On a CPU, unlike on an accelerator, nothing is gained by batches, nor by beginning the next
     # before the last is fetched; that would take the memory of two.
-    cpu = jax.default_backend() == "cpu"
-    size = 1 if cpu or count < _BATCH else _BATCH
-    ahead = 0 if cpu else 1
+    single = single or jax.default_backend() == "cpu"
+    size = 1 if single or count < _BATCH else _BATCH
+    ahead = 0 if single else 1
     pending: deque[tuple[int, jax.Array]] = deque()
 
     def fetch() -> Iterator[np.ndarray]:

@@ -75,14 +75,16 @@ def test_luma_is_jax_s(rng, change, size):
 
 
 @needs_openvino
-@pytest.mark.parametrize("project", [False, True])
-def test_luma_in_tiles_is_jax_s(rng, project, monkeypatch):
+@pytest.mark.parametrize("project, platform", [(False, "cpu"), (True, "cpu"), (True, "gpu")])
+def test_luma_in_tiles_is_jax_s(rng, project, platform, monkeypatch):
     plain, fast = by_both(DMCNN)
-    k, table = picture(rng, 70, 37)
+    k, table = picture(rng, 20, 100)
     options = {"project": project, "strength": 0.7}
     expected = inference.restore_plane(plain, k, table, **options)
     monkeypatch.setattr(inference, "TILE_SIDES", (32,))
     monkeypatch.setattr(inference, "_LONGEST", 32)
+    # Where the rest of the work is an accelerator's, several tiles at a time.
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
     np.testing.assert_allclose(
         inference.restore_plane(fast, k, table, **options), expected, atol=2e-5
     )
