@@ -278,22 +278,25 @@ def restore_plane(
     if not getattr(model.module, "pixel_masks", False):
         size = None
     source = _Source(coefficients, table, size)
-    which = (model,) if model.engine else (model.module, model.params)
     last = (np.float32(strength), np.bool_(project))
     plane = np.empty((8 * height, 8 * width), np.float32)
     for row in rows.pieces:
-        if model.engine or (first_halo and tiled):
-            dct = _first_pass(model, source, row, rows, first_halo)
-            program = partial(_engine_pixels if model.engine else _pixels_program, *which)
+        first = None
+        which = (model.module, model.params)
+        if model.engine:
+            first = _first_pass(model, source, row, rows, first_halo)
+            program = partial(_engine_pixels, model)
+        elif first_halo and tiled:
+            first = _first_pass(model, source, row, rows, first_halo)
+            program = partial(_pixels_program, *which)
         else:
-            dct = None
             program = partial(_program, *which)
         tiles = (
             source.tile(row.start, rows.length, column.start, columns.length)
             + (
                 ()
-                if dct is None
-                else (dct[:, 8 * column.start : 8 * (column.start + columns.length)],)
+                if first is None
+                else (first[:, 8 * column.start : 8 * (column.start + columns.length)],)
             )
             for column in columns.pieces
         )
@@ -668,23 +671,28 @@ class _Source:
 
 
 def _first_pass(model: Model, source: _Source, row: _Piece, rows: _Cuts, halo: int) -> np.ndarray:
-    """ÕD of a row of tiles: float32 [8 · rows.length, at least the plane's width].
+    """What the second pass needs of a row of tiles, over the full width, in strips.
 
-    Over the full width, in strips.
+    Float32 [8 · rows.length, at least the plane's width, …]: ÕD, of one channel, or for an engine
+    what the pixel branch sees, C and ÕD.
     """
     several = len(rows.pieces) > 1
     top = row.start - halo if several else 0
     length = rows.length + 2 * halo if several else rows.length
     columns = cut(source.width, halo, STRIP_SIDES)
-    # As wide as the tiles of the second pass may reach.
-    dct = np.zeros((8 * rows.length, 8 * max(source.width, *tile_sides(model.module))), np.float32)
     tiles = (source.tile(top, length, column.start, columns.length) for column in columns.pieces)
-    program = partial(_coefficients_program, model.module, model.params)
+    program = _pixel_input_program if model.engine else _coefficients_program
+    program = partial(program, model.module, model.params)
+    # As wide as the tiles of the second pass may reach.
+    shape = 8 * rows.length, 8 * max(source.width, *tile_sides(model.module))
+    result = None
     for column, tile in zip(columns.pieces, _run(program, tiles, len(columns.pieces)), strict=True):
+        if result is None:
+            result = np.zeros((*shape, tile.shape[-1]), np.float32)
         down = slice(8 * (row.start - top), 8 * (row.start - top + rows.length))
         across = slice(8 * (column.first - column.start), 8 * (column.last - column.start))
-        dct[:, 8 * column.first : 8 * column.last] = tile[down, across, 0]
-    return dct
+        result[:, 8 * column.first : 8 * column.last] = tile[down, across]
+    return result
 
 
 def _run(
@@ -731,7 +739,7 @@ def _coefficients_program(module, variables, k, q, mask) -> jax.Array:
 @partial(jax.jit, static_argnums=0)
 def _pixels_program(module, variables, k, q, mask, dct, strength, project) -> jax.Array:
     """The second pass."""
-    estimates = module.apply(variables, k, q, dct[..., None], mask=mask, method="restore_pixels")
+    estimates = module.apply(variables, k, q, dct, mask=mask, method="restore_pixels")
     return _settle(estimates["image"], k, q, strength, project)
 
 
@@ -748,22 +756,23 @@ def _settle_chroma(estimates, k, q, strength, project) -> jax.Array:
     return jnp.where(project, chroma.project(image, k, q, -_INSIDE), image)
 
 
-def _engine_pixels(model, k, q, mask, dct, strength, project) -> jax.Array:
-    """The second pass, its layers by the model's engine."""
-    which = model.module, model.params
-    x, told = _pixel_input_program(*which, k, q, dct)
-    correction = model.engine(np.asarray(x), np.asarray(told), mask)
-    return _add_correction_program(*which, k, q, dct, correction, strength, project)
+def _engine_pixels(model, k, q, mask, x, strength, project) -> jax.Array:
+    """The second pass, its layers by the model's engine; x is their input, [1, H, W, 1 or 2]."""
+    correction = model.engine(x, dmcnn.told(q, np), mask)
+    last = strength, project
+    return _add_correction_program(model.module, model.params, k, q, x[..., -1:], correction, *last)
 
 
 @partial(jax.jit, static_argnums=0)
-def _pixel_input_program(module, variables, k, q, dct) -> tuple[jax.Array, jax.Array]:
-    return module.apply(variables, k, q, dct[..., None], method="pixel_input"), dmcnn.told(q)
+def _pixel_input_program(module, variables, k, q, mask) -> jax.Array:
+    """The first of two passes for an engine: C and ÕD, centred, [B, H, W, 1 or 2]."""
+    dct = module.apply(variables, k, q, mask=mask, method="restore_coefficients")
+    return module.apply(variables, k, q, dct, method="pixel_input")
 
 
 @partial(jax.jit, static_argnums=0)
-def _add_correction_program(module, variables, k, q, dct, x, strength, project) -> jax.Array:
-    arguments = k, q, dct[..., None], (x,)
+def _add_correction_program(module, variables, k, q, x, correction, strength, project) -> jax.Array:
+    arguments = k, q, x + 0.5, (correction,)
     estimates = module.apply(variables, *arguments, method="add_corrections")
     return _settle(estimates["image"], k, q, strength, project)
 

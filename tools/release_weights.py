@@ -50,10 +50,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.add_argument(f"--{field}", required=True, help="for the card")
     parser.add_argument("--init", default="random weights", help="what training started from")
     parser.add_argument("--scores", nargs="*", default=[], help="results.json files, for the card")
+    parser.add_argument(
+        "--validation", help="results.json of --mode=evaluate, where the weights don't say it"
+    )
     options = parser.parse_args(argv)
     try:
         variables, about = load_weights(find_weights(options.source))
         scores = [json.loads(Path(path).read_text()) for path in options.scores]
+        if options.validation:
+            mean = json.loads(Path(options.validation).read_text())["mean"]
+            psnr = mean["model"]["psnr"]
+            about["validation"] = {"psnr": psnr, "gain": psnr - mean["jpeg"]["psnr"]}
+        if "validation" not in about:
+            raise ValueError(f"{options.source!r} doesn't say what it validates at: --validation")
     except (OSError, ValueError) as error:
         sys.exit(f"release_weights: {error}")
     save_weights(BUNDLED / f"{options.name}.safetensors", variables, about, dtype="float16")

@@ -342,7 +342,10 @@ def _modulations(table: jax.Array, widths: Mapping[int, int], enabled: bool):
     return modulate
 
 
-def told(table: jax.Array) -> jax.Array:
-    """How a table is told, Q [B, 8, 8] → float32 [B, 64]: by the logarithms of its steps."""
+def told(table: Any, numpy: Any = jnp) -> Any:
+    """How a table is told, Q [B, 8, 8] → float32 [B, 64]: by the logarithms of its steps.
+
+    `numpy` is the module to compute with.
+    """
     # Steps run from 1 to 255; 16 is about their middle on a logarithmic scale.
-    return jnp.log2(table.reshape(-1, 64).astype(jnp.float32) / 16) / 2
+    return numpy.log2(table.reshape(-1, 64).astype(numpy.float32) / 16) / 2
