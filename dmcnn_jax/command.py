@@ -484,11 +484,16 @@ def _interrupt(number: int, frame: types.FrameType | None) -> None:
     callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
     while frame is not None:
         if frame.f_code in callbacks:
-            main = threading.main_thread().ident
-            threading.Timer(0.05, signal.pthread_kill, (main, number)).start()
+            threading.Timer(0.05, _interrupt_again, (number,)).start()
             return
         frame = frame.f_back
     raise KeyboardInterrupt
+
+
+def _interrupt_again(number: int) -> None:
+    """Sends the main thread its signal once more, unless the command has ended meanwhile."""
+    if signal.getsignal(number) is _interrupt:
+        signal.pthread_kill(threading.main_thread().ident, number)
 
 
 def _one_line(error: BaseException) -> str:

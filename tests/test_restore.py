@@ -840,8 +840,9 @@ def test_standard_input_and_output(weights, tmp_path):
 def test_an_interruption_leaves_whole_files_only(tmp_path, monkeypatch, capsys, collecting):
     path = write_jpeg(tmp_path / "in/a.jpg")
 
-    def interrupt(*_):
-        os.kill(os.getpid(), signal.SIGTERM)
+    def interrupt(phase="start", _=None):
+        if phase == "start":
+            os.kill(os.getpid(), signal.SIGTERM)
 
     class Endless:
         def __init__(self, *_, **__):
