@@ -258,7 +258,7 @@ def test_evaluate_writes_one(tmp_path, monkeypatch, photographs, capsys):
         return {key: metrics.measure(original, p) for key, p in found.items()}, found
 
     monkeypatch.setattr(evaluate, "measure_image", measure_image)
-    monkeypatch.setattr(evaluate, "load", lambda name: SimpleNamespace(name=name))
+    monkeypatch.setattr(evaluate, "load", lambda name, engine: SimpleNamespace(name=name))
     path, results = tmp_path / "g.html", tmp_path / "r.json"
     evaluate.main(
         [*f"--weights tiny --images {folder} --quality 10 -o {results} --gallery {path}".split()]
