@@ -1,13 +1,10 @@
 """Restoring files: pixels, the guarantee, metadata, the command."""
 
-import gc
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from functools import partial
 
 import jax
@@ -837,41 +834,42 @@ def test_standard_input_and_output(weights, tmp_path):
 
 
 @pytest.mark.parametrize("collecting", [False, True])
-def test_an_interruption_leaves_whole_files_only(tmp_path, monkeypatch, capsys, collecting):
+def test_an_interruption_leaves_whole_files_only(tmp_path, collecting):
+    # In a process of its own, which signals may end.
     path = write_jpeg(tmp_path / "in/a.jpg")
+    code = f"""
+import gc, os, signal, sys, time
+import dmcnn_jax.restore
+from dmcnn_jax.command import main
 
-    def interrupt(phase="start", _=None):
-        if phase == "start":
-            os.kill(os.getpid(), signal.SIGTERM)
+def interrupt(phase="start", _=None):
+    if phase == "start":
+        os.kill(os.getpid(), signal.SIGTERM)
 
-    class Endless:
-        def __init__(self, *_, **__):
-            pass
+class Endless:
+    def __init__(self, *_, **__):
+        pass
 
-        def planes(self, *_):
-            if collecting:  # whose exceptions Python drops
-                gc.callbacks.append(interrupt)
-                gc.collect()
-                gc.callbacks.remove(interrupt)
-            else:
-                interrupt()
-            time.sleep(30)
+    def planes(self, *_):
+        if {collecting}:  # whose exceptions Python drops
+            gc.callbacks.append(interrupt)
+            gc.collect()
+            gc.callbacks.remove(interrupt)
+        else:
+            interrupt()
+        time.sleep(30)
 
-    monkeypatch.setattr("dmcnn_jax.restore.Restorer", Endless)
-
-    def handler(*_):
-        """Of those who call the command; one that is late doesn't end the tests' own process."""
-
-    before = signal.signal(signal.SIGTERM, handler)
-    try:
-        start = time.monotonic()
-        assert main([str(path), "-o", f"{tmp_path}/out/"]) == 130
-        assert time.monotonic() - start < 20 and not (tmp_path / "out").exists()
-        assert "interrupted" in capsys.readouterr().err
-        assert signal.getsignal(signal.SIGTERM) is handler
-        time.sleep(0.2)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+sys.modules["dmcnn_jax.restore"].Restorer = Endless
+handler = signal.getsignal(signal.SIGTERM)
+start = time.monotonic()
+status = main([{str(path)!r}, "-o", {f"{tmp_path}/out/"!r}])
+assert signal.getsignal(signal.SIGTERM) is handler
+assert time.monotonic() - start < 20
+sys.exit(status)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 130 and "interrupted" in done.stderr, done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_unforeseen_errors_are_one_line_and_the_rest_goes_on(
