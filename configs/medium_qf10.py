@@ -7,6 +7,7 @@
     python -m dmcnn_jax.main --config configs/medium_qf10.py:clean --config.data.source=packs/clean
     python -m dmcnn_jax.main --config configs/medium_qf10.py:long --config.data.source=packs/clean
     python -m dmcnn_jax.main --config configs/medium_qf10.py:last --config.data.source=packs/clean
+    python tools/average_weights.py runs/medium-qf10-long runs/medium-qf10-last -o mean.safetensors
 
 Twenty minutes on two CPU cores; those that go on, an hour on one, ten minutes on two, an hour and a
 half on one, and half an hour on one.

@@ -7,6 +7,7 @@
     python -m dmcnn_jax.main --config configs/medium_qf20.py:clean --config.data.source=packs/clean
     python -m dmcnn_jax.main --config configs/medium_qf20.py:long --config.data.source=packs/clean
     python -m dmcnn_jax.main --config configs/medium_qf20.py:last --config.data.source=packs/clean
+    python tools/average_weights.py runs/medium-qf20-long runs/medium-qf20-last -o mean.safetensors
 
 About an hour on two CPU cores; those that go on, an hour on one, ten minutes on two, an hour and a
 half on one, and half an hour on one. On the grid of blocks channels cost next to nothing: with 128
