@@ -7,10 +7,12 @@
     python -m dmcnn_jax.main --config configs/medium_qf10.py:clean --config.data.source=packs/clean
     python -m dmcnn_jax.main --config configs/medium_qf10.py:long --config.data.source=packs/clean
     python -m dmcnn_jax.main --config configs/medium_qf10.py:last --config.data.source=packs/clean
-    python tools/average_weights.py runs/medium-qf10-long runs/medium-qf10-last -o mean.safetensors
+    python tools/average_weights.py runs/medium-qf10-long runs/medium-qf10-last \
+        -o runs/medium-qf10-mean.safetensors
+    python -m dmcnn_jax.main --config configs/medium_qf10.py:again --config.data.source=packs/clean
 
 Twenty minutes on two CPU cores; those that go on, an hour on one, ten minutes on two, an hour and a
-half on one, and half an hour on one.
+half on one, half an hour on one, and, from the mean of the last two, an hour on one.
 """
 
 from dmcnn_jax.config import default_config

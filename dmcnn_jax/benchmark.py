@@ -381,18 +381,17 @@ class Benchmark:
             )
             planes[side] = k
         results = self._rounds(calls, rounds=min(3, settings.rounds))
-        del model, calls
         rows = []
         for side in settings.sides:
-            # One that has kept nothing yet.
-            model = _model(settings.growth_features, *kind)
-            computed = inference.computed_pixels(model, *planes[side].shape[:2])
+            blocks = planes[side].shape[:2]
+            computed = inference.computed_pixels(model, *blocks)
+            self._say(f"memory: {side} × {side}")
             rows.append(
                 {
                     "side": side,
+                    "tiles": inference.tiling(model, *blocks),
                     "computed": computed / side**2,
-                    # The result itself, 4 bytes a pixel, is what has to grow.
-                    "memory": max(0, _memory_taken(model, *_jpeg(side, side)) - 4 * side**2),
+                    "memory": _memory_alone(settings.growth_features, kind, side),
                 }
                 | results[str(side)].row(side**2)
                 | {"nanoseconds_per_computed_pixel": 1e9 * results[str(side)].median / computed}
@@ -787,12 +786,14 @@ def _lines_growth(growth: Mapping[str, Any] | None) -> Iterator[str]:
         yield from (
             f"**Cost by {name}**",
             "",
-            "| side | Mpixel/s | computed / pixels | ns a computed pixel | memory, MB |",
-            "| ---: | ---: | ---: | ---: | ---: |",
+            "| side | tiles | Mpixel/s | computed / pixels | ns a computed pixel | memory, MB |",
+            "| ---: | --- | ---: | ---: | ---: | ---: |",
         )
         for row in growth[name]:
+            (down, height), (across, width) = row["tiles"]
             yield (
-                f"| {row['side']} | {row['pixels_per_second'] / 1e6:.3g} | {row['computed']:.2f} "
+                f"| {row['side']} | {down} × {across} of {height} × {width} "
+                f"| {row['pixels_per_second'] / 1e6:.3g} | {row['computed']:.2f} "
                 f"| {row['nanoseconds_per_computed_pixel']:,.0f} | {row['memory'] / 1e6:,.0f} |"
             )
         yield ""
@@ -982,6 +983,18 @@ def _memory_taken(model: inference.Model, k: np.ndarray, q: np.ndarray) -> int:
     return max(0, _peak() - before)
 
 
+def _memory_alone(features: int, kind: tuple[str, ...], side: int) -> int:
+    """The same in a process that does nothing else, without the result: that has to grow."""
+    program = _MEMORY.format(features=features, kind=kind, side=side)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip().splitlines() or ["no reason given"])[-1])
+    return max(0, int(done.stdout.splitlines()[-1]) - 4 * side**2)
+
+
 def _peak() -> int:
     """Most memory that this process took, bytes; of an accelerator's, if it has one."""
     stats = jax.devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
@@ -1021,6 +1034,14 @@ def _compilation_cache(folder: str) -> Iterator[None]:
         compilation_cache.reset_cache()
 
 
+_MEMORY = """
+from dmcnn_jax import benchmark, memory
+memory.keep_memory()
+model = benchmark._model({features}, *{kind})
+k, q = benchmark._jpeg({side}, {side})
+print(benchmark._memory_taken(model, k, q))
+"""
+
 _CLOCK = """
 import json, time
 parts, last = {{}}, time.perf_counter()
@@ -1047,7 +1068,7 @@ file = jpeg.read({photo!r})
 part("reading")
 jax.devices()
 part("device")
-restorer = Restorer("dmcnn-small-qf20")
+restorer = Restorer()
 part("weights")
 planes = restorer.planes(file)
 part("first network")

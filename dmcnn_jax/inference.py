@@ -536,20 +536,26 @@ def to_uint8(plane: np.ndarray) -> np.ndarray:
     return np.clip(np.round(np.asarray(plane) * 255), 0, 255).astype(np.uint8)
 
 
-def computed_pixels(model: Model, rows: int, columns: int) -> int:
-    """Pixels that `restore_plane` computes of a plane of so many blocks, overlaps included.
+def tiling(model: Model, rows: int, columns: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """How `restore_plane` cuts a plane of so many blocks: along both axes, tiles and their pixels.
 
-    Of two passes, those of the last, which does nearly all of the work.
+    Of two passes, the last, which does nearly all of the work.
     """
     _, halo = _halos(model.module)
     if halo is None:
-        return 64 * rows * columns
-    pixels = 64
+        return (1, 8 * rows), (1, 8 * columns)
+    along = []
     for blocks in (rows, columns):
         cuts = cut(blocks, halo, tile_sides(model.module))
         # JAX computes what of a tile lies outside of the plane, other engines don't.
-        pixels *= len(cuts.pieces) * (min(cuts.length, blocks) if model.engine else cuts.length)
-    return pixels
+        length = min(cuts.length, blocks) if model.engine else cuts.length
+        along.append((len(cuts.pieces), 8 * length))
+    return along[0], along[1]
+
+
+def computed_pixels(model: Model, rows: int, columns: int) -> int:
+    """Pixels of all those tiles: what is computed, overlaps included."""
+    return math.prod(count * pixels for count, pixels in tiling(model, rows, columns))
 
 
 TILE_SIDES = (16, 32, 48, 64, 80, 96)
