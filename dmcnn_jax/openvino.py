@@ -61,7 +61,7 @@ class Engine:
                 'expected engine "jax"'
             )
         self._openvino = _import_openvino()
-        self._core = self._openvino.Core()
+        self._core = _core()
         if not precision:
             native = self._core.get_property("CPU", "INFERENCE_PRECISION_HINT").to_string()
             precision = "bfloat16" if native in ("bf16", "bfloat16") else "float32"
@@ -202,6 +202,23 @@ def _import_openvino() -> Any:
         if silence:
             del sys.modules[telemetry]
     return openvino
+
+
+def _core() -> Any:
+    """The process's one OpenVINO core, which is kept to its end.
+
+    Each core gives the thread that first uses it a stack of its own for signals, and at its end
+    brings back the one that was there before. Of two that don't end in the opposite order, the one
+    brought back is gone: the next signal, an interrupt say, would be a segmentation fault.
+    """
+    global _the_core
+    with _making:
+        if _the_core is None:
+            _the_core = _import_openvino().Core()
+        return _the_core
+
+
+_the_core, _making = None, threading.Lock()
 
 
 def _pixels(shape: tuple[int, ...]) -> int:

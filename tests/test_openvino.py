@@ -1,6 +1,7 @@
 """A network's layers by OpenVINO: JAX's answers, which other tests hold to the paper."""
 
 import dataclasses
+import signal
 import subprocess
 import sys
 from functools import partial
@@ -176,6 +177,33 @@ def test_importing_it_tells_nobody():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+@needs_openvino
+def test_a_signal_finds_its_stack_after_engines_have_gone():
+    """OpenVINO cores replace it; of two that ended in the order they were made, none was left."""
+    code = """
+import signal, sys
+import numpy as np
+import dmcnn_jax
+
+def use(engine):  # DMCNN: C and ÕD; the logarithms of Q
+    layers = np.zeros((1, 16, 16, 2), np.float32)
+    engine(layers, np.zeros((1, 64), np.float32), np.ones((1, 2, 2, 1), bool))
+
+first = dmcnn_jax.load("dmcnn-small-any", "openvino")
+use(first.engine)
+second = dmcnn_jax.load("dmcnn-small-any", "openvino")
+use(second.engine)
+del first
+del second
+heard = []
+signal.signal(signal.SIGTERM, lambda *signal: heard.append(signal))
+signal.raise_signal(signal.SIGTERM)
+print(len(heard))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "1"), done.stderr
 
 
 def test_which_engine_is_chosen(monkeypatch, tmp_path):
