@@ -1,7 +1,6 @@
 """A network's layers by OpenVINO: JAX's answers, which other tests hold to the paper."""
 
 import dataclasses
-import signal
 import subprocess
 import sys
 from functools import partial
