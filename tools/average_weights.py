@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from dmcnn_jax.checkpoint import find_weights, load_weights, save_weights
+from dmcnn_jax.models import create_model
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -29,8 +30,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     try:
         loaded = [load_weights(find_weights(source)) for source in options.sources]
-        for source, (_, about) in zip(options.sources, loaded, strict=True):
-            if about["model"] != loaded[0][1]["model"]:
+        # As modules: older files don't name options that came later.
+        networks = [create_model(about["model"]) for _, about in loaded]
+        for source, network in zip(options.sources, networks, strict=True):
+            if network != networks[0]:
                 raise ValueError(f"{source!r} is of another network than {options.sources[0]!r}")
         trees = [jax.tree.map(np.asarray, variables) for variables, _ in loaded]
         mean = jax.tree.map(lambda *xs: np.mean(xs, axis=0, dtype=np.float64).astype("f4"), *trees)
