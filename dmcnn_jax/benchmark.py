@@ -181,7 +181,7 @@ class Benchmark:
                 "first_cached": seconds[1],
                 "flops": flops_per_pixel(model.module, model.params, 64) * height * width,
                 "flops_compiled": _flops(compiled),
-                "memory": _memory_taken(model, k, q),
+                "memory": _memory_alone(settings.features, (dtype,), height, width),
                 "bound": sum(
                     operation.bound(self._machine(dtype))
                     for operation in operations(_traced(inference.estimate, *arguments))
@@ -199,7 +199,7 @@ class Benchmark:
             rows[name] = {
                 "first_cold": time.perf_counter() - start,
                 "flops": rows[f"jax {settings.dtypes[0]}"]["flops"],
-                "memory": _memory_taken(model, k, q),
+                "memory": _memory_alone(settings.features, ("float32", dtype), height, width),
             }
             calls[name] = (
                 lambda model=model: inference.restore_plane(model, k, q),
@@ -391,7 +391,7 @@ class Benchmark:
                     "side": side,
                     "tiles": inference.tiling(model, *blocks),
                     "computed": computed / side**2,
-                    "memory": _memory_alone(settings.growth_features, kind, side),
+                    "memory": _memory_alone(settings.growth_features, kind, side, side),
                 }
                 | results[str(side)].row(side**2)
                 | {"nanoseconds_per_computed_pixel": 1e9 * results[str(side)].median / computed}
@@ -973,26 +973,29 @@ def _memory(compiled: Any) -> int | None:
     )
 
 
-def _memory_taken(model: inference.Model, k: np.ndarray, q: np.ndarray) -> int:
-    """Bytes that a process takes more at its peak while it restores, result included."""
+def memory_taken(features: int, kind: tuple[str, ...], height: int, width: int) -> int:
+    """Bytes that this process takes more at its peak while it restores, but for the result."""
+    model = _model(features, *kind)
+    k, q = _jpeg(height, width)
     gc.collect()
     trim_memory()
     _reset_peak()
     before = _peak()
     inference.restore_plane(model, k, q)
-    return max(0, _peak() - before)
+    # The result, 4 bytes a pixel, is what has to grow.
+    return max(0, _peak() - before - 4 * height * width)
 
 
-def _memory_alone(features: int, kind: tuple[str, ...], side: int) -> int:
-    """The same in a process that does nothing else, without the result: that has to grow."""
-    program = _MEMORY.format(features=features, kind=kind, side=side)
+def _memory_alone(features: int, kind: tuple[str, ...], height: int, width: int) -> int:
+    """The same in a process that does nothing else, with memory kept as commands keep it."""
+    program = _MEMORY.format(arguments=(features, kind, height, width))
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True
     )
     if done.returncode:
         raise RuntimeError((done.stderr.strip().splitlines() or ["no reason given"])[-1])
-    return max(0, int(done.stdout.splitlines()[-1]) - 4 * side**2)
+    return int(done.stdout.splitlines()[-1])
 
 
 def _peak() -> int:
@@ -1037,9 +1040,7 @@ def _compilation_cache(folder: str) -> Iterator[None]:
 _MEMORY = """
 from dmcnn_jax import benchmark, memory
 memory.keep_memory()
-model = benchmark._model({features}, *{kind})
-k, q = benchmark._jpeg({side}, {side})
-print(benchmark._memory_taken(model, k, q))
+print(benchmark.memory_taken{arguments})
 """
 
 _CLOCK = """
