@@ -707,6 +707,7 @@ def _run(
     """Results of a program on tiles, in batches, or in `single` ones."""
     # On a CPU, unlike on an accelerator, nothing is gained by batches, nor by beginning the next
     # before the last is fetched; that would take the memory of two.
+    by_xla = not single
     single = single or jax.default_backend() == "cpu"
     size = 1 if single or count < _BATCH else _BATCH
     ahead = 0 if single else 1
@@ -723,6 +724,10 @@ def _run(
         pending.append((len(batch), program(*arrays)))
         if len(pending) > ahead:
             yield from fetch()
+            if by_xla and single and count > 1:
+                # XLA asks for all the memory of a tile at once. Where something small has landed in
+                # what the last tile left, that lies idle, and the next takes as much again.
+                trim_memory()
     while pending:
         yield from fetch()
 
