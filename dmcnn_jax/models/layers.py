@@ -5,12 +5,12 @@ symmetric and zero, at stride 2 too: `SAME` would pad one side only and shift th
 """
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from dmcnn_jax.models.convolution import convolve
 
 # He initialisation for a rectifier whose negative slope starts at 0.1: variance 2 / (1 + 0.1²) /
 # fan-in.
@@ -87,76 +87,6 @@ class Conv(nn.Module):
             bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
             y += bias.astype(self.dtype)
         return y
-
-
-def convolve(
-    x: jax.Array,
-    kernel: jax.Array,
-    *,
-    stride: int = 1,
-    padding: Any = ((0, 0), (0, 0)),
-    dilation: int = 1,
-) -> jax.Array:
-    """`lax.conv_general_dilated` whose gradients are as fast for odd batches as for even ones.
-
-    XLA's CPU backend computes the gradient of a kernel as a convolution whose input channels are
-    the examples of the batch, and its kernels for odd numbers of those are up to 15 times slower.
-    One example is no such case. So there, examples but the last are one sum, and the last another.
-
-    Args:
-        x: [B, H, W, C].
-        kernel: [h, w, C, N], of the same type.
-        stride: step between outputs, pixels.
-        padding: zeros before and after, of both axes.
-        dilation: distance between neighbouring taps, pixels.
-
-    Returns:
-        [B, H', W', N].
-    """
-    options = ((stride, stride), tuple(map(tuple, padding)), (dilation, dilation))
-    batch = x.shape[0]  # of exported programs a symbol, not a number
-    odd = isinstance(batch, int) and batch > 1 and batch % 2
-    return (_convolve_odd if odd else _convolve)(options, x, kernel)
-
-
-def _convolve(options: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    strides, padding, dilation = options
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        strides,
-        padding,
-        rhs_dilation=dilation,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _convolve_odd(options: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _convolve(options, x, kernel)
-
-
-def _convolve_odd_forward(options, x, kernel):
-    return _convolve(options, x, kernel), (x, kernel)
-
-
-def _convolve_odd_backward(options, residuals, cotangent):
-    x, kernel = residuals
-    (x_gradient,) = jax.linear_transpose(lambda x: _convolve(options, x, kernel), x)(cotangent)
-
-    def at_once(x, cotangent):
-        transposed = jax.linear_transpose(lambda kernel: _convolve(options, x, kernel), kernel)
-        return transposed(cotangent)[0]
-
-    def in_two(x, cotangent):
-        return at_once(x[:-1], cotangent[:-1]) + at_once(x[-1:], cotangent[-1:])
-
-    # Decided where it is lowered: a program may be compiled for another platform than this one.
-    gradient = jax.lax.platform_dependent(x, cotangent, cpu=in_two, default=at_once)
-    return x_gradient, gradient
-
-
-_convolve_odd.defvjp(_convolve_odd_forward, _convolve_odd_backward)
 
 
 class Deconv(nn.Module):

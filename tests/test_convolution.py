@@ -1,0 +1,104 @@
+"""Convolutions and their gradients against PyTorch's, in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from dmcnn_jax.models.convolution import convolve, kernel_gradient
+
+SIDES = st.tuples(st.integers(0, 3), st.integers(0, 3))
+
+
+def by_torch(x, kernel, stride, padding, dilation, cotangent=None):
+    """The result, and the gradients by the image and by the kernel of its sum by the cotangent."""
+    torch = pytest.importorskip("torch")
+
+    def tensor(array, *order):
+        return torch.from_numpy(array.transpose(order)).double().requires_grad_()
+
+    image, weights = tensor(x, 0, 3, 1, 2), tensor(kernel, 3, 2, 0, 1)
+    (top, bottom), (left, right) = padding
+    padded = torch.nn.functional.pad(image, (left, right, top, bottom))
+    y = torch.nn.functional.conv2d(padded, weights, None, stride, 0, dilation)
+    if cotangent is not None:
+        y.backward(tensor(cotangent, 0, 3, 1, 2).detach())
+    gradients = image.grad, weights.grad
+    return (
+        y.detach().permute(0, 2, 3, 1),
+        gradients[0] is not None and gradients[0].permute(0, 2, 3, 1),
+        gradients[1] is not None and gradients[1].permute(2, 3, 1, 0),
+    )
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+@pytest.mark.parametrize("channels", [3, 9])
+@pytest.mark.parametrize("stride, dilation", [(1, 1), (1, 4), (2, 1)])
+def test_gradients_for_any_batch(rng, batch, channels, stride, dilation):
+    x = rng.normal(size=(batch, 10, 12, channels)).astype(np.float32)
+    kernel = rng.normal(size=(3, 3, channels, 2)).astype(np.float32)
+    padding = ((dilation, dilation),) * 2
+    y, gradients = jax.vjp(
+        lambda *xs: convolve(*xs, stride=stride, padding=padding, dilation=dilation), x, kernel
+    )
+    cotangent = rng.normal(size=y.shape).astype(np.float32)
+    expected = by_torch(x, kernel, stride, padding, dilation, cotangent)
+    for one, other in zip((y, *jax.jit(gradients)(cotangent)), expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+@given(
+    batch=st.integers(1, 4),
+    size=st.tuples(st.integers(1, 15), st.integers(1, 15)),
+    taps=st.tuples(st.integers(1, 5), st.integers(1, 4)),
+    padding=st.tuples(SIDES, SIDES),
+    step=st.sampled_from([(1, 1), (1, 2), (1, 4), (2, 1), (3, 1)]),
+)
+@settings(max_examples=40, deadline=None)
+def test_gradient_by_the_kernel(batch, size, taps, padding, step):
+    stride, dilation = step
+    reach = [
+        length + sum(sides) - dilation * (count - 1) - 1
+        for length, sides, count in zip(size, padding, taps, strict=True)
+    ]
+    assume(min(reach) >= 0)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(batch, *size, 3)).astype(np.float32)
+    kernel = rng.normal(size=(*taps, 3, 2)).astype(np.float32)
+    cotangent = rng.normal(size=(batch, *[r // stride + 1 for r in reach], 2)).astype(np.float32)
+    gradient = jax.jit(kernel_gradient, static_argnums=(0, 1))
+    found = gradient((stride, padding, dilation), kernel.shape, x, cotangent)
+    expected = by_torch(x, kernel, stride, padding, dilation, cotangent)[2]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_only_cpus_have_a_gradient_of_their_own(platform):
+    def loss(x, kernel):
+        return jnp.sum(convolve(x, kernel, padding=((1, 1), (1, 1))))
+
+    shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((3, 8, 8, 16), (3, 3, 16, 2))]
+    exported = jax.export.export(jax.jit(jax.grad(loss, 1)), platforms=[platform])(*shapes)
+    # One convolution either way: elsewhere over both axes of the image, on a CPU over one.
+    (line,) = [
+        line for line in exported.mlir_module().splitlines() if "stablehlo.convolution" in line
+    ]
+    assert ("[b, 0, f]x[0, i, o]->[b, 0, f]" in line) == (platform == "cpu")
+
+
+def test_takes_what_jax_does_to_functions(rng):
+    x = rng.normal(size=(2, 2, 8, 8, 8)).astype(np.float32)
+    kernel = rng.normal(size=(3, 3, 8, 4)).astype(np.float32)
+
+    def loss(kernel, x):
+        return jnp.sum(convolve(x, kernel, padding=((1, 1), (1, 1))) ** 2)
+
+    each = jax.vmap(jax.grad(loss), (None, 0))(kernel, x)
+    for one, alone in zip(each, x, strict=True):
+        np.testing.assert_allclose(one, jax.grad(loss)(kernel, alone), rtol=1e-4, atol=1e-3)
+    # Twice the same: a quadratic form's gradient along a direction is its second derivative's.
+    direction = rng.normal(size=kernel.shape).astype(np.float32)
+    along = jax.grad(lambda k: jnp.vdot(jax.grad(loss)(k, x[0]), direction))(kernel)
+    np.testing.assert_allclose(along, jax.grad(loss)(direction, x[0]), rtol=1e-3, atol=1e-2)
