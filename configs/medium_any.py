@@ -7,7 +7,7 @@
         --config.data.source=packs/full-clean
 
 It starts from the bundled weights of quality 20. An hour on one CPU core, half on two; then, on
-images that are reduced further, and are cleaner, an hour on one.
+images that are reduced further, and are cleaner, forty minutes on one.
 """
 
 from dmcnn_jax.config import default_config

@@ -31,9 +31,10 @@ from dmcnn_jax import inference, jpeg, openvino, sharding
 from dmcnn_jax.atomic import write_file
 from dmcnn_jax.memory import trim_memory
 from dmcnn_jax.models import create_model
+from dmcnn_jax.models.convolution import convolve, kernel_gradient, xla_kernel_gradient
 from dmcnn_jax.profile import arithmetic, flops_per_pixel
 
-SECTIONS = ("train", "restore", "pairs", "layers", "kernels", "growth", "start")
+SECTIONS = ("train", "restore", "pairs", "layers", "kernels", "gradients", "growth", "start")
 _SEED, _QUALITY = 0, 20
 # Seconds after which a first call is enough to know that one is.
 _LONG = 20.0
@@ -189,10 +190,7 @@ class Benchmark:
                     for operation in operations(_traced(inference.estimate, *arguments))
                 ),
             }
-            calls[f"jax {dtype}"] = (
-                lambda model=model: inference.restore_plane(model, k, q),
-                lambda plane: None,
-            )
+            calls[f"jax {dtype}"] = _restoring(model, k, q)
         for dtype in self._openvino_dtypes():
             model = _model(settings.features, "float32", dtype)
             start = time.perf_counter()
@@ -203,10 +201,7 @@ class Benchmark:
                 "flops": rows[f"jax {settings.dtypes[0]}"]["flops"],
                 "memory": _memory_alone(settings.features, ("float32", dtype), height, width),
             }
-            calls[name] = (
-                lambda model=model: inference.restore_plane(model, k, q),
-                lambda plane: None,
-            )
+            calls[name] = _restoring(model, k, q)
         if self._peer:
             calls |= self._peer.restorers(settings.features, settings.dtypes, k, q)
         return self._table(calls, rows, height * width)
@@ -340,6 +335,38 @@ class Benchmark:
             }
         return table
 
+    def measure_gradients(self) -> dict[str, Any]:
+        """A 3×3 convolution of a training step at each scale, and its gradients, on all devices."""
+        settings = self.settings
+        mesh = _mesh(math.gcd(settings.batch, jax.device_count()))
+        split = sharding.batched(mesh)
+        options = 1, ((1, 1), (1, 1)), 1
+        forward = jax.jit(lambda x, kernel: convolve(x, kernel, padding=options[1]))
+        table = {}
+        for scale in (1, 2, 4):
+            channels, length = scale * settings.features, settings.patch // scale
+            shape = settings.batch, length, length, channels
+            x, y = (
+                jax.device_put(jax.random.normal(jax.random.key(_SEED + i), shape), split)
+                for i in range(2)
+            )
+            kernel = jax.random.normal(jax.random.key(_SEED), (3, 3, channels, channels))
+            by_image = jax.jit(lambda x, y, kernel: jax.vjp(lambda x: forward(x, kernel), x)[1](y))
+            calls = {
+                "forward": _jax(forward, x, kernel),
+                "by the image": _jax(by_image, x, y, kernel),
+            }
+            for name, gradient in (("XLA", xla_kernel_gradient), ("ours", kernel_gradient)):
+                gradient = jax.jit(gradient, static_argnums=(0, 1))
+                calls[f"by the kernel, {name}"] = _jax(gradient, options, kernel.shape, x, y)
+            pixels = settings.batch * length * length
+            flops = 2 * 9 * channels**2 * pixels
+            table[f"{channels} channels, {settings.batch} × {length} × {length}"] = {
+                name: result.row(pixels) | {"rate": flops / result.median}
+                for name, result in self._rounds(calls).items()
+            }
+        return table
+
     def measure_growth(self) -> dict[str, Any]:
         """Seconds by area, by batch, and by devices."""
         settings = self.settings
@@ -377,10 +404,7 @@ class Benchmark:
         calls, planes = {}, {}
         for side in settings.sides:
             k, q = _jpeg(side, side)
-            calls[str(side)] = (
-                lambda k=k, q=q: inference.restore_plane(model, k, q),
-                lambda plane: None,
-            )
+            calls[str(side)] = _restoring(model, k, q)
             planes[side] = k
         results = self._rounds(calls, rounds=min(3, settings.rounds))
         rows = []
@@ -514,6 +538,10 @@ class Benchmark:
 
 Call = tuple[Callable[[], Any], Callable[[Any], Any]]
 """What is measured: a call, and what waits for its result."""
+
+
+def _restoring(model: inference.Model, k: np.ndarray, q: np.ndarray) -> Call:
+    return lambda: inference.restore_plane(model, k, q), lambda plane: None
 
 
 def _mesh(count: int) -> jax.sharding.Mesh:
@@ -691,7 +719,8 @@ def to_markdown(results: Mapping[str, Any]) -> str:
         lines += _lines_compared(title, results.get(section))
     lines += _lines_pairs(results.get("pairs"))
     lines += _lines_layers(results.get("layers"))
-    lines += _lines_kernels(results.get("kernels"))
+    for section, title in (("kernels", "by itself"), ("gradients", "of a step, and its gradients")):
+        lines += _lines_kernels(f"A 3×3 convolution {title}", results.get(section))
     lines += _lines_growth(results.get("growth"))
     lines += _lines_start(results.get("start"))
     return "\n".join(lines)
@@ -770,11 +799,14 @@ def _lines_layers(tables: Mapping[str, Any] | None) -> Iterator[str]:
         yield ""
 
 
-def _lines_kernels(tables: Mapping[str, Any] | None) -> Iterator[str]:
-    if not tables or "error" in tables:
+def _lines_kernels(title: str, tables: Mapping[str, Any] | None) -> Iterator[str]:
+    if not tables:
+        return
+    if "error" in tables:
+        yield from (f"**{title}**: {tables['error']}", "")
         return
     names = list(next(iter(tables.values())))
-    yield from ("**A 3×3 convolution by itself**, ms, and thousand million operations a second", "")
+    yield from (f"**{title}**, ms, and thousand million operations a second", "")
     yield "| | " + " | ".join(names) + " |"
     yield "| --- " + "| ---: " * len(names) + "|"
     for title, table in tables.items():

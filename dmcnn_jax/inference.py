@@ -43,7 +43,7 @@ class Model:
     def apply(
         self, params: Mapping[str, Any], coefficients: jax.Array, table: jax.Array
     ) -> jax.Array:
-        """Restores luma. Pure: jit, grad and vmap it.
+        """Restores luma. Pure: jit, grad and vmap it (not jvp: on CPUs a gradient is our own).
 
         Args:
             params: `self.params`, or others of the same tree.
@@ -304,7 +304,7 @@ def restore_plane(
             lambda *batch, program=program: program(*batch, *last),
             tiles,
             len(columns.pieces),
-            single=model.engine is not None,
+            by_engine=model.engine is not None,
         )
         for column, tile in zip(columns.pieces, results, strict=True):
             down = slice(8 * (row.first - row.start), 8 * (row.last - row.start))
@@ -420,7 +420,7 @@ def restore_chroma(
             lambda *batch: program(*batch, *last),
             (tile(row, column) for column in columns.pieces),
             len(columns.pieces),
-            single=model.engine is not None,
+            by_engine=model.engine is not None,
         )
         for column, result in zip(columns.pieces, results, strict=True):
             (target_y, source_y), (target_x, source_x) = (
@@ -702,13 +702,13 @@ def _first_pass(model: Model, source: _Source, row: _Piece, rows: _Cuts, halo: i
 
 
 def _run(
-    program: Callable, tiles: Iterable[tuple[np.ndarray, ...]], count: int, single: bool = False
+    program: Callable, tiles: Iterable[tuple[np.ndarray, ...]], count: int, by_engine: bool = False
 ) -> Iterator[np.ndarray]:
-    """Results of a program on tiles, in batches, or in `single` ones."""
+    """Results of a program on tiles, in batches, or one by one: engines take no more."""
     # On a CPU, unlike on an accelerator, nothing is gained by batches, nor by beginning the next
     # before the last is fetched; that would take the memory of two.
-    by_xla = not single
-    single = single or jax.default_backend() == "cpu"
+    on_cpu = jax.default_backend() == "cpu"
+    single = by_engine or on_cpu
     size = 1 if single or count < _BATCH else _BATCH
     ahead = 0 if single else 1
     pending: deque[tuple[int, jax.Array]] = deque()
@@ -724,7 +724,7 @@ def _run(
         pending.append((len(batch), program(*arrays)))
         if len(pending) > ahead:
             yield from fetch()
-            if by_xla and single and count > 1:
+            if on_cpu and not by_engine and count > 1:
                 # XLA asks for all the memory of a tile at once. Where something small has landed in
                 # what the last tile left, that lies idle, and the next takes as much again.
                 trim_memory()

@@ -65,7 +65,8 @@ def _dead_code_eliminated(jaxpr):
 def arithmetic(jaxpr: Any) -> Iterator[tuple[Any, float]]:
     """The convolutions and matrix products, in floating point, of a program and those nested in it.
 
-    Of branches, one of which is taken, the last counts. What a dilated input leaves out is no work.
+    Of branches, one of which is taken, the one for this platform counts, or else the last. What a
+    dilated input leaves out is no work.
 
     Args:
         jaxpr: of the program.
@@ -73,10 +74,19 @@ def arithmetic(jaxpr: Any) -> Iterator[tuple[Any, float]]:
     Yields:
         Each equation, and its FLOP.
     """
+    chosen = {}
     for equation in jaxpr.eqns:
+        if equation.primitive.name == "platform_index":
+            here = [
+                platforms is None or jax.default_backend() in platforms
+                for platforms in equation.params["platforms"]
+            ]
+            chosen[id(equation.outvars[0])] = here.index(True)
         for name, value in equation.params.items():
             values = value if isinstance(value, tuple | list) else (value,)
-            for nested in values[-1:] if name == "branches" else values:
+            if name == "branches":
+                values = (values[chosen.get(id(equation.invars[0]), -1)],)
+            for nested in values:
                 nested = getattr(nested, "jaxpr", nested)
                 if hasattr(nested, "eqns"):
                     yield from arithmetic(nested)

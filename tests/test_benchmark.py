@@ -79,11 +79,12 @@ def test_quick_run_compares_training_and_restoring(tmp_path):
 
 @pytest.mark.slow
 def test_quick_run_of_everything_else(tmp_path):
-    done = run(tmp_path / "b", "--only", "pairs", "layers", "kernels", "growth", "start")
+    sections = [s for s in benchmark.SECTIONS if s not in ("train", "restore")]
+    done = run(tmp_path / "b", "--only", *sections)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "b.json").read_text())
     assert results["pairs"]["on device"]["pixels_per_second"] > 0
-    for table in results["kernels"].values():
+    for table in (*results["kernels"].values(), *results["gradients"].values()):
         assert len(table) == 4 and all(row["rate"] > 0 for row in table.values())
     area = results["growth"]["area"]
     assert [row["side"] for row in area] == [16, 32]
@@ -150,6 +151,15 @@ def test_of_branches_one_counts():
         return jax.lax.cond(flag, lambda x: x @ x, lambda x: x @ x + 1, x)
 
     jaxpr = jax.make_jaxpr(program)(True, jnp.ones((4, 4))).jaxpr
+    assert [flops for _, flops in arithmetic(jaxpr)] == [2 * 4**3]
+
+
+def test_of_branches_for_platforms_this_ones_counts():
+    def program(x):
+        here = {jax.default_backend(): lambda x: x @ x}
+        return jax.lax.platform_dependent(x, **here, default=lambda x: x @ x @ x)
+
+    jaxpr = jax.make_jaxpr(program)(jnp.ones((4, 4))).jaxpr
     assert [flops for _, flops in arithmetic(jaxpr)] == [2 * 4**3]
 
 

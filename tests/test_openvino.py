@@ -182,7 +182,7 @@ def test_importing_it_tells_nobody():
 def test_a_signal_finds_its_stack_after_engines_have_gone():
     """OpenVINO cores replace it; of two that ended in the order they were made, none was left."""
     code = """
-import signal, sys
+import signal
 import numpy as np
 import dmcnn_jax
 

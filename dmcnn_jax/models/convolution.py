@@ -60,17 +60,12 @@ def _forward(options, x, kernel):
 def _backward(options, residuals, cotangent):
     x, kernel = residuals
     (x_gradient,) = jax.linear_transpose(lambda x: _convolve(options, x, kernel), x)(cotangent)
-
-    def by_xla(x, cotangent):
-        transposed = jax.linear_transpose(lambda kernel: _convolve(options, x, kernel), kernel)
-        return transposed(cotangent)[0]
-
-    by_rows = partial(kernel_gradient, options, kernel.shape)
-    if not _suits(options, x, cotangent):
-        by_rows = by_xla
+    on_cpu = kernel_gradient if _suits(options, x, cotangent) else xla_kernel_gradient
+    on_cpu, default = (
+        partial(function, options, kernel.shape) for function in (on_cpu, xla_kernel_gradient)
+    )
     # Decided where it is lowered: a program may be compiled for another platform than this one.
-    gradient = lax.platform_dependent(x, cotangent, cpu=by_rows, default=by_xla)
-    return x_gradient, gradient
+    return x_gradient, lax.platform_dependent(x, cotangent, cpu=on_cpu, default=default)
 
 
 _convolve_trained.defvjp(_forward, _backward)
@@ -88,6 +83,14 @@ def _suits(options: Any, x: jax.Array, cotangent: jax.Array) -> bool:
     # A convolution whose kernel is longer than what it goes over is a slow one.
     long = height > stride * cotangent.shape[1]
     return not few and not long and (stride == 1 or dilation == 1)
+
+
+def xla_kernel_gradient(
+    options: Any, shape: tuple[int, int, int, int], x: jax.Array, cotangent: jax.Array
+) -> jax.Array:
+    """What `kernel_gradient` computes, by XLA."""
+    kernel = jax.ShapeDtypeStruct(shape, x.dtype)
+    return jax.linear_transpose(lambda kernel: _convolve(options, x, kernel), kernel)(cotangent)[0]
 
 
 def kernel_gradient(
