@@ -118,7 +118,10 @@ class Benchmark:
         self.results: dict[str, Any] = {"settings": dataclasses.asdict(settings)}
 
     def run(self, sections: Sequence[str], path: str | os.PathLike) -> None:
-        """Measures, and writes `results` after every section; a section that can't be is noted."""
+        """Measures, and writes `results` after every section; a section that can't be is noted.
+
+        Interrupted, it writes what there is.
+        """
         with tempfile.TemporaryDirectory() as folder, _compilation_cache(folder):
             for section in ("machine", *sections):
                 self._say(section)
@@ -126,7 +129,8 @@ class Benchmark:
                     self.results[section] = getattr(self, f"measure_{section}")()
                 except (ImportError, RuntimeError, MemoryError) as error:
                     self.results[section] = {"error": _one_line(error)}
-                write_file(path, (json.dumps(self.results, indent=1) + "\n").encode())
+                finally:
+                    write_file(path, (json.dumps(self.results, indent=1) + "\n").encode())
 
     def measure_machine(self) -> dict[str, Any]:
         """What it is, and what it can do: matrix products (FLOP/s), memory (bytes/s)."""
@@ -370,7 +374,9 @@ class Benchmark:
     def measure_growth(self) -> dict[str, Any]:
         """Seconds by area, by batch, and by devices."""
         settings = self.settings
-        growth = {"area": self._measure_areas(settings.dtypes[0])}
+        # Kept table by table: the large images take long.
+        growth = self.results["growth"] = {}
+        growth["area"] = self._measure_areas(settings.dtypes[0])
         for dtype in self._openvino_dtypes()[-1:]:
             growth[f"area, openvino {dtype}"] = self._measure_areas("float32", dtype)
         pixels, calls = {}, {}
@@ -837,6 +843,8 @@ def _lines_growth(growth: Mapping[str, Any] | None) -> Iterator[str]:
             )
         yield ""
     for kind in ("batch", "devices"):
+        if kind not in growth:
+            continue
         yield from (f"**Training by {kind}**", "")
         yield from (f"| {kind} | Mpixel/s | by CPU time |", "| ---: | ---: | ---: |")
         for row in growth[kind]:

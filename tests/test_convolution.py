@@ -89,7 +89,7 @@ def test_only_cpus_have_a_gradient_of_their_own(platform):
 
 
 def test_takes_what_jax_does_to_functions(rng):
-    x = rng.normal(size=(2, 2, 8, 8, 8)).astype(np.float32)
+    x = rng.normal(size=(2, 2, 12, 12, 8)).astype(np.float32)
     kernel = rng.normal(size=(3, 3, 8, 4)).astype(np.float32)
 
     def loss(kernel, x):

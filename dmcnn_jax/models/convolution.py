@@ -70,19 +70,20 @@ def _backward(options, residuals, cotangent):
 
 _convolve_trained.defvjp(_forward, _backward)
 
-# XLA's own gradient is as good for fewer input channels, as long as the batch is even: its kernels
-# for odd numbers of examples are up to 15 times slower.
-_FEW_CHANNELS = 8
+# Of fewer channels, or on fewer pixels, XLA's own gradient is nearly as good and sooner compiled,
+# unless the batch is odd: its kernels for odd numbers of examples are up to 15 times slower.
+_FEW_CHANNELS, _FEW_PIXELS = 8, 100
 
 
 def _suits(options: Any, x: jax.Array, cotangent: jax.Array) -> bool:
     """Whether `kernel_gradient` is the faster one; it is right in any case."""
     stride, _, dilation = options
-    batch, height, _, channels = x.shape
-    few = channels < _FEW_CHANNELS and (batch == 1 or batch % 2 == 0)
+    batch, height, width, features = cotangent.shape
+    few = min(x.shape[3], features) < _FEW_CHANNELS or height * width < _FEW_PIXELS
+    odd = batch > 1 and batch % 2 == 1
     # A convolution whose kernel is longer than what it goes over is a slow one.
-    long = height > stride * cotangent.shape[1]
-    return not few and not long and (stride == 1 or dilation == 1)
+    long = x.shape[1] > stride * height
+    return (odd or not few) and not long and (stride == 1 or dilation == 1)
 
 
 def xla_kernel_gradient(
