@@ -331,12 +331,9 @@ class Benchmark:
                 name: _jax(jax.jit(form), x.astype(dtype), kernel.astype(dtype))
                 for name, (form, dtype) in forms.items()
             }
-            pixels = length * length
-            flops = 2 * 9 * channels**2 * pixels
-            table[f"{channels} channels, {length} × {length}"] = {
-                name: result.row(pixels) | {"rate": flops / result.median}
-                for name, result in self._rounds(calls).items()
-            }
+            table[f"{channels} channels, {length} × {length}"] = self._rates(
+                calls, channels, length * length
+            )
         return table
 
     def measure_gradients(self) -> dict[str, Any]:
@@ -363,13 +360,20 @@ class Benchmark:
             for name, gradient in (("XLA", xla_kernel_gradient), ("ours", kernel_gradient)):
                 gradient = jax.jit(gradient, static_argnums=(0, 1))
                 calls[f"by the kernel, {name}"] = _jax(gradient, options, kernel.shape, x, y)
-            pixels = settings.batch * length * length
-            flops = 2 * 9 * channels**2 * pixels
-            table[f"{channels} channels, {settings.batch} × {length} × {length}"] = {
-                name: result.row(pixels) | {"rate": flops / result.median}
-                for name, result in self._rounds(calls).items()
-            }
+            table[f"{channels} channels, {settings.batch} × {length} × {length}"] = self._rates(
+                calls, channels, settings.batch * length * length
+            )
         return table
+
+    def _rates(
+        self, calls: Mapping[str, "Call"], channels: int, pixels: int
+    ) -> dict[str, dict[str, Any]]:
+        """Times of 3×3 convolutions or their gradients, and operations a second."""
+        flops = 2 * 9 * channels**2 * pixels
+        return {
+            name: result.row(pixels) | {"rate": flops / result.median}
+            for name, result in self._rounds(calls).items()
+        }
 
     def measure_growth(self) -> dict[str, Any]:
         """Seconds by area, by batch, and by devices."""

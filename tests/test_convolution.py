@@ -12,7 +12,7 @@ from dmcnn_jax.models.convolution import convolve, kernel_gradient
 SIDES = st.tuples(st.integers(0, 3), st.integers(0, 3))
 
 
-def by_torch(x, kernel, stride, padding, dilation, cotangent=None):
+def by_torch(x, kernel, stride, padding, dilation, cotangent):
     """The result, and the gradients by the image and by the kernel of its sum by the cotangent."""
     torch = pytest.importorskip("torch")
 
@@ -23,13 +23,11 @@ def by_torch(x, kernel, stride, padding, dilation, cotangent=None):
     (top, bottom), (left, right) = padding
     padded = torch.nn.functional.pad(image, (left, right, top, bottom))
     y = torch.nn.functional.conv2d(padded, weights, None, stride, 0, dilation)
-    if cotangent is not None:
-        y.backward(tensor(cotangent, 0, 3, 1, 2).detach())
-    gradients = image.grad, weights.grad
+    y.backward(tensor(cotangent, 0, 3, 1, 2).detach())
     return (
         y.detach().permute(0, 2, 3, 1),
-        gradients[0] is not None and gradients[0].permute(0, 2, 3, 1),
-        gradients[1] is not None and gradients[1].permute(2, 3, 1, 0),
+        image.grad.permute(0, 2, 3, 1),
+        weights.grad.permute(2, 3, 1, 0),
     )
 
 
@@ -98,7 +96,7 @@ def test_takes_what_jax_does_to_functions(rng):
     each = jax.vmap(jax.grad(loss), (None, 0))(kernel, x)
     for one, alone in zip(each, x, strict=True):
         np.testing.assert_allclose(one, jax.grad(loss)(kernel, alone), rtol=1e-4, atol=1e-3)
-    # Twice the same: a quadratic form's gradient along a direction is its second derivative's.
+    # The loss is a quadratic form: its second derivative along a direction is its gradient there.
     direction = rng.normal(size=kernel.shape).astype(np.float32)
     along = jax.grad(lambda k: jnp.vdot(jax.grad(loss)(k, x[0]), direction))(kernel)
     np.testing.assert_allclose(along, jax.grad(loss)(direction, x[0]), rtol=1e-3, atol=1e-2)

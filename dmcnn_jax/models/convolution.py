@@ -18,7 +18,8 @@ def convolve(
 ) -> jax.Array:
     """`lax.conv_general_dilated`, with a gradient by the kernel of our own on CPUs.
 
-    Jit, grad and vmap it, but for batches of unknown size not `jvp`: that gradient is a custom VJP.
+    Jit, grad and vmap it. `jvp` is refused, since that gradient is a custom VJP, except for batches
+    of unknown size, which have none.
 
     Args:
         x: [B, H, W, C].
@@ -108,11 +109,11 @@ def kernel_gradient(
     Args:
         options: stride s, padding ((top, bottom), (left, right)), dilation d; one of s and d is 1.
         shape: of the kernel, [h, w, C, N].
-        x: X, [B, H, W, C].
-        cotangent: Y, [B, H', W', N].
+        x: X, [B, H, W, C], of a floating-point type.
+        cotangent: Y, [B, H', W', N], of the same type.
 
     Returns:
-        [h, w, C, N].
+        [h, w, C, N], of that type.
     """
     stride, ((top, _), (left, _)), dilation = options
     rows, columns, channels, features = shape
