@@ -33,7 +33,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.checkpoint import find_weights, load_weights, save_weights
-from dmcnn_jax.inference import Model, check_variables, estimate, initialize
+from dmcnn_jax.inference import Model, check_variables, estimate, variable_shapes
 from dmcnn_jax.models import create_model
 from dmcnn_jax.models.layers import Deconv
 
@@ -209,7 +209,7 @@ def _read_orbax(path: Path, like: str | os.PathLike = "") -> Model:
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         target = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-            _expected_variables(create_model(about["model"])),
+            variable_shapes(create_model(about["model"])),
         )
         variables = checkpointer.restore(
             path.absolute(), args=ocp.args.Composite(variables=ocp.args.StandardRestore(target))
@@ -443,7 +443,7 @@ def _torch_names(
         return call(*args, **kwargs)
 
     with nn.intercept_methods(note):
-        expected = _expected_variables(module)
+        expected = variable_shapes(module)
     names = []
     for path, leaf in flatten_dict(expected).items():
         _, *layer, name = path
@@ -515,10 +515,6 @@ def _model(path: Path, variables: Mapping[str, Any], about: Mapping[str, Any]) -
     module = create_model(about["model"])
     check_variables(module, variables, str(path))
     return Model(module, jax.tree.map(jnp.asarray, dict(variables)), about, str(path))
-
-
-def _expected_variables(module: nn.Module) -> Any:
-    return jax.eval_shape(partial(initialize, module), jax.random.key(0))
 
 
 def _luma(model: Model) -> Runner:

@@ -6,7 +6,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import flax.linen as nn
@@ -115,8 +115,29 @@ def is_openvino(engine: str) -> bool:
 
 
 def initialize(module: nn.Module, key: jax.Array) -> dict[str, Any]:
-    """The variables that a module starts with, from a random key."""
-    return module.init(key, *example(module))
+    """The variables that a module starts with, from a random key. Not to be called in a jit."""
+    return _initializer(module)(key)
+
+
+@lru_cache(maxsize=32)
+def _initializer(module: nn.Module) -> Callable[[jax.Array], dict[str, Any]]:
+    return jax.jit(
+        lambda key: module.init(key, *example(module)), compiler_options=run_once_options()
+    )
+
+
+def variable_shapes(module: nn.Module) -> dict[str, Any]:
+    """Shapes and types of a module's variables, none of which is made."""
+    return jax.eval_shape(lambda key: module.init(key, *example(module)), jax.random.key(0))
+
+
+def run_once_options() -> dict[str, Any] | None:
+    """Options of `jax.jit` for what runs once, and is large.
+
+    On CPUs, to compile a network's random weights takes ten seconds, and three if that is not
+    asked to be fast; the weights are the same bits.
+    """
+    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
 
 
 def extend_variables(
@@ -186,7 +207,7 @@ def widen_variables(
 
 def check_variables(module: nn.Module, variables: Mapping[str, Any], source: str) -> None:
     """Raises a ValueError that names what is missing, superfluous or of another shape."""
-    expected = _shapes(jax.eval_shape(partial(initialize, module), jax.random.key(0)))
+    expected = _shapes(variable_shapes(module))
     found = _shapes(variables)
     wrong = [f"{key} missing" for key in sorted(expected.keys() - found.keys())]
     wrong += [f"{key} unknown" for key in sorted(found.keys() - expected.keys())]

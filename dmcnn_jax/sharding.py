@@ -5,6 +5,7 @@ Batches are split over it, everything else is on each device.
 
 import contextlib
 import hashlib
+import itertools
 import os
 from collections.abc import Sequence
 
@@ -15,8 +16,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 # A process that has not been heard of for so long is deemed dead, seconds.
 _HEARTBEAT_TIMEOUT = 60
-# How long one CPU device may wait for another, seconds.
+# How long one CPU device, or one process, may wait for another, seconds.
 _PATIENCE = 7 * 24 * 3600
+
+_meetings = itertools.count()
 
 
 def connect(
@@ -105,17 +108,17 @@ def check_agreement(fingerprint: str) -> None:
 
     Raises:
         ValueError: if it isn't.
-        ConnectionError: if they don't reach each other.
+        ConnectionError: if one is gone.
     """
     if jax.process_count() == 1:
         return
     digest = np.frombuffer(hashlib.sha256(fingerprint.encode()).digest(), np.uint8)
     try:
+        synchronize("agreement")
         digests = multihost_utils.process_allgather(digest)
     except jax.errors.JaxRuntimeError as error:
         raise ConnectionError(
-            f"the processes don't reach each other ({str(error).splitlines()[0][:200]}); one may "
-            "be gone, or far slower to open its images; start all of them again"
+            f"another process is gone ({str(error).splitlines()[0][:200]}); start all of them again"
         ) from error
     if np.ptp(digests, axis=0).any():
         raise ValueError(
@@ -125,9 +128,20 @@ def check_agreement(fingerprint: str) -> None:
 
 
 def synchronize(name: str) -> None:
-    """Waits until all processes are here."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+    """Waits until all processes are here, however late one may be.
+
+    Raises:
+        jax.errors.JaxRuntimeError: if one is gone.
+    """
+    if jax.process_count() == 1:
+        return
+    from orbax.checkpoint.multihost import get_barrier_sync_fn  # seconds to import
+
+    # By way of the coordinator. Collectives between CPUs, and so JAX's own barrier, look for the
+    # other processes when the first of them is asked for, and for 30 seconds only.
+    key = f"{name}, meeting {next(_meetings)}"  # a barrier serves once
+    get_barrier_sync_fn()(key=key, timeout_ms=_PATIENCE * 1000)
+    multihost_utils.sync_global_devices(name)
 
 
 def make_mesh() -> Mesh:

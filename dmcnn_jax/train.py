@@ -35,12 +35,12 @@ from dmcnn_jax.inference import (
     check_variables,
     estimate,
     extend_variables,
-    initialize,
+    run_once_options,
     widen_variables,
 )
 from dmcnn_jax.journal import Journal
 from dmcnn_jax.memory import trim_memory
-from dmcnn_jax.models import create_model, decode
+from dmcnn_jax.models import create_model, decode, example
 from dmcnn_jax.schedule import Schedule
 
 # Tiles that a device validates on at a time, and those whose pictures TensorBoard shows.
@@ -103,7 +103,9 @@ class Trainer:
                     "them first, or set --config.init_from= to start from random ones"
                 ) from error
         key = jax.random.key(self.config.seed)
-        state = jax.jit(self._init, out_shardings=self._replicated)(key)
+        state = jax.jit(
+            self._init, out_shardings=self._replicated, compiler_options=run_once_options()
+        )(key)
         if weights is None:
             return state
         first = {"params": state.params}
@@ -127,7 +129,7 @@ class Trainer:
         )
 
     def _init(self, key: jax.Array) -> TrainState:
-        stats = dict(initialize(self.module, key))
+        stats = dict(self.module.init(key, *example(self.module)))
         params = stats.pop("params")
         return TrainState(
             step=jnp.zeros((), jnp.int32),

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 
 # Before anything imports JAX: tests say what must hold on a CPU, whatever the machine has. Setting
 # JAX_PLATFORMS runs them elsewhere.
@@ -17,6 +18,12 @@ import pytest
 
 
 def pytest_configure(config):
+    # What one test has compiled, no other compiles again, in none of the processes.
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        config.compiled = tempfile.TemporaryDirectory(prefix="dmcnn-jax-compiled-")
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = config.compiled.name
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+        os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
     # A shell that starts a job in the background has it ignore interrupts, and so would the tests'
     # own processes, some of which are interrupted on purpose.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -25,6 +32,11 @@ def pytest_configure(config):
     names_a_test = any("::" in argument for argument in config.args)
     if not config.option.markexpr and not names_a_test:
         config.option.markexpr = "not slow"
+
+
+def pytest_unconfigure(config):
+    if hasattr(config, "compiled"):
+        config.compiled.cleanup()
 
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"

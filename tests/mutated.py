@@ -156,7 +156,7 @@ def write_weights(path):
     from dmcnn_jax.models import create_model
 
     model = {"name": "dmcnn", "features": 2, "dct_features": 4}
-    shapes = jax.eval_shape(partial(inference.initialize, create_model(model)), jax.random.key(0))
+    shapes = inference.variable_shapes(create_model(model))
     rng = np.random.default_rng(0)
     # Small weights: little is added to what the file says.
     fill = partial(_normal, rng)

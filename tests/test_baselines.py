@@ -2,7 +2,6 @@
 
 import importlib.util
 import sys
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -14,7 +13,13 @@ import scipy.fft
 import scipy.ndimage
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.inference import Model, initialize, restore_plane
+from dmcnn_jax.inference import (
+    Model,
+    estimate,
+    initialize,
+    restore_plane,
+    variable_shapes,
+)
 from dmcnn_jax.losses import half_sum_squares
 from dmcnn_jax.models import MODELS, create_model
 from dmcnn_jax.models.base import Network
@@ -50,14 +55,13 @@ def make(name, seed=0, **options):
     """A small network, and variables of which all do something."""
     module = create_model({"name": name, **(options or SMALL.get(name, {}))})
     variables = initialize(module, jax.random.key(seed))
-    leaves, tree = jax.tree.flatten(variables)
-    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    rng = np.random.default_rng(seed + 1)
 
-    def lively(key, x):
-        fan_in = max(1, np.prod(x.shape[:-1]))
-        return x + jax.random.normal(key, x.shape) / np.sqrt(fan_in) * (0.5 if x.ndim > 1 else 0.05)
+    def lively(x):
+        deviation = (0.5 if x.ndim > 1 else 0.05) / np.sqrt(max(1, np.prod(x.shape[:-1])))
+        return np.float32(x + rng.normal(0, deviation, x.shape))
 
-    variables = jax.tree.unflatten(tree, map(lively, keys, leaves))
+    variables = jax.tree.map(lively, variables)
     if "batch_stats" in variables:
         variables["batch_stats"] = jax.tree.map(jnp.abs, variables["batch_stats"])
     return module, variables
@@ -106,14 +110,14 @@ def test_every_baseline_is_here():
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_networks_docstring_says_how_many_weights_it_has(name):
     module = create_model({"name": name})
-    shapes = jax.eval_shape(partial(initialize, module), jax.random.key(0))
+    shapes = variable_shapes(module)
     stated = sys.modules[type(module).__module__].__doc__
     assert f"{count_weights(shapes['params']):,}" in stated
 
 
 @pytest.mark.parametrize("name", sorted(WEIGHTS))
 def test_weights_are_as_many_as_published(name):
-    shapes = jax.eval_shape(partial(initialize, create_model({"name": name})), jax.random.key(0))
+    shapes = variable_shapes(create_model({"name": name}))
     leaves = jax.tree.leaves(shapes["params"])
     kernels = sum(x.size for x in leaves if x.ndim > 1)
     assert (kernels, sum(x.size for x in leaves)) == WEIGHTS[name]
@@ -121,10 +125,10 @@ def test_weights_are_as_many_as_published(name):
 
 def test_published_forms():
     merged = create_model({"name": "dncnn", "batch_norm": False})
-    shapes = jax.eval_shape(partial(initialize, merged), jax.random.key(0))
+    shapes = variable_shapes(merged)
     assert set(shapes) == {"params"}
     assert sum(x.size for x in jax.tree.leaves(shapes)) == 665_921
-    cas = jax.eval_shape(partial(initialize, create_model({"name": "cas_cnn"})), jax.random.key(0))
+    cas = variable_shapes(create_model({"name": "cas_cnn"}))
     sides = [cas["params"].pop(name) for name in ("b4", "c4", "d4")]
     assert sum(x.size for x in jax.tree.leaves(cas)) == 5_133_697
     assert sum(x.size for x in jax.tree.leaves(sides)) == 9_219
@@ -347,14 +351,18 @@ def test_tnrd_learns_only_where_its_reaction_lets_it():
     module, variables = make("tnrd", strengths=(1.0,))
     _, k, q = pairs((1, 16, 16))
 
+    @jax.jit
+    @jax.grad
+    def slope(params):
+        return jnp.sum(jnp.sin(9 * module.apply({"params": params}, k, q)["image"]))
+
     def gradient(factor):
         params = jax.tree.map(jnp.asarray, variables["params"])
         params["stage1"]["influence"] = factor * params["stage1"]["influence"]
-        loss = lambda p: jnp.sum(jnp.sin(9 * module.apply({"params": p}, k, q)["image"]))  # noqa: E731
-        image = module.apply({"params": params}, k, q)["image"][..., 0]
+        image = estimate(module, {"params": params}, k, q)["image"][..., 0]
         moved = jpeg.dct(image * 255 - 128) - jpeg.dequantize(k, q)
         free = jnp.abs(moved) < 0.399 * q.reshape(1, 1, 1, 64)
-        largest = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(jax.grad(loss)(params)))
+        largest = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(slope(params)))
         return largest, float(free.mean())
 
     assert gradient(1.0)[0] > 1e-3
@@ -367,10 +375,14 @@ def test_arcnns_last_layer_learns_at_a_tenth(monkeypatch):
     module, variables = make("arcnn")
     original, k, q = pairs((1, 32, 32))
     target = jnp.asarray(original[..., None], jnp.float32) / 255
-    grad = jax.grad(lambda p: module.loss(module.apply({"params": p}, k, q), target))
-    scaled = grad(variables["params"])
+
+    def gradient():
+        loss = lambda p: module.loss(module.apply({"params": p}, k, q), target)  # noqa: E731
+        return jax.jit(jax.grad(loss))(variables["params"])
+
+    scaled = gradient()
     monkeypatch.setattr("dmcnn_jax.models.arcnn.scale_gradient", lambda x, factor: x)
-    plain = grad(variables["params"])
+    plain = gradient()
     for layer in ("conv1", "conv2", "conv3", "conv4"):
         factor = 0.1 if layer == "conv4" else 1
         jax.tree.map(
@@ -449,12 +461,10 @@ def test_flops_are_xlas(name):
 
 
 def test_flops_by_hand():
-    shapes = jax.eval_shape(
-        partial(initialize, create_model({"name": "dncnn", "batch_norm": False})), jax.random.key(0)
-    )
+    shapes = variable_shapes(create_model({"name": "dncnn", "batch_norm": False}))
     module = create_model({"name": "dncnn", "batch_norm": False})
     assert flops_per_pixel(module, shapes) == 2 * 664_704
-    shapes = jax.eval_shape(partial(initialize, create_model({"name": "arcnn"})), jax.random.key(0))
+    shapes = variable_shapes(create_model({"name": "arcnn"}))
     assert flops_per_pixel(create_model({"name": "arcnn"}), shapes) == 2 * 106_448
 
 

@@ -1,7 +1,6 @@
 """The network of chroma, and how it is run over whole planes."""
 
 import io
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +27,7 @@ MODEL = {"name": "chroma", "features": 4, "dilations": (1, 2, 1)}
 def filled(config, gain=0.5):
     """A network whose weights are random, so that all of them do something."""
     module = create_model(config)
-    shapes = jax.eval_shape(partial(inference.initialize, module), jax.random.key(0))
+    shapes = inference.variable_shapes(module)
     rng = np.random.default_rng(0)
 
     def fill(leaf):
@@ -192,7 +191,7 @@ def middles(k, tables):
 def test_untrained_is_what_libjpeg_decodes(rng):
     """The first weights change next to nothing, whatever the table."""
     module = create_model({"name": "chroma", "rectify": False})
-    variables = jax.jit(lambda key: inference.initialize(module, key))(jax.random.key(0))
+    variables = inference.initialize(module, jax.random.key(0))
     k, tables, guide = plane_of(rng, 4, 4, (2, 2))
     given = ChromaInput(k[None], guide[None, ..., None] / 255)
     estimates = inference.estimate(module, variables, given, tables[None])

@@ -174,7 +174,7 @@ def test_the_models_page_can_be_followed(monkeypatch):
     exec(network, module.__dict__)
     monkeypatch.setitem(models.MODELS, *eval("{" + line + "}").popitem())
     plain = models.create_model({"name": "plain"})
-    variables = jax.jit(lambda key: initialize(plain, key))(jax.random.key(0))
+    variables = initialize(plain, jax.random.key(0))
     assert f"{count_weights(variables['params']):,} weights" in module.__doc__
     table = np.broadcast_to(np.asarray(jpeg.quality_table(10)), (1, 8, 8))
     k = np.zeros((1, 3, 4, 64), np.int32)

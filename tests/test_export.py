@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -13,7 +12,7 @@ import pytest
 
 from dmcnn_jax import export, jpeg, published
 from dmcnn_jax.checkpoint import load_weights, save_weights
-from dmcnn_jax.inference import Model, estimate, initialize, load
+from dmcnn_jax.inference import Model, estimate, load, variable_shapes
 from dmcnn_jax.models import MODELS, create_model
 
 ROOT = Path(__file__).parents[1]
@@ -53,7 +52,7 @@ def make_model(config):
             value = about.get(name, 0) + 0.05 * noise
         return jnp.asarray(value, jnp.float32)
 
-    shapes = jax.eval_shape(partial(initialize, module), jax.random.key(0))
+    shapes = variable_shapes(module)
     variables = jax.tree_util.tree_map_with_path(draw, shapes)
     return Model(module, variables, {"model": config, "quality": 10}, "test")
 

@@ -1,7 +1,5 @@
 """A model over whole images: tiles, padding, strength, projection, loading."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,7 +27,7 @@ BASELINES = [
 def busy_model(config=SMALL, seed=0, gain=2.0):
     """Random weights, the last layers' as large as the others', so that all of it shows."""
     module = create_model(config)
-    shapes = jax.eval_shape(partial(inference.initialize, module), jax.random.key(0))
+    shapes = inference.variable_shapes(module)
     rng = np.random.default_rng(seed)
 
     def fill(path, leaf):

@@ -70,7 +70,7 @@ def test_restoring_photographs(tmp_path, monkeypatch):
     from dmcnn_jax.models import create_model
 
     config = {"name": "dmcnn", "features": 2}
-    variables = jax.jit(lambda key: initialize(create_model(config), key))(jax.random.key(0))
+    variables = initialize(create_model(config), jax.random.key(0))
     save_weights(tmp_path / "tiny.safetensors", variables, {"model": config, "quality": 10})
     notebook = execute("restore_photos", tmp_path, monkeypatch, MODEL="tiny.safetensors")
     restored = Image.open(tmp_path / "restored.png")

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from functools import partial
 
 import jax
 import numpy as np
@@ -31,7 +30,7 @@ MODEL = {"name": "dmcnn", "features": 4, "dct_features": 8}
 def weights(tmp_path_factory):
     """A weights file of a small network that does something."""
     module = create_model(MODEL)
-    shapes = jax.eval_shape(partial(inference.initialize, module), jax.random.key(0))
+    shapes = inference.variable_shapes(module)
     rng = np.random.default_rng(0)
 
     def fill(leaf):

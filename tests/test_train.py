@@ -16,7 +16,7 @@ from dmcnn_jax import jpeg, metrics, sharding
 from dmcnn_jax.checkpoint import Checkpoints, load_weights, save_weights
 from dmcnn_jax.data import feeds, on_device, sources
 from dmcnn_jax.inference import Model as InferenceModel
-from dmcnn_jax.inference import initialize, load, restore_plane, to_uint8
+from dmcnn_jax.inference import estimate, initialize, load, restore_plane, to_uint8
 from dmcnn_jax.models import create_model
 from dmcnn_jax.train import Trainer, Validation, train
 
@@ -305,11 +305,10 @@ def test_a_wider_network_starts_as_the_narrow_one_and_uses_all_its_channels(conf
     narrow = Trainer(dmcnn(config, features=2, dct_features=3))
     path = tmp_path / "narrow.safetensors"
     # Slopes, biases and last layers that differ from what every network starts with.
-    random = iter(jax.random.split(jax.random.key(1), 1000))
+    rng = np.random.default_rng(1)
     variables = {
         "params": jax.tree.map(
-            lambda p: p + 0.1 * jax.random.normal(next(random), p.shape),
-            narrow.init_state().params,
+            lambda p: np.float32(p + 0.1 * rng.normal(size=p.shape)), narrow.init_state().params
         )
     }
     save_weights(path, variables, {"model": {"name": "dmcnn"}})
@@ -406,7 +405,7 @@ def test_validation_measures_what_inference_gives(config, rng, count):
         plane = restore_plane(model, np.asarray(k), table)
         psnrs.append(metrics.psnr(original, to_uint8(plane)))
         jpegs.append(metrics.psnr(original, np.asarray(jpeg.decode(k, table))))
-        estimates = module.apply(variables, k[None], jnp.asarray(table)[None])
+        estimates = estimate(module, variables, k[None], jnp.asarray(table)[None])
         losses.append(module.loss(estimates, jnp.asarray(original[None, ..., None]) / 255))
         if i < len(pictures):
             shown = [original, jpeg.decode(k, table), to_uint8(plane)]
@@ -425,7 +424,7 @@ def first_gradients(config):
     inputs = feed.inputs(0, 0)
     key = jax.random.fold_in(jax.random.key(config.seed), 0)
     batch = feeds.make_batch(inputs, key, 16, config, sharding.batched(trainer.mesh))
-    (loss, _), grads = jax.device_get(trainer.gradients(state, batch))
+    (loss, _), grads = jax.device_get(jax.jit(trainer.gradients)(state, batch))
     return trainer, state, inputs, loss, grads
 
 
