@@ -32,7 +32,7 @@ config.model = type(config.model)({"name": "dmcnn", "features": 4}, type_safe=Fa
 trainer = Trainer(config)
 state = trainer.init_state()
 feed, _ = feeds.open_data(config, trainer.mesh)
-# They find each other now: after minutes of compiling one might be too late for the other.
+# They find each other now: after minutes of compiling one may be too late for collectives.
 sharding.synchronize("data is open")
 read = []
 if pipeline == "tf.data":
@@ -68,6 +68,21 @@ names = {
 np.savez(f"{output}-{process}.npz", **names)
 about = {"losses": losses, "read": read, "devices": jax.device_count(), "wrong": wrong}
 open(f"{output}-{process}.json", "w").write(json.dumps(about))
+"""
+# Two processes of which the second is late, or doesn't come.
+LATE = """
+import os, sys, time
+from dmcnn_jax import sharding
+process, port, seconds, comes = sys.argv[1:]
+sharding.connect(f"127.0.0.1:{port}", 2, int(process))
+if int(process) == 1:
+    time.sleep(float(seconds))
+    if comes == "no":
+        os._exit(7)
+sharding.check_agreement("the same")
+sharding.synchronize("again")
+sharding.synchronize("again")
+print("together")
 """
 EIGHT = "--xla_force_host_platform_device_count=8"
 BATCH = 8
@@ -128,6 +143,27 @@ def assert_the_same(name, found, expected):
     assert len(losses) == 20
     assert errors[worst] < 1e-5
     assert max(losses) < 1e-4
+
+
+def start_late(cache, seconds, comes):
+    port = free_port()
+    common = [sys.executable, "-c", LATE]
+    return [start([*common, str(i), str(port), seconds, comes], environment(cache)) for i in "01"]
+
+
+@pytest.mark.slow
+def test_a_process_may_be_later_than_collectives_wait(cache):
+    outputs = finish(start_late(cache, "40", "yes"))
+    assert all("together" in output for output in outputs)
+
+
+@pytest.mark.slow
+def test_one_that_does_not_come_is_not_waited_for(cache):
+    waiting, gone = start_late(cache, "1", "no")
+    output, _ = waiting.communicate(timeout=300)
+    assert gone.wait() == 7
+    assert waiting.returncode not in (0, None)
+    assert "another process is gone" in output or "another task died" in output, output
 
 
 @pytest.mark.slow
