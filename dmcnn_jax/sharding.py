@@ -56,6 +56,9 @@ def connect(
             process_id,
             heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT,
         )
+        # They tell each other of their devices now, while they are together: one that asks for
+        # them two minutes before another does would not get them.
+        jax.devices()
     except (ValueError, RuntimeError, TypeError) as error:
         raise ValueError(
             f"the processes can't find each other ({str(error).strip().splitlines()[0]}); give "

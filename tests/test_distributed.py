@@ -75,7 +75,7 @@ import os, sys, time
 from dmcnn_jax import sharding
 process, port, seconds, comes = sys.argv[1:]
 sharding.connect(f"127.0.0.1:{port}", 2, int(process))
-if int(process) == 1:
+if process == "1":
     time.sleep(float(seconds))
     if comes == "no":
         os._exit(7)
