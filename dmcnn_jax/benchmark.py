@@ -120,7 +120,7 @@ class Benchmark:
     def run(self, sections: Sequence[str], path: str | os.PathLike) -> None:
         """Measures, and writes `results` after every section; a section that can't be is noted.
 
-        Interrupted, it writes what there is.
+        Interrupted, it writes what there is; of a section that fails, too.
         """
         with tempfile.TemporaryDirectory() as folder, _compilation_cache(folder):
             for section in ("machine", *sections):
@@ -128,7 +128,7 @@ class Benchmark:
                 try:
                     self.results[section] = getattr(self, f"measure_{section}")()
                 except (ImportError, RuntimeError, MemoryError) as error:
-                    self.results[section] = {"error": _one_line(error)}
+                    self.results.setdefault(section, {})["error"] = _one_line(error)
                 finally:
                     write_file(path, (json.dumps(self.results, indent=1) + "\n").encode())
 
@@ -829,8 +829,10 @@ def _lines_kernels(title: str, tables: Mapping[str, Any] | None) -> Iterator[str
 
 
 def _lines_growth(growth: Mapping[str, Any] | None) -> Iterator[str]:
-    if not growth or "error" in growth:
+    if not growth:
         return
+    if "error" in growth:
+        yield from (f"**Growth**: {growth['error']}", "")
     for name in (name for name in growth if name.startswith("area")):
         yield from (
             f"**Cost by {name}**",

@@ -117,6 +117,26 @@ def test_interrupted_it_writes_what_it_has(tmp_path):
     assert (tmp_path / "b.md").exists()
 
 
+def test_what_a_section_has_measured_outlives_its_failure(tmp_path, monkeypatch):
+    """The second table of growth, that by batch, finds no memory."""
+
+    def no_memory(*arguments):
+        raise MemoryError("no memory for a step")
+
+    row = {"side": 8, "tiles": ((1, 8), (2, 4)), "computed": 1.0, "memory": 0}
+    row |= {"pixels_per_second": 3e6, "nanoseconds_per_computed_pixel": 1}
+    bench = benchmark.Benchmark(benchmark.Settings.quick())
+    monkeypatch.setattr(bench, "_measure_areas", lambda *arguments: [row])
+    monkeypatch.setattr(benchmark, "Step", no_memory)
+    bench.run(["growth"], tmp_path / "b.json")
+    growth = json.loads((tmp_path / "b.json").read_text())["growth"]
+    assert growth["error"] == "no memory for a step"
+    assert growth["area"][0]["pixels_per_second"] == 3e6
+    markdown = benchmark.to_markdown(bench.results)
+    assert "**Growth**: no memory for a step" in markdown
+    assert "| 8 | 1 × 2 of 8 × 4 |" in markdown
+
+
 def test_operations_of_a_program_by_hand():
     def program(x, kernel, matrix):
         y = jax.lax.conv_general_dilated(
