@@ -286,3 +286,11 @@ def test_overlaps_cost_about_half_the_picture(features):
     sides = range(2 * inference.TILE_SIDES[-1], 640)
     shares = [inference.computed_pixels(model, side, side) / (8 * side) ** 2 for side in sides]
     assert max(shares) < 2.1 and np.mean(shares) < 1.65
+
+
+def test_random_weights_are_what_flax_draws():
+    """Compiled with less effort, to the same bits."""
+    module, key = create_model({"name": "arcnn"}), jax.random.key(3)
+    draw = jax.jit(module.init)
+    expected = draw(key, jnp.zeros((1, 2, 2, 64), jnp.int32), jnp.ones((1, 8, 8), jnp.int32))
+    jax.tree.map(np.testing.assert_array_equal, inference.initialize(module, key), expected)
