@@ -35,6 +35,7 @@ from dmcnn_jax.inference import (
     check_variables,
     estimate,
     extend_variables,
+    initialize,
     run_once_options,
     widen_variables,
 )
@@ -92,34 +93,34 @@ class Trainer:
             FileNotFoundError: if the weights to start from are not there.
             ValueError: if they don't fit the model.
         """
-        name = self.config.init_from
-        weights = None
-        if name:
-            try:
-                weights = load_weights(find_weights(name))[0]
-            except FileNotFoundError as error:
-                raise FileNotFoundError(
-                    f"config.init_from names weights to start from, but there are {error}; train "
-                    "them first, or set --config.init_from= to start from random ones"
-                ) from error
-        key = jax.random.key(self.config.seed)
-        state = jax.jit(
-            self._init, out_shardings=self._replicated, compiler_options=run_once_options()
-        )(key)
-        if weights is None:
-            return state
-        first = {"params": state.params}
-        weights = widen_variables(self.module, weights, first)
-        weights = extend_variables(self.module, weights, first)
-        check_variables(self.module, weights, name)
-        # Two arrays: the step gives its inputs' memory away, and one can't be given away twice.
-        stats = dict(weights)
-        params = stats.pop("params")
-        return state.replace(
-            params=self._place(params),
-            average=self._place(jax.tree.map(np.copy, params)),
-            stats=self._place(stats),
+        begin = partial(
+            jax.jit, out_shardings=self._replicated, compiler_options=run_once_options()
         )
+        key = jax.random.key(self.config.seed)
+        if not self.config.init_from:
+            return begin(self._init)(key)
+        weights = self._place(self._weights_to_start_from(key))
+        return begin(self._begin)(weights)
+
+    def _weights_to_start_from(self, key: jax.Array) -> Mapping[str, Any]:
+        """The variables that `config.init_from` names, with what they lack from a random key."""
+        name, module = self.config.init_from, self.module
+        try:
+            weights = load_weights(find_weights(name))[0]
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"config.init_from names weights to start from, but there are {error}; train "
+                "them first, or set --config.init_from= to start from random ones"
+            ) from error
+        try:
+            check_variables(module, weights, name)
+        except ValueError:
+            # Seconds to compile, so only where they are needed.
+            first = {"params": initialize(module, key)["params"]}
+            weights = widen_variables(module, weights, first)
+            weights = extend_variables(module, weights, first)
+            check_variables(module, weights, name)
+        return weights
 
     def abstract_state(self) -> TrainState:
         """Shapes, types and places of the state's arrays, none of which is made."""
@@ -129,7 +130,10 @@ class Trainer:
         )
 
     def _init(self, key: jax.Array) -> TrainState:
-        stats = dict(self.module.init(key, *example(self.module)))
+        return self._begin(self.module.init(key, *example(self.module)))
+
+    def _begin(self, variables: Mapping[str, Any]) -> TrainState:
+        stats = dict(variables)
         params = stats.pop("params")
         return TrainState(
             step=jnp.zeros((), jnp.int32),

@@ -294,21 +294,21 @@ class Repeated:
         return io.BytesIO(self._content)
 
 
-@pytest.mark.parametrize("compact", [False, True], ids=["npy", "webp"])
-def test_a_pack_is_written_as_it_is_cut(tmp_path, rng, compact):
-    images = Repeated(picture(rng, 128, 128), 1500)
+@pytest.mark.parametrize("compact, count", [(False, 1500), (True, 500)], ids=["npy", "webp"])
+def test_a_pack_is_written_as_it_is_cut(tmp_path, rng, compact, count):
+    images = Repeated(picture(rng, 128, 128), count)
     tracemalloc.start()
     about = sources.write_pack(tmp_path / "pack", images, compact=compact, **OPTIONS)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     size = len(about["images"]) * 32 * 32
-    assert size == 1500 * 128 * 128
+    assert size == count * 128 * 128
     assert peak < size / 3
     packed = sources.open_source(str(tmp_path / "pack"), **OPTIONS)
-    assert len(packed) == 1500 * 16
+    assert len(packed) == count * 16
     first = packed.take(slice(16))
     np.testing.assert_array_equal(first, sources.cut_tiles(rgb_to_y(images.rgb, "studio"), 32))
-    assert (packed.take().reshape(1500, 16, 32, 32) == first).all()
+    assert (packed.take().reshape(count, 16, 32, 32) == first).all()
 
 
 def test_a_pack_that_cannot_be_finished_leaves_nothing(tmp_path, rng):

@@ -298,9 +298,13 @@ def test_weights_to_start_from(config, reference, tmp_path):
     loaded, _ = load_weights(reference / "best.safetensors")
     jax.tree.map(np.testing.assert_array_equal, state.params, loaded["params"])
     jax.tree.map(np.testing.assert_array_equal, state.average, loaded["params"])
+    # A step gives its inputs' memory away, and none can be given away twice.
+    leaves = [leaf.addressable_data(0) for leaf in jax.tree.leaves(state)]
+    assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)
     assert jax.tree.leaves(state.stats)
 
 
+@pytest.mark.slow
 def test_a_wider_network_starts_as_the_narrow_one_and_uses_all_its_channels(config, tmp_path):
     narrow = Trainer(dmcnn(config, features=2, dct_features=3))
     path = tmp_path / "narrow.safetensors"
