@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -11,6 +12,7 @@ import optax
 import pytest
 import scipy.fft
 import scipy.ndimage
+from networks import first_variables
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.inference import (
@@ -54,7 +56,7 @@ baselines = pytest.mark.parametrize("name", [name for name in NETWORKS if name !
 def make(name, seed=0, **options):
     """A small network, and variables of which all do something."""
     module = create_model({"name": name, **(options or SMALL.get(name, {}))})
-    variables = initialize(module, jax.random.key(seed))
+    variables = first_variables(module, seed)
     rng = np.random.default_rng(seed + 1)
 
     def lively(x):
@@ -158,12 +160,12 @@ def test_what_lies_outside_the_image_does_not_matter(name):
     """A padded image gives what the exact size gives; tiles rest on that."""
     module, variables = make(name)
     _, k, q = pairs((1, 24, 32))
-    exact = module.apply(variables, k, q)["image"]
+    exact = estimate(module, variables, k, q)["image"]
     padded = np.random.default_rng(1).integers(-9, 9, (1, 6, 7, 64))
     padded[:, 1:4, 2:6] = k
     mask = np.zeros((1, 6, 7, 1), bool)
     mask[:, 1:4, 2:6] = True
-    image = module.apply(variables, padded, q, mask=mask)["image"]
+    image = jax.jit(module.apply)(variables, padded, q, mask=mask)["image"]
     np.testing.assert_allclose(image[:, 8:32, 16:48], exact, atol=1e-5)
 
 
@@ -173,7 +175,8 @@ def test_published_pixel_networks_see_the_exact_size(name):
     module, variables = make(name)
     _, k, q = pairs((1, 24, 32))
     decoded = jnp.asarray(jpeg.decode(k, q), jnp.float32)[..., None] / 255
-    exact = module.apply(variables, k, q, decoded[:, :21, :27], method="restore_pixels")["image"]
+    restore = jax.jit(partial(module.apply, method="restore_pixels"))
+    exact = restore(variables, k, q, decoded[:, :21, :27])["image"]
     restored = restore_plane(Model(module, variables), k[0], q[0], size=(21, 27))
     np.testing.assert_allclose(restored[:21, :27], exact[0, ..., 0], atol=1e-5)
     blocks = restore_plane(Model(module, variables), k[0], q[0])
@@ -260,7 +263,7 @@ def test_a_step_of_training(name):
 def test_dncnn_is_scipys():
     module, variables = make("dncnn")
     _, k, q = pairs((1, 24, 16))
-    image = module.apply(variables, k, q)["image"][0, ..., 0]
+    image = estimate(module, variables, k, q)["image"][0, ..., 0]
     params, stats = jax.tree.map(np.float64, (variables["params"], variables["batch_stats"]))
     decoded = np.asarray(jpeg.decode(k, q))[0] / 255
     x = decoded[..., None]
@@ -278,7 +281,7 @@ def test_dncnn_is_scipys():
 def test_arcnn_is_scipys():
     module, variables = make("arcnn")
     _, k, q = pairs((1, 16, 24))
-    image = module.apply(variables, k, q)["image"][0, ..., 0]
+    image = estimate(module, variables, k, q)["image"][0, ..., 0]
     x = np.asarray(jpeg.decode(k, q))[0][..., None] / 255
     for i in range(1, 5):
         layer = jax.tree.map(np.float64, variables["params"][f"conv{i}"])
@@ -290,7 +293,7 @@ def test_arcnn_is_scipys():
 def test_tnrd_is_scipys():
     module, variables = make("tnrd")
     _, k, q = pairs((1, 24, 32), quality=10)
-    image = module.apply(variables, k, q)["image"][0, ..., 0]
+    image = estimate(module, variables, k, q)["image"][0, ..., 0]
     steps = q[0].reshape(64).astype(np.float64)
     dequantised = k[0] * steps
     u = np.clip(blockwise(dequantised), -128, 128)
@@ -386,7 +389,7 @@ def test_arcnns_last_layer_learns_at_a_tenth(monkeypatch):
     for layer in ("conv1", "conv2", "conv3", "conv4"):
         factor = 0.1 if layer == "conv4" else 1
         jax.tree.map(
-            lambda a, b, f=factor: np.testing.assert_allclose(a, f * b, rtol=1e-5, atol=1e-6),
+            lambda a, b, f=factor: np.testing.assert_allclose(a, f * b, rtol=1e-4, atol=1e-5),
             scaled[layer],
             plain[layer],
         )
@@ -413,7 +416,7 @@ def test_ddcn_leaves_the_interval_at_a_tenth():
     lower, upper = jpeg.interval(k, q, margin=0.0)
 
     def coefficients(variables):
-        dct = module.apply(variables, k, q)["dct"][..., 0]
+        dct = estimate(module, variables, k, q)["dct"][..., 0]
         return np.asarray(jpeg.dct(dct * 255 - 128))
 
     once = coefficients(variables)
@@ -440,7 +443,7 @@ def test_memnets_recursions_share_their_convolutions():
     assert sum("block1_norm" in name for name in params) == 2 * 2 + 2
     assert params["block2_gate"]["kernel"].shape == (1, 1, (2 + 2) * 4, 4)
     _, k, q = pairs((1, 16, 16))
-    estimates = module.apply(variables, k, q)
+    estimates = estimate(module, variables, k, q)
     weights = variables["params"]["sum"]
     expected = weights[0] * estimates["block1"] + weights[1] * estimates["block2"]
     np.testing.assert_allclose(estimates["image"], expected, atol=1e-6)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.fft
+from networks import first_variables
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.inference import estimate, initialize, variable_shapes
@@ -61,15 +62,15 @@ def positive(shapes, scale=0.3):
     )
 
 
-def lively(variables, seed=0):
+def lively(module):
     """Variables whose last layers are as large as the others: the network does something."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(1)
 
     def more(x):
         deviation = 0.05 / np.sqrt(max(1, np.prod(x.shape[:-1]) / 9))
         return np.float32(x + rng.normal(0, deviation, x.shape))
 
-    return jax.tree.map(more, variables)
+    return jax.tree.map(more, first_variables(module))
 
 
 def some_jpeg(rng, blocks=(6, 8), batch=2, quality=20):
@@ -234,7 +235,7 @@ def test_starts_from_the_jpeg(rng):
 def test_rectifier_keeps_the_interval(rng, dtype):
     _, k, table = some_jpeg(rng)
     module = DMCNN(features=4, dtype=dtype)
-    variables = lively(initialize(DMCNN(features=4), jax.random.key(0)))
+    variables = lively(DMCNN(features=4))
     last = variables["params"]["f"]["conv9"]
     last["kernel"] = 100 * last["kernel"]
     dct = np.asarray(estimate(module, variables, k, table)["dct"])[..., 0]
@@ -249,7 +250,7 @@ def test_rectifier_keeps_the_interval(rng, dtype):
 
 def test_rectifiers_by_their_definitions(rng):
     _, k, table = some_jpeg(rng, quality=50)
-    variables = lively(initialize(DMCNN(features=4), jax.random.key(0)))
+    variables = lively(DMCNN(features=4))
     last = variables["params"]["f"]["conv9"]
     last["kernel"] = 100 * last["kernel"]
 
@@ -277,7 +278,7 @@ def test_rectifiers_by_their_definitions(rng):
 def test_mask_makes_padding_invisible(rng, options):
     _, k, table = some_jpeg(rng, blocks=(5, 7), batch=1)
     module = DMCNN(features=4, **options)
-    variables = lively(initialize(module, jax.random.key(0)))
+    variables = lively(module)
     exact = estimate(module, variables, k, table)
     padded = jnp.asarray(rng.integers(-9, 9, (1, 11, 12, 64)), jnp.int32)
     padded = padded.at[:, 2:7, 3:10].set(k)
@@ -291,7 +292,7 @@ def test_loss_by_equation_7(rng):
     original, k, table = some_jpeg(rng)
     o = original[..., None] / 255.0
     module = DMCNN(features=4)
-    estimates = estimate(module, lively(initialize(module, jax.random.key(0))), k, table)
+    estimates = estimate(module, lively(module), k, table)
     e = {name: np.asarray(x, np.float64) for name, x in estimates.items()}
 
     def pooled(factor):
@@ -313,7 +314,7 @@ def test_relative_loss_weighs_each_example_by_its_jpeg(rng):
     original, k, table = some_jpeg(rng)
     o = original[..., None] / 255.0
     module = DMCNN(features=4, relative_loss=True)
-    variables = lively(initialize(DMCNN(features=4), jax.random.key(0)))
+    variables = lively(DMCNN(features=4))
 
     def loss(*parts):
         estimates = estimate(module, variables, *parts[1:])
@@ -332,7 +333,7 @@ def test_relative_loss_weighs_each_example_by_its_jpeg(rng):
 def test_r_weighs_both_inputs(rng):
     _, k, table = some_jpeg(rng)
     module = DMCNN(features=4)
-    variables = initialize(module, jax.random.key(0))
+    variables = first_variables(module)
     assert float(variables["params"]["r"]) == 0.5
     variables["params"]["g"] = jax.tree.map(jnp.zeros_like, variables["params"]["g"])
     variables["params"]["r"] = jnp.float32(0.25)
@@ -344,7 +345,7 @@ def test_r_weighs_both_inputs(rng):
 
 def test_bfloat16_stays_near_float32(rng):
     _, k, table = some_jpeg(rng)
-    variables = lively(initialize(DMCNN(features=4), jax.random.key(0)))
+    variables = lively(DMCNN(features=4))
     full = estimate(DMCNN(features=4), variables, k, table)
     half = estimate(DMCNN(features=4, dtype=jnp.bfloat16), variables, k, table)
     # Between D and D⁻¹ all is float32: the same bits.
@@ -356,7 +357,7 @@ def test_bfloat16_stays_near_float32(rng):
 def test_condition_on_table_starts_as_identity(rng):
     _, k, table = some_jpeg(rng)
     plain, told = DMCNN(features=4), DMCNN(features=4, condition_on_table=True)
-    variables = initialize(told, jax.random.key(0))
+    variables = first_variables(told)
     shared = {
         "params": {
             branch: {n: v for n, v in layers.items() if not n.startswith("table")}
@@ -370,7 +371,7 @@ def test_condition_on_table_starts_as_identity(rng):
         estimate(plain, shared, k, table)["image"],
         atol=1e-6,
     )
-    variables = lively(variables)
+    variables = lively(told)
     other = [estimate(told, variables, k, q)["dct"] for q in (table, 2 * table)]
     assert np.abs(np.subtract(*other)).max() > 1e-3
 
