@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error("--verify takes two files and no others")
     elif not options.inputs:
         parser.error("nothing to restore; name files or folders, or - for standard input")
-    previous = signal.signal(signal.SIGTERM, _interrupt)
+    interrupter = _Interrupter()
+    previous = signal.signal(signal.SIGTERM, interrupter)
     try:
         if not options.verify:
             keep_memory()
@@ -80,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(_one_line(error))
         return 2 if isinstance(error, UsageError) else 1
     finally:
+        interrupter.stop()
         signal.signal(signal.SIGTERM, previous)
 
 
@@ -477,23 +479,37 @@ def _worker() -> Iterator[concurrent.futures.ThreadPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _interrupt(number: int, frame: types.FrameType | None) -> None:
-    """Interrupts the main thread."""
-    # An exception that a garbage collector's callback raises is dropped, and JAX has one that takes
-    # its time: then again in a moment.
-    callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
-    while frame is not None:
-        if frame.f_code in callbacks:
-            threading.Timer(0.05, _interrupt_again, (number,)).start()
-            return
-        frame = frame.f_back
-    raise KeyboardInterrupt
+class _Interrupter:
+    """Handles a signal: interrupts the main thread.
 
+    An exception that a garbage collector's callback raises is dropped, and JAX has one that takes
+    its time. A signal that comes during one is sent again until it gets through: one that comes
+    just before the main thread waits for something would not end the waiting.
+    """
 
-def _interrupt_again(number: int) -> None:
-    """Sends the main thread its signal once more, unless the command has ended meanwhile."""
-    if signal.getsignal(number) is _interrupt:
-        signal.pthread_kill(threading.main_thread().ident, number)
+    def __init__(self):
+        self._over = threading.Event()
+        self._again: threading.Thread | None = None
+
+    def __call__(self, number: int, frame: types.FrameType | None) -> None:
+        callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
+        while frame is not None:
+            if frame.f_code in callbacks:
+                if self._again is None:
+                    self._again = threading.Thread(target=self._send, args=(number,), daemon=True)
+                    self._again.start()
+                return
+            frame = frame.f_back
+        self.stop()
+        raise KeyboardInterrupt
+
+    def stop(self) -> None:
+        """Sends nothing again."""
+        self._over.set()
+
+    def _send(self, number: int) -> None:
+        while not self._over.wait(0.05):
+            signal.pthread_kill(threading.main_thread().ident, number)
 
 
 def _one_line(error: BaseException) -> str:

@@ -832,8 +832,8 @@ def test_standard_input_and_output(weights, tmp_path):
     np.testing.assert_array_equal(picture, dmcnn_jax.restore(path, weights))
 
 
-@pytest.mark.parametrize("collecting", [False, True])
-def test_an_interruption_leaves_whole_files_only(tmp_path, collecting):
+@pytest.mark.parametrize("collecting, lost", [(False, 0), (True, 0), (True, 2)])
+def test_an_interruption_leaves_whole_files_only(tmp_path, collecting, lost):
     # In a process of its own, which signals may end.
     path = write_jpeg(tmp_path / "in/a.jpg")
     code = f"""
@@ -844,6 +844,15 @@ from dmcnn_jax.command import main
 def interrupt(phase="start", _=None):
     if phase == "start":
         os.kill(os.getpid(), signal.SIGTERM)
+
+kill, sent = signal.pthread_kill, []
+
+def lose(*arguments):  # a signal just before the main thread sleeps doesn't wake it
+    sent.append(arguments)
+    if len(sent) > {lost}:
+        kill(*arguments)
+
+signal.pthread_kill = lose
 
 class Endless:
     def __init__(self, *_, **__):
