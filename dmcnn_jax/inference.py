@@ -6,7 +6,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -19,7 +19,7 @@ from dmcnn_jax import jpeg, openvino, symmetry
 from dmcnn_jax.checkpoint import BUNDLED, find_weights, load_weights
 from dmcnn_jax.finish import upsample_rows
 from dmcnn_jax.memory import trim_memory
-from dmcnn_jax.models import chroma, create_model, dmcnn, example
+from dmcnn_jax.models import chroma, create_model, dmcnn, first_variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,24 +115,26 @@ def is_openvino(engine: str) -> bool:
 
 
 def initialize(module: nn.Module, key: jax.Array) -> dict[str, Any]:
-    """The variables that a module starts with, from a random key. Not to be called in a jit."""
-    return _initializer(module)(key)
+    """`first_variables`, compiled; not to be called within a jit.
 
+    Args:
+        module: the network.
+        key: a scalar key of `jax.random.key`.
 
-@lru_cache(maxsize=32)
-def _initializer(module: nn.Module) -> Callable[[jax.Array], dict[str, Any]]:
-    return jax.jit(
-        lambda key: module.init(key, *example(module)), compiler_options=run_once_options()
-    )
+    Returns:
+        {"params": …} and, of some networks, {"batch_stats": …}; float32.
+    """
+    draw = jax.jit(partial(first_variables, module), compiler_options=run_once_options())
+    return draw(key)
 
 
 def variable_shapes(module: nn.Module) -> dict[str, Any]:
-    """Shapes and types of a module's variables, none of which is made."""
-    return jax.eval_shape(lambda key: module.init(key, *example(module)), jax.random.key(0))
+    """Of a module's variables `jax.ShapeDtypeStruct`s; none is made."""
+    return jax.eval_shape(partial(first_variables, module), jax.random.key(0))
 
 
 def run_once_options() -> dict[str, Any] | None:
-    """Options of `jax.jit` for what runs once, and is large.
+    """`compiler_options` of `jax.jit` for what runs once, and is large; None for those of always.
 
     On CPUs, to compile a network's random weights takes ten seconds, and three if that is not
     asked to be fast; the weights are the same bits.

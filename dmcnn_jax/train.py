@@ -41,7 +41,7 @@ from dmcnn_jax.inference import (
 )
 from dmcnn_jax.journal import Journal
 from dmcnn_jax.memory import trim_memory
-from dmcnn_jax.models import create_model, decode, example
+from dmcnn_jax.models import create_model, decode, first_variables
 from dmcnn_jax.schedule import Schedule
 
 # Tiles that a device validates on at a time, and those whose pictures TensorBoard shows.
@@ -130,7 +130,7 @@ class Trainer:
         )
 
     def _init(self, key: jax.Array) -> TrainState:
-        return self._begin(self.module.init(key, *example(self.module)))
+        return self._begin(first_variables(self.module, key))
 
     def _begin(self, variables: Mapping[str, Any]) -> TrainState:
         stats = dict(variables)

@@ -3,11 +3,11 @@
 import jax
 import numpy as np
 
+from dmcnn_jax import models
 from dmcnn_jax.inference import variable_shapes
-from dmcnn_jax.models import example
 
 
-def first_variables(module, seed=0):
+def start(module, seed=0):
     """What a module starts with, its kernels drawn by NumPy: NumPy arrays."""
     rng = np.random.default_rng(seed)
     # Layers that change nothing at first.
@@ -19,7 +19,7 @@ def first_variables(module, seed=0):
 
     @jax.jit
     def all_but_kernels(key):
-        variables = module.init(key, *example(module))
+        variables = models.first_variables(module, key)
         leaves = jax.tree_util.tree_leaves_with_path(variables)
         return [leaf for path, leaf in leaves if not is_kernel(path)]
 

@@ -148,7 +148,7 @@ def assert_the_same(name, found, expected):
 def start_late(cache, seconds, comes):
     port = free_port()
     common = [sys.executable, "-c", LATE]
-    return [start([*common, str(i), str(port), seconds, comes], environment(cache)) for i in "01"]
+    return [start([*common, i, str(port), seconds, comes], environment(cache)) for i in "01"]
 
 
 @pytest.mark.slow

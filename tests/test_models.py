@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.fft
-from networks import first_variables
+from networks import start
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.inference import estimate, initialize, variable_shapes
@@ -70,7 +70,7 @@ def lively(module):
         deviation = 0.05 / np.sqrt(max(1, np.prod(x.shape[:-1]) / 9))
         return np.float32(x + rng.normal(0, deviation, x.shape))
 
-    return jax.tree.map(more, first_variables(module))
+    return jax.tree.map(more, start(module))
 
 
 def some_jpeg(rng, blocks=(6, 8), batch=2, quality=20):
@@ -333,7 +333,7 @@ def test_relative_loss_weighs_each_example_by_its_jpeg(rng):
 def test_r_weighs_both_inputs(rng):
     _, k, table = some_jpeg(rng)
     module = DMCNN(features=4)
-    variables = first_variables(module)
+    variables = start(module)
     assert float(variables["params"]["r"]) == 0.5
     variables["params"]["g"] = jax.tree.map(jnp.zeros_like, variables["params"]["g"])
     variables["params"]["r"] = jnp.float32(0.25)
@@ -357,7 +357,7 @@ def test_bfloat16_stays_near_float32(rng):
 def test_condition_on_table_starts_as_identity(rng):
     _, k, table = some_jpeg(rng)
     plain, told = DMCNN(features=4), DMCNN(features=4, condition_on_table=True)
-    variables = first_variables(told)
+    variables = start(told)
     shared = {
         "params": {
             branch: {n: v for n, v in layers.items() if not n.startswith("table")}

@@ -68,6 +68,11 @@ def example(module: nn.Module) -> tuple[Any, jax.Array]:
     return jnp.zeros((1, 2, 2, 64), jnp.int32), jnp.ones((1, 8, 8), jnp.int32)
 
 
+def first_variables(module: nn.Module, key: jax.Array) -> dict[str, Any]:
+    """The variables that a network starts with, from a scalar random key."""
+    return module.init(key, *example(module))
+
+
 def decode(module: nn.Module, coefficients: Any, table: jax.Array) -> jax.Array:
     """What libjpeg makes of a network's input: uint8 [B, H, W], or [B, H, W, channels]."""
     return getattr(module, "decode", jpeg.decode)(coefficients, table)
