@@ -35,6 +35,7 @@ from dmcnn_jax import jpeg
 from dmcnn_jax.checkpoint import find_weights, load_weights, save_weights
 from dmcnn_jax.inference import Model, check_variables, estimate, variable_shapes
 from dmcnn_jax.models import create_model
+from dmcnn_jax.models.chroma import ChromaInput, ChromaNet
 from dmcnn_jax.models.layers import Deconv
 
 ONNX_OPSET = 18
@@ -224,8 +225,15 @@ def _write_torch(model: Model, path: Path) -> None:
 
 def _torch_state(torch: Any, model: Model) -> dict[str, Any]:
     state = {name: torch.from_numpy(array) for name, array in to_torch(model).items()}
+    about = json.loads(json.dumps(dict(model.about)))
+    # The PyTorch classes know no fields of the loss or of JAX's precision; these are kept beside
+    # the others, so that the weights can come back as what they were.
+    jax_only = getattr(type(model.module), "JAX_ONLY_FIELDS", ())
+    fields = about["model"]
+    about["model"] = {k: v for k, v in fields.items() if k not in jax_only}
+    about["jax_only"] = {k: v for k, v in fields.items() if k in jax_only}
     # Under this name PyTorch keeps what of a module is no tensor.
-    return state | {"_extra_state": json.loads(json.dumps(dict(model.about)))}
+    return state | {"_extra_state": about}
 
 
 def _read_torch(path: Path, like: str | os.PathLike = "") -> Model:
@@ -237,6 +245,7 @@ def _read_torch(path: Path, like: str | os.PathLike = "") -> Model:
     if not isinstance(state, Mapping):
         raise ValueError(f"{str(path)!r} holds a {type(state).__name__}; expected a state dict")
     about = _about(path, state.get("_extra_state"), like)
+    about["model"] = {**about["model"], **about.pop("jax_only", {})}
     arrays = {k: v.float().numpy() for k, v in state.items() if isinstance(v, torch.Tensor)}
     variables = from_torch(create_model(about["model"]), arrays, str(path))
     return _model(path, variables, about)
@@ -301,8 +310,13 @@ def _quiet() -> Iterator[None]:
 
 
 def _write_stablehlo(model: Model, path: Path) -> None:
+    _import("flatbuffers")  # jax.export serialises with it, and does not install it
     from jax import export
 
+    if isinstance(model.module, ChromaNet):
+        raise ValueError(
+            "a network of chroma can't be written as stablehlo; expected npz, safetensors or orbax"
+        )
     batch, rows, columns = export.symbolic_shape("batch, rows, columns")
     params = jax.tree.map(np.asarray, dict(model.params))
     program = export.export(
@@ -315,11 +329,12 @@ def _write_stablehlo(model: Model, path: Path) -> None:
     path.write_bytes(program.serialize())
 
 
-Runner = Callable[[np.ndarray, np.ndarray], np.ndarray]
+# Coefficients and table of a batch → its images, float32 [B, H, W], or [B, H, W, 2] of chroma.
+Runner = Callable[[Any, np.ndarray], np.ndarray]
 
 
 def _run_model(read: Callable[[Path], Model], path: Path) -> Runner:
-    return _luma(read(path))
+    return _runner(read(path))
 
 
 def _run_torch(path: Path) -> Runner:
@@ -344,6 +359,7 @@ def _run_onnx(path: Path) -> Runner:
 
 
 def _run_stablehlo(path: Path) -> Runner:
+    _import("flatbuffers")
     from jax import export
 
     program = export.deserialize(path.read_bytes())
@@ -470,7 +486,7 @@ def _torch_module(about: Mapping[str, Any], state: Mapping[str, Any]) -> Any:
                 f"{', '.join(models)}; npz, safetensors, orbax and stablehlo need none"
             )
         kind = models[name]
-    module = kind(**about["model"])
+    module = kind(**{k: v for k, v in about["model"].items() if k != "name"})
     module.load_state_dict(state)
     return module.eval()
 
@@ -517,11 +533,10 @@ def _model(path: Path, variables: Mapping[str, Any], about: Mapping[str, Any]) -
     return Model(module, jax.tree.map(jnp.asarray, dict(variables)), about, str(path))
 
 
-def _luma(model: Model) -> Runner:
-    def run(coefficients: np.ndarray, table: np.ndarray) -> np.ndarray:
-        return np.asarray(estimate(model.module, model.params, coefficients, table)["image"])[
-            ..., 0
-        ]
+def _runner(model: Model) -> Runner:
+    def run(coefficients: Any, table: np.ndarray) -> np.ndarray:
+        image = np.asarray(estimate(model.module, model.params, coefficients, table)["image"])
+        return image[..., 0] if image.shape[-1] == 1 else image
 
     return run
 
@@ -539,17 +554,20 @@ def _differences(model: Model, run: Runner, format: str) -> Iterator[float]:
             "them: there outputs are compared, since accelerators round to fewer bits"
         ) from error
     with jax.default_device(cpu):
-        expected = _luma(dataclasses.replace(model, params=jax.device_put(model.params, cpu)))
-        for coefficients, table in _samples():
+        expected = _runner(dataclasses.replace(model, params=jax.device_put(model.params, cpu)))
+        for coefficients, table in _samples(model.module):
             answer = run(coefficients, table)
             difference = np.abs(answer - expected(coefficients, table))
             # NaN, in either, must not pass for a small number.
             difference = np.where(np.isfinite(difference), difference, np.inf)
-            yield from difference.max(axis=(1, 2)).tolist()
+            yield from difference.reshape(len(difference), -1).max(axis=1).tolist()
 
 
-def _samples() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Coefficients spread as in photographs, and tables, for batches of one and more images."""
+def _samples(module: nn.Module) -> Iterator[tuple[Any, np.ndarray]]:
+    """Yields test batches, of one image and of several: what the file holds, and its tables.
+
+    Coefficients are spread as in photographs.
+    """
     rng = np.random.default_rng(0)
     vertical, horizontal = np.mgrid[:8, :8]
     spread = 300 / (1 + vertical + horizontal) ** 1.5  # grey levels
@@ -558,7 +576,12 @@ def _samples() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         levels = rng.laplace(size=(len(qualities), rows, columns, 8, 8)) * spread
         k = np.round(levels / tables[:, None, None])
         k = np.clip(k, -1023, 1023).astype(np.int32).reshape(*k.shape[:3], 64)
-        yield k, tables.astype(np.int32)
+        if isinstance(module, ChromaNet):
+            guide = rng.random((len(k), 16 * rows, 16 * columns, 1), np.float32)
+            both = np.stack([k, k[:, ::-1]], axis=1)
+            yield ChromaInput(both, guide), np.stack([tables] * 2, axis=1).astype(np.int32)
+        else:
+            yield k, tables.astype(np.int32)
 
 
 def _import(name: str) -> Any:

@@ -1,5 +1,7 @@
 """Exports answer as the model does, and come back as what they were."""
 
+import dataclasses
+import inspect
 import json
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 from dmcnn_jax import export, jpeg, published
-from dmcnn_jax.checkpoint import load_weights, save_weights
+from dmcnn_jax.checkpoint import BUNDLED, load_weights, save_weights
 from dmcnn_jax.inference import Model, estimate, load, variable_shapes
 from dmcnn_jax.models import MODELS, create_model
 
@@ -116,6 +118,55 @@ def test_every_pytorch_module_is_compared():
     assert modules >= set(published.SYSTEMS)
 
 
+PROGRAMS = ("torch", "onnx", "stablehlo")
+PACKAGES = {"torch": ["torch"], "onnx": ["torch", "onnx", "onnxruntime", "onnxscript"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", export.TOLERANCES)
+@pytest.mark.parametrize("name", sorted(p.stem for p in BUNDLED.glob("*.safetensors")))
+def test_every_bundled_model_in_every_format(name, format, tmp_path):
+    for package in PACKAGES.get(format, []):
+        pytest.importorskip(package, reason=f"{package} is not installed: extra 'export'")
+    path = tmp_path / f"model{suffix(format)}"
+    if name == "dmcnn-chroma" and format in PROGRAMS:
+        done = run_tool(name, "--format", format, "-o", path)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+        assert "npz, safetensors" in done.stderr and not path.exists()
+        return
+    done = run_tool(name, "--format", format, "-o", path)
+    assert done.returncode == 0, done.stderr
+    assert f": {format}, " in done.stdout
+    if format not in ("onnx", "stablehlo"):
+        same_tree(export.import_model(path).params, load(name).params)
+        assert export.import_model(path).about == json.loads(json.dumps(load(name).about))
+
+
+def test_pytorch_classes_take_every_field_but_those_of_jax_alone():
+    """A field that a network gets is a field of its PyTorch class, or is declared as JAX's own."""
+    pytest.importorskip("torch", reason="PyTorch is not installed: extra 'export'")
+    kinds = {"dmcnn": export._import_tool("torch_dmcnn").DMCNN}
+    kinds |= export._import_tool("torch_baselines").MODELS
+    for name, kind in kinds.items():
+        module = type(create_model({"name": name}))
+        fields = {field.name for field in dataclasses.fields(module)} - {"name", "parent"}
+        assert set(inspect.signature(kind).parameters) == fields - set(module.JAX_ONLY_FIELDS), name
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"relative_loss": True, "theta": 0.5, "dct_weight": 0.1, "dtype": "float32"},
+        {"relative_loss": False},
+    ],
+)
+def test_fields_of_the_loss_travel_through_pytorch(fields, tmp_path):
+    pytest.importorskip("torch", reason="PyTorch is not installed: extra 'export'")
+    model = make_model(SMALL | fields)
+    export.export_model(model, tmp_path / "model.pt")
+    assert export.import_model(tmp_path / "model.pt").about == model.about
+
+
 @pytest.mark.parametrize("format", ["npz", "safetensors", "orbax", "torch"])
 def test_weights_come_back_bit_for_bit(format, model, tmp_path):
     if format == "torch":
@@ -145,7 +196,7 @@ def test_a_hundred_images_of_odd_sizes(format, model, photographs, tmp_path):
         pytest.importorskip(package, reason=f"{package} is not installed: extra 'export'")
     path = tmp_path / f"model{suffix(format)}"
     export.export_model(model, path, format)
-    run, expect = export._RUNNERS[format](path), export._luma(model)
+    run, expect = export._RUNNERS[format](path), export._runner(model)
     worst = images = 0
     for coefficients, table in jpegs(photographs, 100, 10):
         difference = run(coefficients, table) - expect(coefficients, table)
@@ -255,7 +306,7 @@ def test_pytorch_refuses_the_state_dict_of_another_configuration(model):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: extra 'export'")
     state = export._torch_state(torch, model)
     network = export._torch_module(state["_extra_state"], state)
-    other = type(network)(**SMALL | {"rectifier": "none"})
+    other = type(network)(features=3, condition_on_table=True, rectifier="none")
     with pytest.raises(ValueError, match="rectifier='interval', this model 'none'"):
         other.load_state_dict(state)
 

@@ -13,19 +13,18 @@ each is of, and what is assumed about it, stands in dmcnn_jax/models.
 import math
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
-from torch_dmcnn import Restorer, integers
+from torch_dmcnn import Restorer, constructor_arguments, integers
 
 
 def load(path: str | os.PathLike) -> Restorer:
     """Makes the network of a state dict that `tools/export_params.py` wrote, on the CPU."""
     state = torch.load(path, map_location="cpu", weights_only=True)
-    config = state["_extra_state"]["model"]
-    model = MODELS[config["name"]](**config)
+    name = state["_extra_state"]["model"]["name"]
+    model = MODELS[name](**constructor_arguments(state))
     model.load_state_dict(state)
     return model.eval()
 
@@ -33,8 +32,8 @@ def load(path: str | os.PathLike) -> Restorer:
 class ARCNN(Restorer):
     """Four convolutions, padded by replication."""
 
-    def __init__(self, **of_jax: Any):
-        super().__init__({"name": "arcnn"} | of_jax)
+    def __init__(self):
+        super().__init__({"name": "arcnn"})
         sizes = ((1, 64, 9), (64, 32, 7), (32, 16, 1), (16, 1, 5))
         for i, (inputs, outputs, size) in enumerate(sizes, 1):
             conv = nn.Conv2d(inputs, outputs, size, padding=size // 2, padding_mode="replicate")
@@ -52,11 +51,9 @@ class ARCNN(Restorer):
 class DnCNN(Restorer):
     """Predicts what JPEG added: `depth` convolutions, with batch normalisation or without."""
 
-    def __init__(
-        self, *, features: int = 64, depth: int = 20, batch_norm: bool = True, **of_jax: Any
-    ):
+    def __init__(self, *, features: int = 64, depth: int = 20, batch_norm: bool = True):
         config = {"features": features, "depth": depth, "batch_norm": batch_norm}
-        super().__init__({"name": "dncnn"} | config | of_jax)
+        super().__init__({"name": "dncnn"} | config)
         self.depth = depth
         for i in range(1, depth + 1):
             normalise = batch_norm and 1 < i < depth
@@ -81,10 +78,8 @@ class DnCNN(Restorer):
 class CASCNN(Restorer):
     """An auto-encoder over four scales, `features` wide at the upper two and twice that below."""
 
-    OF_JAX = (*Restorer.OF_JAX, "side_weight")
-
-    def __init__(self, *, features: int = 128, **of_jax: Any):
-        super().__init__({"name": "cas_cnn", "features": features} | of_jax)
+    def __init__(self, *, features: int = 128):
+        super().__init__({"name": "cas_cnn", "features": features})
         n = features
         down = {"a1": (1, n), "a2": (n, n), "b1": (n, n), "b2": (n, n), "c1": (n, 2 * n)}
         down |= {"c2": (2 * n, 2 * n), "d1": (2 * n, 2 * n), "d2": (2 * n, 2 * n)}
@@ -116,8 +111,8 @@ class CASCNN(Restorer):
 class DDCN(Restorer):
     """Pixels and DCT coefficients, joined; three stacks of `depth` convolutions."""
 
-    def __init__(self, *, features: int = 64, depth: int = 10, **of_jax: Any):
-        super().__init__({"name": "ddcn", "features": features, "depth": depth} | of_jax)
+    def __init__(self, *, features: int = 64, depth: int = 10):
+        super().__init__({"name": "ddcn", "features": features, "depth": depth})
         self.f = _stack(64, features, depth, 64)
         self.g = _stack(1, features, depth, None)
         self.h = _stack(features + 1, features, depth, 1)
@@ -137,9 +132,9 @@ class DDCN(Restorer):
 class MemNet(Restorer):
     """`blocks` memory blocks of `recursions` recursive units, `features` wide."""
 
-    def __init__(self, *, features: int = 64, blocks: int = 6, recursions: int = 6, **of_jax: Any):
+    def __init__(self, *, features: int = 64, blocks: int = 6, recursions: int = 6):
         config = {"features": features, "blocks": blocks, "recursions": recursions}
-        super().__init__({"name": "memnet"} | config | of_jax)
+        super().__init__({"name": "memnet"} | config)
         self.blocks, self.recursions = blocks, recursions
 
         def norm(name, channels):
@@ -192,10 +187,9 @@ class TNRD(Restorer):
         *,
         strengths: Sequence[float] = (10.0, 5.0, 1.0, 1.0),
         reaction: bool = True,
-        **of_jax: Any,
     ):
         config = {"strengths": list(strengths), "reaction": reaction}
-        super().__init__({"name": "tnrd"} | config | of_jax)
+        super().__init__({"name": "tnrd"} | config)
         self.reaction = reaction
         self.stages = len(strengths)
         for i, strength in enumerate(strengths, 1):

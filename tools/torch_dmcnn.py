@@ -34,9 +34,14 @@ def load(path: str | os.PathLike) -> "DMCNN":
         The network, in evaluation mode, on the CPU.
     """
     state = torch.load(path, map_location="cpu", weights_only=True)
-    model = DMCNN(**state["_extra_state"]["model"])
+    model = DMCNN(**constructor_arguments(state))
     model.load_state_dict(state)
     return model.eval()
+
+
+def constructor_arguments(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the keyword arguments of the class that a state dict belongs to."""
+    return {k: v for k, v in state["_extra_state"]["model"].items() if k != "name"}
 
 
 class Restorer(nn.Module):
@@ -46,17 +51,8 @@ class Restorer(nn.Module):
         model: the configuration, JSON: "name" and the keyword arguments of the class.
     """
 
-    # Fields that matter in JAX only: a module takes and keeps them, for the way back.
-    OF_JAX: tuple[str, ...] = ("name", "dtype")
-
     def __init__(self, model: Mapping[str, Any]):
         super().__init__()
-        known = set(_keywords(type(self))) | set(self.OF_JAX)
-        if unknown := sorted(set(model) - known):
-            raise ValueError(
-                f"no field {', '.join(unknown)} in {type(self).__name__}; expected some of: "
-                f"{', '.join(sorted(known))}"
-            )
         self.about = {"model": dict(model)}
         # Constants: no part of the state dict.
         self.register_buffer("basis", _basis(), persistent=False)
@@ -120,10 +116,7 @@ class DMCNN(Restorer):
             first.
         learn_residual: whether r is learned or stays.
         condition_on_table: whether both branches are told the table.
-        **of_jax: fields of the configuration that matter in JAX only.
     """
-
-    OF_JAX = (*Restorer.OF_JAX, "theta", "dct_weight")
 
     def __init__(
         self,
@@ -139,7 +132,6 @@ class DMCNN(Restorer):
         residual: float = 0.5,
         learn_residual: bool = True,
         condition_on_table: bool = False,
-        **of_jax: Any,
     ):
         super().__init__(
             {
@@ -156,7 +148,6 @@ class DMCNN(Restorer):
                 "learn_residual": learn_residual,
                 "condition_on_table": condition_on_table,
             }
-            | of_jax
         )
         self.rectifier = rectifier
         self.margin = margin

@@ -4,6 +4,7 @@ Each is a `base.Network`, and is trained, evaluated and exported by the same com
 a file here, a line in `MODELS`, and a file in `configs/` (docs/adding-a-model.md).
 """
 
+import dataclasses
 import importlib
 from collections.abc import Mapping
 from typing import Any
@@ -46,7 +47,7 @@ def create_model(config: Mapping[str, Any]) -> Network:
         raise ValueError(f"model.name is {name!r}; expected one of: {', '.join(sorted(MODELS))}")
     file, network = MODELS[name].split(".")
     module = getattr(importlib.import_module(f"dmcnn_jax.models.{file}"), network)
-    known = set(module.__dataclass_fields__) - {"name", "parent"}
+    known = {field.name for field in dataclasses.fields(module)} - {"name", "parent"}
     if unknown := sorted(set(fields) - known):
         raise ValueError(
             f"model {name!r} has no field {', '.join(map(repr, unknown))}; "

@@ -24,6 +24,9 @@ class Network(nn.Module, abc.ABC):
     # Whether masks may be of pixels: of networks that their authors ran on images of their exact
     # size, where a JPEG's last blocks reach beyond it.
     pixel_masks: ClassVar[bool] = False
+    # Fields that alter the loss or the precision of a computation in JAX, and nothing of what the
+    # weights compute: exports to other frameworks leave them out.
+    JAX_ONLY_FIELDS: ClassVar[tuple[str, ...]] = ("dtype",)
     # Whether the weights of a narrower one are a start for it (`inference.widen_variables`): of
     # networks whose layers take other layers' channels as they are, or added, never side by side.
     widens: ClassVar[bool] = False

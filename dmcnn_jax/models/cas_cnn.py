@@ -21,6 +21,7 @@ training with `side_weight` 0 from such weights is the second phase.
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -47,6 +48,8 @@ class CASCNN(Network):
     features: int = 128
     side_weight: float = 1.0
     dtype: jnp.dtype = jnp.float32
+
+    JAX_ONLY_FIELDS: ClassVar[tuple[str, ...]] = ("dtype", "side_weight")
 
     @property
     def halo_blocks(self) -> int:

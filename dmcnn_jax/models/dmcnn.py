@@ -76,6 +76,12 @@ class DMCNN(Network):
     relative_loss: bool = False
     dtype: jnp.dtype = jnp.float32
 
+    JAX_ONLY_FIELDS: ClassVar[tuple[str, ...]] = (
+        "dtype",
+        "theta",
+        "dct_weight",
+        "relative_loss",
+    )
     widens: ClassVar[bool] = True
 
     def setup(self):
