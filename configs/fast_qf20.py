@@ -8,7 +8,7 @@ steps instead of waiting for plateaus.
 """
 
 from dmcnn_jax.config import default_config
-from dmcnn_jax.recipes import set_steps
+from dmcnn_jax.config.recipes import set_steps
 
 
 def get_config():

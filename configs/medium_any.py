@@ -11,7 +11,7 @@ images that are reduced further, and are cleaner, forty minutes on one.
 """
 
 from dmcnn_jax.config import default_config
-from dmcnn_jax.recipes import set_every_table, set_medium, set_steps
+from dmcnn_jax.config.recipes import set_every_table, set_medium, set_steps
 
 
 def get_config(go: str = ""):

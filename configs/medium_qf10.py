@@ -16,7 +16,7 @@ half on one, half an hour on one, and, from the mean of the last two, an hour on
 """
 
 from dmcnn_jax.config import default_config
-from dmcnn_jax.recipes import set_go, set_medium, set_steps
+from dmcnn_jax.config.recipes import set_go, set_medium, set_steps
 
 
 def get_config(go: str = ""):

@@ -17,7 +17,7 @@ blocks channels cost next to nothing: with 128 of them instead of 64, a step tak
 """
 
 from dmcnn_jax.config import default_config
-from dmcnn_jax.recipes import set_go, set_medium, set_steps
+from dmcnn_jax.config.recipes import set_go, set_medium, set_steps
 
 
 def get_config(go: str = ""):

@@ -10,7 +10,7 @@ LIVE1: 31.63 dB, as the narrower one; it is a start for more.
 """
 
 from dmcnn_jax.config import default_config
-from dmcnn_jax.recipes import set_steps
+from dmcnn_jax.config.recipes import set_steps
 
 
 def get_config():

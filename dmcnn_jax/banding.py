@@ -20,10 +20,10 @@ import numpy as np
 from PIL import Image
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.atomic import replacing
-from dmcnn_jax.cache import keep_compiled
 from dmcnn_jax.inference import Model, load, restore_plane, to_uint8
-from dmcnn_jax.memory import keep_memory
+from dmcnn_jax.system.atomic_write import replacing
+from dmcnn_jax.system.compile_cache import keep_compiled
+from dmcnn_jax.system.malloc import keep_memory
 
 _DEVIATION = 4
 

@@ -27,12 +27,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dmcnn_jax import inference, jpeg, openvino, sharding
-from dmcnn_jax.atomic import write_file
-from dmcnn_jax.memory import trim_memory
+from dmcnn_jax import inference, jpeg, openvino
 from dmcnn_jax.models import create_model
 from dmcnn_jax.models.convolution import convolve, kernel_gradient, xla_kernel_gradient
 from dmcnn_jax.profile import arithmetic, flops_per_pixel
+from dmcnn_jax.system import devices
+from dmcnn_jax.system.atomic_write import write_file
+from dmcnn_jax.system.malloc import trim_memory
 
 SECTIONS = ("train", "restore", "pairs", "layers", "kernels", "gradients", "growth", "start")
 _SEED, _QUALITY = 0, 20
@@ -250,7 +251,7 @@ class Benchmark:
             images = sources.open_images(folder)
             config = _config(settings, settings.features, settings.batch, "float32")
             feed = pipeline.PipelineFeed(
-                images, np.arange(len(images)), config, sharding.make_mesh()
+                images, np.arange(len(images)), config, devices.make_mesh()
             )
             numbers, passed = iter(range(sys.maxsize)), iter(range(sys.maxsize))
             pool = ThreadPoolExecutor(os.cpu_count())
@@ -340,7 +341,7 @@ class Benchmark:
         """A 3×3 convolution of a training step at each scale, and its gradients, on all devices."""
         settings = self.settings
         mesh = _mesh(math.gcd(settings.batch, jax.device_count()))
-        split = sharding.batched(mesh)
+        split = devices.batched(mesh)
         options = 1, ((1, 1), (1, 1)), 1
         forward = jax.jit(lambda x, kernel: convolve(x, kernel, padding=options[1]))
         table = {}
@@ -954,7 +955,7 @@ def _model(features: int, dtype: str, precision: str = "") -> inference.Model:
 
 
 def _config(settings: Settings, features: int, batch: int, dtype: str) -> Any:
-    from dmcnn_jax.config import default_config
+    from dmcnn_jax.config.defaults import default_config
 
     config = default_config()
     config.quality = _QUALITY
@@ -1138,7 +1139,7 @@ print(json.dumps(parts))
 _FIRST_STEP = (
     _CLOCK
     + """
-from dmcnn_jax.cache import keep_compiled
+from dmcnn_jax.system.compile_cache import keep_compiled
 keep_compiled()
 import jax
 part("jax")

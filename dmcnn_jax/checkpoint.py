@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from dmcnn_jax.atomic import write_file
+from dmcnn_jax.system.atomic_write import write_file
 
 BUNDLED = Path(__file__).parent / "weights"
 

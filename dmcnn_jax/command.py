@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dmcnn_jax.atomic import replacing
-from dmcnn_jax.cache import keep_compiled
-from dmcnn_jax.memory import keep_memory
+from dmcnn_jax.system.atomic_write import replacing
+from dmcnn_jax.system.compile_cache import keep_compiled
+from dmcnn_jax.system.malloc import keep_memory
 
 _EXAMPLES = """examples:
   dmcnn-restore photo.jpg                           photo-restored.png beside it
@@ -113,7 +113,7 @@ class Task:
     @property
     def shown(self) -> str:
         """The same for terminals."""
-        from dmcnn_jax.jpeg.files import printable
+        from dmcnn_jax.jpeg.reader import printable
 
         return printable(self.name)
 
@@ -394,7 +394,7 @@ class _Run:
 
 
 def _describe(record: dict[str, Any]) -> str:
-    from dmcnn_jax.jpeg.files import printable
+    from dmcnn_jax.jpeg.reader import printable
 
     if record["status"] == "skipped":
         return printable(f"skipped: {record['reason']}")

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from dmcnn_jax import evaluate, jpeg, metrics, published
-from dmcnn_jax.atomic import write_file
 from dmcnn_jax.checkpoint import find_weights
 from dmcnn_jax.data import sources
 from dmcnn_jax.inference import Model, load
 from dmcnn_jax.profile import profile
+from dmcnn_jax.system.atomic_write import write_file
 
 QUALITIES = (10, 20, 30, 40)
 JPEG = "JPEG"

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmcnn_jax.atomic import write_file
+from dmcnn_jax.system.atomic_write import write_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

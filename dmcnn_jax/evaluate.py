@@ -22,14 +22,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from dmcnn_jax import evaluate_color, jpeg, metrics
-from dmcnn_jax.atomic import replacing, write_file
-from dmcnn_jax.cache import keep_compiled
 from dmcnn_jax.data import feeds, sources
 from dmcnn_jax.gallery import Gallery, Item, describe
 from dmcnn_jax.inference import ENGINES, Model, load, project_in_bands, restore_plane, to_uint8
-from dmcnn_jax.memory import keep_memory
 from dmcnn_jax.models.chroma import ChromaNet
 from dmcnn_jax.restore import Restorer
+from dmcnn_jax.system.atomic_write import replacing, write_file
+from dmcnn_jax.system.compile_cache import keep_compiled
+from dmcnn_jax.system.malloc import keep_memory
 
 _HEADINGS = {"psnr": "PSNR", "ssim": "SSIM 8×8", "ssim_gauss": "SSIM Gauss", "psnr_b": "PSNR-B"}
 

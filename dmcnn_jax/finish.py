@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dmcnn_jax import color, jpeg
-from dmcnn_jax.jpeg.files import Component
+from dmcnn_jax.jpeg.reader import Component
 
 # Rows of blocks finished at a time.
 _BAND = 16

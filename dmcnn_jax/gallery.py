@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image, ImageOps, features
 
 from dmcnn_jax import color, metrics, pages, pictures
-from dmcnn_jax.atomic import replacing
+from dmcnn_jax.system.atomic_write import replacing
 
 MAX_BYTES = 32 * 2**20
 """How large a gallery may get by default: what phones and mail still take."""

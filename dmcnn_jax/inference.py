@@ -15,11 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from dmcnn_jax import jpeg, openvino, symmetry
+from dmcnn_jax import jpeg, openvino
 from dmcnn_jax.checkpoint import BUNDLED, find_weights, load_weights
 from dmcnn_jax.finish import upsample_rows
-from dmcnn_jax.memory import trim_memory
+from dmcnn_jax.jpeg import dihedral
 from dmcnn_jax.models import chroma, create_model, dmcnn, first_variables
+from dmcnn_jax.system.malloc import trim_memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -348,16 +349,16 @@ def _ensemble(model, coefficients, table, project, strength, progress) -> np.nda
     Mirrored blocks that are filled up lie at the other side, so that there is no `size`.
     """
     mean = np.zeros([8 * blocks for blocks in coefficients.shape[:2]], np.float32)
-    for which in range(symmetry.COUNT):
-        k, q = symmetry.turn(coefficients, table, which)
+    for which in range(dihedral.COUNT):
+        k, q = dihedral.turn(coefficients, table, which)
         restored = restore_plane(
             model,
             k,
             q,
             strength=strength,
-            progress=progress and (lambda share: progress(share / symmetry.COUNT)),
+            progress=progress and (lambda share: progress(share / dihedral.COUNT)),
         )
-        mean += symmetry.turn_back(restored, which) / symmetry.COUNT
+        mean += dihedral.turn_back(restored, which) / dihedral.COUNT
     if project:
         project_in_bands(mean, coefficients, table)
     return mean
@@ -409,7 +410,7 @@ def restore_chroma(
         return _restore_chroma_by_four(model, coefficients, tables, guide, step, **options)
     if step == (2, 1):
         # Training is the same for a picture and its transpose, and knows the other.
-        turned = [symmetry.turn(k, q, 4) for k, q in zip(coefficients, tables, strict=True)]
+        turned = [dihedral.turn(k, q, 4) for k, q in zip(coefficients, tables, strict=True)]
         k, q = zip(*turned, strict=True)
         return restore_chroma(model, k, q, guide.T, (1, 2), **options).swapaxes(1, 2)
     height, width, _ = coefficients[0].shape

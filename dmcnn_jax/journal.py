@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dmcnn_jax.atomic import write_file
+from dmcnn_jax.system.atomic_write import write_file
 
 
 class Journal:

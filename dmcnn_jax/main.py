@@ -15,11 +15,11 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from dmcnn_jax import sharding
-from dmcnn_jax.cache import keep_compiled
-from dmcnn_jax.config import batch_sizes, validate_config
+from dmcnn_jax.config.validation import batch_sizes, validate_config
 from dmcnn_jax.data import sources
-from dmcnn_jax.memory import keep_memory
+from dmcnn_jax.system import devices
+from dmcnn_jax.system.compile_cache import keep_compiled
+from dmcnn_jax.system.malloc import keep_memory
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file(
@@ -70,10 +70,10 @@ def main(argv: list[str]) -> None:
 def _run(config: Mapping[str, Any], workdir: Path) -> None:
     by_hand = (FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     if FLAGS.distributed or any(value is not None for value in by_hand):
-        sharding.connect(*by_hand)
+        devices.connect(*by_hand)
     validate_config(config)
     if FLAGS.mode == "train":
-        sharding.split_cpu(batch_sizes(config))
+        devices.split_cpu(batch_sizes(config))
     if config.evaluate.images:
         sources.find_images(config.evaluate.images)  # fails, if it does, before all training
     if FLAGS.mode == "train":
@@ -82,7 +82,7 @@ def _run(config: Mapping[str, Any], workdir: Path) -> None:
         train(config, workdir, profile=FLAGS.profile)
         if jax.process_count() > 1:
             # What one process does is no work for many, which would wait for it.
-            if sharding.is_main():
+            if devices.is_main():
                 print(f"trained; evaluate it by one process: --mode=evaluate --weights={workdir}")
             return
     from dmcnn_jax.evaluate import evaluate_config

@@ -14,8 +14,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, PngImagePlugin, TiffImagePlugin, TiffTags
 
-from dmcnn_jax.atomic import replacing
 from dmcnn_jax.jpeg.metadata import Metadata
+from dmcnn_jax.system.atomic_write import replacing
 
 FORMATS = {
     ".png": "PNG",

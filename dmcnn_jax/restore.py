@@ -23,7 +23,7 @@ from dmcnn_jax import finish, inference, jpeg
 from dmcnn_jax.checkpoint import BUNDLED
 from dmcnn_jax.choose import SIZES, Choice, choose, nearest_quality
 from dmcnn_jax.inference import Model
-from dmcnn_jax.jpeg.history import EarlierSave, find_earlier, requantize
+from dmcnn_jax.jpeg.double_compression import EarlierSave, find_earlier, requantize
 from dmcnn_jax.models.chroma import ChromaNet
 
 CHROMA = "dmcnn-chroma"

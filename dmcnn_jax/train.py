@@ -19,8 +19,7 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from dmcnn_jax import metrics, sharding
-from dmcnn_jax.atomic import write_file
+from dmcnn_jax import metrics
 from dmcnn_jax.checkpoint import (
     CheckpointError,
     Checkpoints,
@@ -28,7 +27,7 @@ from dmcnn_jax.checkpoint import (
     load_weights,
     save_weights,
 )
-from dmcnn_jax.config import batch_sizes, check_resumable, validate_config
+from dmcnn_jax.config.validation import batch_sizes, check_resumable, validate_config
 from dmcnn_jax.data import feeds, sources
 from dmcnn_jax.inference import (
     Model,
@@ -40,9 +39,11 @@ from dmcnn_jax.inference import (
     widen_variables,
 )
 from dmcnn_jax.journal import Journal
-from dmcnn_jax.memory import trim_memory
 from dmcnn_jax.models import create_model, decode, first_variables
 from dmcnn_jax.schedule import Schedule
+from dmcnn_jax.system import devices
+from dmcnn_jax.system.atomic_write import write_file
+from dmcnn_jax.system.malloc import trim_memory
 
 # Tiles that a device validates on at a time, and those whose pictures TensorBoard shows.
 _VALIDATION_BATCH, _PICTURES = 4, 4
@@ -82,9 +83,9 @@ class Trainer:
         self.config = config
         self.module = create_model(config.model)
         self.optimizer = make_optimizer(config.train)
-        self.mesh = mesh or sharding.make_mesh()
-        self._replicated = sharding.replicated(self.mesh)
-        self._batched = sharding.batched(self.mesh)
+        self.mesh = mesh or devices.make_mesh()
+        self._replicated = devices.replicated(self.mesh)
+        self._batched = devices.batched(self.mesh)
 
     def init_state(self) -> TrainState:
         """The state before the first step: random, or from `config.init_from`; on every device.
@@ -144,7 +145,7 @@ class Trainer:
         )
 
     def _place(self, tree: Any) -> Any:
-        return jax.tree.map(lambda x: sharding.to_devices(np.asarray(x), self._replicated), tree)
+        return jax.tree.map(lambda x: devices.to_devices(np.asarray(x), self._replicated), tree)
 
     @partial(jax.jit, static_argnums=(0, 4), donate_argnums=1)
     def step(
@@ -291,7 +292,7 @@ class Validation:
         module = create_model(config.model)
         self._size = _VALIDATION_BATCH * mesh.size
         self._batches, originals, decoded = [], [], []
-        mine, batched = sharding.local_rows(self._size), sharding.batched(mesh)
+        mine, batched = devices.local_rows(self._size), devices.batched(mesh)
         for start in range(0, self._count, self._size):
             # The last batch is filled up with tiles that don't count.
             rows = np.minimum(np.arange(start, start + self._size), self._count - 1)
@@ -301,7 +302,7 @@ class Validation:
             decoded.append(np.asarray(decode(module, *parts[1:])))
             self._batches.append(
                 jax.tree.map(
-                    lambda part: sharding.to_devices(np.ascontiguousarray(part[mine]), batched),
+                    lambda part: devices.to_devices(np.ascontiguousarray(part[mine]), batched),
                     parts,
                 )
             )
@@ -313,7 +314,7 @@ class Validation:
             np.mean([_psnr(*pair) for pair in zip(original, self._decoded, strict=True)])
         )
         self._decoded = self._decoded[:_PICTURES]
-        self._measure = jax.jit(_measure, static_argnums=0, out_shardings=sharding.replicated(mesh))
+        self._measure = jax.jit(_measure, static_argnums=0, out_shardings=devices.replicated(mesh))
 
     def __call__(
         self, module: nn.Module, variables: Mapping[str, Any]
@@ -402,7 +403,7 @@ def train(config: Mapping[str, Any], workdir: str | os.PathLike, *, profile: boo
     workdir = Path(workdir)
     trainer = Trainer(config)
     for size in batch_sizes(config):
-        sharding.check_batch(size, trainer.mesh)
+        devices.check_batch(size, trainer.mesh)
     with _Run(trainer, config, workdir) as run:
         try:
             run.go(profile)
@@ -422,7 +423,7 @@ def train(config: Mapping[str, Any], workdir: str | os.PathLike, *, profile: boo
                 f"again, and the run goes on from "
                 f"{run.last_good}"
             ) from error
-    sharding.synchronize("trained")
+    devices.synchronize("trained")
     if not (workdir / "best.safetensors").exists():
         raise FileNotFoundError(f"no best.safetensors in {str(workdir)!r}: was it removed?")
     variables, about = load_weights(workdir / "best.safetensors")
@@ -442,9 +443,7 @@ class _Run:
         self._feed, validating = feeds.open_data(config, trainer.mesh)
         self._images = {"training": self._feed.fingerprint, "validation": validating.fingerprint}
         # The latest step as well: a workdir of the same name on another machine may be another.
-        sharding.check_agreement(
-            f"{config.to_json_best_effort()} {self._images} {workdir} {latest}"
-        )
+        devices.check_agreement(f"{config.to_json_best_effort()} {self._images} {workdir} {latest}")
         self._validation = Validation(validating, config, trainer.mesh)
         self._best, self._pending = -math.inf, []
         _say(
@@ -458,11 +457,11 @@ class _Run:
             state = self._restore()
         self._state = state
         self._saved = self.schedule.step if resumes else None
-        if sharding.is_main():
+        if devices.is_main():
             workdir.mkdir(parents=True, exist_ok=True)
             text = config.to_json_best_effort(indent=2) + "\n"
             write_file(workdir / "config.json", text.encode())
-        self._journal = Journal(workdir, self.schedule.step) if sharding.is_main() else None
+        self._journal = Journal(workdir, self.schedule.step) if devices.is_main() else None
 
     def __enter__(self) -> "_Run":
         return self
@@ -522,7 +521,7 @@ class _Run:
                     elif train.checkpoint_every and schedule.step % train.checkpoint_every == 0:
                         self._save()
                 # Several processes have to stop at the same step, and ask each other seldom.
-                if (jax.process_count() == 1 or reports) and sharding.any_process(bool(stopped)):
+                if (jax.process_count() == 1 or reports) and devices.any_process(bool(stopped)):
                     self._save()
                     self._checkpoints.wait()
                     raise KeyboardInterrupt(
@@ -631,7 +630,7 @@ class _Run:
         )
         improved = result["psnr"] > self._best
         self._best = max(self._best, result["psnr"])
-        if sharding.is_main():
+        if devices.is_main():
             self._journal.pictures(schedule.step, pictures)
             about = self._about(result)
             for name in ["best", "last"] if improved else ["last"]:
@@ -670,7 +669,7 @@ class _Run:
             self._journal.write(self.schedule.step, record)
 
     def _write(self, line: str) -> None:
-        if sharding.is_main():
+        if devices.is_main():
             self._bar.write(line, file=sys.stderr)
 
     def _tell_skipped(self, write) -> None:
@@ -720,7 +719,7 @@ def _progress(schedule: Schedule) -> tqdm:
         dynamic_ncols=True,
         # A file need not hold every frame of it.
         mininterval=0.5 if sys.stderr.isatty() else 30,
-        disable=not sharding.is_main(),
+        disable=not devices.is_main(),
     )
 
 
@@ -754,7 +753,7 @@ def _checkpoint_name(checkpoints: Checkpoints, workdir: Path) -> str:
 
 
 def _say(text: str) -> None:
-    if sharding.is_main():
+    if devices.is_main():
         print(text, file=sys.stderr, flush=True)
 
 

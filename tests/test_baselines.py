@@ -468,7 +468,7 @@ def test_flops_by_hand():
 @pytest.mark.parametrize("recipe", ["paper", "cpu", "gpu", "minutes-own"])
 @pytest.mark.parametrize("name", ["arcnn", "cas_cnn", "ddcn", "dncnn3", "memnet", "tnrd"])
 def test_configurations(name, recipe):
-    from dmcnn_jax.config import validate_config
+    from dmcnn_jax.config.validation import validate_config
 
     config = load_config(CONFIGS / f"{name}.py", recipe)
     validate_config(config)
@@ -516,7 +516,7 @@ def test_all_ablations_are_here():
 
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_an_ablation_changes_one_thing(name):
-    from dmcnn_jax.config import validate_config
+    from dmcnn_jax.config.validation import validate_config
 
     base = load_config(CONFIGS / "ablations" / "full.py", "cpu")
     config = load_config(CONFIGS / "ablations" / f"{name}.py", "cpu")

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from dmcnn_jax import atomic, checkpoint
+from dmcnn_jax import checkpoint
 from dmcnn_jax.checkpoint import Checkpoints, find_weights, load_weights, save_weights
 from dmcnn_jax.inference import check_variables
 from dmcnn_jax.models import create_model
+from dmcnn_jax.system import atomic_write
 
 ABOUT = {"model": {"name": "dncnn", "depth": 3}, "step": 7}
 
@@ -131,26 +132,26 @@ def test_weights_go_through_a_file(tmp_path, variables):
 
 def test_a_file_is_whole_or_the_old_one(tmp_path, monkeypatch):
     path = tmp_path / "w.safetensors"
-    atomic.write_file(path, b"old")
+    atomic_write.write_file(path, b"old")
 
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(atomic.os, "fsync", full)
+    monkeypatch.setattr(atomic_write.os, "fsync", full)
     with pytest.raises(OSError, match=r"w.safetensors' can't be written \(No space left"):
-        atomic.write_file(path, b"new and longer")
+        atomic_write.write_file(path, b"new and longer")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
 def test_a_name_may_be_as_long_as_names_can_be(tmp_path):
-    atomic.write_file(tmp_path / ("n" * 255), b"content")
+    atomic_write.write_file(tmp_path / ("n" * 255), b"content")
     assert (tmp_path / ("n" * 255)).read_bytes() == b"content"
     for path, reason in (
         (tmp_path / ("n" * 256), "File name too long"),
         (tmp_path / "none" / "file", "No such file or directory"),
     ):
-        with pytest.raises(OSError) as raised, atomic.replacing(path):
+        with pytest.raises(OSError) as raised, atomic_write.replacing(path):
             pass
         assert (raised.value.filename, raised.value.strerror) == (str(path), reason)
     assert len(list(tmp_path.iterdir())) == 1

@@ -77,8 +77,8 @@ def test_chroma_decodes_as_libjpeg_has_it(pictures):
 @pytest.mark.slow
 def test_batches_follow_from_the_key(pictures):
     """The original is chroma of the tile; what is drawn is the key's alone."""
-    from dmcnn_jax import sharding
     from dmcnn_jax.config import default_config
+    from dmcnn_jax.system import devices
 
     config = default_config()
     config.model = {"name": "chroma", "features": 4}
@@ -86,7 +86,7 @@ def test_batches_follow_from_the_key(pictures):
     config.quality_range = (5, 95)
     config.table_variety = 0.5
     tiles = pictures[:, :96, :96]
-    mesh = sharding.make_mesh()
+    mesh = devices.make_mesh()
     inputs = color_pairs.ColorInputs(
         jax.numpy.asarray(tiles),
         np.array([0, 3]),
@@ -96,7 +96,7 @@ def test_batches_follow_from_the_key(pictures):
 
     def make(seed):
         key = jax.random.key(seed)
-        return color_pairs.make_batch(inputs, key, 96, config, sharding.batched(mesh))
+        return color_pairs.make_batch(inputs, key, 96, config, devices.batched(mesh))
 
     batch = make(1)
     assert batch["original"].shape == (2, 96, 96, 2)

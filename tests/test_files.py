@@ -22,7 +22,7 @@ from jpeg_cases import Plane, Scan, adobe, full_progression, jfif, segment
 from PIL import Image
 
 from dmcnn_jax.jpeg import JpegError, JpegFile, entropy, markers, read
-from dmcnn_jax.jpeg.files import decode_planes
+from dmcnn_jax.jpeg.reader import decode_planes
 
 SAMPLING = {
     "gray": [(1, 1)],

@@ -9,7 +9,7 @@ from PIL import Image
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.command import main
-from dmcnn_jax.jpeg.history import find_earlier, requantize
+from dmcnn_jax.jpeg.double_compression import find_earlier, requantize
 from dmcnn_jax.restore import Restorer
 
 
@@ -138,7 +138,7 @@ def test_pieces_of_the_plane_make_no_difference(coffee, monkeypatch):
     file = luma(save_twice(coffee, 30, 92, 3, 5))
     earlier = find_earlier(file)
     whole = requantize(file, earlier)
-    monkeypatch.setattr("dmcnn_jax.jpeg.history._BAND", 3)
+    monkeypatch.setattr("dmcnn_jax.jpeg.double_compression._BAND", 3)
     np.testing.assert_array_equal(requantize(file, earlier), whole)
 
 

@@ -11,7 +11,7 @@ CHECKOUT = Path(__file__).parents[1]
 # Minor page faults of twenty blocks of 64 MB, taken and freed one after another.
 FAULTS = """
 import numpy, resource
-from dmcnn_jax.memory import keep_memory, trim_memory
+from dmcnn_jax.system.malloc import keep_memory, trim_memory
 kept = keep_memory()
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -14,9 +14,10 @@ from runs import load_config, read_log, write_images
 tf = pytest.importorskip("tensorflow", reason="pip install 'dmcnn-jax[data]'")
 tfds = pytest.importorskip("tensorflow_datasets", reason="pip install 'dmcnn-jax[data]'")
 
-from dmcnn_jax import jpeg, sharding  # noqa: E402
+from dmcnn_jax import jpeg
 from dmcnn_jax.color import rgb_to_y  # noqa: E402
 from dmcnn_jax.data import feeds, on_device, pipeline, sources  # noqa: E402
+from dmcnn_jax.system import devices  # noqa: E402
 from dmcnn_jax.train import train  # noqa: E402
 
 
@@ -35,7 +36,7 @@ def config(folder):
 def open_feed(config, **fields):
     config = config.copy_and_resolve_references()
     config.update_from_flattened_dict(fields)
-    return feeds.open_data(config, sharding.make_mesh())[0]
+    return feeds.open_data(config, devices.make_mesh())[0]
 
 
 def test_tables_that_tensorflow_cannot_write_are_refused(config):
@@ -142,7 +143,7 @@ def test_processes_read_disjoint_shares_of_the_same_batch(config, monkeypatch):
     shares = []
     for process in range(2):
         monkeypatch.setattr(
-            sharding, "local_rows", lambda n, p=process: slice(n // 2 * p, n // 2 * (p + 1))
+            devices, "local_rows", lambda n, p=process: slice(n // 2 * p, n // 2 * (p + 1))
         )
         shares.append(next(feed.dataset(0, 2).as_numpy_iterator()))
     for name, value in whole.items():

@@ -14,13 +14,14 @@ import scipy.ndimage
 from PIL import Image
 
 import dmcnn_jax
-from dmcnn_jax import atomic, choose, command, finish, inference, jpeg, pictures
+from dmcnn_jax import choose, command, finish, inference, jpeg, pictures
 from dmcnn_jax.checkpoint import save_weights
 from dmcnn_jax.command import main, plan
-from dmcnn_jax.jpeg.files import Component
 from dmcnn_jax.jpeg.metadata import Metadata
+from dmcnn_jax.jpeg.reader import Component
 from dmcnn_jax.models import create_model
 from dmcnn_jax.restore import Restorer
+from dmcnn_jax.system import atomic_write
 from dmcnn_jax.verify import verify
 
 MODEL = {"name": "dmcnn", "features": 4, "dct_features": 8}
@@ -604,7 +605,7 @@ def test_damaged_pictures_are_one_clear_error(tmp_path):
 def test_nothing_half_written_survives(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(b"old")
-    with pytest.raises(KeyboardInterrupt), atomic.replacing(path) as file:
+    with pytest.raises(KeyboardInterrupt), atomic_write.replacing(path) as file:
         file.write(b"new")
         raise KeyboardInterrupt
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["a.png"]

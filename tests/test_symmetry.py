@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import scipy.fft
 
-from dmcnn_jax import inference, jpeg, symmetry
+from dmcnn_jax import inference, jpeg
 from dmcnn_jax.inference import load, restore_plane
+from dmcnn_jax.jpeg import dihedral
 
 
 def turn_pixels(image, which):
@@ -14,7 +15,7 @@ def turn_pixels(image, which):
     return image.T if which & 4 else image
 
 
-@pytest.mark.parametrize("which", range(symmetry.COUNT))
+@pytest.mark.parametrize("which", range(dihedral.COUNT))
 def test_coefficients_are_those_of_the_turned_pixels(rng, which):
     image = rng.normal(0, 40, (24, 40))
     table = rng.integers(1, 30, (8, 8))
@@ -24,10 +25,10 @@ def test_coefficients_are_those_of_the_turned_pixels(rng, which):
         blocks = image.reshape(h // 8, 8, w // 8, 8).swapaxes(1, 2)
         return scipy.fft.dctn(blocks, axes=(2, 3), norm="ortho").reshape(h // 8, w // 8, 64)
 
-    k, q = symmetry.turn(coefficients(image), table, which)
+    k, q = dihedral.turn(coefficients(image), table, which)
     np.testing.assert_allclose(k, coefficients(turn_pixels(image, which)), atol=1e-9)
     np.testing.assert_array_equal(q, table.T if which & 4 else table)
-    np.testing.assert_array_equal(symmetry.turn_back(turn_pixels(image, which), which), image)
+    np.testing.assert_array_equal(dihedral.turn_back(turn_pixels(image, which), which), image)
 
 
 def test_an_ensemble_is_the_mean_of_eight(rng):
@@ -37,17 +38,17 @@ def test_an_ensemble_is_the_mean_of_eight(rng):
     k = np.asarray(jpeg.encode(original, table))
     mean = np.zeros(original.shape)
     for which in range(8):
-        turned, q = symmetry.turn(k, table, which)
+        turned, q = dihedral.turn(k, table, which)
         plane = inference.estimate(model.module, model.params, turned[None], q[None])["image"]
-        mean += symmetry.turn_back(np.asarray(plane)[0, ..., 0], which) / 8
+        mean += dihedral.turn_back(np.asarray(plane)[0, ..., 0], which) / 8
     shares = []
     found = restore_plane(model, k, table, ensemble=True, progress=shares.append)
     np.testing.assert_allclose(found, mean, atol=2e-6)
     assert sum(shares) == pytest.approx(1)
     # It no longer matters how the picture was turned.
-    turned, q = symmetry.turn(k, table, 6)
+    turned, q = dihedral.turn(k, table, 6)
     other = restore_plane(model, turned, q, ensemble=True)
-    np.testing.assert_allclose(symmetry.turn_back(other, 6), found, atol=2e-6)
+    np.testing.assert_allclose(dihedral.turn_back(other, 6), found, atol=2e-6)
     projected = restore_plane(model, k, table, ensemble=True, project=True)
     requantised = np.round(jpeg.dct(projected * 255 - 128) / table.reshape(64))
     np.testing.assert_array_equal(requantised, k)

@@ -12,12 +12,13 @@ import optax
 import pytest
 from runs import load_config, read_log, write_images
 
-from dmcnn_jax import jpeg, metrics, sharding
+from dmcnn_jax import jpeg, metrics
 from dmcnn_jax.checkpoint import Checkpoints, load_weights, save_weights
 from dmcnn_jax.data import feeds, on_device, sources
 from dmcnn_jax.inference import Model as InferenceModel
 from dmcnn_jax.inference import estimate, initialize, load, restore_plane, to_uint8
 from dmcnn_jax.models import create_model
+from dmcnn_jax.system import devices
 from dmcnn_jax.train import Trainer, Validation, train
 
 
@@ -371,25 +372,25 @@ def test_a_network_that_is_told_the_table_starts_from_one_that_is_not(config):
 
 
 def test_tiles_on_the_device_or_sent_make_the_same_batch(config):
-    mesh, key = sharding.make_mesh(), jax.random.key(0)
+    mesh, key = devices.make_mesh(), jax.random.key(0)
     batches = []
     for size in (2**30, 0):
         chosen = changed(config, data__device_bytes=size)
         inputs = feeds.open_data(chosen, mesh)[0].inputs(1, 5)
         assert ("indices" in inputs) == (size > 0)
-        batches.append(feeds.make_batch(inputs, key, 24, chosen, sharding.batched(mesh)))
+        batches.append(feeds.make_batch(inputs, key, 24, chosen, devices.batched(mesh)))
     jax.tree.map(np.testing.assert_array_equal, *batches)
 
 
 def test_named_validation_images_are_used_whole(config, images, tmp_path):
     write_images(tmp_path / "validation", count=3, side=48)
     named = changed(config, data__validation=str(tmp_path / "validation"))
-    feed, tiles = feeds.open_data(named, sharding.make_mesh())
+    feed, tiles = feeds.open_data(named, devices.make_mesh())
     assert len(tiles.names) == 3
     assert "8 images" in str(feed)
     assert feeds.open_validation(named).fingerprint == tiles.fingerprint
     aside = feeds.open_validation(config)
-    assert aside.fingerprint == feeds.open_data(config, sharding.make_mesh())[1].fingerprint
+    assert aside.fingerprint == feeds.open_data(config, devices.make_mesh())[1].fingerprint
 
 
 @pytest.mark.parametrize("count", [3, 8, 11])
@@ -399,7 +400,7 @@ def test_validation_measures_what_inference_gives(config, rng, count):
     tiles = sources.Tiles(pixels, np.arange(count), np.arange(count, dtype=np.int32), names)
     module = create_model(config.model)
     variables = initialize(module, jax.random.key(0))
-    validation = Validation(tiles, changed(config, quality=30), sharding.make_mesh())
+    validation = Validation(tiles, changed(config, quality=30), devices.make_mesh())
     result, pictures = validation(module, variables)
     table = jpeg.quality_table(30)
     model = InferenceModel(module, variables)
@@ -427,7 +428,7 @@ def first_gradients(config):
     feed, _ = feeds.open_data(config, trainer.mesh)
     inputs = feed.inputs(0, 0)
     key = jax.random.fold_in(jax.random.key(config.seed), 0)
-    batch = feeds.make_batch(inputs, key, 16, config, sharding.batched(trainer.mesh))
+    batch = feeds.make_batch(inputs, key, 16, config, devices.batched(trainer.mesh))
     (loss, _), grads = jax.device_get(jax.jit(trainer.gradients)(state, batch))
     return trainer, state, inputs, loss, grads
 
@@ -489,14 +490,14 @@ def test_lbfgs_goes_down_on_its_one_batch(config, tmp_path):
 
 
 def test_a_batch_that_cannot_be_split_is_refused():
-    mesh = sharding.make_mesh()
-    sharding.check_batch(mesh.size * 3, mesh)
+    mesh = devices.make_mesh()
+    devices.check_batch(mesh.size * 3, mesh)
 
     class Eight:
         size = 8
 
     with pytest.raises(ValueError, match=r"a batch of 20 can't be split over 8 .* such as 16"):
-        sharding.check_batch(20, Eight())
+        devices.check_batch(20, Eight())
 
 
 def test_a_profile_is_written(config, tmp_path):

@@ -22,8 +22,9 @@ from typing import Any
 # Two frameworks share the device's memory.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-from dmcnn_jax import benchmark, memory, sharding
-from dmcnn_jax.atomic import write_file
+from dmcnn_jax import benchmark
+from dmcnn_jax.system import devices, malloc
+from dmcnn_jax.system.atomic_write import write_file
 
 _COUNTS = ("features", "growth_features", "patch", "batch", "rounds")
 
@@ -44,8 +45,8 @@ def main() -> None:
     add("--dtypes", nargs="+", choices=("float32", "bfloat16"))
     options = parser.parse_args()
     # As commands have it.
-    memory.keep_memory()
-    sharding.split_cpu([max(1, options.batch or benchmark.Settings.batch)])
+    malloc.keep_memory()
+    devices.split_cpu([max(1, options.batch or benchmark.Settings.batch)])
     try:
         settings, peer = _settings(options), None if options.no_torch else _peer()
         results = _run(options, settings, peer)
@@ -111,7 +112,7 @@ class Peers:
     """The same network in PyTorch, in processes of its own, which wait while others are measured.
 
     On a CPU two of them: one with memory as PyTorch's users have it, and one that keeps what it
-    frees, as `dmcnn_jax.memory` has it for our commands.
+    frees, as `dmcnn_jax.system.malloc` has it for our commands.
 
     Attributes:
         version: of PyTorch, in words.
@@ -121,7 +122,7 @@ class Peers:
         self._workers = {"torch": _Worker({})}
         self.version, device = self._workers["torch"].hello
         if device == "cpu" and sys.platform == "linux":
-            self._workers["torch, memory kept,"] = _Worker(memory.VARIABLES)
+            self._workers["torch, memory kept,"] = _Worker(malloc.VARIABLES)
 
     def steps(self, *arguments: Any) -> dict[str, tuple[Callable, Callable]]:
         """Training steps, see `benchmark_torch.Torch.steps`."""

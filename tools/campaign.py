@@ -31,9 +31,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="a field of every configuration, such as data.luma=full or init_from=dmcnn-qf20",
     )
     options = parser.parse_args(argv)
-    from dmcnn_jax import campaign, sharding
-    from dmcnn_jax.config import batch_sizes
-    from dmcnn_jax.memory import keep_memory
+    from dmcnn_jax import campaign
+    from dmcnn_jax.config.validation import batch_sizes
+    from dmcnn_jax.system import devices
+    from dmcnn_jax.system.malloc import keep_memory
 
     keep_memory()
     try:
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             config.data.source = options.source
             campaign.set_fields(config, options.set)
             config.workdir = str(options.runs_in / config.name)
-        sharding.split_cpu([size for config, _ in plan for size in batch_sizes(config)])
+        devices.split_cpu([size for config, _ in plan for size in batch_sizes(config)])
         for config, minutes in plan:
             print(f"weights: {campaign.run(config, minutes, options.output)}", flush=True)
     except (ValueError, OSError, ImportError, KeyError, FloatingPointError) as error:

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from dmcnn_jax import compare
-from dmcnn_jax.atomic import write_file
-from dmcnn_jax.cache import keep_compiled
-from dmcnn_jax.memory import keep_memory
+from dmcnn_jax.system.atomic_write import write_file
+from dmcnn_jax.system.compile_cache import keep_compiled
+from dmcnn_jax.system.malloc import keep_memory
 
 
 def main() -> None:

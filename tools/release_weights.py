@@ -18,8 +18,8 @@ from typing import Any
 
 import jax
 
-from dmcnn_jax.atomic import write_file
 from dmcnn_jax.checkpoint import BUNDLED, find_weights, load_weights, save_weights
+from dmcnn_jax.system.atomic_write import write_file
 
 _CARD = """# {name}
 

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.jpeg.history import find_earlier
+from dmcnn_jax.jpeg.double_compression import find_earlier
 from dmcnn_jax.restore import Restorer
 
 _SIDE = 320  # pixels, at most: enough for a verdict, and quick

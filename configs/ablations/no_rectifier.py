@@ -5,7 +5,7 @@
 With :cpu, an hour or two on two cores; with :gpu, ninety times the pixels and the whole network.
 """
 
-from dmcnn_jax.recipes import ablation_config
+from dmcnn_jax.config.recipes import ablation_config
 
 
 def get_config(budget: str = "gpu"):

@@ -15,13 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dmcnn_jax import color, jpeg, sharding
+from dmcnn_jax import color, jpeg
 from dmcnn_jax.checkpoint import find_weights, load_weights
 from dmcnn_jax.data.on_device import TileFeed, crop_patches
 from dmcnn_jax.data.sources import Tiles
 from dmcnn_jax.inference import project_plane
 from dmcnn_jax.models import create_model
 from dmcnn_jax.models.chroma import ChromaInput
+from dmcnn_jax.system import devices
 
 SUBSAMPLING = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2)}
 """Names of what there is training for: rows and columns of the picture to a chroma sample."""
@@ -72,9 +73,9 @@ class ColorFeed(TileFeed):
     def __init__(self, tiles: Tiles, config: Mapping[str, Any], mesh: jax.sharding.Mesh):
         super().__init__(tiles, config, mesh)
         self._steps = [SUBSAMPLING[name] for name in config.data.subsampling]
-        everywhere = sharding.replicated(mesh)
+        everywhere = devices.replicated(mesh)
         self._guide = jax.tree.map(
-            lambda x: sharding.to_devices(np.asarray(x), everywhere),
+            lambda x: devices.to_devices(np.asarray(x), everywhere),
             load_guide(config.data.guide).variables,
         )
 

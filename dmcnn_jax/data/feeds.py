@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.config import pipeline_of
+from dmcnn_jax.config.validation import pipeline_of
 from dmcnn_jax.data import color_pairs, on_device, sources
 
 

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dmcnn_jax import jpeg, sharding
-from dmcnn_jax.config import batch_sizes
+from dmcnn_jax import jpeg
+from dmcnn_jax.config.validation import batch_sizes
 from dmcnn_jax.data.sources import Tiles
+from dmcnn_jax.system import devices
 
 
 class TileFeed:
@@ -33,10 +34,10 @@ class TileFeed:
     def __init__(self, tiles: Tiles, config: Mapping[str, Any], mesh: jax.sharding.Mesh):
         self.skipped = tiles.skipped
         self._tiles, self._seed, self._sizes = tiles, config.seed, batch_sizes(config)
-        self._batched = sharding.batched(mesh)
+        self._batched = devices.batched(mesh)
         self._resident = None
         if tiles.nbytes <= config.data.device_bytes:
-            self._resident = sharding.to_devices(tiles.take(), sharding.replicated(mesh))
+            self._resident = devices.to_devices(tiles.take(), devices.replicated(mesh))
 
     @property
     def fingerprint(self) -> str:
@@ -60,13 +61,13 @@ class TileFeed:
         """
         size = self._sizes[stage]
         indices = epoch_indices(len(self._tiles), size, stage_step, (self._seed, stage))
-        mine = indices[sharding.local_rows(size)]
+        mine = indices[devices.local_rows(size)]
         if self._resident is not None:
             return {
                 "tiles": self._resident,
-                "indices": sharding.to_devices(mine, self._batched),
+                "indices": devices.to_devices(mine, self._batched),
             }
-        return {"tiles": sharding.to_devices(self._tiles.take(mine), self._batched)}
+        return {"tiles": devices.to_devices(self._tiles.take(mine), self._batched)}
 
 
 def epoch_indices(count: int, batch_size: int, step: int, seed: Sequence[int]) -> np.ndarray:

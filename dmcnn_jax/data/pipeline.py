@@ -34,11 +34,11 @@ except ModuleNotFoundError as missing:
 import jax
 import numpy as np
 
-from dmcnn_jax import sharding
 from dmcnn_jax.color import rgb_to_y
-from dmcnn_jax.config import batch_sizes
+from dmcnn_jax.config.validation import batch_sizes
 from dmcnn_jax.data import sources
 from dmcnn_jax.data.on_device import epoch_order
+from dmcnn_jax.system import devices
 
 # The accelerators are JAX's alone.
 for _kind in ("GPU", "TPU"):
@@ -73,7 +73,7 @@ class PipelineFeed:
         mesh: jax.sharding.Mesh,
     ):
         self._images, self._chosen, self._config = images, chosen, config
-        self._sizes, self._batched = batch_sizes(config), sharding.batched(mesh)
+        self._sizes, self._batched = batch_sizes(config), devices.batched(mesh)
         # By index: one is counted once, however often it is drawn.
         self._reasons: dict[int, str] = {}
         self._lock = threading.Lock()
@@ -122,7 +122,7 @@ class PipelineFeed:
                     raise self._error from None
                 raise
             self._ready.append(
-                {key: sharding.to_devices(value, self._batched) for key, value in batch.items()}
+                {key: devices.to_devices(value, self._batched) for key, value in batch.items()}
             )
         self._next = (stage, stage_step + 1)
         return self._ready.pop(0)
@@ -138,7 +138,7 @@ class PipelineFeed:
             Batches as of `inputs`, of as many rows as this process provides.
         """
         size, patch = self._sizes[stage], self._config.train.patch_sizes[stage]
-        rows = sharding.local_rows(size)
+        rows = devices.local_rows(size)
         share = rows.stop - rows.start
 
         def fetch(example: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -38,7 +38,7 @@ Planes are uint8 ``[..., H, W]``; coefficients are integers ``[..., H/8, W/8, 64
 
 from dmcnn_jax.jpeg.codec import decode, encode, roundtrip, simulate
 from dmcnn_jax.jpeg.dct import BASIS_IMAGES, dct, dequantize, from_blocks, idct, interval, to_blocks
-from dmcnn_jax.jpeg.files import MAX_PIXELS, JpegError, JpegFile, decode_planes, read
+from dmcnn_jax.jpeg.reader import MAX_PIXELS, JpegError, JpegFile, decode_planes, read
 from dmcnn_jax.jpeg.tables import (
     STANDARD_CHROMA,
     STANDARD_LUMA,

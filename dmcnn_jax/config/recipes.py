@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import ml_collections
 
-from dmcnn_jax.config import default_config
+from dmcnn_jax.config.defaults import default_config
 
 # Side of patches, patches in a batch, steps: 2.1 million pixels, 262 million, 24 thousand million.
 _BUDGETS = {"minutes": (64, 2, 256), "cpu": (64, 16, 4_000), "gpu": (96, 64, 40_000)}

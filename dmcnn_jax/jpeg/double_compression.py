@@ -21,7 +21,7 @@ import functools
 import numpy as np
 
 from dmcnn_jax.jpeg.dct import BASIS_IMAGES, from_blocks, to_blocks
-from dmcnn_jax.jpeg.files import Component
+from dmcnn_jax.jpeg.reader import Component
 from dmcnn_jax.jpeg.tables import quality_table
 
 _BASIS = BASIS_IMAGES.reshape(64, 64)
