@@ -212,21 +212,22 @@ class _Run:
     """One run of the command: files are read and written while the device works on another."""
 
     def __init__(self, options: argparse.Namespace):
-        from dmcnn_jax import jpeg, pictures
+        from dmcnn_jax import jpeg
+        from dmcnn_jax.images import formats
         from dmcnn_jax.restore import Restorer
 
         self.options = options
         extension = "." + options.format.lstrip(".")
-        if extension.lower() not in pictures.FORMATS:
+        if extension.lower() not in formats.FORMATS:
             raise UsageError(
-                f"--format {options.format!r}; expected one of: {', '.join(pictures.FORMATS)}"
+                f"--format {options.format!r}; expected one of: {', '.join(formats.FORMATS)}"
             )
         tasks = plan(options.inputs, options.output, extension, options.overwrite)
         if not tasks:
             raise UsageError(f"no JPEG files in {', '.join(options.inputs)}")
         try:
             self.styles = {
-                suffix: pictures.style_of(suffix, options.quality, options.bits)
+                suffix: formats.style_of(suffix, options.quality, options.bits)
                 for suffix in {(t.target.suffix if t.target else extension) for t in tasks}
             }
         except ValueError as error:
@@ -236,7 +237,7 @@ class _Run:
         if any(t.target is None for t in tasks) and sys.stdout.isatty():
             raise UsageError("standard output is a terminal; redirect it, or name a file with -o")
         _check_report(options.json, [p for t in tasks for p in (t.source, t.target) if p])
-        self.jpeg, self.pictures = jpeg, pictures
+        self.jpeg, self.formats = jpeg, formats
         self.default_style = self.styles.get(extension)
         self.tasks = tasks
         self.records: dict[int, dict[str, Any]] = {}  # by number of the task
@@ -322,13 +323,13 @@ class _Run:
             result = self.restorer.picture(planes)
             metadata = planes.file.metadata
             if task.target is None:
-                remarks = self.pictures.write(
+                remarks = self.formats.write(
                     sys.stdout.buffer, result.pixels, metadata, self.default_style
                 )
                 sys.stdout.buffer.flush()
             else:
                 task.target.parent.mkdir(parents=True, exist_ok=True)
-                remarks = self.pictures.write(
+                remarks = self.formats.write(
                     task.target, result.pixels, metadata, self.styles[task.target.suffix]
                 )
         except Exception as error:

@@ -21,9 +21,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from dmcnn_jax import evaluate_color, jpeg, metrics
+from dmcnn_jax import evaluate_color, jpeg
 from dmcnn_jax.data import feeds, sources
 from dmcnn_jax.gallery import Gallery, Item, describe
+from dmcnn_jax.images import metrics
 from dmcnn_jax.inference import ENGINES, Model, load, project_in_bands, restore_plane, to_uint8
 from dmcnn_jax.models.chroma import ChromaNet
 from dmcnn_jax.restore import Restorer

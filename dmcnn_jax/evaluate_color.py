@@ -18,8 +18,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from dmcnn_jax import color, jpeg, metrics
+from dmcnn_jax import jpeg
 from dmcnn_jax.data import feeds, sources
+from dmcnn_jax.images import color, metrics
 from dmcnn_jax.inference import Model
 from dmcnn_jax.restore import Restorer
 

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dmcnn_jax import color, jpeg
+from dmcnn_jax import jpeg
+from dmcnn_jax.images import color
 from dmcnn_jax.jpeg.reader import Component
 
 # Rows of blocks finished at a time.

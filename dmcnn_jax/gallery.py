@@ -24,7 +24,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, features
 
-from dmcnn_jax import color, metrics, pages, pictures
+from dmcnn_jax import pages
+from dmcnn_jax.images import color, formats, metrics
 from dmcnn_jax.system.atomic_write import replacing
 
 MAX_BYTES = 32 * 2**20
@@ -412,7 +413,7 @@ def _find(place: Path, extensions: Sequence[str] = _EXTENSIONS) -> dict[str, Pat
 
 def _read(path: Path) -> np.ndarray:
     """Pixels, upright: uint8 [H, W] or [H, W, 3]."""
-    with pictures.opening(path) as image:
+    with formats.opening(path) as image:
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I"):
             return _to_uint8(np.asarray(image).astype(np.uint16))

@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from dmcnn_jax import jpeg, pages, pictures
+from dmcnn_jax import jpeg, pages
+from dmcnn_jax.images import formats
 
 try:
     import uvicorn
@@ -196,8 +197,8 @@ def restoring(
         result = restorer(file, progress)
         buffer = io.BytesIO()
         bits = 16 if result.pixels.dtype == np.uint16 else 8
-        style = pictures.style_of(".png", bits=bits)
-        remarks = pictures.write(buffer, result.pixels, file.metadata, style)
+        style = formats.style_of(".png", bits=bits)
+        remarks = formats.write(buffer, result.pixels, file.metadata, style)
         about = {
             "Size": f"{file.width} × {file.height} pixels",
             "Compressed": f"about as at quality {result.quality}",

@@ -19,7 +19,6 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from dmcnn_jax import metrics
 from dmcnn_jax.checkpoint import (
     CheckpointError,
     Checkpoints,
@@ -29,6 +28,7 @@ from dmcnn_jax.checkpoint import (
 )
 from dmcnn_jax.config.validation import batch_sizes, check_resumable, validate_config
 from dmcnn_jax.data import feeds, sources
+from dmcnn_jax.images import metrics
 from dmcnn_jax.inference import (
     Model,
     check_variables,

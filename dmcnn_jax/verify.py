@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dmcnn_jax import finish, jpeg, pictures
+from dmcnn_jax import finish, jpeg
 from dmcnn_jax.finish import Count
+from dmcnn_jax.images import formats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +92,7 @@ def verify(
         ValueError: if one is not what it should be, or the picture has another size.
     """
     file = jpeg.read(original, max_pixels=max_pixels, allow_truncated=allow_truncated)
-    pixels = pictures.read(restored)
+    pixels = formats.read(restored)
     if pixels.shape[:2] != (file.height, file.width):
         raise ValueError(
             f"{os.fspath(restored)}: {pixels.shape[1]} x {pixels.shape[0]} pixels;"

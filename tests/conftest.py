@@ -84,7 +84,7 @@ def photographs() -> dict[str, np.ndarray]:
     """
     from skimage import data
 
-    from dmcnn_jax import color
+    from dmcnn_jax.images import color
 
     pictures = {
         name: getattr(data, name)() for name in ("astronaut", "chelsea", "coffee", "camera")

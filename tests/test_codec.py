@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from jax import export
 from PIL import Image
 
-from dmcnn_jax import color, jpeg
+from dmcnn_jax import jpeg
+from dmcnn_jax.images import color
 
 roundtrip = jax.jit(jpeg.roundtrip)
 encode = jax.jit(jpeg.encode)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from skimage.color import rgb2ycbcr
 
-from dmcnn_jax import color
+from dmcnn_jax.images import color
 
 RANGES = ("full", "studio")
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dmcnn_jax import color, jpeg
+from dmcnn_jax import jpeg
 from dmcnn_jax.data import color_pairs
+from dmcnn_jax.images import color
 from dmcnn_jax.models.chroma import ChromaInput, ChromaNet
 
 PILLOW = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}

@@ -15,8 +15,9 @@ import pytest
 import scipy.stats
 from PIL import Image
 
-from dmcnn_jax import compare, metrics, published
+from dmcnn_jax import compare, published
 from dmcnn_jax.checkpoint import load_weights, save_weights
+from dmcnn_jax.images import metrics
 from dmcnn_jax.inference import check_variables, initialize, load
 from dmcnn_jax.models import MODELS, create_model
 from dmcnn_jax.models.matconvnet import read_dncnn

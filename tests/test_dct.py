@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from jax import lax
 from PIL import Image
 
-from dmcnn_jax import color, jpeg
+from dmcnn_jax import jpeg
+from dmcnn_jax.images import color
 
 
 def scipy_dct(plane):

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dmcnn_jax import evaluate, gallery, metrics
+from dmcnn_jax import evaluate, gallery
 from dmcnn_jax.gallery import Item, write_gallery
+from dmcnn_jax.images import metrics
 
 GRAYS = {"JPEG": 40, "Restored": 120, "Original": 220}
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from dmcnn_jax import color, metrics
+from dmcnn_jax.images import color, metrics
 
 SIZES = [(8, 8), (8, 9), (11, 11), (13, 29), (16, 24), (23, 40), (37, 61)]
 

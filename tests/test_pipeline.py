@@ -15,8 +15,8 @@ tf = pytest.importorskip("tensorflow", reason="pip install 'dmcnn-jax[data]'")
 tfds = pytest.importorskip("tensorflow_datasets", reason="pip install 'dmcnn-jax[data]'")
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.color import rgb_to_y  # noqa: E402
 from dmcnn_jax.data import feeds, on_device, pipeline, sources  # noqa: E402
+from dmcnn_jax.images.color import rgb_to_y  # noqa: E402
 from dmcnn_jax.system import devices  # noqa: E402
 from dmcnn_jax.train import train  # noqa: E402
 

@@ -14,9 +14,10 @@ import scipy.ndimage
 from PIL import Image
 
 import dmcnn_jax
-from dmcnn_jax import choose, command, finish, inference, jpeg, pictures
+from dmcnn_jax import choose, command, finish, inference, jpeg
 from dmcnn_jax.checkpoint import save_weights
 from dmcnn_jax.command import main, plan
+from dmcnn_jax.images import formats, png16
 from dmcnn_jax.jpeg.metadata import Metadata
 from dmcnn_jax.jpeg.reader import Component
 from dmcnn_jax.models import create_model
@@ -331,7 +332,7 @@ def test_verify_at_all_qualities(weights, tmp_path, quality, name):
     (tmp_path / "a.jpg").write_bytes(data)
     bits = 16 if name == "a.tif" else 8
     restored = Restorer(weights, bits=bits)(jpeg.read(data)).pixels
-    pictures.write(tmp_path / name, restored, Metadata(), pictures.style_of(name[1:], bits=bits))
+    formats.write(tmp_path / name, restored, Metadata(), formats.style_of(name[1:], bits=bits))
     verdict = verify(tmp_path / "a.jpg", tmp_path / name)
     assert verdict.passed and verdict.bits == bits
     assert verdict.chroma["inner"].share > 0.9
@@ -343,9 +344,7 @@ def test_verify_at_all_qualities(weights, tmp_path, quality, name):
 
 def test_verify_counts_every_block_once(weights, tmp_path):
     path = write_jpeg(tmp_path / "a.jpg", 61, 75)
-    pictures.write(
-        tmp_path / "a.png", dmcnn_jax.restore(path, weights), Metadata(), pictures.Style()
-    )
+    formats.write(tmp_path / "a.png", dmcnn_jax.restore(path, weights), Metadata(), formats.Style())
     verdict = verify(path, tmp_path / "a.png")
     assert verdict.edge.blocks == 8 + 10 - 1
     total = verdict.inner + verdict.saturated + verdict.edge
@@ -473,11 +472,11 @@ METADATA = Metadata(
 )
 
 
-@pytest.mark.parametrize("extension", list(pictures.FORMATS))
+@pytest.mark.parametrize("extension", list(formats.FORMATS))
 def test_metadata_is_kept(tmp_path, extension):
     path = tmp_path / f"a{extension}"
     pixels = colours(20, 24)
-    assert pictures.write(path, pixels, METADATA, pictures.style_of(extension)) == ()
+    assert formats.write(path, pixels, METADATA, formats.style_of(extension)) == ()
     with Image.open(path) as image:
         assert image.getexif()[0x112] == 6 and image.getexif()[0x10F] == "Camera"
         assert image.info["icc_profile"] == METADATA.icc
@@ -486,7 +485,7 @@ def test_metadata_is_kept(tmp_path, extension):
         if extension != ".webp":
             assert image.info["dpi"][0] == pytest.approx(300, abs=0.1)
     if "jp" not in extension:
-        np.testing.assert_array_equal(pictures.read(path), pixels)
+        np.testing.assert_array_equal(formats.read(path), pixels)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (300, 7), (13, 9, 3), (700, 40, 3)])
@@ -495,8 +494,8 @@ def test_png_of_16_bits(tmp_path, rng, shape):
     pixels = ramp.reshape(shape[:2] + (1,) * (len(shape) - 2)) + rng.integers(0, 999, shape)
     pixels = (pixels % 65536).astype(np.uint16)
     path = tmp_path / "a.png"
-    pictures.write(path, pixels, METADATA, pictures.style_of(".png", bits=16))
-    np.testing.assert_array_equal(pictures.read(path), pixels)
+    formats.write(path, pixels, METADATA, formats.style_of(".png", bits=16))
+    np.testing.assert_array_equal(formats.read(path), pixels)
     with Image.open(path) as image:
         image.load()
         assert image.info["icc_profile"] == METADATA.icc and image.getexif()[0x112] == 6
@@ -513,8 +512,8 @@ def test_tiff_of_16_bits(tmp_path, rng, shape):
     tifffile = pytest.importorskip("tifffile", reason="reads 16-bit TIFF by itself")
     pixels = rng.integers(0, 65536, shape, dtype=np.uint16)
     path = tmp_path / "a.tif"
-    assert pictures.write(path, pixels, METADATA, pictures.style_of(".tif", bits=16)) == ()
-    np.testing.assert_array_equal(pictures.read(path), pixels)
+    assert formats.write(path, pixels, METADATA, formats.style_of(".tif", bits=16)) == ()
+    np.testing.assert_array_equal(formats.read(path), pixels)
     with tifffile.TiffFile(path) as file:
         tags = file.pages[0].tags
         assert tags[274].value == 6 and tags[271].value == "Camera"
@@ -543,12 +542,12 @@ def test_all_filters_of_png_are_read(rng, kind):
             p = a + b - corner
             paeth = min((a, b, corner), key=lambda value: abs(p - value))
             line[x, c] = (int(row[x, c]) - (0, a, b, (a + b) // 2, paeth)[kind]) % 256
-    np.testing.assert_array_equal(pictures._unfilter(kind, line, above), row)
+    np.testing.assert_array_equal(png16._unfilter(kind, line, above), row)
 
 
 def test_exif_that_makes_no_sense_costs_only_itself(tmp_path):
     broken = Metadata(exif=b"Exif\0\0" + bytes(70_000), icc=METADATA.icc)
-    remarks = pictures.write(tmp_path / "a.jpg", colours(16, 16), broken, pictures.style_of(".jpg"))
+    remarks = formats.write(tmp_path / "a.jpg", colours(16, 16), broken, formats.style_of(".jpg"))
     assert remarks == ("the EXIF data could not be kept",)
     assert Image.open(tmp_path / "a.jpg").info["icc_profile"] == METADATA.icc
 
@@ -563,13 +562,13 @@ def test_exif_of_another_file_does_not_describe_the_pixels(tmp_path, bits):
     exif[322] = exif[324] = 16
     pixels = colours(40, 56)
     pixels = pixels if bits == 8 else pixels * np.uint16(257)
-    pictures.write(
+    formats.write(
         tmp_path / "a.tif",
         pixels,
         Metadata(exif=b"Exif\0\0" + exif.tobytes()[6:], comments=("(c) Z\xfc".encode("latin-1"),)),
-        pictures.style_of(".tif", bits=bits),
+        formats.style_of(".tif", bits=bits),
     )
-    np.testing.assert_array_equal(pictures.read(tmp_path / "a.tif"), pixels)
+    np.testing.assert_array_equal(formats.read(tmp_path / "a.tif"), pixels)
     with Image.open(tmp_path / "a.tif") as image:
         assert image.tag_v2[0x10F] == "a camera"
 
@@ -581,8 +580,8 @@ def test_comments_are_kept(tmp_path, extension, bits):
         pytest.skip("has 8 bits")
     pixels = colours(16, 16) if bits == 8 else colours(16, 16) * np.uint16(257)
     path, comment = tmp_path / f"a.{extension}", "© Zoë"
-    style = pictures.style_of(path.suffix, bits=bits)
-    pictures.write(path, pixels, Metadata(comments=(comment.encode(),)), style)
+    style = formats.style_of(path.suffix, bits=bits)
+    formats.write(path, pixels, Metadata(comments=(comment.encode(),)), style)
     with Image.open(path) as image:
         image.load()
         found = image.text["Comment"] if extension == "png" else image.info["comment"].decode()
@@ -593,12 +592,12 @@ def test_damaged_pictures_are_one_clear_error(tmp_path):
     pixels = colours(300, 56) * np.uint16(257)
     for extension in (".png", ".tif"):
         path = tmp_path / f"a{extension}"
-        pictures.write(path, pixels, Metadata(), pictures.style_of(extension, bits=16))
+        formats.write(path, pixels, Metadata(), formats.style_of(extension, bits=16))
         whole = path.read_bytes()
         for broken in (whole[:27], whole[:-200], whole[:200] + bytes(200) + whole[400:]):
             path.write_bytes(broken)
             with pytest.raises((ValueError, OSError)) as error:
-                pictures.read(path)
+                formats.read(path)
             assert path.name in str(error.value)
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dmcnn_jax.color import rgb_to_y
 from dmcnn_jax.data import sources
+from dmcnn_jax.images.color import rgb_to_y
 
 OPTIONS = {"tile": 32, "luma": "studio", "reduce_to": 0}
 CHECKOUT = Path(__file__).parents[1]

@@ -12,9 +12,10 @@ import optax
 import pytest
 from runs import load_config, read_log, write_images
 
-from dmcnn_jax import jpeg, metrics
+from dmcnn_jax import jpeg
 from dmcnn_jax.checkpoint import Checkpoints, load_weights, save_weights
 from dmcnn_jax.data import feeds, on_device, sources
+from dmcnn_jax.images import metrics
 from dmcnn_jax.inference import Model as InferenceModel
 from dmcnn_jax.inference import estimate, initialize, load, restore_plane, to_uint8
 from dmcnn_jax.models import create_model

@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dmcnn_jax import color, jpeg
+from dmcnn_jax import jpeg
 from dmcnn_jax.checkpoint import find_weights, load_weights
 from dmcnn_jax.data.on_device import TileFeed, crop_patches
 from dmcnn_jax.data.sources import Tiles
+from dmcnn_jax.images import color
 from dmcnn_jax.inference import project_plane
 from dmcnn_jax.models import create_model
 from dmcnn_jax.models.chroma import ChromaInput

@@ -34,10 +34,10 @@ except ModuleNotFoundError as missing:
 import jax
 import numpy as np
 
-from dmcnn_jax.color import rgb_to_y
 from dmcnn_jax.config.validation import batch_sizes
 from dmcnn_jax.data import sources
 from dmcnn_jax.data.on_device import epoch_order
+from dmcnn_jax.images.color import rgb_to_y
 from dmcnn_jax.system import devices
 
 # The accelerators are JAX's alone.

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image, ImageOps
 
-from dmcnn_jax.color import rgb_to_y
+from dmcnn_jax.images.color import rgb_to_y
 
 EXTENSIONS = frozenset(
     (

@@ -1,0 +1,1 @@
+"""Colour conversion, quality metrics, and image file formats."""
