@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dmcnn_jax.version import __version__
 
 if TYPE_CHECKING:
-    from dmcnn_jax.inference import load
+    from dmcnn_jax.inference.model import load
     from dmcnn_jax.restore import restore
 
 __all__ = ["__version__", "load", "restore"]

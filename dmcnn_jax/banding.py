@@ -20,7 +20,9 @@ import numpy as np
 from PIL import Image
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.inference import Model, load, restore_plane, to_uint8
+from dmcnn_jax.images.color import to_uint8
+from dmcnn_jax.inference.luma import restore_plane
+from dmcnn_jax.inference.model import Model, load
 from dmcnn_jax.system.atomic_write import replacing
 from dmcnn_jax.system.compile_cache import keep_compiled
 from dmcnn_jax.system.malloc import keep_memory

@@ -27,7 +27,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dmcnn_jax import inference, jpeg, openvino
+from dmcnn_jax import jpeg
+from dmcnn_jax.inference import openvino_engine
+from dmcnn_jax.inference.luma import restore_plane
+from dmcnn_jax.inference.model import Model, estimate, is_openvino
+from dmcnn_jax.inference.tiling import tiling
+from dmcnn_jax.inference.variables import initialize
 from dmcnn_jax.models import create_model
 from dmcnn_jax.models.convolution import convolve, kernel_gradient, xla_kernel_gradient
 from dmcnn_jax.profile import arithmetic, flops_per_pixel
@@ -181,9 +186,9 @@ class Benchmark:
             for _ in range(2):
                 jax.clear_caches()
                 start = time.perf_counter()
-                inference.restore_plane(model, k, q)
+                restore_plane(model, k, q)
                 seconds.append(time.perf_counter() - start)
-            compiled = inference.estimate.lower(*arguments).compile()
+            compiled = estimate.lower(*arguments).compile()
             rows[f"jax {dtype}"] = {
                 "first_cold": seconds[0],
                 "first_cached": seconds[1],
@@ -192,14 +197,14 @@ class Benchmark:
                 "memory": _memory_alone(settings.features, (dtype,), height, width),
                 "bound": sum(
                     operation.bound(self._machine(dtype))
-                    for operation in operations(_traced(inference.estimate, *arguments))
+                    for operation in operations(_traced(estimate, *arguments))
                 ),
             }
             calls[f"jax {dtype}"] = _restoring(model, k, q)
         for dtype in self._openvino_dtypes():
             model = _model(settings.features, "float32", dtype)
             start = time.perf_counter()
-            inference.restore_plane(model, k, q)
+            restore_plane(model, k, q)
             name = f"openvino {dtype}"
             rows[name] = {
                 "first_cold": time.perf_counter() - start,
@@ -213,7 +218,7 @@ class Benchmark:
 
     def _openvino_dtypes(self) -> tuple[str, ...]:
         """What OpenVINO is measured in: where JAX runs on a CPU, and it is installed."""
-        return self.settings.dtypes if inference.is_openvino("auto") else ()
+        return self.settings.dtypes if is_openvino("auto") else ()
 
     def measure_pairs(self) -> dict[str, Any]:
         """Training pairs, made by the step, by tf.data, and by Pillow on all cores."""
@@ -287,7 +292,7 @@ class Benchmark:
         model = _model(settings.features, dtype)
         traced = {
             "train": step.traced,
-            "restore": _traced(inference.estimate, model.module, model.params, k[None], q[None]),
+            "restore": _traced(estimate, model.module, model.params, k[None], q[None]),
         }
         return {
             name: self._measure_operations(operations(jaxpr), dtype)
@@ -421,12 +426,12 @@ class Benchmark:
         rows = []
         for side in settings.sides:
             blocks = planes[side].shape[:2]
-            computed = inference.computed_pixels(model, *blocks)
+            computed = tiling.computed_pixels(model, *blocks)
             self._say(f"memory: {side} × {side}")
             rows.append(
                 {
                     "side": side,
-                    "tiles": inference.tiling(model, *blocks),
+                    "tiles": tiling.tiling(model, *blocks),
                     "computed": computed / side**2,
                     "memory": _memory_alone(settings.growth_features, kind, side, side),
                 }
@@ -551,8 +556,8 @@ Call = tuple[Callable[[], Any], Callable[[Any], Any]]
 """What is measured: a call, and what waits for its result."""
 
 
-def _restoring(model: inference.Model, k: np.ndarray, q: np.ndarray) -> Call:
-    return lambda: inference.restore_plane(model, k, q), lambda plane: None
+def _restoring(model: Model, k: np.ndarray, q: np.ndarray) -> Call:
+    return lambda: restore_plane(model, k, q), lambda plane: None
 
 
 def _mesh(count: int) -> jax.sharding.Mesh:
@@ -946,12 +951,12 @@ def _batch(batch: int, patch: int) -> dict[str, np.ndarray]:
     }
 
 
-def _model(features: int, dtype: str, precision: str = "") -> inference.Model:
+def _model(features: int, dtype: str, precision: str = "") -> Model:
     """A random model; its layers by OpenVINO, if a precision for that is named."""
     module = create_model({"name": "dmcnn", "features": features, "dtype": dtype})
-    params = inference.initialize(module, jax.random.key(_SEED))
-    engine = openvino.Engine(module, params, precision) if precision else None
-    return inference.Model(module, params, engine=engine)
+    params = initialize(module, jax.random.key(_SEED))
+    engine = openvino_engine.Engine(module, params, precision) if precision else None
+    return Model(module, params, engine=engine)
 
 
 def _config(settings: Settings, features: int, batch: int, dtype: str) -> Any:
@@ -1035,7 +1040,7 @@ def memory_taken(features: int, kind: tuple[str, ...], height: int, width: int) 
     trim_memory()
     _reset_peak()
     before = _peak()
-    inference.restore_plane(model, k, q)
+    restore_plane(model, k, q)
     # The result, 4 bytes a pixel, is what has to grow.
     return max(0, _peak() - before - 4 * height * width)
 

@@ -18,9 +18,9 @@ import ml_collections
 import numpy as np
 
 from dmcnn_jax import curves
-from dmcnn_jax.checkpoint import load_weights, save_weights
 from dmcnn_jax.config.validation import batch_sizes, flatten
 from dmcnn_jax.data import feeds
+from dmcnn_jax.inference.weights import load_weights, save_weights
 from dmcnn_jax.system.atomic_write import write_file
 from dmcnn_jax.train import Trainer, train
 

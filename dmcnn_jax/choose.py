@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.checkpoint import BUNDLED
+from dmcnn_jax.inference.weights import BUNDLED
 
 # How far from the qualities that a model has seen it is still used, in octaves of the mean
 # quantisation step: for coarser tables, for finer ones, and for finer ones without projection.

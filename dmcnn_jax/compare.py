@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from dmcnn_jax import evaluate, jpeg, published
-from dmcnn_jax.checkpoint import find_weights
 from dmcnn_jax.data import sources
 from dmcnn_jax.images import metrics
-from dmcnn_jax.inference import Model, load
+from dmcnn_jax.inference.model import Model, load
+from dmcnn_jax.inference.weights import find_weights
 from dmcnn_jax.profile import profile
 from dmcnn_jax.system.atomic_write import write_file
 

@@ -25,7 +25,10 @@ from dmcnn_jax import evaluate_color, jpeg
 from dmcnn_jax.data import feeds, sources
 from dmcnn_jax.gallery import Gallery, Item, describe
 from dmcnn_jax.images import metrics
-from dmcnn_jax.inference import ENGINES, Model, load, project_in_bands, restore_plane, to_uint8
+from dmcnn_jax.images.color import to_uint8
+from dmcnn_jax.inference.luma import restore_plane
+from dmcnn_jax.inference.model import ENGINES, Model, load
+from dmcnn_jax.jpeg.projection import project_in_bands
 from dmcnn_jax.models.chroma import ChromaNet
 from dmcnn_jax.restore import Restorer
 from dmcnn_jax.system.atomic_write import replacing, write_file

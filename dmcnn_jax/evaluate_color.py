@@ -21,7 +21,7 @@ from tqdm import tqdm
 from dmcnn_jax import jpeg
 from dmcnn_jax.data import feeds, sources
 from dmcnn_jax.images import color, metrics
-from dmcnn_jax.inference import Model
+from dmcnn_jax.inference.model import Model
 from dmcnn_jax.restore import Restorer
 
 HEADINGS = {

@@ -32,8 +32,9 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.checkpoint import find_weights, load_weights, save_weights
-from dmcnn_jax.inference import Model, check_variables, estimate, variable_shapes
+from dmcnn_jax.inference.model import Model, estimate
+from dmcnn_jax.inference.variables import check_variables, variable_shapes
+from dmcnn_jax.inference.weights import find_weights, load_weights, save_weights
 from dmcnn_jax.models import create_model
 from dmcnn_jax.models.chroma import ChromaInput, ChromaNet
 from dmcnn_jax.models.layers import Deconv

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.inference import Model, initialize, restore_plane
+from dmcnn_jax.inference.luma import restore_plane
+from dmcnn_jax.inference.model import Model
+from dmcnn_jax.inference.variables import initialize
 
 
 def profile(model: Model) -> dict[str, Any]:

@@ -19,10 +19,12 @@ from typing import Any, BinaryIO
 import jax
 import numpy as np
 
-from dmcnn_jax import finish, inference, jpeg
-from dmcnn_jax.checkpoint import BUNDLED
+from dmcnn_jax import finish, jpeg
 from dmcnn_jax.choose import SIZES, Choice, choose, nearest_quality
-from dmcnn_jax.inference import Model
+from dmcnn_jax.inference.chroma import CHROMA_STEPS, restore_chroma
+from dmcnn_jax.inference.luma import restore_plane
+from dmcnn_jax.inference.model import Model, is_openvino, load
+from dmcnn_jax.inference.weights import BUNDLED
 from dmcnn_jax.jpeg.double_compression import EarlierSave, find_earlier, requantize
 from dmcnn_jax.models.chroma import ChromaNet
 
@@ -176,14 +178,14 @@ class Restorer:
         self._models: dict[str, Model] = {}
         self._fixed: Model | None = model if isinstance(model, Model) else None
         if model is not None and self._fixed is None:
-            self._fixed = inference.load(model, engine)
+            self._fixed = load(model, engine)
         self.chroma = _load_chroma(chroma, engine)
         if self._fixed is not None and isinstance(self._fixed.module, ChromaNet):
             raise ValueError(
                 f"the weights {self._fixed.name!r} restore chroma; expected some that restore luma"
             )
         if size == "auto":
-            quick = jax.default_backend() != "cpu" or inference.is_openvino(engine)
+            quick = jax.default_backend() != "cpu" or is_openvino(engine)
             size = "full" if quick else "fast"
         self.size = size
         if model is None and strength > 0:
@@ -231,7 +233,7 @@ class Restorer:
         colors = self._restores_chroma(file)
         share_of_luma = (1 - _CHROMA_WORK if colors else 1) / len(lumas)
         for component, choice in zip(lumas, choices, strict=True):
-            plane = inference.restore_plane(
+            plane = restore_plane(
                 self._model(choice.name),
                 requantize(component, earlier) if earlier else component.coefficients,
                 earlier.table if earlier else component.table,
@@ -317,14 +319,14 @@ class Restorer:
         if self.chroma is None or file.color != "ycbcr":
             return False
         luma, *others = (component.step for component in file.components)
-        return luma == (1, 1) and others[0] == others[1] and others[0] in inference.CHROMA_STEPS
+        return luma == (1, 1) and others[0] == others[1] and others[0] in CHROMA_STEPS
 
     def _chroma(
         self, file: jpeg.JpegFile, luma: np.ndarray, progress: Callable[[float], None] | None
     ) -> np.ndarray:
         """Cb and Cr of a network, float32 [2, …] at full size, whole blocks, levels 0 to 255."""
         components = file.components[1:]
-        planes = inference.restore_chroma(
+        planes = restore_chroma(
             self.chroma,
             [c.coefficients for c in components],
             [c.table for c in components],
@@ -364,7 +366,7 @@ class Restorer:
         if self._fixed is not None:
             return self._fixed
         if name not in self._models:
-            self._models[name] = inference.load(name, self.engine)
+            self._models[name] = load(name, self.engine)
         return self._models[name]
 
 
@@ -393,7 +395,7 @@ def _load_chroma(source, engine) -> Model | None:
     """What restores chroma; None if nothing is named and no weights come with the package."""
     if source is None and not (BUNDLED / f"{CHROMA}.safetensors").exists():
         return None
-    model = source if isinstance(source, Model) else inference.load(source or CHROMA, engine)
+    model = source if isinstance(source, Model) else load(source or CHROMA, engine)
     if not isinstance(model.module, ChromaNet):
         raise ValueError(f"the weights {model.name!r} do not restore chroma")
     return model

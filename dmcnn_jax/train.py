@@ -19,31 +19,25 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from dmcnn_jax.checkpoint import (
-    CheckpointError,
-    Checkpoints,
-    find_weights,
-    load_weights,
-    save_weights,
-)
 from dmcnn_jax.config.validation import batch_sizes, check_resumable, validate_config
 from dmcnn_jax.data import feeds, sources
 from dmcnn_jax.images import metrics
-from dmcnn_jax.inference import (
-    Model,
+from dmcnn_jax.inference.model import Model, estimate
+from dmcnn_jax.inference.variables import (
     check_variables,
-    estimate,
     extend_variables,
     initialize,
     run_once_options,
     widen_variables,
 )
+from dmcnn_jax.inference.weights import find_weights, load_weights, save_weights
 from dmcnn_jax.journal import Journal
 from dmcnn_jax.models import create_model, decode, first_variables
 from dmcnn_jax.schedule import Schedule
 from dmcnn_jax.system import devices
 from dmcnn_jax.system.atomic_write import write_file
 from dmcnn_jax.system.malloc import trim_memory
+from dmcnn_jax.training.checkpoints import CheckpointError, Checkpoints
 
 # Tiles that a device validates on at a time, and those whose pictures TensorBoard shows.
 _VALIDATION_BATCH, _PICTURES = 4, 4

@@ -64,8 +64,8 @@ def train_images() -> list[Path]:
 @pytest.fixture(scope="session")
 def dncnn3(tmp_path_factory) -> Path:
     """The weights that DnCNN-3's authors published, imported: a weights file."""
-    from dmcnn_jax.checkpoint import save_weights
-    from dmcnn_jax.models.matconvnet import read_dncnn
+    from dmcnn_jax.inference.weights import save_weights
+    from dmcnn_jax.models.baselines.matconvnet import read_dncnn
 
     published = SHARED_DATA / "peers" / "dncnn3.mat"
     if not published.exists():

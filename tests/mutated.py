@@ -151,12 +151,12 @@ def write_weights(path):
     """A weights file of a network that costs next to nothing, and has learnt nothing."""
     import jax
 
-    from dmcnn_jax import inference
-    from dmcnn_jax.checkpoint import save_weights
+    from dmcnn_jax.inference.variables import variable_shapes
+    from dmcnn_jax.inference.weights import save_weights
     from dmcnn_jax.models import create_model
 
     model = {"name": "dmcnn", "features": 2, "dct_features": 4}
-    shapes = inference.variable_shapes(create_model(model))
+    shapes = variable_shapes(create_model(model))
     rng = np.random.default_rng(0)
     # Small weights: little is added to what the file says.
     fill = partial(_normal, rng)

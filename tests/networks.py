@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from dmcnn_jax import models
-from dmcnn_jax.inference import variable_shapes
+from dmcnn_jax.inference.variables import variable_shapes
 
 
 def start(module, seed=0):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dmcnn_jax.checkpoint import load_weights, save_weights
+from dmcnn_jax.inference.weights import load_weights, save_weights
 
 TOOL = Path(__file__).parents[1] / "tools" / "average_weights.py"
 

@@ -9,8 +9,8 @@ import scipy.ndimage
 from PIL import Image
 
 from dmcnn_jax import banding, jpeg
-from dmcnn_jax.checkpoint import save_weights
-from dmcnn_jax.inference import initialize
+from dmcnn_jax.inference.variables import initialize
+from dmcnn_jax.inference.weights import save_weights
 from dmcnn_jax.models import create_model
 
 
@@ -99,7 +99,7 @@ def test_errors_are_one_line(arguments, message):
 
 @pytest.mark.slow
 def test_dncnn3_is_between(skies, dncnn3):
-    from dmcnn_jax.inference import load
+    from dmcnn_jax.inference.model import load
 
     images, jpegs, ramps = skies
     restored = banding.restore_skies(load(dncnn3), images[:3], 10)

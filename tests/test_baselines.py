@@ -15,11 +15,13 @@ import scipy.ndimage
 from networks import start
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.inference import Model, estimate, initialize, restore_plane, variable_shapes
-from dmcnn_jax.losses import half_sum_squares
+from dmcnn_jax.inference.luma import restore_plane
+from dmcnn_jax.inference.model import Model, estimate
+from dmcnn_jax.inference.variables import initialize, variable_shapes
 from dmcnn_jax.models import MODELS, create_model
 from dmcnn_jax.models.base import Network
-from dmcnn_jax.models.tnrd import cosine_patterns, influence
+from dmcnn_jax.models.baselines.tnrd import cosine_patterns, influence
+from dmcnn_jax.models.losses import half_sum_squares
 from dmcnn_jax.profile import count_weights, flops_per_pixel, live_variables, receptive_field
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -378,7 +380,7 @@ def test_arcnns_last_layer_learns_at_a_tenth(monkeypatch):
         return jax.jit(jax.grad(loss))(variables["params"])
 
     scaled = gradient()
-    monkeypatch.setattr("dmcnn_jax.models.arcnn.scale_gradient", lambda x, factor: x)
+    monkeypatch.setattr("dmcnn_jax.models.baselines.arcnn.scale_gradient", lambda x, factor: x)
     plain = gradient()
 
     def compare(found, expected):
@@ -543,7 +545,8 @@ def test_trains_resumes_evaluates_and_restores(name, tmp_path):
 
     from dmcnn_jax.config import default_config
     from dmcnn_jax.evaluate import evaluate_folder
-    from dmcnn_jax.inference import load, restore_plane
+    from dmcnn_jax.inference.luma import restore_plane
+    from dmcnn_jax.inference.model import load
     from dmcnn_jax.train import train
 
     originals, _, _ = pairs((3, 64, 64))

@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from dmcnn_jax import benchmark, inference
+from dmcnn_jax import benchmark
+from dmcnn_jax.inference.model import Model
+from dmcnn_jax.inference.tiling import tiling
 from dmcnn_jax.models import create_model
 from dmcnn_jax.profile import arithmetic
 
@@ -185,8 +187,8 @@ def test_of_branches_for_platforms_this_ones_counts():
 
 @pytest.mark.parametrize("rows, columns", [(1, 1), (12, 12), (64, 64), (512, 300)])
 def test_computed_pixels_cover_the_plane(rows, columns):
-    model = inference.Model(create_model({"name": "dmcnn", "features": 4}), {})
-    computed = inference.computed_pixels(model, rows, columns)
+    model = Model(create_model({"name": "dmcnn", "features": 4}), {})
+    computed = tiling.computed_pixels(model, rows, columns)
     assert computed >= 64 * rows * columns
     if min(rows, columns) >= 300:
         assert computed < 2 * 64 * rows * columns

@@ -9,8 +9,8 @@ import pytest
 from runs import CHECKOUT, CONFIG, read_log, write_images
 
 from dmcnn_jax import campaign
-from dmcnn_jax.checkpoint import load_weights
 from dmcnn_jax.config import default_config
+from dmcnn_jax.inference.weights import load_weights
 
 
 def command(folder, *arguments):

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from dmcnn_jax import checkpoint
-from dmcnn_jax.checkpoint import Checkpoints, find_weights, load_weights, save_weights
-from dmcnn_jax.inference import check_variables
+from dmcnn_jax.inference.variables import check_variables
+from dmcnn_jax.inference.weights import BUNDLED, find_weights, load_weights, save_weights
 from dmcnn_jax.models import create_model
 from dmcnn_jax.system import atomic_write
+from dmcnn_jax.training.checkpoints import Checkpoints
 
 ABOUT = {"model": {"name": "dncnn", "depth": 3}, "step": 7}
 
@@ -113,7 +113,7 @@ def test_a_process_that_is_gone_is_no_full_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints._manager, "wait_until_finished", fail)
     with pytest.raises(OSError, match="can't be written"):
         checkpoints.wait()
-    monkeypatch.setattr(checkpoint.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(jax.errors.JaxRuntimeError, match="Connection reset by peer"):
         checkpoints.wait()
 
@@ -175,13 +175,13 @@ def test_names_of_weights(tmp_path, variables):
     assert find_weights(tmp_path) == find_weights(path) == path
     with pytest.raises(FileNotFoundError, match=r"no weights 'nowhere'; .*a bundled name \("):
         find_weights("nowhere")
-    for bundled in Path(checkpoint.BUNDLED).glob("*.safetensors"):
+    for bundled in Path(BUNDLED).glob("*.safetensors"):
         assert find_weights(bundled.stem) == bundled
         assert json.dumps(load_weights(bundled)[1]["model"])
 
 
 def test_bundled_weights_fit_their_networks():
     # Loading them takes it for granted.
-    for bundled in Path(checkpoint.BUNDLED).glob("*.safetensors"):
+    for bundled in Path(BUNDLED).glob("*.safetensors"):
         variables, about = load_weights(bundled)
         check_variables(create_model(about["model"]), variables, bundled.stem)

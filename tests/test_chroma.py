@@ -12,10 +12,15 @@ import scipy.ndimage
 import skimage.metrics
 from PIL import Image
 
-from dmcnn_jax import evaluate_color, finish, inference, jpeg
-from dmcnn_jax.checkpoint import save_weights
+from dmcnn_jax import evaluate_color, finish, jpeg
 from dmcnn_jax.config import default_config
 from dmcnn_jax.data import sources
+from dmcnn_jax.inference.chroma import restore_chroma
+from dmcnn_jax.inference.luma import restore_plane
+from dmcnn_jax.inference.model import Model, estimate
+from dmcnn_jax.inference.tiling import tiling
+from dmcnn_jax.inference.variables import initialize, variable_shapes
+from dmcnn_jax.inference.weights import save_weights
 from dmcnn_jax.models import chroma, create_model, decode, example
 from dmcnn_jax.models.chroma import ChromaInput
 from dmcnn_jax.restore import Restorer
@@ -27,14 +32,14 @@ MODEL = {"name": "chroma", "features": 4, "dilations": (1, 2, 1)}
 def filled(config, gain=0.5):
     """A network whose weights are random, so that all of them do something."""
     module = create_model(config)
-    shapes = inference.variable_shapes(module)
+    shapes = variable_shapes(module)
     rng = np.random.default_rng(0)
 
     def fill(leaf):
         deviation = gain / np.sqrt(max(1, np.prod(leaf.shape[:-1])))
         return (deviation * rng.normal(size=leaf.shape)).astype(leaf.dtype)
 
-    return inference.Model(module, jax.tree.map(fill, shapes))
+    return Model(module, jax.tree.map(fill, shapes))
 
 
 @pytest.fixture(scope="module")
@@ -103,12 +108,12 @@ def test_projection_gives_the_coefficients_back(rng, step):
 @pytest.mark.parametrize("step", [(1, 1), (1, 2), (2, 2)])
 @pytest.mark.parametrize("size", [(1, 1), (2, 13), (11, 5), (19, 9)])
 def test_tiles_give_what_the_whole_does(model, rng, monkeypatch, step, size):
-    monkeypatch.setattr(inference, "TILE_SIDES", (8, 16))
+    monkeypatch.setattr(tiling, "TILE_SIDES", (8, 16))
     k, tables, guide = plane_of(rng, *size, step)
     assert all(halo < 8 // max(step) for halo in model.module.halo(step))
     given = ChromaInput(k[None], guide[None, ..., None] / 255)
-    whole = inference.estimate(model.module, model.params, given, tables[None])["image"]
-    tiled = inference.restore_chroma(model, k, tables, guide, step)
+    whole = estimate(model.module, model.params, given, tables[None])["image"]
+    tiled = restore_chroma(model, k, tables, guide, step)
     assert tiled.shape == (2, *guide.shape)
     np.testing.assert_allclose(tiled / 255, np.moveaxis(np.asarray(whole[0]), -1, 0), atol=1e-5)
 
@@ -136,11 +141,9 @@ def test_halo_is_what_a_block_depends_on(model, rng):
 def test_a_transposed_picture_gives_the_transpose(model, rng):
     """4:4:0 is 4:2:2 turned."""
     k, tables, guide = plane_of(rng, 3, 4, (1, 2))
-    upright = inference.restore_chroma(model, k, tables, guide, (1, 2), project=True)
+    upright = restore_chroma(model, k, tables, guide, (1, 2), project=True)
     turned = k.reshape(2, 3, 4, 8, 8).transpose(0, 2, 1, 4, 3).reshape(2, 4, 3, 64)
-    flat = inference.restore_chroma(
-        model, turned, tables.swapaxes(1, 2), guide.T, (2, 1), project=True
-    )
+    flat = restore_chroma(model, turned, tables.swapaxes(1, 2), guide.T, (2, 1), project=True)
     np.testing.assert_allclose(flat, upright.swapaxes(1, 2), atol=1e-3)
 
 
@@ -176,11 +179,11 @@ def test_trust(rng):
 
 def test_strength_and_sampling_are_checked(model, rng):
     k, tables, guide = plane_of(rng, 2, 2, (2, 2))
-    none = inference.restore_chroma(model, k, tables, guide, (2, 2), strength=0.0)
+    none = restore_chroma(model, k, tables, guide, (2, 2), strength=0.0)
     middle = np.stack([finish.upsample(plane, (2, 2)) for plane in middles(k, tables)])
     np.testing.assert_allclose(none, middle, atol=1e-3)
     with pytest.raises(ValueError, match=r"step is \(3, 1\)"):
-        inference.restore_chroma(model, k, tables, guide, (3, 1))
+        restore_chroma(model, k, tables, guide, (3, 1))
 
 
 def middles(k, tables):
@@ -191,10 +194,10 @@ def middles(k, tables):
 def test_untrained_is_what_libjpeg_decodes(rng):
     """The first weights change next to nothing, whatever the table."""
     module = create_model({"name": "chroma", "rectify": False})
-    variables = inference.initialize(module, jax.random.key(0))
+    variables = initialize(module, jax.random.key(0))
     k, tables, guide = plane_of(rng, 4, 4, (2, 2))
     given = ChromaInput(k[None], guide[None, ..., None] / 255)
-    estimates = inference.estimate(module, variables, given, tables[None])
+    estimates = estimate(module, variables, given, tables[None])
     image = np.asarray(estimates["image"]) * 255
     decoded = np.asarray(decode(module, given, tables[None]))
     assert np.abs(np.clip(image, 0, 255) - decoded).max() < 8
@@ -236,16 +239,16 @@ def test_restored_files_keep_their_chroma(model, luma, subsampling):
 def test_by_four_is_by_two_of_half_the_size(model, rng, step):
     """In bands as in whole; and what the file says of samples is kept."""
     k, tables, guide = plane_of(rng, 66 if step == (4, 1) else 3, 2, step)
-    found = inference.restore_chroma(model, k, tables, guide, step)
+    found = restore_chroma(model, k, tables, guide, step)
     assert found.shape == (2, *guide.shape)
     halves = tuple(2 if factor == 4 else 1 for factor in step)
     shape = guide.shape[0] // halves[0], halves[0], guide.shape[1] // halves[1], halves[1]
     rest = tuple(factor // half for factor, half in zip(step, halves, strict=True))
-    small = inference.restore_chroma(model, k, tables, guide.reshape(shape).mean((1, 3)), rest)
+    small = restore_chroma(model, k, tables, guide.reshape(shape).mean((1, 3)), rest)
     for plane, half in zip(found, small, strict=True):
         np.testing.assert_allclose(plane, finish.upsample(half, halves), atol=1e-3)
     # A guide that ends within a block of chroma is continued.
-    cut = inference.restore_chroma(model, k, tables, guide[:-3, :-5], step, project=True)
+    cut = restore_chroma(model, k, tables, guide[:-3, :-5], step, project=True)
     for plane, coefficients, table in zip(cut, k, tables, strict=True):
         rows, columns, _ = coefficients.shape
         own = plane.reshape(8 * rows, step[0], 8 * columns, step[1]).mean((1, 3))
@@ -283,7 +286,7 @@ def test_any_size_and_gray(model, luma, size):
     restorer = Restorer(luma, chroma=model)
     assert restorer(file).pixels.shape == (*size, 3)
     variables = jax.tree.map(jnp.zeros_like, model.params)
-    still = inference.Model(model.module, variables)
+    still = Model(model.module, variables)
     without = Restorer(luma)
     without.chroma = None
     with_, before = (r(file).pixels.astype(int) for r in (Restorer(luma, chroma=still), without))
@@ -300,7 +303,7 @@ def test_weights_are_of_luma_or_of_chroma(model, luma):
         Restorer(luma, chroma=luma)
     k, table = np.zeros((1, 1, 64), np.int32), jpeg.quality_table(50)
     with pytest.raises(ValueError, match="restore chroma, guided by"):
-        inference.restore_plane(model, k, table)
+        restore_plane(model, k, table)
     with pytest.raises(ValueError, match="restore chroma, guided by"):
         model.apply(model.params, k, table)
 

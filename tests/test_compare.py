@@ -16,11 +16,12 @@ import scipy.stats
 from PIL import Image
 
 from dmcnn_jax import compare, published
-from dmcnn_jax.checkpoint import load_weights, save_weights
 from dmcnn_jax.images import metrics
-from dmcnn_jax.inference import check_variables, initialize, load
+from dmcnn_jax.inference.model import load
+from dmcnn_jax.inference.variables import check_variables, initialize
+from dmcnn_jax.inference.weights import load_weights, save_weights
 from dmcnn_jax.models import MODELS, create_model
-from dmcnn_jax.models.matconvnet import read_dncnn
+from dmcnn_jax.models.baselines.matconvnet import read_dncnn
 
 TOOLS = Path(__file__).parents[1] / "tools"
 TINY = {"name": "dncnn", "features": 2, "depth": 3, "batch_norm": False}

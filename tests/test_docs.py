@@ -164,7 +164,7 @@ def test_the_models_page_can_be_followed(monkeypatch):
     import numpy as np
 
     from dmcnn_jax import jpeg, models
-    from dmcnn_jax.inference import initialize
+    from dmcnn_jax.inference.variables import initialize
     from dmcnn_jax.profile import count_weights
 
     page = (ROOT / "docs/adding-a-model.md").read_text()

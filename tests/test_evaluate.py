@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dmcnn_jax.checkpoint import save_weights
 from dmcnn_jax.evaluate import evaluate, evaluate_folder, main, measure_image, write_results
 from dmcnn_jax.images import metrics
-from dmcnn_jax.inference import Model, initialize, load
+from dmcnn_jax.inference.model import Model, load
+from dmcnn_jax.inference.variables import initialize
+from dmcnn_jax.inference.weights import save_weights
 from dmcnn_jax.models import create_model
 
 MODEL = {"name": "dmcnn", "features": 4}

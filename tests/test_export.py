@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from dmcnn_jax import export, jpeg, published
-from dmcnn_jax.checkpoint import BUNDLED, load_weights, save_weights
-from dmcnn_jax.inference import Model, estimate, load, variable_shapes
+from dmcnn_jax.inference.model import Model, estimate, load
+from dmcnn_jax.inference.variables import variable_shapes
+from dmcnn_jax.inference.weights import BUNDLED, load_weights, save_weights
 from dmcnn_jax.models import MODELS, create_model
 
 ROOT = Path(__file__).parents[1]

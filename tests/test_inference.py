@@ -9,9 +9,14 @@ import scipy.ndimage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmcnn_jax import inference, jpeg
-from dmcnn_jax.checkpoint import save_weights
-from dmcnn_jax.inference import Model, cut, load, project_plane, restore_plane, to_uint8
+from dmcnn_jax import jpeg
+from dmcnn_jax.images.color import to_uint8
+from dmcnn_jax.inference.luma import _program, restore_plane
+from dmcnn_jax.inference.model import Model, load
+from dmcnn_jax.inference.tiling import plan_tiles, tiling
+from dmcnn_jax.inference.variables import initialize, variable_shapes
+from dmcnn_jax.inference.weights import save_weights
+from dmcnn_jax.jpeg.projection import project_plane
 from dmcnn_jax.models import MODELS, create_model
 from dmcnn_jax.models.base import Network
 
@@ -27,7 +32,7 @@ BASELINES = [
 def busy_model(config=SMALL, seed=0, gain=2.0):
     """Random weights, the last layers' as large as the others', so that all of it shows."""
     module = create_model(config)
-    shapes = inference.variable_shapes(module)
+    shapes = variable_shapes(module)
     rng = np.random.default_rng(seed)
 
     def fill(path, leaf):
@@ -75,9 +80,9 @@ def test_a_padded_image_equals_the_exact_size(model, rng, size):
     ],
 )
 def test_a_tiled_image_equals_the_whole(model, rng, size, monkeypatch):
-    monkeypatch.setattr(inference, "TILE_SIDES", (16, 32))
-    monkeypatch.setattr(inference, "_LONGEST", 0)
-    monkeypatch.setattr(inference, "STRIP_SIDES", (16, 48))
+    monkeypatch.setattr(tiling, "TILE_SIDES", (16, 32))
+    monkeypatch.setattr(tiling, "_LONGEST", 0)
+    monkeypatch.setattr(tiling, "STRIP_SIDES", (16, 48))
     k, table = picture(rng, *size)
     restored = restore_plane(model, k, table)
     assert np.abs(restored - whole(model, k, table)).max() < 1e-5
@@ -89,7 +94,7 @@ def test_a_tiled_image_equals_the_whole(model, rng, size, monkeypatch):
 @pytest.mark.slow
 def test_tiles_of_the_sizes_in_use_equal_the_whole(model, rng):
     k, table = picture(rng, 145, 150)
-    assert len(inference.cut(145, 9, inference.tile_sides(model.module)).pieces) > 1
+    assert len(tiling.plan_tiles(145, 9, tiling.tile_sides(model.module)).pieces) > 1
     assert np.abs(restore_plane(model, k, table) - whole(model, k, table)).max() < 1e-5
 
 
@@ -105,9 +110,9 @@ def test_tiles_of_the_sizes_in_use_equal_the_whole(model, rng):
     ids=lambda change: "-".join(change),
 )
 def test_variants_are_tiled_alike(rng, change, monkeypatch):
-    monkeypatch.setattr(inference, "TILE_SIDES", (32,))
-    monkeypatch.setattr(inference, "_LONGEST", 0)
-    monkeypatch.setattr(inference, "STRIP_SIDES", (48,))
+    monkeypatch.setattr(tiling, "TILE_SIDES", (32,))
+    monkeypatch.setattr(tiling, "_LONGEST", 0)
+    monkeypatch.setattr(tiling, "STRIP_SIDES", (48,))
     variant = busy_model(SMALL | change)
     k, table = picture(rng, 37, 34, quality=40)
     assert np.abs(restore_plane(variant, k, table) - whole(variant, k, table)).max() < 1e-5
@@ -115,8 +120,8 @@ def test_variants_are_tiled_alike(rng, change, monkeypatch):
 
 @pytest.mark.slow
 def test_bfloat16_is_tiled_to_its_own_rounding(rng, monkeypatch):
-    monkeypatch.setattr(inference, "TILE_SIDES", (32,))
-    monkeypatch.setattr(inference, "_LONGEST", 0)
+    monkeypatch.setattr(tiling, "TILE_SIDES", (32,))
+    monkeypatch.setattr(tiling, "_LONGEST", 0)
     variant = busy_model(SMALL | {"dtype": "bfloat16"})
     k, table = picture(rng, 35, 33)
     exact = whole(Model(create_model(SMALL), variant.params), k, table)
@@ -128,8 +133,8 @@ def test_bfloat16_is_tiled_to_its_own_rounding(rng, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BASELINES)
 def test_baselines_are_tiled_alike(rng, name, monkeypatch):
-    monkeypatch.setattr(inference, "TILE_SIDES", (32,))
-    monkeypatch.setattr(inference, "_LONGEST", 0)
+    monkeypatch.setattr(tiling, "TILE_SIDES", (32,))
+    monkeypatch.setattr(tiling, "_LONGEST", 0)
     baseline = busy_model({"name": name}, gain=1.0)
     k, table = picture(rng, 34, 3)
     exact = whole(baseline, k, table)
@@ -139,16 +144,16 @@ def test_baselines_are_tiled_alike(rng, name, monkeypatch):
 
 
 def test_a_module_that_does_not_say_how_far_it_sees_runs_whole(model, rng, monkeypatch):
-    monkeypatch.setattr(inference, "TILE_SIDES", (16,))
-    monkeypatch.setattr(inference, "_LONGEST", 0)
+    monkeypatch.setattr(tiling, "TILE_SIDES", (16,))
+    monkeypatch.setattr(tiling, "_LONGEST", 0)
     monkeypatch.setattr(type(model.module), "halo_blocks", None)
     k, table = picture(rng, 20, 17)
     assert np.abs(restore_plane(model, k, table) - whole(model, k, table)).max() < 1e-5
 
 
 def test_batches_of_tiles_give_what_single_ones_give(model, rng, monkeypatch):
-    monkeypatch.setattr(inference, "TILE_SIDES", (32,))
-    monkeypatch.setattr(inference, "_LONGEST", 0)
+    monkeypatch.setattr(tiling, "TILE_SIDES", (32,))
+    monkeypatch.setattr(tiling, "_LONGEST", 0)
     k, table = picture(rng, 10, 100)
     single = restore_plane(model, k, table)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
@@ -158,11 +163,11 @@ def test_batches_of_tiles_give_what_single_ones_give(model, rng, monkeypatch):
 @given(
     blocks=st.integers(1, 3000),
     halo=st.integers(0, 20),
-    sides=st.sampled_from([inference.TILE_SIDES, inference.STRIP_SIDES, (48,)]),
+    sides=st.sampled_from([tiling.TILE_SIDES, tiling.STRIP_SIDES, (48,)]),
 )
 @settings(max_examples=300, deadline=None)
 def test_cuts_cover_an_axis_once_with_all_that_each_piece_needs(blocks, halo, sides):
-    cuts = cut(blocks, halo, sides)
+    cuts = plan_tiles(blocks, halo, sides)
     assert cuts.length in sides
     assert [p.first for p in cuts.pieces] == [0, *(p.last for p in cuts.pieces[:-1])]
     assert cuts.pieces[-1].last == blocks
@@ -175,7 +180,7 @@ def test_cuts_cover_an_axis_once_with_all_that_each_piece_needs(blocks, halo, si
 
 
 def test_few_shapes_are_compiled_for_many_sizes(model, rng):
-    compiled = inference._program._cache_size
+    compiled = _program._cache_size
     before = compiled()
     for height, width in [(3, 5), (9, 2), (11, 13), (16, 16), (7, 1), (15, 14)]:
         restore_plane(model, *picture(rng, height, width))
@@ -218,8 +223,8 @@ def test_projecting_is_the_nearest_point_and_leaves_alone_what_lies_within(rng):
 
 
 def test_progress_adds_up(model, rng, monkeypatch):
-    monkeypatch.setattr(inference, "TILE_SIDES", (32,))
-    monkeypatch.setattr(inference, "_LONGEST", 0)
+    monkeypatch.setattr(tiling, "TILE_SIDES", (32,))
+    monkeypatch.setattr(tiling, "_LONGEST", 0)
     steps = []
     restore_plane(model, *picture(rng, 60, 35), progress=steps.append)
     assert len(steps) > 3 and sum(steps) == pytest.approx(1)
@@ -268,14 +273,14 @@ def test_to_uint8_rounds_and_clips():
 def test_narrow_networks_have_larger_tiles():
     for features, largest in ((16, 144), (24, 144), (32, 128), (64, 96)):
         module = create_model({"name": "dmcnn", "features": features})
-        sides = inference.tile_sides(module)
-        assert sides[: len(inference.TILE_SIDES)] == inference.TILE_SIDES
+        sides = tiling.tile_sides(module)
+        assert sides[: len(tiling.TILE_SIDES)] == tiling.TILE_SIDES
         assert max(sides) == largest
         # No more activations than the widest network has in its largest tile.
         assert features * largest**2 <= 64 * 96**2
     # Which overlap less: of 12 megapixels, a quarter less to compute.
     models = (Model(create_model({"name": "dmcnn", "features": f}), {}) for f in (24, 64))
-    narrow, wide = (inference.computed_pixels(model, 375, 500) for model in models)
+    narrow, wide = (tiling.computed_pixels(model, 375, 500) for model in models)
     assert 64 * 375 * 500 < narrow < 0.85 * wide
 
 
@@ -283,8 +288,8 @@ def test_narrow_networks_have_larger_tiles():
 def test_overlaps_cost_about_half_the_picture(features):
     """Of those too large for one tile; with four sides it was 0.7 of them, at worst 1.3."""
     model = Model(create_model({"name": "dmcnn", "features": features}), {})
-    sides = range(2 * inference.TILE_SIDES[-1], 640)
-    shares = [inference.computed_pixels(model, side, side) / (8 * side) ** 2 for side in sides]
+    sides = range(2 * tiling.TILE_SIDES[-1], 640)
+    shares = [tiling.computed_pixels(model, side, side) / (8 * side) ** 2 for side in sides]
     assert max(shares) < 2.1 and np.mean(shares) < 1.65
 
 
@@ -293,4 +298,4 @@ def test_random_weights_are_what_flax_draws():
     module, key = create_model({"name": "arcnn"}), jax.random.key(3)
     draw = jax.jit(module.init)
     expected = draw(key, jnp.zeros((1, 2, 2, 64), jnp.int32), jnp.ones((1, 8, 8), jnp.int32))
-    jax.tree.map(np.testing.assert_array_equal, inference.initialize(module, key), expected)
+    jax.tree.map(np.testing.assert_array_equal, initialize(module, key), expected)

@@ -12,12 +12,13 @@ import scipy.fft
 from networks import start
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.inference import estimate, initialize, variable_shapes
-from dmcnn_jax.losses import average_pool
+from dmcnn_jax.inference.model import estimate
+from dmcnn_jax.inference.variables import initialize, variable_shapes
 from dmcnn_jax.models import create_model
 from dmcnn_jax.models.base import Network
 from dmcnn_jax.models.dmcnn import DMCNN, DCTBranch, PixelBranch
 from dmcnn_jax.models.layers import Deconv, PReLU, conv
+from dmcnn_jax.models.losses import average_pool
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

@@ -65,8 +65,8 @@ def test_restoring_photographs(tmp_path, monkeypatch):
     import jax
     from PIL import Image
 
-    from dmcnn_jax.checkpoint import save_weights
-    from dmcnn_jax.inference import initialize
+    from dmcnn_jax.inference.variables import initialize
+    from dmcnn_jax.inference.weights import save_weights
     from dmcnn_jax.models import create_model
 
     config = {"name": "dmcnn", "features": 2}
@@ -87,7 +87,7 @@ def test_training(tmp_path, monkeypatch):
     from PIL import Image
     from skimage import data
 
-    from dmcnn_jax.inference import load
+    from dmcnn_jax.inference.model import load
 
     # One tile each, so that a validation is quick; there are as many as steps.
     (tmp_path / "images").mkdir()

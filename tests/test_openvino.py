@@ -11,22 +11,30 @@ import scipy.ndimage
 from PIL import Image
 
 import dmcnn_jax
-from dmcnn_jax import command, inference, jpeg, openvino
-from dmcnn_jax.checkpoint import save_weights
+from dmcnn_jax import command, jpeg
 from dmcnn_jax.evaluate import main as evaluate
+from dmcnn_jax.inference import openvino_engine
+from dmcnn_jax.inference.chroma import restore_chroma
+from dmcnn_jax.inference.luma import restore_plane
+from dmcnn_jax.inference.model import ENGINES, Model
+from dmcnn_jax.inference.tiling import tiling
+from dmcnn_jax.inference.variables import variable_shapes
+from dmcnn_jax.inference.weights import save_weights
 from dmcnn_jax.models import create_model
 from dmcnn_jax.restore import Restorer
 
 DMCNN = {"name": "dmcnn", "features": 4, "dct_features": 8}
 CHROMA = {"name": "chroma", "features": 4, "dilations": (1, 2, 1)}
 
-needs_openvino = pytest.mark.skipif(not openvino.is_installed(), reason="OpenVINO isn't installed")
+needs_openvino = pytest.mark.skipif(
+    not openvino_engine.is_installed(), reason="OpenVINO isn't installed"
+)
 
 
 def busy_model(config, precision=None, seed=0, gain=1.0):
     """Random weights, biases and all, so that every layer and its padding shows."""
     module = create_model(config)
-    shapes = inference.variable_shapes(module)
+    shapes = variable_shapes(module)
     rng = np.random.default_rng(seed)
 
     def fill(leaf):
@@ -34,8 +42,8 @@ def busy_model(config, precision=None, seed=0, gain=1.0):
         return (deviation * rng.normal(size=leaf.shape)).astype(leaf.dtype)
 
     params = jax.tree.map(fill, shapes)
-    engine = None if precision is None else openvino.Engine(module, params, precision)
-    return inference.Model(module, params, {"model": config}, "busy", engine)
+    engine = None if precision is None else openvino_engine.Engine(module, params, precision)
+    return Model(module, params, {"model": config}, "busy", engine)
 
 
 def by_both(config, precision="float32", **options):
@@ -67,8 +75,8 @@ def picture(rng, rows, columns, quality=10):
 def test_luma_is_jax_s(rng, change, size):
     plain, fast = by_both(DMCNN | change)
     k, table = picture(rng, *size)
-    expected = inference.restore_plane(plain, k, table)
-    np.testing.assert_allclose(inference.restore_plane(fast, k, table), expected, atol=2e-5)
+    expected = restore_plane(plain, k, table)
+    np.testing.assert_allclose(restore_plane(fast, k, table), expected, atol=2e-5)
     # It does something, so that this shows something.
     assert np.abs(expected - np.asarray(jpeg.decode(k, table)) / 255).max() > 0.01
 
@@ -79,14 +87,12 @@ def test_luma_in_tiles_is_jax_s(rng, project, platform, monkeypatch):
     plain, fast = by_both(DMCNN)
     k, table = picture(rng, 20, 100)
     options = {"project": project, "strength": 0.7}
-    expected = inference.restore_plane(plain, k, table, **options)
-    monkeypatch.setattr(inference, "TILE_SIDES", (32,))
-    monkeypatch.setattr(inference, "_LONGEST", 32)
+    expected = restore_plane(plain, k, table, **options)
+    monkeypatch.setattr(tiling, "TILE_SIDES", (32,))
+    monkeypatch.setattr(tiling, "_LONGEST", 32)
     # Where the rest of the work is an accelerator's, several tiles at a time.
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
-    np.testing.assert_allclose(
-        inference.restore_plane(fast, k, table, **options), expected, atol=2e-5
-    )
+    np.testing.assert_allclose(restore_plane(fast, k, table, **options), expected, atol=2e-5)
 
 
 @needs_openvino
@@ -96,8 +102,8 @@ def test_a_model_that_is_told_tables_is_told_each(rng):
     results = []
     for quality in (5, 40, 95):
         table = np.asarray(jpeg.quality_table(quality))
-        expected = inference.restore_plane(plain, k, table)
-        results.append(inference.restore_plane(fast, k, table))
+        expected = restore_plane(plain, k, table)
+        results.append(restore_plane(fast, k, table))
         np.testing.assert_allclose(results[-1], expected, atol=3e-5)
     assert np.abs(results[0] - results[1]).max() > 0.01
 
@@ -106,17 +112,17 @@ def test_a_model_that_is_told_tables_is_told_each(rng):
 @pytest.mark.parametrize("step", [(1, 1), (1, 2), (2, 1), (2, 2), (1, 4)])
 @pytest.mark.parametrize("size", [(1, 1), (5, 7), (40, 20)])
 def test_chroma_is_jax_s(rng, step, size, monkeypatch):
-    monkeypatch.setattr(inference, "TILE_SIDES", (32,))
+    monkeypatch.setattr(tiling, "TILE_SIDES", (32,))
     plain, fast = by_both(CHROMA, gain=0.3)
     k = np.zeros((2, *size, 64), np.int16)
     k[..., :10] = rng.integers(-4, 5, (2, *size, 10))
     tables = np.stack([jpeg.quality_table(q, jpeg.STANDARD_CHROMA) for q in (30, 60)])
     shape = 8 * step[0] * size[0], 8 * step[1] * size[1]
     guide = rng.uniform(0, 255, shape).astype(np.float32)
-    expected = inference.restore_chroma(plain, k, tables, guide, step, project=True)
-    found = inference.restore_chroma(fast, k, tables, guide, step, project=True)
+    expected = restore_chroma(plain, k, tables, guide, step, project=True)
+    found = restore_chroma(fast, k, tables, guide, step, project=True)
     np.testing.assert_allclose(found, expected, atol=5e-3)  # of 255 levels
-    still = inference.restore_chroma(plain, k, tables, guide, step, strength=0)
+    still = restore_chroma(plain, k, tables, guide, step, strength=0)
     assert np.abs(expected - still).max() > 1
 
 
@@ -127,7 +133,7 @@ def test_bfloat16_is_near_and_keeps_the_file_s_coefficients(photographs, quality
     original = photographs["astronaut"][:200, :256]
     k = np.asarray(jpeg.encode(original, table))
     results = [
-        inference.restore_plane(dmcnn_jax.load("dmcnn-any", engine), k, table, project=True)
+        restore_plane(dmcnn_jax.load("dmcnn-any", engine), k, table, project=True)
         for engine in ("jax", "openvino-bfloat16")
     ]
     difference = 255 * (results[1] - results[0])
@@ -145,20 +151,20 @@ def test_bfloat16_is_near_and_keeps_the_file_s_coefficients(photographs, quality
 
 @needs_openvino
 def test_what_is_kept_ready_is_bounded(rng, monkeypatch):
-    monkeypatch.setattr(openvino, "_PIXELS", 64 * 2 * 20)
+    monkeypatch.setattr(openvino_engine, "_PIXELS", 64 * 2 * 20)
     _, fast = by_both(DMCNN)
     pictures = [picture(rng, 2, columns) for columns in (5, 6, 7, 8, 30)]
-    first = [inference.restore_plane(fast, k, table) for k, table in pictures]
+    first = [restore_plane(fast, k, table) for k, table in pictures]
     for (k, table), expected in zip(pictures, first, strict=True):
-        np.testing.assert_array_equal(inference.restore_plane(fast, k, table), expected)
+        np.testing.assert_array_equal(restore_plane(fast, k, table), expected)
         assert sum(h * w for _, _, h, w in fast.engine._ready) <= 64 * 2 * max(20, k.shape[1])
 
 
 @needs_openvino
 def test_the_processor_s_own_precision_is_one_of_two():
-    assert openvino.Engine(*_parts(DMCNN)).precision in openvino.PRECISIONS
+    assert openvino_engine.Engine(*_parts(DMCNN)).precision in openvino_engine.PRECISIONS
     with pytest.raises(ValueError, match="precision is 'int8'"):
-        openvino.Engine(*_parts(DMCNN), "int8")
+        openvino_engine.Engine(*_parts(DMCNN), "int8")
 
 
 def _parts(config):
@@ -214,7 +220,7 @@ def test_which_engine_is_chosen(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="OpenVINO runs DMCNN and ChromaNet, not ARCNN;"):
         dmcnn_jax.load(other, "openvino")
     assert dmcnn_jax.load("dmcnn-small-any").engine is None
-    monkeypatch.setattr(openvino, "is_installed", lambda: False)
+    monkeypatch.setattr(openvino_engine, "is_installed", lambda: False)
     assert dmcnn_jax.load("dmcnn-small-any", "auto").engine is None
     assert Restorer().size == "fast"
 
@@ -264,4 +270,4 @@ def test_the_commands_take_an_engine(tmp_path, photographs, capsys):
 
 def test_the_command_offers_what_there_is():
     (action,) = [a for a in command._parser()._actions if a.dest == "engine"]
-    assert tuple(action.choices) == inference.ENGINES and action.default == "auto"
+    assert tuple(action.choices) == ENGINES and action.default == "auto"

@@ -14,10 +14,13 @@ import scipy.ndimage
 from PIL import Image
 
 import dmcnn_jax
-from dmcnn_jax import choose, command, finish, inference, jpeg
-from dmcnn_jax.checkpoint import save_weights
+from dmcnn_jax import choose, command, finish, jpeg
 from dmcnn_jax.command import main, plan
 from dmcnn_jax.images import formats, png16
+from dmcnn_jax.inference.luma import restore_plane
+from dmcnn_jax.inference.model import load
+from dmcnn_jax.inference.variables import variable_shapes
+from dmcnn_jax.inference.weights import save_weights
 from dmcnn_jax.jpeg.metadata import Metadata
 from dmcnn_jax.jpeg.reader import Component
 from dmcnn_jax.models import create_model
@@ -32,7 +35,7 @@ MODEL = {"name": "dmcnn", "features": 4, "dct_features": 8}
 def weights(tmp_path_factory):
     """A weights file of a small network that does something."""
     module = create_model(MODEL)
-    shapes = inference.variable_shapes(module)
+    shapes = variable_shapes(module)
     rng = np.random.default_rng(0)
 
     def fill(leaf):
@@ -127,9 +130,7 @@ def test_gray_and_rgb_files(weights):
     for channel in range(3):
         # Three gray pictures.
         file = jpeg.read(data).components[channel]
-        alone = inference.restore_plane(
-            inference.load(weights), file.coefficients, file.table, project=True
-        )
+        alone = restore_plane(load(weights), file.coefficients, file.table, project=True)
         difference = restored[..., channel] - np.clip(255 * alone[:33], 0, 255)
         assert np.abs(difference).max() < 8
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import scipy.fft
 
-from dmcnn_jax import inference, jpeg
-from dmcnn_jax.inference import load, restore_plane
+from dmcnn_jax import jpeg
+from dmcnn_jax.inference.luma import restore_plane
+from dmcnn_jax.inference.model import estimate, load
 from dmcnn_jax.jpeg import dihedral
 
 
@@ -39,7 +40,7 @@ def test_an_ensemble_is_the_mean_of_eight(rng):
     mean = np.zeros(original.shape)
     for which in range(8):
         turned, q = dihedral.turn(k, table, which)
-        plane = inference.estimate(model.module, model.params, turned[None], q[None])["image"]
+        plane = estimate(model.module, model.params, turned[None], q[None])["image"]
         mean += dihedral.turn_back(np.asarray(plane)[0, ..., 0], which) / 8
     shares = []
     found = restore_plane(model, k, table, ensemble=True, progress=shares.append)

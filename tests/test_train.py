@@ -13,14 +13,18 @@ import pytest
 from runs import load_config, read_log, write_images
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.checkpoint import Checkpoints, load_weights, save_weights
 from dmcnn_jax.data import feeds, on_device, sources
 from dmcnn_jax.images import metrics
-from dmcnn_jax.inference import Model as InferenceModel
-from dmcnn_jax.inference import estimate, initialize, load, restore_plane, to_uint8
+from dmcnn_jax.images.color import to_uint8
+from dmcnn_jax.inference.luma import restore_plane
+from dmcnn_jax.inference.model import Model as InferenceModel
+from dmcnn_jax.inference.model import estimate, load
+from dmcnn_jax.inference.variables import initialize
+from dmcnn_jax.inference.weights import load_weights, save_weights
 from dmcnn_jax.models import create_model
 from dmcnn_jax.system import devices
 from dmcnn_jax.train import Trainer, Validation, train
+from dmcnn_jax.training.checkpoints import Checkpoints
 
 
 @pytest.fixture(scope="module", autouse=True)

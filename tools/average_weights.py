@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from dmcnn_jax.checkpoint import find_weights, load_weights, save_weights
+from dmcnn_jax.inference.weights import find_weights, load_weights, save_weights
 from dmcnn_jax.models import create_model
 
 

@@ -10,8 +10,8 @@ The file is that of https://github.com/cszn/DnCNN, model/DnCNN3.mat. Needs h5py:
 import argparse
 import sys
 
-from dmcnn_jax.checkpoint import save_weights
-from dmcnn_jax.models.matconvnet import read_dncnn
+from dmcnn_jax.inference.weights import save_weights
+from dmcnn_jax.models.baselines.matconvnet import read_dncnn
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 
-from dmcnn_jax.checkpoint import BUNDLED, find_weights, load_weights, save_weights
+from dmcnn_jax.inference.weights import BUNDLED, find_weights, load_weights, save_weights
 from dmcnn_jax.system.atomic_write import write_file
 
 _CARD = """# {name}

@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.checkpoint import find_weights, load_weights
 from dmcnn_jax.data.on_device import TileFeed, crop_patches
 from dmcnn_jax.data.sources import Tiles
 from dmcnn_jax.images import color
-from dmcnn_jax.inference import project_plane
+from dmcnn_jax.inference.weights import find_weights, load_weights
+from dmcnn_jax.jpeg.projection import project_plane
 from dmcnn_jax.models import create_model
 from dmcnn_jax.models.chroma import ChromaInput
 from dmcnn_jax.system import devices

@@ -176,3 +176,8 @@ def _integer_rgb(ycbcr, range):
     green = (gray - 410793 * cb - 852458 * cr) >> 20
     blue = (gray + 2115221 * cb) >> 20
     return red, green, blue
+
+
+def to_uint8(plane: np.ndarray) -> np.ndarray:
+    """Pixels scaled to [0, 1] → uint8, rounded and clipped: what is measured, and what is saved."""
+    return np.clip(np.round(np.asarray(plane) * 255), 0, 255).astype(np.uint8)

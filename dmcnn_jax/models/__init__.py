@@ -18,14 +18,14 @@ from dmcnn_jax.models.base import Network
 
 # What `config.model.name` may be → file and class, which are imported when they are asked for.
 MODELS: dict[str, str] = {
-    "arcnn": "arcnn.ARCNN",
-    "cas_cnn": "cas_cnn.CASCNN",
+    "arcnn": "baselines.arcnn.ARCNN",
+    "cas_cnn": "baselines.cas_cnn.CASCNN",
     "chroma": "chroma.ChromaNet",
-    "ddcn": "ddcn.DDCN",
+    "ddcn": "baselines.ddcn.DDCN",
     "dmcnn": "dmcnn.DMCNN",
-    "dncnn": "dncnn.DnCNN",
-    "memnet": "memnet.MemNet",
-    "tnrd": "tnrd.TNRD",
+    "dncnn": "baselines.dncnn.DnCNN",
+    "memnet": "baselines.memnet.MemNet",
+    "tnrd": "baselines.tnrd.TNRD",
 }
 
 
@@ -45,7 +45,7 @@ def create_model(config: Mapping[str, Any]) -> Network:
     name = fields.pop("name", None)
     if name not in MODELS:
         raise ValueError(f"model.name is {name!r}; expected one of: {', '.join(sorted(MODELS))}")
-    file, network = MODELS[name].split(".")
+    file, network = MODELS[name].rsplit(".", 1)
     module = getattr(importlib.import_module(f"dmcnn_jax.models.{file}"), network)
     known = {field.name for field in dataclasses.fields(module)} - {"name", "parent"}
     if unknown := sorted(set(fields) - known):

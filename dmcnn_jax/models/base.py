@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.losses import mse
+from dmcnn_jax.models.losses import mse
 
 
 class Network(nn.Module, abc.ABC):

@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.losses import mse
 from dmcnn_jax.models.layers import (
     PReLU,
     apply_mask,
@@ -28,6 +27,7 @@ from dmcnn_jax.models.layers import (
     extend,
     near_zero_init,
 )
+from dmcnn_jax.models.losses import mse
 
 STEPS = ((1, 1), (1, 2), (2, 2))
 """Rows and columns of the picture to a chroma sample, for which there is training: 4:4:4, 4:2:2

@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.losses import average_pool, mse, multi_scale_loss, relative_weights
 from dmcnn_jax.models.base import Network, decode
 from dmcnn_jax.models.layers import (
     Deconv,
@@ -28,6 +27,7 @@ from dmcnn_jax.models.layers import (
     mask_to_scale,
     near_zero_init,
 )
+from dmcnn_jax.models.losses import average_pool, mse, multi_scale_loss, relative_weights
 
 RECTIFIERS = ("interval", "leaky", "decoded", "none")
 

@@ -24,9 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.losses import half_sum_squares
 from dmcnn_jax.models.base import Network
 from dmcnn_jax.models.layers import extend, mask_to_scale
+from dmcnn_jax.models.losses import half_sum_squares
 
 _SIZE = 7
 # Centres of the Gaussians, grey levels, and their standard deviation.

@@ -23,9 +23,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dmcnn_jax.losses import half_sum_squares
 from dmcnn_jax.models.base import Network
 from dmcnn_jax.models.layers import apply_mask, pixel_mask, scale_gradient
+from dmcnn_jax.models.losses import half_sum_squares
 
 _init = nn.initializers.he_normal()
 _BIAS_RATE = 0.1

@@ -27,9 +27,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dmcnn_jax.losses import average_pool, mse
 from dmcnn_jax.models.base import Network
 from dmcnn_jax.models.layers import Deconv, apply_mask, conv, mask_to_scale, near_zero_init
+from dmcnn_jax.models.losses import average_pool, mse
 
 _init = nn.initializers.he_normal()
 

@@ -18,9 +18,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dmcnn_jax.losses import half_sum_squares
 from dmcnn_jax.models.base import Network
 from dmcnn_jax.models.layers import apply_mask, conv, pixel_mask
+from dmcnn_jax.models.losses import half_sum_squares
 
 # The authors draw every layer's weights with the variance of the middle ones.
 _init = nn.initializers.normal((2 / (9 * 64)) ** 0.5)

@@ -18,9 +18,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dmcnn_jax.losses import half_sum_squares
 from dmcnn_jax.models.base import Network
 from dmcnn_jax.models.layers import extend, pixel_mask, scale_gradient
+from dmcnn_jax.models.losses import half_sum_squares
 
 _init = nn.initializers.normal(0.001)
 # (channels, side of the kernel, learning rate against the others)

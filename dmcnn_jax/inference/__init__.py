@@ -1,0 +1,1 @@
+"""Runs a model over whole planes: weights, tiling, engines."""

@@ -1,0 +1,1 @@
+"""The networks that DMCNN was compared with, one file each."""

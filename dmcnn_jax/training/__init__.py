@@ -1,0 +1,1 @@
+"""Training: loop, trainer, optimizers, validation, checkpoints, metrics, plots."""
