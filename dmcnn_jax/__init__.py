@@ -12,16 +12,15 @@ from dmcnn_jax.version import __version__
 
 if TYPE_CHECKING:
     from dmcnn_jax.inference.model import load
-    from dmcnn_jax.restore import restore
+    from dmcnn_jax.restoration.restorer import restore
 
 __all__ = ["__version__", "load", "restore"]
 
 
 def __getattr__(name: str):
-    """What takes JAX to import, imported when it is first asked for."""
+    """Imports what needs JAX when it is first used, so that `import dmcnn_jax` stays quick."""
     if name == "load":
-        return importlib.import_module("dmcnn_jax.inference").load
+        return importlib.import_module("dmcnn_jax.inference.model").load
     if name == "restore":
-        # The module itself, which can be called: see its last lines.
-        return importlib.import_module("dmcnn_jax.restore")
+        return importlib.import_module("dmcnn_jax.restoration.restorer").restore
     raise AttributeError(f"module 'dmcnn_jax' has no attribute {name!r}")

@@ -246,16 +246,17 @@ class Benchmark:
     def _measure_host_pairs(self) -> dict[str, Any]:
         from PIL import Image
 
-        from dmcnn_jax.data import pipeline, sources
+        from dmcnn_jax.data import images as images_module
+        from dmcnn_jax.data import tf_pipeline
 
         settings = self.settings
         patch = settings.patch
         with tempfile.TemporaryDirectory() as folder:
             for i, picture in enumerate(_pictures(32, max(384, patch))):
                 Image.fromarray(picture).convert("RGB").save(f"{folder}/{i}.jpg", quality=95)
-            images = sources.open_images(folder)
+            images = images_module.open_images(folder)
             config = _config(settings, settings.features, settings.batch, "float32")
-            feed = pipeline.PipelineFeed(
+            feed = tf_pipeline.PipelineFeed(
                 images, np.arange(len(images)), config, devices.make_mesh()
             )
             numbers, passed = iter(range(sys.maxsize)), iter(range(sys.maxsize))
@@ -616,7 +617,7 @@ class Step:
         mesh: jax.sharding.Mesh | None = None,
     ):
         from dmcnn_jax.data.on_device import TileFeed
-        from dmcnn_jax.data.sources import Tiles
+        from dmcnn_jax.data.tiles import Tiles
         from dmcnn_jax.train import Trainer
 
         config = _config(settings, features, batch, dtype)
@@ -1122,7 +1123,7 @@ part("jax")
 import flax.linen
 part("flax")
 from dmcnn_jax import jpeg
-from dmcnn_jax.restore import Restorer
+from dmcnn_jax.restoration.restorer import Restorer
 part("package")
 file = jpeg.read({photo!r})
 part("reading")

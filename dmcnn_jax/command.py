@@ -214,7 +214,7 @@ class _Run:
     def __init__(self, options: argparse.Namespace):
         from dmcnn_jax import jpeg
         from dmcnn_jax.images import formats
-        from dmcnn_jax.restore import Restorer
+        from dmcnn_jax.restoration.restorer import Restorer
 
         self.options = options
         extension = "." + options.format.lstrip(".")
@@ -425,7 +425,7 @@ def _restoring(options: argparse.Namespace) -> dict[str, Any]:
 
 def _serve(options: argparse.Namespace) -> int:
     from dmcnn_jax import serve
-    from dmcnn_jax.restore import Restorer
+    from dmcnn_jax.restoration.restorer import Restorer
 
     restorer = Restorer(options.weights, **_restoring(options))
     limits = {"max_pixels": options.max_pixels, "allow_truncated": options.allow_truncated}
@@ -434,7 +434,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from dmcnn_jax.verify import verify
+    from dmcnn_jax.restoration.verification import verify
 
     _check_report(options.json, options.verify)
     limits = {"max_pixels": options.max_pixels, "allow_truncated": options.allow_truncated}

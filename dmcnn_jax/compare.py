@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from dmcnn_jax import evaluate, jpeg, published
-from dmcnn_jax.data import sources
+from dmcnn_jax.data import images as images_module
 from dmcnn_jax.images import metrics
 from dmcnn_jax.inference.model import Model, load
 from dmcnn_jax.inference.weights import find_weights
@@ -97,7 +97,7 @@ def parse_folder(text: str) -> Folder:
         ValueError: if it holds no image.
     """
     label, name = _labelled(text)
-    return Folder(label or Path(name).resolve().name, name, sources.find_images(name))
+    return Folder(label or Path(name).resolve().name, name, images_module.find_images(name))
 
 
 def _labelled(text: str) -> tuple[str, str]:

@@ -22,7 +22,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from dmcnn_jax import evaluate_color, jpeg
-from dmcnn_jax.data import feeds, sources
+from dmcnn_jax.data import feeds
+from dmcnn_jax.data import images as images_module
 from dmcnn_jax.gallery import Gallery, Item, describe
 from dmcnn_jax.images import metrics
 from dmcnn_jax.images.color import to_uint8
@@ -30,7 +31,7 @@ from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import ENGINES, Model, load
 from dmcnn_jax.jpeg.projection import project_in_bands
 from dmcnn_jax.models.chroma import ChromaNet
-from dmcnn_jax.restore import Restorer
+from dmcnn_jax.restoration.restorer import Restorer
 from dmcnn_jax.system.atomic_write import replacing, write_file
 from dmcnn_jax.system.compile_cache import keep_compiled
 from dmcnn_jax.system.malloc import keep_memory
@@ -179,7 +180,7 @@ def read_original(path: str | os.PathLike, luma: str) -> np.ndarray:
         ValueError: if it can't be read, or is smaller than SSIM's windows; with its name.
     """
     try:
-        plane = sources.read_luma(path, luma)
+        plane = images_module.read_luma(path, luma)
     # A decoder may raise anything on a damaged file.
     except Exception as error:
         raise ValueError(f"{os.fspath(path)!r} can't be read ({error}); remove it") from error
@@ -203,7 +204,7 @@ def evaluate_folder(
     gallery: Gallery | None = None,
 ) -> dict[str, Any]:
     """`evaluate` on all of a folder's images, or "packaged" ones, in luma "studio" or "full"."""
-    paths = sources.find_images(folder)
+    paths = images_module.find_images(folder)
     images = ((name, read_original(path, luma)) for name, path in paths.items())
     return evaluate(
         model,
@@ -245,8 +246,8 @@ def evaluate_config(config: Mapping[str, Any], weights: str | os.PathLike, workd
             ensemble=options.ensemble,
             gallery=gallery,
         )
-        first = sources.read_luma(
-            next(iter(sources.find_images(options.images).values())), options.luma
+        first = images_module.read_luma(
+            next(iter(images_module.find_images(options.images).values())), options.luma
         )
     else:
         tiles = feeds.open_validation(config)

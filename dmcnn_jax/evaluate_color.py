@@ -19,10 +19,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.data import feeds, sources
+from dmcnn_jax.data import feeds
+from dmcnn_jax.data import images as images_module
 from dmcnn_jax.images import color, metrics
 from dmcnn_jax.inference.model import Model
-from dmcnn_jax.restore import Restorer
+from dmcnn_jax.restoration.restorer import Restorer
 
 HEADINGS = {
     "rgb_psnr": "RGB PSNR",
@@ -148,8 +149,8 @@ def evaluate_folder(
     restorer: Restorer, folder: str | os.PathLike, quality: int, *, subsampling: str = "4:2:0"
 ) -> dict[str, Any]:
     """`evaluate` on all images of a folder and below it, or on "packaged" ones."""
-    paths = sources.find_images(folder)
-    images = ((name, sources.read_rgb(path)) for name, path in paths.items())
+    paths = images_module.find_images(folder)
+    images = ((name, images_module.read_rgb(path)) for name, path in paths.items())
     return evaluate(
         restorer, images, quality, subsampling=subsampling, source=str(folder), total=len(paths)
     )

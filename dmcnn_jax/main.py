@@ -16,7 +16,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from dmcnn_jax.config.validation import batch_sizes, validate_config
-from dmcnn_jax.data import sources
+from dmcnn_jax.data import images
 from dmcnn_jax.system import devices
 from dmcnn_jax.system.compile_cache import keep_compiled
 from dmcnn_jax.system.malloc import keep_memory
@@ -75,7 +75,7 @@ def _run(config: Mapping[str, Any], workdir: Path) -> None:
     if FLAGS.mode == "train":
         devices.split_cpu(batch_sizes(config))
     if config.evaluate.images:
-        sources.find_images(config.evaluate.images)  # fails, if it does, before all training
+        images.find_images(config.evaluate.images)  # fails, if it does, before all training
     if FLAGS.mode == "train":
         from dmcnn_jax.train import train
 

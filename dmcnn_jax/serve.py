@@ -43,7 +43,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 if TYPE_CHECKING:
-    from dmcnn_jax.restore import Restorer
+    from dmcnn_jax.restoration.restorer import Restorer
 
 MAX_BYTES = 64_000_000
 """How large an upload may be by default."""
@@ -183,7 +183,7 @@ def application(
 def restoring(
     restorer: "Restorer", *, max_pixels: int = jpeg.MAX_PIXELS, allow_truncated: bool = False
 ) -> Restore:
-    """What to `serve`: a `dmcnn_jax.restore.Restorer` from file to file.
+    """What to `serve`: a `dmcnn_jax.restoration.restorer.Restorer` from file to file.
 
     Args:
         restorer: what restores.

@@ -20,7 +20,8 @@ import optax
 from tqdm import tqdm
 
 from dmcnn_jax.config.validation import batch_sizes, check_resumable, validate_config
-from dmcnn_jax.data import feeds, sources
+from dmcnn_jax.data import feeds
+from dmcnn_jax.data import tiles as tiles_module
 from dmcnn_jax.images import metrics
 from dmcnn_jax.inference.model import Model, estimate
 from dmcnn_jax.inference.variables import (
@@ -281,7 +282,9 @@ class Validation:
         jpeg_psnr: of the JPEGs, dB, mean over tiles.
     """
 
-    def __init__(self, tiles: sources.Tiles, config: Mapping[str, Any], mesh: jax.sharding.Mesh):
+    def __init__(
+        self, tiles: tiles_module.Tiles, config: Mapping[str, Any], mesh: jax.sharding.Mesh
+    ):
         self._count = len(tiles)
         module = create_model(config.model)
         self._size = _VALIDATION_BATCH * mesh.size
@@ -670,7 +673,7 @@ class _Run:
         skipped = dict(self._feed.skipped)
         if skipped != self._skipped:
             self._skipped = skipped
-            write(f"images that can't be trained on: {sources.format_counts(skipped)}")
+            write(f"images that can't be trained on: {tiles_module.format_counts(skipped)}")
 
 
 class Timer:

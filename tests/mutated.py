@@ -69,7 +69,14 @@ def run(folder, count, seed, allow_truncated):
         data = bases[rng.integers(len(bases))]
         changed = (mutate if rng.integers(4) else mutate_more)(rng, data)
         (folder / "in" / f"{number:05}.jpg").write_bytes(changed)
-    command = [sys.executable, "-m", "dmcnn_jax.restore", folder / "in", "-o", folder / "out"]
+    command = [
+        sys.executable,
+        "-m",
+        "dmcnn_jax.restoration.restorer",
+        folder / "in",
+        "-o",
+        folder / "out",
+    ]
     command += ["--weights", weights, "--device", "cpu", "--max-pixels", "1000000"]
     command += ["--allow-truncated"] if allow_truncated else []
     begun = time.perf_counter()
@@ -99,7 +106,7 @@ def run(folder, count, seed, allow_truncated):
 def check_good_files(folder, bases, weights):
     """Good files come out as they do alone."""
     from dmcnn_jax import jpeg
-    from dmcnn_jax.restore import Restorer
+    from dmcnn_jax.restoration.restorer import Restorer
 
     restorer = Restorer(weights)
     for number, data in enumerate(bases):

@@ -12,18 +12,22 @@ import scipy.ndimage
 import skimage.metrics
 from PIL import Image
 
-from dmcnn_jax import evaluate_color, finish, jpeg
+from dmcnn_jax import evaluate_color, jpeg
 from dmcnn_jax.config import default_config
-from dmcnn_jax.data import sources
+from dmcnn_jax.data import images as images_module
+from dmcnn_jax.data import packs
+from dmcnn_jax.data import tiles as tiles_module
 from dmcnn_jax.inference.chroma import restore_chroma
 from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model, estimate
 from dmcnn_jax.inference.tiling import tiling
 from dmcnn_jax.inference.variables import initialize, variable_shapes
 from dmcnn_jax.inference.weights import save_weights
+from dmcnn_jax.jpeg import resampling
 from dmcnn_jax.models import chroma, create_model, decode, example
 from dmcnn_jax.models.chroma import ChromaInput
-from dmcnn_jax.restore import Restorer
+from dmcnn_jax.restoration import coefficient_check
+from dmcnn_jax.restoration.restorer import Restorer
 from dmcnn_jax.train import train
 
 MODEL = {"name": "chroma", "features": 4, "dilations": (1, 2, 1)}
@@ -77,7 +81,7 @@ def test_upsampling_is_libjpegs(rng, step, size):
     plane = rng.uniform(0, 255, (1, 8 * size[0], 8 * size[1], 2)).astype(np.float32)
     ours = jax.jit(chroma.upsample, static_argnums=1)(plane, step)
     for c in range(2):
-        expected = finish.upsample(plane[0, ..., c], step)
+        expected = resampling.upsample(plane[0, ..., c], step)
         np.testing.assert_allclose(ours[0, ..., c], expected, atol=1e-4)
 
 
@@ -92,7 +96,10 @@ def test_projection_gives_the_coefficients_back(rng, step):
 
     def coefficients(picture):
         cells = picture[0].reshape(32, step[0], 24, step[1], 2).mean(axis=(1, 3)) * 255
-        blocks = finish.to_blocks(cells[..., 0]), finish.to_blocks(cells[..., 1])
+        blocks = (
+            coefficient_check.to_blocks(cells[..., 0]),
+            coefficient_check.to_blocks(cells[..., 1]),
+        )
         return (np.stack(blocks) - 128) @ jpeg.BASIS_IMAGES.reshape(64, 64).T
 
     found = np.rint(coefficients(projected) / tables.reshape(2, 1, 64))
@@ -180,7 +187,7 @@ def test_trust(rng):
 def test_strength_and_sampling_are_checked(model, rng):
     k, tables, guide = plane_of(rng, 2, 2, (2, 2))
     none = restore_chroma(model, k, tables, guide, (2, 2), strength=0.0)
-    middle = np.stack([finish.upsample(plane, (2, 2)) for plane in middles(k, tables)])
+    middle = np.stack([resampling.upsample(plane, (2, 2)) for plane in middles(k, tables)])
     np.testing.assert_allclose(none, middle, atol=1e-3)
     with pytest.raises(ValueError, match=r"step is \(3, 1\)"):
         restore_chroma(model, k, tables, guide, (3, 1))
@@ -246,7 +253,7 @@ def test_by_four_is_by_two_of_half_the_size(model, rng, step):
     rest = tuple(factor // half for factor, half in zip(step, halves, strict=True))
     small = restore_chroma(model, k, tables, guide.reshape(shape).mean((1, 3)), rest)
     for plane, half in zip(found, small, strict=True):
-        np.testing.assert_allclose(plane, finish.upsample(half, halves), atol=1e-3)
+        np.testing.assert_allclose(plane, resampling.upsample(half, halves), atol=1e-3)
     # A guide that ends within a block of chroma is continued.
     cut = restore_chroma(model, k, tables, guide[:-3, :-5], step, project=True)
     for plane, coefficients, table in zip(cut, k, tables, strict=True):
@@ -368,14 +375,14 @@ def test_a_run_goes_on_with_the_same_bits(luma, tmp_path):
 def test_packs_hold_colours(tmp_path):
     """What is packed is what is cut, in both forms."""
     Image.fromarray(colours(64, 96)).save(tmp_path / "one.png")
-    images = sources.open_images(str(tmp_path))
+    images = images_module.open_images(str(tmp_path))
     options = {"tile": 64, "luma": "rgb", "reduce_to": 0}
-    expected = sources.cut_images(images, **options).take()
+    expected = tiles_module.cut_images(images, **options).take()
     assert expected.shape == (2, 64, 64, 3)
     for compact in (False, True):
         path = tmp_path / f"pack-{compact}"
-        sources.write_pack(path, images, compact=compact, **options)
-        tiles = sources.open_pack(path, tile=64, luma="rgb")
+        packs.write_pack(path, images, compact=compact, **options)
+        tiles = packs.open_pack(path, tile=64, luma="rgb")
         np.testing.assert_array_equal(tiles.take(), expected)
         assert tiles.nbytes == expected.nbytes
 
@@ -396,5 +403,5 @@ def test_what_pixels_keep_of_chroma_is_counted(model, luma, bits):
     x = scipy.fft.dctn(own, axes=(1, 3), norm="ortho").transpose(0, 2, 1, 3)
     component = file.components[1]
     same = np.rint(x / component.table) == component.coefficients[:5, :4].reshape(5, 4, 8, 8)
-    share = finish.chroma_kept(result.pixels, file.components, bits).share
+    share = coefficient_check.chroma_kept(result.pixels, file.components, bits).share
     assert abs(same.mean() - share) < 0.05

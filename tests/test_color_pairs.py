@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.data import color_pairs
+from dmcnn_jax.data import chroma_pairs
 from dmcnn_jax.images import color
 from dmcnn_jax.models.chroma import ChromaInput, ChromaNet
 
@@ -38,12 +38,12 @@ def pictures():
 @pytest.mark.parametrize("subsampling", PILLOW)
 @pytest.mark.parametrize("size", [(96, 112), (91, 75), (33, 18), (17, 16), (1, 2)])
 def test_coefficients_are_pillows(pictures, subsampling, size):
-    step = color_pairs.SUBSAMPLING[subsampling]
+    step = chroma_pairs.SUBSAMPLING[subsampling]
     rgb = np.ascontiguousarray(pictures[:, : size[0], : size[1]])
     qualities = np.array([5, 10, 50, 95, 30])
     luma, chroma = jax.device_get(
-        jax.jit(color_pairs.encode, static_argnums=2)(
-            rgb, color_pairs.standard_tables(qualities), step
+        jax.jit(chroma_pairs.encode, static_argnums=2)(
+            rgb, chroma_pairs.standard_tables(qualities), step
         )
     )
     for i, quality in enumerate(qualities):
@@ -63,7 +63,7 @@ def test_coefficients_are_pillows(pictures, subsampling, size):
 def test_chroma_decodes_as_libjpeg_has_it(pictures):
     """Pillow's decoder, in YCbCr; ours rounds once where libjpeg's bias alternates."""
     rgb = pictures[:2]
-    (_, chroma) = color_pairs.encode(rgb, color_pairs.standard_tables(np.array([30, 30])), (2, 2))
+    (_, chroma) = chroma_pairs.encode(rgb, chroma_pairs.standard_tables(np.array([30, 30])), (2, 2))
     given = ChromaInput(chroma[0], np.zeros((2, 96, 112, 1), np.float32))
     planes = np.asarray(ChromaNet.decode(given, chroma[1])).astype(int)
     for i in range(2):
@@ -88,16 +88,16 @@ def test_batches_follow_from_the_key(pictures):
     config.table_variety = 0.5
     tiles = pictures[:, :96, :96]
     mesh = devices.make_mesh()
-    inputs = color_pairs.ColorInputs(
+    inputs = chroma_pairs.ColorInputs(
         jax.numpy.asarray(tiles),
         np.array([0, 3]),
-        color_pairs.load_guide(config.data.guide).variables,
+        chroma_pairs.load_guide(config.data.guide).variables,
         (2, 2),
     )
 
     def make(seed):
         key = jax.random.key(seed)
-        return color_pairs.make_batch(inputs, key, 96, config, devices.batched(mesh))
+        return chroma_pairs.make_batch(inputs, key, 96, config, devices.batched(mesh))
 
     batch = make(1)
     assert batch["original"].shape == (2, 96, 96, 2)

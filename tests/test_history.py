@@ -10,7 +10,7 @@ from PIL import Image
 from dmcnn_jax import jpeg
 from dmcnn_jax.command import main
 from dmcnn_jax.jpeg.double_compression import find_earlier, requantize
-from dmcnn_jax.restore import Restorer
+from dmcnn_jax.restoration.restorer import Restorer
 
 
 def save(pixels, quality, **options):

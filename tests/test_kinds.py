@@ -13,7 +13,7 @@ from PIL import Image
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.command import main
-from dmcnn_jax.restore import Restorer
+from dmcnn_jax.restoration.restorer import Restorer
 
 
 @pytest.fixture(scope="module")

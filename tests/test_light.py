@@ -88,7 +88,7 @@ def test_evaluating_without_anything_of_training(images, tmp_path):
 
 def test_restoring_without_anything_of_training(images, tmp_path):
     Image.open(images / "0.png").save(tmp_path / "photo.jpg", quality=10)
-    arguments = ("-m", "dmcnn_jax.restore", "photo.jpg", "-o", "clean.png")
+    arguments = ("-m", "dmcnn_jax.restoration.restorer", "photo.jpg", "-o", "clean.png")
     done = run_without(TRAINING, tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
     assert Image.open(tmp_path / "clean.png").size == (64, 64)

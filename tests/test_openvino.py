@@ -21,7 +21,7 @@ from dmcnn_jax.inference.tiling import tiling
 from dmcnn_jax.inference.variables import variable_shapes
 from dmcnn_jax.inference.weights import save_weights
 from dmcnn_jax.models import create_model
-from dmcnn_jax.restore import Restorer
+from dmcnn_jax.restoration.restorer import Restorer
 
 DMCNN = {"name": "dmcnn", "features": 4, "dct_features": 8}
 CHROMA = {"name": "chroma", "features": 4, "dilations": (1, 2, 1)}

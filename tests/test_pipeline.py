@@ -15,7 +15,9 @@ tf = pytest.importorskip("tensorflow", reason="pip install 'dmcnn-jax[data]'")
 tfds = pytest.importorskip("tensorflow_datasets", reason="pip install 'dmcnn-jax[data]'")
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.data import feeds, on_device, pipeline, sources  # noqa: E402
+from dmcnn_jax.data import feeds, on_device, tf_pipeline
+from dmcnn_jax.data import images as images_module  # noqa: E402
+from dmcnn_jax.data import tfds as tfds_module
 from dmcnn_jax.images.color import rgb_to_y  # noqa: E402
 from dmcnn_jax.system import devices  # noqa: E402
 from dmcnn_jax.train import train  # noqa: E402
@@ -62,7 +64,7 @@ def test_pairs_are_pillows(photographs, rng, tmp_path, quality):
     originals += [rng.integers(0, 256, (112, 112), dtype=np.uint8)]
     originals += [(rng.integers(0, 2, (112, 112)) * 255).astype(np.uint8)]
     for original in originals:
-        pair = pipeline.compress(tf.constant(original), tf.constant(quality))
+        pair = tf_pipeline.compress(tf.constant(original), tf.constant(quality))
         pixels, coefficients, table = pillow(original, quality, tmp_path)
         np.testing.assert_array_equal(pair["decoded"], pixels)
         np.testing.assert_array_equal(pair["table"], table)
@@ -83,7 +85,7 @@ def test_pairs_are_pillows(photographs, rng, tmp_path, quality):
 def test_every_quality_has_its_table():
     flat = tf.zeros((8, 8), tf.uint8)
     for quality in range(1, 101):
-        table = pipeline.compress(flat, tf.constant(quality))["table"]
+        table = tf_pipeline.compress(flat, tf.constant(quality))["table"]
         np.testing.assert_array_equal(table, jpeg.quality_table(quality))
 
 
@@ -99,7 +101,9 @@ def test_both_pipelines_give_the_same_batch_of_the_same_crops(config):
 
 def test_patches_are_crops_of_the_images_flipped_and_turned(folder, config):
     feed = open_feed(config)
-    planes = [rgb_to_y(sources.read_rgb(p), "studio") for p in sources.list_images(folder)]
+    planes = [
+        rgb_to_y(images_module.read_rgb(p), "studio") for p in images_module.list_images(folder)
+    ]
     crops = {
         np.ascontiguousarray(window).tobytes()
         for plane in planes
@@ -212,7 +216,7 @@ def data_dir(request, tmp_path_factory):
 
 
 def test_a_tfds_data_set_is_read_at_random(data_dir):
-    images = pipeline.TfdsImages("shots", data_dir)
+    images = tfds_module.TfdsImages("shots", data_dir)
     assert len(images) == 14
     # TFDS's own ways to read it, undecoded.
     builder, raw = tfds.builder("shots", data_dir=data_dir), tfds.decode.SkipDecoding()
@@ -224,10 +228,10 @@ def test_a_tfds_data_set_is_read_at_random(data_dir):
         expected = {example["picture"].numpy() for example in data_set}
     assert {images.open(i).getvalue() for i in reversed(range(14))} == expected
     assert images.open(3).getvalue() == images.open(3).getvalue()
-    part = pipeline.TfdsImages("shots@train[20%:70%]", data_dir)
+    part = tfds_module.TfdsImages("shots@train[20%:70%]", data_dir)
     assert 6 <= len(part) <= 8
     assert part.open(0).getvalue() == images.open(3).getvalue()
-    assert len(pipeline.TfdsImages("shots@test", data_dir)) == 4
+    assert len(tfds_module.TfdsImages("shots@test", data_dir)) == 4
     assert part.name(2) == "shots@train[20%:70%][2]"
 
 
@@ -258,20 +262,20 @@ def test_a_damaged_tfrecord_is_refused(tmp_path):
     (path,) = tmp_path.rglob("*train.tfrecord*")
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match="is damaged, or no TFRecord file"):
-        pipeline.TfdsImages("shots", str(tmp_path))
+        tfds_module.TfdsImages("shots", str(tmp_path))
 
 
 def test_names_that_are_not_there(data_dir, tmp_path):
     with pytest.raises(ValueError, match="has no split 'nosuch'; expected one of: t"):
-        pipeline.TfdsImages("shots@nosuch", data_dir)
+        tfds_module.TfdsImages("shots@nosuch", data_dir)
     with pytest.raises(ValueError, match="TFDS knows no data set 'no_such_set'"):
-        pipeline.TfdsImages("no_such_set", str(tmp_path))
+        tfds_module.TfdsImages("no_such_set", str(tmp_path))
 
 
 def test_imagenet_is_asked_for_up_to_its_data(tmp_path):
     """Its builder, features and splits are TFDS's own; what is missing are the archives."""
     with pytest.raises(FileNotFoundError) as caught:
-        pipeline.TfdsImages("imagenet2012", str(tmp_path))
+        tfds_module.TfdsImages("imagenet2012", str(tmp_path))
     message = str(caught.value)
     assert "\n" not in message
     assert "tfds:imagenet2012 is not prepared in" in message
@@ -312,7 +316,7 @@ def write_imagenet(folder):
 def test_imagenet_is_prepared_from_its_archives_and_trains(config, tmp_path):
     """Where the message says that they belong; all that is not real are the photographs."""
     with pytest.raises(FileNotFoundError) as caught:
-        pipeline.TfdsImages("imagenet2012", str(tmp_path / "data"))
+        tfds_module.TfdsImages("imagenet2012", str(tmp_path / "data"))
     write_imagenet(Path(str(caught.value).split("by hand, to '")[1].split("'")[0]))
     config = config.copy_and_resolve_references()
     config.update_from_flattened_dict(
@@ -328,7 +332,7 @@ def test_imagenet_is_prepared_from_its_archives_and_trains(config, tmp_path):
     )
     train(config, tmp_path / "run")
     assert read_log(tmp_path / "run")[-1]["step"] == 6
-    assert len(pipeline.TfdsImages("imagenet2012", str(tmp_path / "data"))) == 9
+    assert len(tfds_module.TfdsImages("imagenet2012", str(tmp_path / "data"))) == 9
 
 
 def test_gray_and_odd_images_come_through(tmp_path, config, rng):

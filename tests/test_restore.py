@@ -14,19 +14,21 @@ import scipy.ndimage
 from PIL import Image
 
 import dmcnn_jax
-from dmcnn_jax import choose, command, finish, jpeg
+from dmcnn_jax import command, jpeg
 from dmcnn_jax.command import main, plan
 from dmcnn_jax.images import formats, png16
 from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import load
 from dmcnn_jax.inference.variables import variable_shapes
 from dmcnn_jax.inference.weights import save_weights
+from dmcnn_jax.jpeg import resampling
 from dmcnn_jax.jpeg.metadata import Metadata
 from dmcnn_jax.jpeg.reader import Component
 from dmcnn_jax.models import create_model
-from dmcnn_jax.restore import Restorer
+from dmcnn_jax.restoration import color_correction, decoding, model_selection, rounding
+from dmcnn_jax.restoration.restorer import Restorer
+from dmcnn_jax.restoration.verification import verify
 from dmcnn_jax.system import atomic_write
-from dmcnn_jax.verify import verify
 
 MODEL = {"name": "dmcnn", "features": 4, "dct_features": 8}
 
@@ -78,25 +80,25 @@ def write_jpeg(path, height=40, width=56, seed=0, **options):
 def test_decoded_pictures_are_pillows(size, subsampling):
     data = jpeg_bytes(colours(*size), quality=30, subsampling=subsampling)
     file, pixels = jpeg.read(data), decoded(data)
-    np.testing.assert_array_equal(finish.decoded_picture(file), pixels)
-    np.testing.assert_allclose(finish.decoded_mean(file), pixels.mean((0, 1)), rtol=1e-12)
+    np.testing.assert_array_equal(decoding.decoded_picture(file), pixels)
+    np.testing.assert_allclose(decoding.decoded_mean(file), pixels.mean((0, 1)), rtol=1e-12)
 
 
 @pytest.mark.parametrize("step", [(1, 2), (2, 1), (2, 2), (1, 4)])
 def test_upsampling_in_floating_point_is_that_in_integers_unrounded(rng, step):
     plane = rng.integers(0, 256, (13, 11), dtype=np.uint8)
-    exact = finish.upsample(plane.astype(np.float32), step)
+    exact = resampling.upsample(plane.astype(np.float32), step)
     assert exact.shape == (13 * step[0], 11 * step[1])
-    assert np.abs(exact - finish.upsample(plane, step)).max() <= 0.5
+    assert np.abs(exact - resampling.upsample(plane, step)).max() <= 0.5
 
 
 @pytest.mark.parametrize("step", [(1, 1), (1, 2), (2, 1), (2, 2), (4, 1)])
 def test_bands_are_upsampled_as_the_whole_plane(rng, step):
     plane = rng.normal(size=(40, 9)).astype(np.float32)
-    whole = finish.upsample(plane, step)
+    whole = resampling.upsample(plane, step)
     for top, bottom in [(0, 8), (8, 24), (16, 40 * step[0]), (0, 40 * step[0])]:
         np.testing.assert_array_equal(
-            finish.upsample_rows(plane, step, top, bottom), whole[top:bottom]
+            resampling.upsample_rows(plane, step, top, bottom), whole[top:bottom]
         )
 
 
@@ -104,7 +106,8 @@ def test_strength_0_is_the_decoded_picture(weights):
     data = jpeg_bytes(colours(40, 56), quality=20)
     np.testing.assert_array_equal(dmcnn_jax.restore(data, weights, strength=0), decoded(data))
     np.testing.assert_array_equal(
-        dmcnn_jax.restore(data, weights, strength=0, bits=16), decoded(data) * np.uint16(257)
+        dmcnn_jax.restore(data, weights, strength=0, bits=16),
+        decoded(data) * np.uint16(257),
     )
 
 
@@ -180,7 +183,7 @@ def test_colours_do_not_shift_where_the_gamut_ends(saved, options, monkeypatch):
     restorer = Restorer("dmcnn-small-any", **options)
     kept = restorer(jpeg.read(data))
     assert drift(kept.pixels, data) < 0.2
-    monkeypatch.setattr(finish, "TOLERANCE", np.inf)
+    monkeypatch.setattr(color_correction, "TOLERANCE", np.inf)
     free = restorer(jpeg.read(data))
     assert drift(free.pixels, data) > 0.2
     # It costs little, and next to nothing where less is cut off.
@@ -207,7 +210,7 @@ def test_gray_stays_gray_where_colours_are_kept_from_shifting(monkeypatch):
     # The network of chroma sees two blocks far.
     assert np.ptp(pixels[:, :64].astype(int), axis=-1).max() == 0
     assert drift(pixels, data) < 0.2
-    monkeypatch.setattr(finish, "TOLERANCE", np.inf)
+    monkeypatch.setattr(color_correction, "TOLERANCE", np.inf)
     assert drift(restorer(jpeg.read(data)).pixels, data) > 0.2
 
 
@@ -217,24 +220,24 @@ def test_mean_colours_are_led_back_within_intervals(full):
     pixels = np.clip(colours(75, 91).astype(int) * 2 - 100, 0, 255).astype(np.uint8)
     file = jpeg.read(jpeg_bytes(pixels, quality=50))
     planes = [
-        finish.dequantized_plane(c).repeat(s[0], axis=0).repeat(s[1], axis=1)
+        decoding.dequantized_plane(c).repeat(s[0], axis=0).repeat(s[1], axis=1)
         for c in file.components
         for s in [c.step if full else (1, 1)]
     ]
     before = [plane.copy() for plane in planes]
     movable = [None, *(c.coefficients.any(axis=-1) for c in file.components[1:])]
     movable[1][:2] = False
-    reference = finish.decoded_mean(file) + np.array([0.3, 0, -0.2])
+    reference = decoding.decoded_mean(file) + np.array([0.3, 0, -0.2])
     options = {"project": [True] * 3, "movable": movable}
-    finish.keep_colors(planes, file.components, 75, 91, reference, **options)
+    color_correction.keep_colors(planes, file.components, 75, 91, reference, **options)
     chroma = [
         plane[:75, :91] if full else plane[: c.height, : c.width]
         for plane, c in zip(planes[1:], file.components[1:], strict=True)
     ]
-    picture, _ = finish.finish(planes[0], chroma, file.components, 75, 91, bits=16, project=False)
+    picture, _ = rounding.finish(planes[0], chroma, file.components, 75, 91, bits=16, project=False)
     off = np.abs(picture.mean((0, 1)) / 257 - reference)
-    assert off.max() < finish.TOLERANCE + 0.01
-    assert off.max() > finish.TOLERANCE - 0.02  # no further than need be
+    assert off.max() < color_correction.TOLERANCE + 0.01
+    assert off.max() > color_correction.TOLERANCE - 0.02  # no further than need be
     for plane, old, component in zip(planes, before, file.components, strict=True):
         rows, columns, _ = component.coefficients.shape
         cells = (rows, plane.shape[0] // rows, columns, plane.shape[1] // columns)
@@ -299,7 +302,7 @@ def test_pixels_quantise_to_the_files_coefficients(weights, quality, bits, gray)
 def test_chroma_planes_quantise_to_the_files_coefficients():
     data = jpeg_bytes(colours(64, 64), quality=15)
     for component in jpeg.read(data).components[1:]:
-        plane = finish.dequantized_plane(component).astype(np.float64)
+        plane = decoding.dequantized_plane(component).astype(np.float64)
         rows, columns, _ = component.coefficients.shape
         blocks = plane.reshape(rows, 8, columns, 8).swapaxes(1, 2) - 128
         exact = scipy.fft.dctn(blocks, axes=(2, 3), norm="ortho") / component.table
@@ -345,7 +348,12 @@ def test_verify_at_all_qualities(weights, tmp_path, quality, name):
 
 def test_verify_counts_every_block_once(weights, tmp_path):
     path = write_jpeg(tmp_path / "a.jpg", 61, 75)
-    formats.write(tmp_path / "a.png", dmcnn_jax.restore(path, weights), Metadata(), formats.Style())
+    formats.write(
+        tmp_path / "a.png",
+        dmcnn_jax.restore(path, weights),
+        Metadata(),
+        formats.Style(),
+    )
     verdict = verify(path, tmp_path / "a.png")
     assert verdict.edge.blocks == 8 + 10 - 1
     total = verdict.inner + verdict.saturated + verdict.edge
@@ -372,7 +380,7 @@ BUNDLE = {"q10": {"quality": 10}, "q20": {"quality": 20}}
     ],
 )
 def test_the_model_trained_nearest_to_the_table_is_chosen(quality, project, expected):
-    choice = choose.choose(jpeg.quality_table(quality), BUNDLE, project=project)
+    choice = model_selection.choose(jpeg.quality_table(quality), BUNDLE, project=project)
     assert choice.name == expected
     assert (not choice.reason) == (quality in (10,))
 
@@ -380,7 +388,7 @@ def test_the_model_trained_nearest_to_the_table_is_chosen(quality, project, expe
 def test_a_model_of_many_qualities_comes_first():
     models = BUNDLE | {"any": {"quality": 20, "quality_range": [5, 95]}}
     for quality in (3, 10, 50, 96):
-        assert choose.choose(jpeg.quality_table(quality), models).name == "any"
+        assert model_selection.choose(jpeg.quality_table(quality), models).name == "any"
 
 
 SIZED = {
@@ -399,26 +407,29 @@ def test_every_table_finds_a_model_of_many_qualities():
     tables = [*jpeg.quality_table(np.arange(1, 97)), FLAT, GENTLE, COARSE_16_BITS]
     tables += [np.clip(scale * FLAT // 16, 1, 255) for scale in range(5, 255, 20)]
     for table in tables:
-        assert choose.choose(table, SIZED, size="fast").name == "small-any"
-        assert choose.choose(table, SIZED, size="full").name == "any"
+        assert model_selection.choose(table, SIZED, size="fast").name == "small-any"
+        assert model_selection.choose(table, SIZED, size="full").name == "any"
 
 
 def test_where_there_is_nothing_to_win_none_is_chosen():
     for table in (*jpeg.quality_table(np.arange(97, 101)), np.ones((8, 8), int)):
-        choice = choose.choose(table, SIZED)
+        choice = model_selection.choose(table, SIZED)
         assert choice.name is None and "left as decoded" in choice.reason
 
 
 def test_a_model_that_has_seen_the_table_comes_before_one_of_the_size():
     models = {name: SIZED[name] for name in ("small-any", "big-q10")}
     for quality, expected in [(10, "big-q10"), (50, "small-any"), (95, "small-any")]:
-        assert choose.choose(jpeg.quality_table(quality), models, size="full").name == expected
+        assert (
+            model_selection.choose(jpeg.quality_table(quality), models, size="full").name
+            == expected
+        )
 
 
 def test_sizes(weights, tmp_path, monkeypatch, capsys):
     about = {"quality_range": [5, 95], "model": {"features": 4}}
     wide = {"quality_range": [5, 95], "model": {"features": 9}}
-    monkeypatch.setattr(choose, "bundled", lambda: {str(weights): about, "wide": wide})
+    monkeypatch.setattr(model_selection, "bundled", lambda: {str(weights): about, "wide": wide})
     path = write_jpeg(tmp_path / "a.jpg", quality=96)
     # "auto", on a CPU by JAX.
     assert Restorer(engine="jax")(jpeg.read(path)).model == str(weights)
@@ -430,11 +441,11 @@ def test_sizes(weights, tmp_path, monkeypatch, capsys):
 
 def test_no_models_to_choose_from_is_said():
     with pytest.raises(FileNotFoundError, match="--weights"):
-        choose.choose(jpeg.quality_table(10), {})
+        model_selection.choose(jpeg.quality_table(10), {})
 
 
 def test_an_installation_without_weights_says_so(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(choose, "bundled", dict)
+    monkeypatch.setattr(model_selection, "bundled", dict)
     path = write_jpeg(tmp_path / "a.jpg")
     assert main([str(path)]) == 1
     assert "no weights come with this installation" in capsys.readouterr().err
@@ -443,12 +454,12 @@ def test_an_installation_without_weights_says_so(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("quality", [1, 10, 37, 90, 99])
 def test_the_quality_of_a_table_is_recognised(quality):
-    assert choose.nearest_quality(jpeg.quality_table(quality)) == quality
-    assert abs(choose.nearest_quality(jpeg.quality_table(quality) + 1) - quality) <= 12
+    assert model_selection.nearest_quality(jpeg.quality_table(quality)) == quality
+    assert abs(model_selection.nearest_quality(jpeg.quality_table(quality) + 1) - quality) <= 12
 
 
 def test_what_no_model_was_trained_for_is_left_as_decoded(tmp_path, weights, monkeypatch, capsys):
-    monkeypatch.setattr(choose, "bundled", lambda: {str(weights): {"quality": 20}})
+    monkeypatch.setattr(model_selection, "bundled", lambda: {str(weights): {"quality": 20}})
     fine, coarse = write_jpeg(tmp_path / "f.jpg", quality=95), write_jpeg(tmp_path / "c.jpg")
     assert main([str(fine), str(coarse), "-o", f"{tmp_path}/out/", "--json", "-"]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -630,7 +641,7 @@ def test_a_plane_gets_the_mean_that_the_file_says(step, project):
     rows, columns, _ = coefficients.shape
     restored = np.repeat(np.repeat(decode(coefficients, table), step[0], 0), step[1], 1) + 0.7
     before = restored.copy()
-    finish.keep_mean(restored, component, height, width, project=project)
+    color_correction.keep_mean(restored, component, height, width, project=project)
     wanted = before[:height, :width].mean() - 0.7
     assert restored[:height, :width].mean() == pytest.approx(wanted, abs=1e-3)
     # Blocks move as a whole, and none beyond its interval.
@@ -822,7 +833,16 @@ def test_missing_inputs_and_weights(weights, tmp_path, capsys):
 def test_standard_input_and_output(weights, tmp_path):
     path = write_jpeg(tmp_path / "a.jpg")
     done = subprocess.run(
-        [sys.executable, "-m", "dmcnn_jax.restore", "-", "--weights", weights, "--device", "cpu"],
+        [
+            sys.executable,
+            "-m",
+            "dmcnn_jax.restoration.restorer",
+            "-",
+            "--weights",
+            weights,
+            "--device",
+            "cpu",
+        ],
         input=path.read_bytes(),
         capture_output=True,
     )
@@ -839,7 +859,7 @@ def test_an_interruption_leaves_whole_files_only(tmp_path, collecting, lost):
     path = write_jpeg(tmp_path / "in/a.jpg")
     code = f"""
 import gc, os, signal, sys, time
-import dmcnn_jax.restore
+import dmcnn_jax.restoration.restorer
 from dmcnn_jax.command import main
 
 def interrupt(phase="start", _=None):
@@ -868,7 +888,7 @@ class Endless:
             interrupt()
         time.sleep(30)
 
-sys.modules["dmcnn_jax.restore"].Restorer = Endless
+sys.modules["dmcnn_jax.restoration.restorer"].Restorer = Endless
 handler = signal.getsignal(signal.SIGTERM)
 start = time.monotonic()
 status = main([{str(path)!r}, "-o", {f"{tmp_path}/out/"!r}])
@@ -903,8 +923,8 @@ def test_unforeseen_errors_are_one_line_and_the_rest_goes_on(
 
 def test_what_is_imported_is_light():
     code = (
-        "import sys, dmcnn_jax; assert 'jax' not in sys.modules; import dmcnn_jax.restore;"
-        "import dmcnn_jax.command, dmcnn_jax.verify;"
+        "import sys, dmcnn_jax; assert 'jax' not in sys.modules; import dmcnn_jax.restoration.restorer;"
+        "import dmcnn_jax.command, dmcnn_jax.restoration.verification;"
         "heavy = 'optax orbax tensorflow ml_collections matplotlib skimage tensorstore'.split();"
         "print([name for name in heavy if name in sys.modules])"
     )
@@ -915,10 +935,13 @@ def test_what_is_imported_is_light():
 def test_restore_is_both_a_function_and_a_module():
     import inspect
 
-    import dmcnn_jax.restore as module
+    import dmcnn_jax.restoration.restorer as module
 
     assert dmcnn_jax.restore is module and callable(module)
-    assert list(inspect.signature(dmcnn_jax.restore).parameters)[:2] == ["source", "model"]
+    assert list(inspect.signature(dmcnn_jax.restore).parameters)[:2] == [
+        "source",
+        "model",
+    ]
     assert command.main is not None and "restore" in dmcnn_jax.__all__
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         dmcnn_jax.nothing  # noqa: B018

@@ -22,7 +22,7 @@ pytest.importorskip("starlette", reason="the serve extra is not installed")
 pytest.importorskip("uvicorn", reason="the serve extra is not installed")
 
 from dmcnn_jax import serve
-from dmcnn_jax.finish import Count
+from dmcnn_jax.restoration.coefficient_check import Count
 
 LIMIT = 200_000
 

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dmcnn_jax.data import sources
+from dmcnn_jax.data import images as images_module
+from dmcnn_jax.data import packs, sources
+from dmcnn_jax.data import tiles as tiles_module
 from dmcnn_jax.images.color import rgb_to_y
 
 OPTIONS = {"tile": 32, "luma": "studio", "reduce_to": 0}
@@ -32,7 +34,7 @@ def read(image: Image.Image, **options) -> np.ndarray:
     """An image as it comes out of a file."""
     file = io.BytesIO()
     image.save(file, **{"format": "PNG", **options})
-    return sources.read_rgb(io.BytesIO(file.getvalue()))
+    return images_module.read_rgb(io.BytesIO(file.getvalue()))
 
 
 def test_gray_and_palettes_become_rgb(rng):
@@ -87,9 +89,9 @@ def test_an_animation_gives_its_first_frame(rng):
 
 def test_large_images_are_reduced_to_a_shorter_side(rng, tmp_path):
     Image.fromarray(picture(rng, 90, 120)).save(tmp_path / "a.png")
-    assert sources.read_rgb(tmp_path / "a.png", 60).shape == (60, 80, 3)
-    assert sources.read_rgb(tmp_path / "a.png", 90).shape == (90, 120, 3)
-    assert sources.read_luma(tmp_path / "a.png", "full", 45).shape == (45, 60)
+    assert images_module.read_rgb(tmp_path / "a.png", 60).shape == (60, 80, 3)
+    assert images_module.read_rgb(tmp_path / "a.png", 90).shape == (90, 120, 3)
+    assert images_module.read_luma(tmp_path / "a.png", "full", 45).shape == (45, 60)
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
@@ -192,15 +194,15 @@ def test_tiles_cover_the_image_and_are_the_luma_of_its_pixels(tmp_path, rng):
 
 
 def test_the_packaged_photographs_are_there():
-    assert len(sources.packaged_images()) == len(sources.PACKAGED)
-    assert list(sources.find_images("packaged")) == list(sources.PACKAGED)
+    assert len(images_module.packaged_images()) == len(images_module.PACKAGED)
+    assert list(images_module.find_images("packaged")) == list(images_module.PACKAGED)
 
 
 def test_images_are_named_by_their_paths_in_a_folder(tmp_path, rng):
     (tmp_path / "below").mkdir()
     for name in ("b.png", "below/a.png"):
         Image.fromarray(picture(rng, 9, 9)).save(tmp_path / name)
-    assert sources.find_images(str(tmp_path)) == {
+    assert images_module.find_images(str(tmp_path)) == {
         name: tmp_path / name for name in ("b.png", str(Path("below", "a.png")))
     }
 
@@ -209,16 +211,16 @@ def test_split_sets_whole_images_aside(tmp_path, rng):
     for i in range(9):
         Image.fromarray(picture(rng, 64, 64)).save(tmp_path / f"{i}.png")
     tiles = sources.open_source(str(tmp_path), **OPTIONS)
-    training, validation = sources.split(tiles, 2, seed=3)
+    training, validation = tiles_module.split(tiles, 2, seed=3)
     assert (len(training.names), len(validation.names)) == (7, 2)
     assert set(training.names) | set(validation.names) == set(tiles.names)
     assert (len(training), len(validation)) == (28, 8)
     assert not {t.tobytes() for t in training.take()} & {t.tobytes() for t in validation.take()}
-    again = sources.split(tiles, 2, seed=3)[1]
+    again = tiles_module.split(tiles, 2, seed=3)[1]
     assert again.names == validation.names
-    assert len(sources.split(tiles, 100, seed=0)[1].names) == 3
+    assert len(tiles_module.split(tiles, 100, seed=0)[1].names) == 3
     with pytest.raises(ValueError, match="holds 1 image; expected at least 2"):
-        sources.split(tiles.of_images([0]), 1, seed=0)
+        tiles_module.split(tiles.of_images([0]), 1, seed=0)
 
 
 def test_fingerprints_follow_content_and_not_place(tmp_path, rng):
@@ -228,7 +230,7 @@ def test_fingerprints_follow_content_and_not_place(tmp_path, rng):
         image.save(tmp_path / name / "x.png")
     first, second = (sources.open_source(str(tmp_path / n), **OPTIONS) for n in "ab")
     assert first.fingerprint == second.fingerprint
-    files = [sources.open_images(str(tmp_path / n)) for n in "ab"]
+    files = [images_module.open_images(str(tmp_path / n)) for n in "ab"]
     assert files[0].fingerprint == files[1].fingerprint
     Image.fromarray(picture(rng)).save(tmp_path / "b" / "x.png")
     assert sources.open_source(str(tmp_path / "b"), **OPTIONS).fingerprint != first.fingerprint
@@ -262,7 +264,7 @@ def test_a_pack_holds_what_it_was_given(tmp_path, rng, compact):
     with pytest.raises(ValueError, match="holds tiles of luma 'studio'"):
         sources.open_source(str(tmp_path / "pack"), **OPTIONS | {"luma": "full"})
     with pytest.raises(ValueError, match=r"is a pack, whose tiles need no tf\.data"):
-        sources.open_images(str(tmp_path / "pack"))
+        images_module.open_images(str(tmp_path / "pack"))
 
     again = subprocess.run(arguments, capture_output=True, text=True, env=ENVIRONMENT)
     assert again.returncode == 1
@@ -298,7 +300,7 @@ class Repeated:
 def test_a_pack_is_written_as_it_is_cut(tmp_path, rng, compact, count):
     images = Repeated(picture(rng, 128, 128), count)
     tracemalloc.start()
-    about = sources.write_pack(tmp_path / "pack", images, compact=compact, **OPTIONS)
+    about = packs.write_pack(tmp_path / "pack", images, compact=compact, **OPTIONS)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     size = len(about["images"]) * 32 * 32
@@ -307,7 +309,7 @@ def test_a_pack_is_written_as_it_is_cut(tmp_path, rng, compact, count):
     packed = sources.open_source(str(tmp_path / "pack"), **OPTIONS)
     assert len(packed) == count * 16
     first = packed.take(slice(16))
-    np.testing.assert_array_equal(first, sources.cut_tiles(rgb_to_y(images.rgb, "studio"), 32))
+    np.testing.assert_array_equal(first, tiles_module.cut_tiles(rgb_to_y(images.rgb, "studio"), 32))
     assert (packed.take().reshape(count, 16, 32, 32) == first).all()
 
 
@@ -319,8 +321,8 @@ def test_a_pack_that_cannot_be_finished_leaves_nothing(tmp_path, rng):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        sources.write_pack(tmp_path / "pack", images, progress=stop, **OPTIONS)
+        packs.write_pack(tmp_path / "pack", images, progress=stop, **OPTIONS)
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match=r"none of 3 images gives a tile of 64 × 64"):
-        sources.write_pack(tmp_path / "pack", images, **OPTIONS | {"tile": 64})
+        packs.write_pack(tmp_path / "pack", images, **OPTIONS | {"tile": 64})
     assert not list(tmp_path.iterdir())

@@ -13,7 +13,8 @@ import pytest
 from runs import load_config, read_log, write_images
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.data import feeds, on_device, sources
+from dmcnn_jax.data import feeds, on_device
+from dmcnn_jax.data import tiles as tiles_module
 from dmcnn_jax.images import metrics
 from dmcnn_jax.images.color import to_uint8
 from dmcnn_jax.inference.luma import restore_plane
@@ -402,7 +403,7 @@ def test_named_validation_images_are_used_whole(config, images, tmp_path):
 def test_validation_measures_what_inference_gives(config, rng, count):
     pixels = rng.integers(0, 256, (count, 32, 32), dtype=np.uint8)
     names = tuple(map(str, range(count)))
-    tiles = sources.Tiles(pixels, np.arange(count), np.arange(count, dtype=np.int32), names)
+    tiles = tiles_module.Tiles(pixels, np.arange(count), np.arange(count, dtype=np.int32), names)
     module = create_model(config.model)
     variables = initialize(module, jax.random.key(0))
     validation = Validation(tiles, changed(config, quality=30), devices.make_mesh())

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dmcnn_jax.data import sources
+from dmcnn_jax.data import images
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--check", type=Path, metavar="FILE", help="what was printed of another")
     options = parser.parse_args(argv)
     try:
-        found = dict(_checksum(path) for path in sources.list_images(options.folder))
+        found = dict(_checksum(path) for path in images.list_images(options.folder))
         if options.check is None:
             print("\n".join(f"{line}  {name}" for name, line in found.items()))
             return
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _checksum(path: Path) -> tuple[str, str]:
-    pixels = sources.read_rgb(path)
+    pixels = images.read_rgb(path)
     height, width, _ = pixels.shape
     return path.stem, f"{hashlib.sha256(pixels.tobytes()).hexdigest()}  {width}x{height}"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dmcnn_jax.data import sources
+from dmcnn_jax.data import images, packs, tiles
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -61,9 +61,9 @@ def pack(options: argparse.Namespace) -> None:
             f"--tile is {options.tile}; expected at most --reduce-to ({options.reduce_to}), which "
             "images are reduced to first"
         )
-    about = sources.write_pack(
+    about = packs.write_pack(
         options.output,
-        sources.open_images(options.folder),
+        images.open_images(options.folder),
         tile=options.tile,
         luma=options.luma,
         reduce_to=options.reduce_to,
@@ -74,7 +74,7 @@ def pack(options: argparse.Namespace) -> None:
     print(
         f"{len(about['images']):,} tiles of {len(about['names']):,} images, "
         f"{size / 2**20:.1f} MiB, in {options.output!r}; "
-        f"skipped: {sources.format_counts(about['skipped'])}"
+        f"skipped: {tiles.format_counts(about['skipped'])}"
     )
 
 

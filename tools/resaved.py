@@ -19,7 +19,7 @@ from PIL import Image
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.jpeg.double_compression import find_earlier
-from dmcnn_jax.restore import Restorer
+from dmcnn_jax.restoration.restorer import Restorer
 
 _SIDE = 320  # pixels, at most: enough for a verdict, and quick
 

@@ -19,7 +19,9 @@ import numpy as np
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.config.validation import pipeline_of
-from dmcnn_jax.data import color_pairs, on_device, sources
+from dmcnn_jax.data import chroma_pairs, on_device, sources
+from dmcnn_jax.data import images as images_module
+from dmcnn_jax.data import tiles as tiles_module
 
 
 class Feed(Protocol):
@@ -40,7 +42,9 @@ def uses_tf_data(config: Mapping[str, Any]) -> bool:
     return pipeline_of(config.data.pipeline, config.data.source) == "tf.data"
 
 
-def open_data(config: Mapping[str, Any], mesh: jax.sharding.Mesh) -> tuple[Feed, sources.Tiles]:
+def open_data(
+    config: Mapping[str, Any], mesh: jax.sharding.Mesh
+) -> tuple[Feed, tiles_module.Tiles]:
     """Opens what to train and to validate on.
 
     Args:
@@ -56,7 +60,7 @@ def open_data(config: Mapping[str, Any], mesh: jax.sharding.Mesh) -> tuple[Feed,
         ModuleNotFoundError: if a package that the source needs is not installed.
     """
     if uses_tf_data(config):
-        from dmcnn_jax.data import pipeline
+        from dmcnn_jax.data import tf_pipeline
 
         if config.table_variety:
             raise ValueError(
@@ -66,13 +70,13 @@ def open_data(config: Mapping[str, Any], mesh: jax.sharding.Mesh) -> tuple[Feed,
             )
         images = _open_images(config, config.data.source)
         chosen, validation = split_images(config, images)
-        return pipeline.PipelineFeed(images, chosen, config, mesh), validation
+        return tf_pipeline.PipelineFeed(images, chosen, config, mesh), validation
     training, validation = _tiles(config)
-    feed = color_pairs.ColorFeed if config.data.luma == "rgb" else on_device.TileFeed
+    feed = chroma_pairs.ColorFeed if config.data.luma == "rgb" else on_device.TileFeed
     return feed(training, config, mesh), validation
 
 
-def open_validation(config: Mapping[str, Any]) -> sources.Tiles:
+def open_validation(config: Mapping[str, Any]) -> tiles_module.Tiles:
     """Opens what to validate on alone; arguments and errors as of `open_data`."""
     if config.data.validation:
         return _named_validation(config)
@@ -107,8 +111,8 @@ def make_batch(
         As of `on_device.make_batch`, or of `color_pairs.make_batch`, and of tf.data "decoded" uint8
         [B, patch_size, patch_size].
     """
-    if isinstance(inputs, color_pairs.ColorInputs):
-        return color_pairs.make_batch(inputs, key, patch_size, config, batched)
+    if isinstance(inputs, chroma_pairs.ColorInputs):
+        return chroma_pairs.make_batch(inputs, key, patch_size, config, batched)
     if "tiles" not in inputs:
         coefficients = jpeg.encode(inputs["original"], inputs["table"])
         return {**inputs, "coefficients": coefficients}
@@ -133,7 +137,7 @@ def validation_batch(tiles: np.ndarray, config: Mapping[str, Any]) -> dict[str, 
         As of `make_batch`, in memory of the host.
     """
     if config.data.luma == "rgb":
-        return jax.device_get(color_pairs.validation_batch(tiles, config))
+        return jax.device_get(chroma_pairs.validation_batch(tiles, config))
     table = np.asarray(jpeg.quality_table(config.quality))
     return {
         "original": tiles,
@@ -142,7 +146,7 @@ def validation_batch(tiles: np.ndarray, config: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def split_images(config: Mapping[str, Any], images: sources.Images):
+def split_images(config: Mapping[str, Any], images: images_module.Images):
     """The images to train on, and validation tiles, as `config.data` says.
 
     Args:
@@ -166,37 +170,37 @@ def split_images(config: Mapping[str, Any], images: sources.Images):
     # More candidates than are needed, since some may be no use.
     wanted = max(1, min(config.data.validation_images, len(images) // 3))
     aside = order[: max(1, min(2 * wanted, len(images) // 2))]
-    validation = sources.cut_images(images, chosen=aside, limit=wanted, **_options(config))
+    validation = tiles_module.cut_images(images, chosen=aside, limit=wanted, **_options(config))
     return order[len(aside) :], validation
 
 
-def _tiles(config: Mapping[str, Any]) -> tuple[sources.Tiles, sources.Tiles]:
+def _tiles(config: Mapping[str, Any]) -> tuple[tiles_module.Tiles, tiles_module.Tiles]:
     data = config.data
     if data.source.startswith("tfds:"):
-        tiles = sources.cut_images(_open_images(config, data.source), **_options(config))
+        tiles = tiles_module.cut_images(_open_images(config, data.source), **_options(config))
     else:
         tiles = sources.open_source(data.source, **_options(config))
     if data.validation:
         return tiles, _named_validation(config)
-    return sources.split(tiles, data.validation_images, config.seed)
+    return tiles_module.split(tiles, data.validation_images, config.seed)
 
 
-def _named_validation(config: Mapping[str, Any]) -> sources.Tiles:
+def _named_validation(config: Mapping[str, Any]) -> tiles_module.Tiles:
     source = config.data.validation
     if not source.startswith("tfds:"):
         return sources.open_source(source, **_options(config))
     images = _open_images(config, source)
     order = on_device.epoch_order(len(images), (config.seed,))
     limit = config.data.validation_images
-    return sources.cut_images(images, chosen=order, limit=limit, **_options(config))
+    return tiles_module.cut_images(images, chosen=order, limit=limit, **_options(config))
 
 
-def _open_images(config: Mapping[str, Any], source: str) -> sources.Images:
+def _open_images(config: Mapping[str, Any], source: str) -> images_module.Images:
     if not source.startswith("tfds:"):
-        return sources.open_images(source)
-    from dmcnn_jax.data import pipeline
+        return images_module.open_images(source)
+    from dmcnn_jax.data import tfds
 
-    return pipeline.TfdsImages(source.removeprefix("tfds:"), config.data.data_dir)
+    return tfds.TfdsImages(source.removeprefix("tfds:"), config.data.data_dir)
 
 
 def _options(config: Mapping[str, Any]) -> dict[str, Any]:

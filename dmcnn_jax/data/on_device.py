@@ -15,7 +15,7 @@ import numpy as np
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.config.validation import batch_sizes
-from dmcnn_jax.data.sources import Tiles
+from dmcnn_jax.data.tiles import Tiles
 from dmcnn_jax.system import devices
 
 

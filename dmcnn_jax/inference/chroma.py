@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dmcnn_jax.finish import upsample_rows
 from dmcnn_jax.inference.model import Model
 from dmcnn_jax.inference.tiling import TILE_SIDES, Tile, TileSource, plan_tiles, run_on_tiles
 from dmcnn_jax.jpeg import dihedral
 from dmcnn_jax.jpeg.projection import BAND, INTERVAL_INSET, project_plane
+from dmcnn_jax.jpeg.resampling import upsample_rows
 from dmcnn_jax.models import chroma
 from dmcnn_jax.system.malloc import trim_memory
 

@@ -77,7 +77,7 @@ class Tile:
 
 @dataclasses.dataclass(frozen=True)
 class TilePlan:
-    """An axis plan_tiles into pieces of one length, in blocks."""
+    """An axis cut into pieces of one length, in blocks."""
 
     length: int
     pieces: tuple[Tile, ...]

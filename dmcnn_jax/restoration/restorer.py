@@ -1,6 +1,4 @@
-"""Restoring JPEG files: `dmcnn_jax.restore("photo.jpg")`, and the command `dmcnn-restore`.
-
-    python -m dmcnn_jax.restore photo.jpg folder/ -o cleaned/
+"""Restores JPEG files: `dmcnn_jax.restore("photo.jpg")`.
 
 Luma goes through a network, and chroma, guided by it, through another; without weights for that, it
 is what the middle of its intervals says, brought to full size as libjpeg does. Of both planes,
@@ -9,24 +7,22 @@ pixels keep that as far as they can.
 """
 
 import dataclasses
-import inspect
 import os
-import sys
-import types
 from collections.abc import Callable, Sequence
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import jax
 import numpy as np
 
-from dmcnn_jax import finish, jpeg
-from dmcnn_jax.choose import SIZES, Choice, choose, nearest_quality
+from dmcnn_jax import jpeg
 from dmcnn_jax.inference.chroma import CHROMA_STEPS, restore_chroma
 from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model, is_openvino, load
 from dmcnn_jax.inference.weights import BUNDLED
 from dmcnn_jax.jpeg.double_compression import EarlierSave, find_earlier, requantize
 from dmcnn_jax.models.chroma import ChromaNet
+from dmcnn_jax.restoration import coefficient_check, color_correction, decoding, rounding
+from dmcnn_jax.restoration.model_selection import SIZES, Choice, choose, nearest_quality
 
 CHROMA = "dmcnn-chroma"
 """The bundled weights that restore chroma."""
@@ -119,10 +115,10 @@ class Restoration:
     pixels: np.ndarray
     model: str | None
     quality: int
-    kept: finish.Count | None
+    kept: coefficient_check.Count | None
     notes: tuple[str, ...]
     earlier: EarlierSave | None = None
-    chroma_kept: finish.Count | None = None
+    chroma_kept: coefficient_check.Count | None = None
 
 
 class Restorer:
@@ -245,13 +241,13 @@ class Restorer:
             plane *= 255
             if not earlier:
                 size = component.height, component.width
-                finish.keep_mean(plane, component, *size, project=self.project)
+                color_correction.keep_mean(plane, component, *size, project=self.project)
             restored.append(_cut_out(plane, component, earlier) if earlier else plane)
         if colors:
             chroma = self._chroma(file, restored[0], progress)
         else:
             chroma = [
-                finish.dequantized_plane(c, project=self.project)
+                decoding.dequantized_plane(c, project=self.project)
                 for c in file.components[len(lumas) :]
             ]
         self._keep_colors(file, restored, chroma, earlier)
@@ -266,7 +262,7 @@ class Restorer:
         file = planes.file
         quality = nearest_quality(file.components[0].table)
         if planes.model is None:
-            pixels = finish.decoded_picture(file)
+            pixels = decoding.decoded_picture(file)
             if self.bits == 16:
                 pixels = pixels * np.uint16(257)
             return Restoration(pixels, None, quality, None, planes.notes)
@@ -274,20 +270,20 @@ class Restorer:
         options = {"bits": self.bits, "project": self.project and planes.earlier is None}
         if file.color == "rgb":
             channels = [
-                finish.finish(plane, (), (component,), **size, **options)
+                rounding.finish(plane, (), (component,), **size, **options)
                 for plane, component in zip(planes.luma, file.components, strict=True)
             ]
             pixels = np.stack([channel for channel, _ in channels], axis=-1)
-            kept = sum((counted for _, counted in channels), finish.Count())
+            kept = sum((counted for _, counted in channels), coefficient_check.Count())
         else:
-            pixels, kept = finish.finish(
+            pixels, kept = rounding.finish(
                 planes.luma[0], planes.chroma, file.components, **size, **options
             )
         # Of subsampled planes, and of blocks that the border cuts, pixels don't say it.
         kept = None if planes.earlier or not kept.coefficients else kept
         chroma_kept = None
         if planes.chroma:
-            chroma_kept = finish.chroma_kept(pixels, file.components, self.bits)
+            chroma_kept = coefficient_check.chroma_kept(pixels, file.components, self.bits)
             chroma_kept = chroma_kept if chroma_kept.coefficients else None
         return Restoration(
             pixels, planes.model, quality, kept, planes.notes, planes.earlier, chroma_kept
@@ -338,7 +334,7 @@ class Restorer:
         )
         for plane, component, movable in zip(planes, components, _colored(components), strict=True):
             options = {"project": self.project, "movable": movable}
-            finish.keep_mean(plane, component, file.height, file.width, **options)
+            color_correction.keep_mean(plane, component, file.height, file.width, **options)
         return planes
 
     def _keep_colors(
@@ -349,16 +345,18 @@ class Restorer:
         earlier: EarlierSave | None,
     ) -> None:
         """Keeps the picture's mean colour to the decoded file's; planes are changed in place."""
-        size, reference = (file.height, file.width), finish.decoded_mean(file)
+        size, reference = (file.height, file.width), decoding.decoded_mean(file)
         # On an earlier save's grid, luma keeps to other intervals than those of the file.
         project = [self.project and earlier is None]
         if file.color == "rgb":
             for plane, component, mean in zip(luma, file.components, reference, strict=True):
-                finish.keep_colors([plane], [component], *size, mean[None], project=project)
+                color_correction.keep_colors(
+                    [plane], [component], *size, mean[None], project=project
+                )
             return
         project += [self.project] * len(chroma)
         movable = [None, *_colored(file.components[1:])]
-        finish.keep_colors(
+        color_correction.keep_colors(
             [*luma, *chroma], file.components, *size, reference, project=project, movable=movable
         )
 
@@ -416,29 +414,3 @@ def _cut_out(plane, component, earlier):
     part = plane[above : above + component.height, before : before + component.width]
     pad = ((0, 8 * rows - component.height), (0, 8 * columns - component.width))
     return np.pad(part, pad, mode="edge")
-
-
-def main(argv: list[str] | None = None) -> int:
-    """The command `dmcnn-restore`; see `dmcnn_jax.command`."""
-    from dmcnn_jax.command import main
-
-    return main(argv)
-
-
-class _Callable(types.ModuleType):
-    """A module to call.
-
-    `dmcnn_jax.restore` is a function of the package and, since `python -m dmcnn_jax.restore` is a
-    command, a module of it. One name can't be both unless the module is what is called.
-    """
-
-    def __call__(self, *args: Any, **kwargs: Any) -> np.ndarray:
-        return restore(*args, **kwargs)
-
-    __call__.__doc__ = restore.__doc__
-    __signature__ = inspect.signature(restore)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
-sys.modules[__name__].__class__ = _Callable

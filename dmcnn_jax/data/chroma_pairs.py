@@ -17,7 +17,7 @@ import numpy as np
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.data.on_device import TileFeed, crop_patches
-from dmcnn_jax.data.sources import Tiles
+from dmcnn_jax.data.tiles import Tiles
 from dmcnn_jax.images import color
 from dmcnn_jax.inference.weights import find_weights, load_weights
 from dmcnn_jax.jpeg.projection import project_plane

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dmcnn_jax import finish, jpeg
-from dmcnn_jax.finish import Count
+from dmcnn_jax import jpeg
 from dmcnn_jax.images import formats
+from dmcnn_jax.restoration import coefficient_check
+from dmcnn_jax.restoration.coefficient_check import Count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +145,7 @@ def guaranteed(bits: int, table: np.ndarray) -> float:
 def _count(pixels, component, bits):
     limits = (0, 255 if bits == 8 else 65535)
     ends = ((pixels == limits[0]) | (pixels == limits[1])).any(axis=-1)
-    return _compare(finish.pixel_luma(pixels, bits), ends, pixels.shape[:2], component)
+    return _compare(coefficient_check.pixel_luma(pixels, bits), ends, pixels.shape[:2], component)
 
 
 # Weights of R, G and B in Cb and Cr (JFIF), to be added to 128.
@@ -176,16 +177,18 @@ def _compare(plane, ends, size, component):
     """Counts by kind of block; ends: bool, where samples are at an end of the range."""
     height, width = size
     pad = ((0, -height % 8), (0, -width % 8))
-    saturated = finish.to_blocks(np.pad(ends, pad)).any(axis=1)
-    edge = finish.to_blocks(np.pad(np.zeros((height, width), bool), pad, constant_values=True))
+    saturated = coefficient_check.to_blocks(np.pad(ends, pad)).any(axis=1)
+    edge = coefficient_check.to_blocks(
+        np.pad(np.zeros((height, width), bool), pad, constant_values=True)
+    )
     edge = edge.any(axis=1)
-    kept = finish.quantizes_to(
-        finish.to_blocks(np.pad(plane, pad, mode="edge")),
+    kept = coefficient_check.quantizes_to(
+        coefficient_check.to_blocks(np.pad(plane, pad, mode="edge")),
         component.coefficients.reshape(-1, 64),
         component.table.reshape(64),
     )
     return {
-        "inner": finish.count(kept[~saturated & ~edge]),
-        "saturated": finish.count(kept[saturated & ~edge]),
-        "edge": finish.count(kept[edge]),
+        "inner": coefficient_check.count(kept[~saturated & ~edge]),
+        "saturated": coefficient_check.count(kept[saturated & ~edge]),
+        "edge": coefficient_check.count(kept[edge]),
     }

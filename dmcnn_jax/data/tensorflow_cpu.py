@@ -1,0 +1,19 @@
+"""Imports TensorFlow as `tf`, on the CPU alone: accelerators are JAX's."""
+
+import os
+
+# TensorFlow's messages at import tell a user nothing.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+try:
+    import tensorflow as tf
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(
+        "tf.data needs TensorFlow, which is not installed; pip install 'dmcnn-jax[data]', or train "
+        "on a folder or a pack with config.data.pipeline 'device'"
+    ) from missing
+
+for _kind in ("GPU", "TPU"):
+    tf.config.set_visible_devices([], _kind)
+
+__all__ = ["tf"]

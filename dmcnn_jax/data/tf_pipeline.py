@@ -1,0 +1,226 @@
+"""TODO: say what this is."""
+
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from dmcnn_jax.config.validation import batch_sizes
+from dmcnn_jax.data import images as images_module
+from dmcnn_jax.data import tiles
+from dmcnn_jax.data.on_device import epoch_order
+from dmcnn_jax.data.tensorflow_cpu import tf
+from dmcnn_jax.images.color import rgb_to_y
+from dmcnn_jax.system import devices
+
+# Batches that are sent to the devices before the step asks for them.
+_AHEAD = 2
+
+
+# Images of no use in a row, after which the data set as a whole is deemed to be.
+_ATTEMPTS = 100
+
+
+# Where TensorFlow writes the file's only table: after SOI, APP0, and DQT's marker, length, number.
+_TABLE_START = 25
+
+
+class PipelineFeed:
+    """Pairs from tf.data.
+
+    Args:
+        images: what there is.
+        chosen: int32 [count], indices of the images to train on.
+        config: of the run.
+        mesh: to put batches on.
+
+    Attributes:
+        skipped: reason → number of images found to be of no use so far.
+    """
+
+    def __init__(
+        self,
+        images: images_module.Images,
+        chosen: np.ndarray,
+        config: Mapping[str, Any],
+        mesh: jax.sharding.Mesh,
+    ):
+        self._images, self._chosen, self._config = images, chosen, config
+        self._sizes, self._batched = batch_sizes(config), devices.batched(mesh)
+        # By index: one is counted once, however often it is drawn.
+        self._reasons: dict[int, str] = {}
+        self._lock = threading.Lock()
+        self._error: BaseException | None = None
+        self._next: tuple[int, int] | None = None
+        self._batches, self._ready = iter(()), []
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs where the images do."""
+        return self._images.fingerprint
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Reason → number of images found to be of no use so far."""
+        with self._lock:
+            return dict(Counter(self._reasons.values()))
+
+    def __str__(self) -> str:
+        return f"{len(self._chosen):,} images, pairs from tf.data"
+
+    def inputs(self, stage: int, stage_step: int) -> dict[str, jax.Array]:
+        """A batch.
+
+        Args:
+            stage: index of the stage.
+            stage_step: steps done in it; going on from the last call's is cheap, others start
+                tf.data anew.
+
+        Returns:
+            "original" and "decoded", uint8 [B, patch, patch], and "table", int32 [B, 8, 8], of the
+            file between them; split over the devices.
+
+        Raises:
+            ValueError: if the images turn out to be of no use.
+        """
+        if self._next != (stage, stage_step):
+            self._batches = iter(self.dataset(stage, stage_step).as_numpy_iterator())
+            self._ready = []
+        while len(self._ready) < _AHEAD:
+            try:
+                batch = next(self._batches)
+            except tf.errors.OpError:
+                # What went wrong inside Python says more than TensorFlow's account of it.
+                if self._error is not None:
+                    raise self._error from None
+                raise
+            self._ready.append(
+                {key: devices.to_devices(value, self._batched) for key, value in batch.items()}
+            )
+        self._next = (stage, stage_step + 1)
+        return self._ready.pop(0)
+
+    def dataset(self, stage: int, first_step: int = 0) -> tf.data.Dataset:
+        """This process's rows of a stage's batches, without end.
+
+        Args:
+            stage: index of the stage.
+            first_step: of the stage, to begin with.
+
+        Returns:
+            Batches as of `inputs`, of as many rows as this process provides.
+        """
+        size, patch = self._sizes[stage], self._config.train.patch_sizes[stage]
+        rows = devices.local_rows(size)
+        share = rows.stop - rows.start
+
+        def fetch(example: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            step, row = divmod(int(example), share)
+            try:
+                return self.example(stage, step * size + rows.start + row)
+            except BaseException as error:
+                self._error = error
+                raise
+
+        def make(example: tf.Tensor) -> dict[str, tf.Tensor]:
+            original, quality = tf.numpy_function(
+                fetch, [example], (tf.uint8, tf.int32), stateful=False
+            )
+            pair = compress(tf.ensure_shape(original, (patch, patch)), quality)
+            return pair | {"original": original}
+
+        dataset = tf.data.Dataset.range(first_step * share, np.iinfo(np.int64).max)
+        dataset = dataset.map(make, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return dataset.batch(share, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+    def example(self, stage: int, position: int) -> tuple[np.ndarray, np.ndarray]:
+        """An original, a pure function of its arguments, the seed and the images.
+
+        Args:
+            stage: index of the stage.
+            position: of the example in the stage, from 0, counted over all hosts.
+
+        Returns:
+            Pixels, uint8 [patch, patch], and the JPEG quality to compress them at, int32.
+
+        Raises:
+            ValueError: if many images in a row turn out to be of no use.
+        """
+        config = self._config
+        patch = config.train.patch_sizes[stage]
+        epoch, place = divmod(position, len(self._chosen))
+        index = self._chosen[epoch_order(len(self._chosen), (config.seed, stage, epoch))[place]]
+        rng = np.random.default_rng((config.seed, stage, position))
+        for _ in range(_ATTEMPTS):
+            rgb = self._read(int(index), patch)
+            if rgb is not None:
+                break
+            index = self._chosen[rng.integers(len(self._chosen))]
+        else:
+            raise ValueError(
+                f"{_ATTEMPTS} images of {config.data.source!r} in a row can't be trained on: "
+                f"{tiles.format_counts(self.skipped)}"
+            )
+        pixels = rgb_to_y(augment(rgb, patch, rng), config.data.luma)
+        lowest, highest = tuple(config.quality_range) or (config.quality, config.quality)
+        return pixels, np.int32(rng.integers(lowest, highest + 1))
+
+    def _read(self, index: int, smallest: int) -> np.ndarray | None:
+        """An image, or None if it is of no use, which is noted."""
+        try:
+            return images_module.read_usable(
+                self._images, index, self._config.data.reduce_to, smallest
+            )
+        except images_module.UnusableImageError as error:
+            with self._lock:
+                self._reasons[index] = str(error)
+            return None
+
+
+def augment(rgb: np.ndarray, patch: int, rng: np.random.Generator) -> np.ndarray:
+    """A crop, flipped and turned at random: uint8 [H, W, 3] → [patch, patch, 3], contiguous."""
+    y, x = (rng.integers(0, side - patch + 1) for side in rgb.shape[:2])
+    crop = rgb[y : y + patch, x : x + patch]
+    upside_down, mirrored, transposed = rng.random(3) < 0.5
+    if upside_down:
+        crop = crop[::-1]
+    if mirrored:
+        crop = crop[:, ::-1]
+    if transposed:
+        crop = crop.swapaxes(0, 1)
+    return np.ascontiguousarray(crop)
+
+
+def compress(original: tf.Tensor, quality: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Writes a JPEG file as Pillow would, and reads it back as Pillow would.
+
+    Args:
+        original: uint8 [H, W].
+        quality: int32 scalar, 1 to 100.
+
+    Returns:
+        "decoded", uint8 [H, W], and "table", int32 [8, 8], natural order, as it stands in the file.
+    """
+    file = tf.raw_ops.EncodeJpegVariableQuality(images=original[..., None], quality=quality)
+    # By default TensorFlow decodes by another, faster inverse DCT, up to 18 levels away.
+    decoded = tf.io.decode_jpeg(file, channels=1, dct_method="INTEGER_ACCURATE")[..., 0]
+    zigzag = tf.io.decode_raw(tf.strings.substr(file, _TABLE_START, 64), tf.uint8)
+    table = tf.reshape(tf.gather(zigzag, _ZIGZAG_RANK), (8, 8))
+    return {
+        "decoded": tf.ensure_shape(decoded, original.shape),
+        "table": tf.cast(table, tf.int32),
+    }
+
+
+def _zigzag_rank() -> np.ndarray:
+    """Where in a file's zigzag order each element of a table is, int32 [64]."""
+    v, u = np.divmod(np.arange(64), 8)
+    # Diagonal after diagonal; odd ones run downwards, even ones upwards.
+    order = np.lexsort((np.where((v + u) % 2, v, u), v + u))
+    return np.argsort(order).astype(np.int32)
+
+
+_ZIGZAG_RANK = _zigzag_rank()

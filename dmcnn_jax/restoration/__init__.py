@@ -1,0 +1,1 @@
+"""One JPEG file to one restored picture: model selection, colour, rounding, verification."""
