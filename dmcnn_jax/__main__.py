@@ -17,10 +17,12 @@ _COMMANDS = (
     ("dmcnn-restore photo.jpg", "clean JPEG files; folders with -o", None),
     ("dmcnn-restore --verify A.jpg B.png", "could B be the original of A?", None),
     ("dmcnn-restore --serve", "a page to drop files on", ("starlette", "serve")),
-    ("python -m dmcnn_jax.evaluate", "score a model on images: PSNR, SSIM, PSNR-B", None),
-    ("python -m dmcnn_jax.gallery", "a page with a slider between before and after", None),
+    ("dmcnn-evaluate", "score a model on images: PSNR, SSIM, PSNR-B", None),
+    ("dmcnn-gallery", "a page with a slider between before and after", None),
     ("python -m dmcnn_jax.main", "train, by a file of configs/", ("ml_collections", "train")),
-    ("python -m dmcnn_jax.banding", "stairs that models leave in skies", None),
+    ("dmcnn-compare", "score several models; tables, plots, pictures", None),
+    ("dmcnn-banding", "stairs that models leave in skies", None),
+    ("dmcnn-plot", "curves of a training run", ("matplotlib", "compare")),
 )
 _PACKAGES = ("jax", "flax", "numpy", "pillow", "optax", "orbax-checkpoint", "tensorflow-datasets")
 

@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dmcnn_jax import jpeg
+from dmcnn_jax.evaluation.complexity import arithmetic, flops_per_pixel
 from dmcnn_jax.inference import openvino_engine
 from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model, estimate, is_openvino
@@ -35,7 +36,6 @@ from dmcnn_jax.inference.tiling import tiling
 from dmcnn_jax.inference.variables import initialize
 from dmcnn_jax.models import create_model
 from dmcnn_jax.models.convolution import convolve, kernel_gradient, xla_kernel_gradient
-from dmcnn_jax.profile import arithmetic, flops_per_pixel
 from dmcnn_jax.system import devices
 from dmcnn_jax.system.atomic_write import write_file
 from dmcnn_jax.system.malloc import trim_memory
@@ -618,7 +618,7 @@ class Step:
     ):
         from dmcnn_jax.data.on_device import TileFeed
         from dmcnn_jax.data.tiles import Tiles
-        from dmcnn_jax.train import Trainer
+        from dmcnn_jax.training.trainer import Trainer
 
         config = _config(settings, features, batch, dtype)
         trainer = Trainer(config, mesh or _mesh(math.gcd(batch, jax.device_count())))
@@ -1098,8 +1098,9 @@ def _compilation_cache(folder: str) -> Iterator[None]:
 
 
 _MEMORY = """
-from dmcnn_jax import benchmark, memory
-memory.keep_memory()
+from dmcnn_jax import benchmark
+from dmcnn_jax.system.malloc import keep_memory
+keep_memory()
 print(benchmark.memory_taken{arguments})
 """
 
@@ -1115,10 +1116,11 @@ def part(name):
 _RESTORE = (
     _CLOCK
     + """
-from dmcnn_jax import command
+import dmcnn_jax.cli.restore
+from dmcnn_jax.system.compile_cache import keep_compiled
 part("command")
 import jax
-command.keep_compiled()
+keep_compiled()
 part("jax")
 import flax.linen
 part("flax")
@@ -1149,7 +1151,7 @@ from dmcnn_jax.system.compile_cache import keep_compiled
 keep_compiled()
 import jax
 part("jax")
-import dmcnn_jax.train
+import dmcnn_jax.training.loop
 part("package")
 from dmcnn_jax import benchmark
 settings = benchmark.Settings(features={features}, patch={patch}, batch={batch})

@@ -77,7 +77,7 @@ def _run(config: Mapping[str, Any], workdir: Path) -> None:
     if config.evaluate.images:
         images.find_images(config.evaluate.images)  # fails, if it does, before all training
     if FLAGS.mode == "train":
-        from dmcnn_jax.train import train
+        from dmcnn_jax.training.loop import train
 
         train(config, workdir, profile=FLAGS.profile)
         if jax.process_count() > 1:
@@ -85,7 +85,7 @@ def _run(config: Mapping[str, Any], workdir: Path) -> None:
             if devices.is_main():
                 print(f"trained; evaluate it by one process: --mode=evaluate --weights={workdir}")
             return
-    from dmcnn_jax.evaluate import evaluate_config
+    from dmcnn_jax.evaluation.protocol import evaluate_config
 
     evaluate_config(config, FLAGS.weights or workdir, workdir)
 

@@ -14,13 +14,13 @@ import re
 import resource
 import struct
 import subprocess
-import sys
 import tempfile
 import time
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from commands import command as program
 from jpeg_cases import mutate, pillow
 from PIL import Image
 
@@ -69,14 +69,7 @@ def run(folder, count, seed, allow_truncated):
         data = bases[rng.integers(len(bases))]
         changed = (mutate if rng.integers(4) else mutate_more)(rng, data)
         (folder / "in" / f"{number:05}.jpg").write_bytes(changed)
-    command = [
-        sys.executable,
-        "-m",
-        "dmcnn_jax.restoration.restorer",
-        folder / "in",
-        "-o",
-        folder / "out",
-    ]
+    command = [*program("dmcnn-restore"), folder / "in", "-o", folder / "out"]
     command += ["--weights", weights, "--device", "cpu", "--max-pixels", "1000000"]
     command += ["--allow-truncated"] if allow_truncated else []
     begun = time.perf_counter()

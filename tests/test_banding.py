@@ -8,7 +8,9 @@ import pytest
 import scipy.ndimage
 from PIL import Image
 
-from dmcnn_jax import banding, jpeg
+from dmcnn_jax import jpeg
+from dmcnn_jax.cli import banding as banding_command
+from dmcnn_jax.evaluation import banding
 from dmcnn_jax.inference.variables import initialize
 from dmcnn_jax.inference.weights import save_weights
 from dmcnn_jax.models import create_model
@@ -76,7 +78,7 @@ def test_the_command(tmp_path, capsys):
     config = {"name": "dncnn", "features": 2, "depth": 2, "batch_norm": False}
     path, picture = tmp_path / "tiny.safetensors", tmp_path / "sky.png"
     save_weights(path, initialize(create_model(config), jax.random.key(0)), {"model": config})
-    banding.main([str(path), "--count", "1", "--picture", str(picture)])
+    banding_command.main([str(path), "--count", "1", "--picture", str(picture)])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[0] for line in lines[1:]] == ["the sky itself", "JPEG", str(path)]
     assert "100.0%" in lines[2]
@@ -93,7 +95,7 @@ def test_the_command(tmp_path, capsys):
 )
 def test_errors_are_one_line(arguments, message):
     with pytest.raises(SystemExit) as error:
-        banding.main(arguments)
+        banding_command.main(arguments)
     assert message in error.value.code and "\n" not in error.value.code
 
 

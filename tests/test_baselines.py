@@ -15,6 +15,12 @@ import scipy.ndimage
 from networks import start
 
 from dmcnn_jax import jpeg
+from dmcnn_jax.evaluation.complexity import (
+    count_weights,
+    flops_per_pixel,
+    live_variables,
+    receptive_field,
+)
 from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model, estimate
 from dmcnn_jax.inference.variables import initialize, variable_shapes
@@ -22,7 +28,6 @@ from dmcnn_jax.models import MODELS, create_model
 from dmcnn_jax.models.base import Network
 from dmcnn_jax.models.baselines.tnrd import cosine_patterns, influence
 from dmcnn_jax.models.losses import half_sum_squares
-from dmcnn_jax.profile import count_weights, flops_per_pixel, live_variables, receptive_field
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -544,10 +549,10 @@ def test_trains_resumes_evaluates_and_restores(name, tmp_path):
     from PIL import Image
 
     from dmcnn_jax.config import default_config
-    from dmcnn_jax.evaluate import evaluate_folder
+    from dmcnn_jax.evaluation.protocol import evaluate_folder
     from dmcnn_jax.inference.luma import restore_plane
     from dmcnn_jax.inference.model import load
-    from dmcnn_jax.train import train
+    from dmcnn_jax.training.loop import train
 
     originals, _, _ = pairs((3, 64, 64))
     (tmp_path / "images").mkdir()

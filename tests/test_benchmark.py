@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import pytest
 
 from dmcnn_jax import benchmark
+from dmcnn_jax.evaluation.complexity import arithmetic
 from dmcnn_jax.inference.model import Model
 from dmcnn_jax.inference.tiling import tiling
 from dmcnn_jax.models import create_model
-from dmcnn_jax.profile import arithmetic
 
 CHECKOUT = Path(__file__).parents[1]
 # Figures don't matter here: compiling takes most of the time.

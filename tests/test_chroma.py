@@ -12,11 +12,12 @@ import scipy.ndimage
 import skimage.metrics
 from PIL import Image
 
-from dmcnn_jax import evaluate_color, jpeg
+from dmcnn_jax import jpeg
 from dmcnn_jax.config import default_config
 from dmcnn_jax.data import images as images_module
 from dmcnn_jax.data import packs
 from dmcnn_jax.data import tiles as tiles_module
+from dmcnn_jax.evaluation import color_protocol
 from dmcnn_jax.inference.chroma import restore_chroma
 from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model, estimate
@@ -28,7 +29,7 @@ from dmcnn_jax.models import chroma, create_model, decode, example
 from dmcnn_jax.models.chroma import ChromaInput
 from dmcnn_jax.restoration import coefficient_check
 from dmcnn_jax.restoration.restorer import Restorer
-from dmcnn_jax.train import train
+from dmcnn_jax.training.loop import train
 
 MODEL = {"name": "chroma", "features": 4, "dilations": (1, 2, 1)}
 
@@ -226,7 +227,7 @@ def luma(tmp_path_factory):
 def test_restored_files_keep_their_chroma(model, luma, subsampling):
     """By the formula of T.81, on the averages of what was restored."""
     picture = colours(80, 112)
-    file = jpeg.read(evaluate_color.save_jpeg(picture, 20, subsampling))
+    file = jpeg.read(color_protocol.save_jpeg(picture, 20, subsampling))
     planes = Restorer(luma, chroma=model).planes(file)
     for plane, component in zip(planes.chroma, file.components[1:], strict=True):
         assert plane.shape == (80, 112)
@@ -289,7 +290,7 @@ def test_rare_samplings_keep_their_chroma(model, luma, factors, known):
 def test_any_size_and_gray(model, luma, size):
     """Shapes, and that a network that does nothing hardly changes what is there without one."""
     picture = colours(*size)
-    file = jpeg.read(evaluate_color.save_jpeg(picture, 75))
+    file = jpeg.read(color_protocol.save_jpeg(picture, 75))
     restorer = Restorer(luma, chroma=model)
     assert restorer(file).pixels.shape == (*size, 3)
     variables = jax.tree.map(jnp.zeros_like, model.params)
@@ -318,10 +319,10 @@ def test_weights_are_of_luma_or_of_chroma(model, luma):
 def test_colour_is_measured(luma, model, tmp_path):
     """Against scikit-image's PSNR, and means by hand."""
     picture = colours(48, 64)
-    results = evaluate_color.evaluate(
+    results = color_protocol.evaluate(
         Restorer(luma, chroma=model), [("one", picture)], 30, subsampling="4:2:0", source="here"
     )
-    with Image.open(io.BytesIO(evaluate_color.save_jpeg(picture, 30))) as image:
+    with Image.open(io.BytesIO(color_protocol.save_jpeg(picture, 30))) as image:
         decoded = np.asarray(image)
     found = results["mean"]["jpeg"]
     expected = skimage.metrics.peak_signal_noise_ratio(picture, decoded)
@@ -329,14 +330,14 @@ def test_colour_is_measured(luma, model, tmp_path):
     shift = np.abs(decoded.reshape(-1, 3).mean(0) - picture.reshape(-1, 3).mean(0)).max()
     assert found["color_shift"] == pytest.approx(shift)
     assert found["color_drift"] == 0
-    chroma_only = evaluate_color.measure_picture(picture, picture, decoded)
+    chroma_only = color_protocol.measure_picture(picture, picture, decoded)
     assert chroma_only["chroma_psnr"] == np.inf and chroma_only["color_shift"] == 0
     assert chroma_only["color_drift"] == pytest.approx(shift)
     # Networks of random weights, but the mean stays the file's, up to what gamut and rounding take.
     assert results["mean"]["restored"]["color_drift"] < 0.2
     kept = results["per_image"][0]["kept"]
     assert results["mean"]["kept"] == kept and 0.9 < kept["luma"] <= 1 and 0.9 < kept["chroma"] <= 1
-    table = evaluate_color.format_table(results)
+    table = color_protocol.format_table(results)
     assert f"luma {kept['luma']:.3%}, chroma {kept['chroma']:.3%}" in table
     assert "1 images of here, quality 30, 4:2:0" in table
     assert f"{expected:.3f}" in table
@@ -364,7 +365,7 @@ def test_a_run_goes_on_with_the_same_bits(luma, tmp_path):
         tmp_path / "four/last.safetensors"
     ).read_bytes()
     assert isinstance(whole.module, chroma.ChromaNet)
-    results = evaluate_color.evaluate_model(whole, config)
+    results = color_protocol.evaluate_model(whole, config)
     # Of tiles, at the same quality: what validation says of them.
     assert results["quality"] == 10
     config.data.luma = "full"
@@ -391,7 +392,7 @@ def test_packs_hold_colours(tmp_path):
 def test_what_pixels_keep_of_chroma_is_counted(model, luma, bits):
     """Colours far from the gamut's border: all of it at 16 bits."""
     picture = (128 + (colours(80, 70).astype(int) - 128) // 3).astype(np.uint8)
-    file = jpeg.read(evaluate_color.save_jpeg(picture, 60))
+    file = jpeg.read(color_protocol.save_jpeg(picture, 60))
     result = Restorer(luma, chroma=model, bits=bits)(file)
     kept = result.chroma_kept
     # 5 by 4 whole blocks of 16 by 16 pixels, of Cb and of Cr.

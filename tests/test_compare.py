@@ -15,7 +15,8 @@ import pytest
 import scipy.stats
 from PIL import Image
 
-from dmcnn_jax import compare, published
+from dmcnn_jax.cli import compare as compare_command
+from dmcnn_jax.evaluation import comparison, paper_results
 from dmcnn_jax.images import metrics
 from dmcnn_jax.inference.model import load
 from dmcnn_jax.inference.variables import check_variables, initialize
@@ -36,7 +37,7 @@ def tool(name):
 
 def run(name, *arguments, monkeypatch):
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
-    tool(name).main()
+    (compare_command if name == "compare" else tool(name)).main()
 
 
 def save(path, config, seed=0, **about):
@@ -69,7 +70,7 @@ def images(tmp_path_factory, photographs):
 def no_profiles(monkeypatch):
     """Costs take long to measure, and are tested elsewhere."""
     fake = {"weights": 123_456, "flops": 54_321.0, "speed": 2.5e6, "field": 7}
-    monkeypatch.setattr(compare, "profile", lambda model: fake)
+    monkeypatch.setattr(comparison, "profile", lambda model: fake)
 
 
 def scored(weights, images, output, *more, monkeypatch):
@@ -107,8 +108,8 @@ def test_the_command(weights, images, tmp_path, monkeypatch, no_profiles, capsys
 
 
 def test_jpeg_rows_are_pillows(images, tmp_path):
-    entries, folders = [], [compare.parse_folder(str(images))]
-    results = compare.compare(entries, folders, [10], compare.Measured(tmp_path / "m.json"))
+    entries, folders = [], [comparison.parse_folder(str(images))]
+    results = comparison.compare(entries, folders, [10], comparison.Measured(tmp_path / "m.json"))
     measured = []
     for path in sorted(images.iterdir()):
         rgb = np.asarray(Image.open(path).convert("RGB"), np.float64)
@@ -121,11 +122,11 @@ def test_jpeg_rows_are_pillows(images, tmp_path):
 
 
 def test_measures_are_those_of_evaluate(weights, images, tmp_path, no_profiles):
-    from dmcnn_jax.evaluate import evaluate_folder
+    from dmcnn_jax.evaluation.protocol import evaluate_folder
 
-    entries = [compare.parse_entry(f"A={weights / 'a.safetensors'}", [10])]
-    folders = [compare.parse_folder(f"Two={images}")]
-    results = compare.compare(entries, folders, [10], compare.Measured(tmp_path / "m.json"))
+    entries = [comparison.parse_entry(f"A={weights / 'a.safetensors'}", [10])]
+    folders = [comparison.parse_folder(f"Two={images}")]
+    results = comparison.compare(entries, folders, [10], comparison.Measured(tmp_path / "m.json"))
     expected = evaluate_folder(load(weights / "a.safetensors"), images, 10)
     rows = {row["label"]: row for row in results["tables"][0]["rows"]}
     assert set(rows) == {"JPEG", "A"}  # nothing is published for "Two"
@@ -138,7 +139,7 @@ def test_measures_are_those_of_evaluate(weights, images, tmp_path, no_profiles):
 
 def test_it_goes_on_where_it_stopped(weights, images, tmp_path, monkeypatch, no_profiles):
     """Killed while scoring: what was measured is kept, and not measured again."""
-    calls, score = [], compare._score
+    calls, score = [], comparison._score
 
     def counted(model, folder, quality):
         calls.append((model.name, quality))
@@ -146,7 +147,7 @@ def test_it_goes_on_where_it_stopped(weights, images, tmp_path, monkeypatch, no_
             raise KeyboardInterrupt
         return score(model, folder, quality)
 
-    monkeypatch.setattr(compare, "_score", counted)
+    monkeypatch.setattr(comparison, "_score", counted)
     with pytest.raises(KeyboardInterrupt):
         scored(weights, images, tmp_path, "--no-plots", monkeypatch=monkeypatch)
     assert [p.name for p in tmp_path.iterdir()] == ["measured.json"]
@@ -158,13 +159,13 @@ def test_it_goes_on_where_it_stopped(weights, images, tmp_path, monkeypatch, no_
 
 
 def test_other_weights_or_images_are_measured_anew(weights, images, tmp_path, no_profiles):
-    measured = compare.Measured(tmp_path / "m.json")
-    folders = [compare.parse_folder(str(images))]
+    measured = comparison.Measured(tmp_path / "m.json")
+    folders = [comparison.parse_folder(str(images))]
     copy = tmp_path / "a.safetensors"
     copy.write_bytes((weights / "a.safetensors").read_bytes())
-    first = compare.compare([compare.parse_entry(str(copy), [10])], folders, [10], measured)
+    first = comparison.compare([comparison.parse_entry(str(copy), [10])], folders, [10], measured)
     save(copy, {"name": "arcnn"})
-    second = compare.compare([compare.parse_entry(str(copy), [10])], folders, [10], measured)
+    second = comparison.compare([comparison.parse_entry(str(copy), [10])], folders, [10], measured)
     means = [r["tables"][0]["rows"][1]["measured"]["psnr"] for r in (first, second)]
     assert means[0] != means[1]
 
@@ -174,26 +175,26 @@ def test_images_are_known_by_their_contents(tmp_path, rng):
     digests = set()
     for _ in range(2):
         Image.fromarray(rng.integers(0, 256, (16, 16), np.uint8)).save(tmp_path / "a.bmp")
-        folder = compare.parse_folder(str(tmp_path))
-        digests |= {compare._digest_images(folder), compare._digest_images(folder)}
+        folder = comparison.parse_folder(str(tmp_path))
+        digests |= {comparison._digest_images(folder), comparison._digest_images(folder)}
     assert len(digests) == 2
 
 
 def test_labels_and_paths(weights, tmp_path):
     path = save(tmp_path / "lr=1e-3.safetensors", TINY)
-    assert compare.parse_entry(str(path), [10]).label == "lr=1e-3"
-    entry = compare.parse_entry(f"A={path}", [10])
+    assert comparison.parse_entry(str(path), [10]).label == "lr=1e-3"
+    entry = comparison.parse_entry(f"A={path}", [10])
     assert (entry.label, entry.paths[10]) == ("A", path)
 
 
 def test_a_quality_in_the_name(weights):
-    entry = compare.parse_entry(f"C={weights}/c{{q}}.safetensors", [10, 30])
+    entry = comparison.parse_entry(f"C={weights}/c{{q}}.safetensors", [10, 30])
     assert {q: p.name for q, p in entry.paths.items()} == {
         10: "c10.safetensors",
         30: "c30.safetensors",
     }
     with pytest.raises(FileNotFoundError, match="c20"):
-        compare.parse_entry(f"C={weights}/c{{q}}.safetensors", [10, 20])
+        comparison.parse_entry(f"C={weights}/c{{q}}.safetensors", [10, 20])
 
 
 def test_gains_over_another_model(weights, images, tmp_path, monkeypatch, no_profiles):
@@ -245,7 +246,7 @@ def test_errors_are_one_line(arguments, message, weights, images, tmp_path, monk
 def test_a_broken_record_is_named(tmp_path):
     (tmp_path / "m.json").write_text("{")
     with pytest.raises(ValueError, match="no record of measurements"):
-        compare.Measured(tmp_path / "m.json")
+        comparison.Measured(tmp_path / "m.json")
 
 
 def test_the_bootstrap_is_scipys(rng):
@@ -261,25 +262,25 @@ def test_the_bootstrap_is_scipys(rng):
 
 
 def test_published_figures_are_plausible():
-    assert set(published.SYSTEMS) <= set(MODELS)
-    for figures in published.PAPER.values():
+    assert set(paper_results.SYSTEMS) <= set(MODELS)
+    for figures in paper_results.PAPER.values():
         for psnr, ssim, psnr_b in figures.values():
             assert 25 < psnr_b < psnr < 33 and 0.7 < ssim < 0.91
         assert max(figures, key=figures.get) == "DMCNN"
-    for key, figures in published.LATER.items():
+    for key, figures in paper_results.LATER.items():
         values = list(figures.values())
         assert values == sorted(values)
-        for system in figures.keys() & published.PAPER.get(key, {}).keys():
-            assert 0.03 < published.PAPER[key][system][0] - figures[system][0] < 0.18
+        for system in figures.keys() & paper_results.PAPER.get(key, {}).keys():
+            assert 0.03 < paper_results.PAPER[key][system][0] - figures[system][0] < 0.18
 
 
 def test_crops_are_of_one_place(weights, images):
-    entries = [compare.parse_entry(f"A={weights / 'a.safetensors'}", [10])]
+    entries = [comparison.parse_entry(f"A={weights / 'a.safetensors'}", [10])]
     path = images / "camera.png"
-    pictures = compare.crops(entries, path, 10, 8, 16, 24)
+    pictures = comparison.crops(entries, path, 10, 8, 16, 24)
     assert list(pictures) == ["original", "JPEG", "A"]
     assert all(p.shape == (24, 24) and p.dtype == np.uint8 for p in pictures.values())
-    whole = compare.crops(entries, path, 10, 0, 0, 1000)
+    whole = comparison.crops(entries, path, 10, 0, 0, 1000)
     for label, picture in pictures.items():
         np.testing.assert_array_equal(picture, whole[label][8:32, 16:40])
 
@@ -368,7 +369,7 @@ def test_dncnn3_is_the_published_network(dncnn3):
     [(10, (29.195, 0.8262, 0.8123, 28.90)), (20, (31.589, 0.8936, 0.8802, 31.07))],
 )
 def test_dncnn3_on_live1(dncnn3, live1, quality, expected):
-    from dmcnn_jax.evaluate import evaluate_folder
+    from dmcnn_jax.evaluation.protocol import evaluate_folder
 
     mean = evaluate_folder(load(dncnn3), live1[0].parent, quality)["mean"]["model"]
     for measure, value in zip(("psnr", "ssim", "ssim_gauss", "psnr_b"), expected, strict=True):
@@ -379,8 +380,8 @@ def test_dncnn3_on_live1(dncnn3, live1, quality, expected):
 @pytest.mark.slow
 @pytest.mark.parametrize("quality", [10, 20])
 def test_jpeg_rows_on_live1_are_the_papers(live1, quality, tmp_path):
-    folders = [compare.parse_folder(f"LIVE1={live1[0].parent}")]
-    results = compare.compare([], folders, [quality], compare.Measured(tmp_path / "m.json"))
+    folders = [comparison.parse_folder(f"LIVE1={live1[0].parent}")]
+    results = comparison.compare([], folders, [quality], comparison.Measured(tmp_path / "m.json"))
     row = results["tables"][0]["rows"][0]
     psnr, ssim, psnr_b = row["paper"]
     assert round(row["measured"]["psnr"], 2) == psnr

@@ -6,7 +6,8 @@ import json
 import pytest
 from PIL import Image
 
-from dmcnn_jax import curves
+from dmcnn_jax.cli import plots as plots_command
+from dmcnn_jax.training import plots
 
 RECORDS = [
     {"step": 10, "loss": 3e-3, "learning_rate": 1e-3, "psnr": 28.5, "jpeg_psnr": 28.0},
@@ -21,15 +22,15 @@ def write_log(workdir):
 
 
 def test_a_log_that_is_being_written(tmp_path):
-    assert curves.read_log(tmp_path) == []
+    assert plots.read_log(tmp_path) == []
     write_log(tmp_path)
-    assert curves.read_log(tmp_path) == RECORDS
+    assert plots.read_log(tmp_path) == RECORDS
 
 
 def test_what_is_drawn(tmp_path):
     pytest.importorskip("matplotlib", reason="Matplotlib is not installed: extra 'test'")
     write_log(tmp_path)
-    loss, gain, rate = curves.draw(tmp_path).axes
+    loss, gain, rate = plots.draw(tmp_path).axes
     assert loss.lines[0].get_xydata().tolist() == [[10, 3e-3], [20, 2e-3]]
     assert rate.lines[0].get_xydata().tolist() == [[10, 1e-3], [20, 5e-4]]
     training, validation, _ = gain.lines
@@ -53,7 +54,7 @@ def test_the_last_drawing_has_it_all(tmp_path, monkeypatch):
         return Handle()
 
     monkeypatch.setattr(display, "display", show)
-    with pytest.raises(ValueError, match="stops"), curves.live_curves(tmp_path, seconds=60):
+    with pytest.raises(ValueError, match="stops"), plots.live_curves(tmp_path, seconds=60):
         write_log(tmp_path)
         raise ValueError("training stops")
     first, last = shown
@@ -64,7 +65,7 @@ def test_the_last_drawing_has_it_all(tmp_path, monkeypatch):
 def test_the_command_writes_a_table_and_a_plot(tmp_path):
     pytest.importorskip("matplotlib", reason="Matplotlib is not installed: extra 'test'")
     write_log(tmp_path)
-    curves.main([str(tmp_path), "-o", str(tmp_path / "a.csv"), str(tmp_path / "a.png")])
+    plots_command.main([str(tmp_path), "-o", str(tmp_path / "a.csv"), str(tmp_path / "a.png")])
     with (tmp_path / "a.csv").open() as file:
         rows = list(csv.DictReader(file))
     logged = [r for r in RECORDS if "loss" in r or "validation" in r]
@@ -76,6 +77,6 @@ def test_the_command_writes_a_table_and_a_plot(tmp_path):
     with Image.open(tmp_path / "a.png") as image:
         assert min(image.size) > 200
     with pytest.raises(SystemExit, match=r"there is no log\.jsonl in"):
-        curves.main([str(tmp_path / "nowhere"), "-o", "a.csv"])
+        plots_command.main([str(tmp_path / "nowhere"), "-o", "a.csv"])
     with pytest.raises(SystemExit, match="supported"):
-        curves.main([str(tmp_path), "-o", str(tmp_path / "a.xyz")])
+        plots_command.main([str(tmp_path), "-o", str(tmp_path / "a.xyz")])

@@ -23,7 +23,7 @@ images, pipeline, output, process, processes, port = sys.argv[2:]
 if int(processes) > 1:
     sharding.connect(f"127.0.0.1:{port}", int(processes), int(process))
 from dmcnn_jax.data import feeds, sources
-from dmcnn_jax.train import Trainer
+from dmcnn_jax.training.trainer import Trainer
 config = load_config(**{
     "data.source": images, "data.pipeline": pipeline, "data.device_bytes": 0,
     "train.batch_sizes": (8,), "train.learning_rate": 1e-3,

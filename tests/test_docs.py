@@ -27,7 +27,7 @@ def commands(text, markdown=True):
         line = re.split(r"\s#\s|(?<=\S)\s{3,}", line.strip())[0]
         for command in re.split(r"&+|[;|]", line):
             command = re.sub(r"^\s*(srun|\w+=\S+)\s+", "", command).strip()
-            if re.match(r"(python|dmcnn-restore|pip|\.ci/\w+)(\s|$)", command):
+            if re.match(r"(python|dmcnn-[a-z]+|pip|\.ci/\w+)(\s|$)", command):
                 # A quote that is not closed is that of a command that this is a part of.
                 yield shlex.split(command.rstrip('"') if command.count('"') % 2 else command)
 
@@ -42,8 +42,8 @@ def check(words):
         assert (ROOT / words[0]).is_file()
     elif words[0] == "pip":
         check_installation(words)
-    elif words[0] == "dmcnn-restore":
-        check_flags(words, "dmcnn_jax/command.py")
+    elif words[0].startswith("dmcnn-"):
+        check_flags(words, command_source(words[0]))
     elif words[1] == "-m" and words[2].startswith("dmcnn_jax"):
         name = words[2].replace(".", "/")
         file = f"{name}/__main__.py" if name == "dmcnn_jax" else f"{name}.py"
@@ -51,7 +51,7 @@ def check(words):
         if words[2] == "dmcnn_jax.main":
             check_training(words)
         else:
-            check_flags(words[3:], "dmcnn_jax/command.py" if name.endswith("restore") else file)
+            check_flags(words[3:], file)
     elif words[1] == "-m":
         assert words[2] in ("pytest", "venv", "build")
         for word in words[3:]:
@@ -64,6 +64,17 @@ def check(words):
             check_weights(word)
 
 
+def command_source(name):
+    """The file that a console script's arguments are defined in."""
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    scripts = parser["options.entry_points"]["console_scripts"]
+    modules = dict(re.findall(r"(\S+) = (\S+):main", scripts))
+    assert name in modules, f"no command {name}"
+    file = modules[name].replace(".", "/") + ".py"
+    return "dmcnn_jax/cli/arguments.py" if name == "dmcnn-restore" else file
+
+
 def check_flags(words, file):
     source = (ROOT / file).read_text()
     for flag in flags(words):
@@ -74,7 +85,10 @@ def check_flags(words, file):
 
 def check_weights(word):
     """A bundled name; {q} stands for 10 and 20."""
-    if re.fullmatch(r"(\w+=)?dmcnn-[\w{}-]+", word) and word != "dmcnn-restore":
+    if (
+        re.fullmatch(r"(\w+=)?dmcnn-[\w{}-]+", word)
+        and not (ROOT / "dmcnn_jax" / "cli" / f"{word.removeprefix('dmcnn-')}.py").is_file()
+    ):
         name = word.split("=")[-1]
         for quality in (10, 20):
             name = name.replace("{q}", str(quality))
@@ -138,7 +152,7 @@ def test_commands_are_found():
         "dmcnn-restore --no-such-flag",
         "python -m dmcnn_jax.main --config configs/none.py",
         "python -m dmcnn_jax.main --config configs/qf20.py --config.train.none=3",
-        "python -m dmcnn_jax.evaluate --weights dmcnn-none --images DIR",
+        "dmcnn-evaluate --weights dmcnn-none --images DIR",
         'pip install "dmcnn-jax[none]"',
     ],
 )
@@ -164,8 +178,8 @@ def test_the_models_page_can_be_followed(monkeypatch):
     import numpy as np
 
     from dmcnn_jax import jpeg, models
+    from dmcnn_jax.evaluation.complexity import count_weights
     from dmcnn_jax.inference.variables import initialize
-    from dmcnn_jax.profile import count_weights
 
     page = (ROOT / "docs/adding-a-model.md").read_text()
     network, line, config = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)

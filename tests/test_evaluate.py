@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dmcnn_jax.evaluate import evaluate, evaluate_folder, main, measure_image, write_results
+from dmcnn_jax.cli.evaluate import main
+from dmcnn_jax.evaluation.protocol import evaluate, evaluate_folder, measure_image, write_results
 from dmcnn_jax.images import metrics
 from dmcnn_jax.inference.model import Model, load
 from dmcnn_jax.inference.variables import initialize

@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dmcnn_jax import export, jpeg, published
+from dmcnn_jax import jpeg
+from dmcnn_jax.evaluation import paper_results
+from dmcnn_jax.export.exporter import exporter
 from dmcnn_jax.inference.model import Model, estimate, load
 from dmcnn_jax.inference.variables import variable_shapes
 from dmcnn_jax.inference.weights import BUNDLED, load_weights, save_weights
@@ -93,8 +95,8 @@ def suffix(format):
 def test_pytorch_module_is_the_flax_module(config, photographs):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: extra 'export'")
     model = make_model(config)
-    state = export._torch_state(torch, model)
-    network = export._torch_module(state["_extra_state"], state)
+    state = exporter._torch_state(torch, model)
+    network = exporter._torch_module(state["_extra_state"], state)
     coefficients, table = next(jpegs(photographs, 2, 1))
     expected = estimate(model.module, model.params, coefficients, table)
     with torch.inference_mode():
@@ -107,16 +109,17 @@ def test_pytorch_module_is_the_flax_module(config, photographs):
     assert np.abs(expected["image"] - expected["jpeg"]).max() > 1e-3, "corrections must show"
     # What PyTorch makes of itself is the same as what is written, and makes the same model.
     again = {k: v.numpy() for k, v in network.state_dict().items() if k != "_extra_state"}
-    same_tree(export.from_torch(model.module, again), jax.tree.map(np.asarray, model.params))
+    same_tree(exporter.from_torch(model.module, again), jax.tree.map(np.asarray, model.params))
     assert network.state_dict()["_extra_state"]["quality"] == 10
 
 
 def test_every_pytorch_module_is_compared():
     pytest.importorskip("torch", reason="PyTorch is not installed: extra 'export'")
-    export._import_tool("torch_dmcnn")
-    modules = {"dmcnn", *export._import_tool("torch_baselines").MODELS}
+    from dmcnn_jax.export import torch_baselines
+
+    modules = {"dmcnn", *torch_baselines.MODELS}
     assert {config["name"] for config in VARIANTS} == modules <= set(MODELS)
-    assert modules >= set(published.SYSTEMS)
+    assert modules >= set(paper_results.SYSTEMS)
 
 
 PROGRAMS = ("torch", "onnx", "stablehlo")
@@ -124,7 +127,7 @@ PACKAGES = {"torch": ["torch"], "onnx": ["torch", "onnx", "onnxruntime", "onnxsc
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format", export.TOLERANCES)
+@pytest.mark.parametrize("format", exporter.TOLERANCES)
 @pytest.mark.parametrize("name", sorted(p.stem for p in BUNDLED.glob("*.safetensors")))
 def test_every_bundled_model_in_every_format(name, format, tmp_path):
     for package in PACKAGES.get(format, []):
@@ -139,15 +142,16 @@ def test_every_bundled_model_in_every_format(name, format, tmp_path):
     assert done.returncode == 0, done.stderr
     assert f": {format}, " in done.stdout
     if format not in ("onnx", "stablehlo"):
-        same_tree(export.import_model(path).params, load(name).params)
-        assert export.import_model(path).about == json.loads(json.dumps(load(name).about))
+        same_tree(exporter.import_model(path).params, load(name).params)
+        assert exporter.import_model(path).about == json.loads(json.dumps(load(name).about))
 
 
 def test_pytorch_classes_take_every_field_but_those_of_jax_alone():
     """A field that a network gets is a field of its PyTorch class, or is declared as JAX's own."""
     pytest.importorskip("torch", reason="PyTorch is not installed: extra 'export'")
-    kinds = {"dmcnn": export._import_tool("torch_dmcnn").DMCNN}
-    kinds |= export._import_tool("torch_baselines").MODELS
+    from dmcnn_jax.export import torch_baselines, torch_dmcnn
+
+    kinds = {"dmcnn": torch_dmcnn.DMCNN, **torch_baselines.MODELS}
     for name, kind in kinds.items():
         module = type(create_model({"name": name}))
         fields = {field.name for field in dataclasses.fields(module)} - {"name", "parent"}
@@ -164,8 +168,8 @@ def test_pytorch_classes_take_every_field_but_those_of_jax_alone():
 def test_fields_of_the_loss_travel_through_pytorch(fields, tmp_path):
     pytest.importorskip("torch", reason="PyTorch is not installed: extra 'export'")
     model = make_model(SMALL | fields)
-    export.export_model(model, tmp_path / "model.pt")
-    assert export.import_model(tmp_path / "model.pt").about == model.about
+    exporter.export_model(model, tmp_path / "model.pt")
+    assert exporter.import_model(tmp_path / "model.pt").about == model.about
 
 
 @pytest.mark.parametrize("format", ["npz", "safetensors", "orbax", "torch"])
@@ -173,10 +177,10 @@ def test_weights_come_back_bit_for_bit(format, model, tmp_path):
     if format == "torch":
         pytest.importorskip("torch", reason="PyTorch is not installed: extra 'export'")
     path = tmp_path / f"model{suffix(format)}"
-    done = export.export_model(model, path)
+    done = exporter.export_model(model, path)
     assert (done.path, done.format, done.images) == (path, format, 4)
-    assert done.difference <= export.TOLERANCES[format]
-    again = export.import_model(path)
+    assert done.difference <= exporter.TOLERANCES[format]
+    again = exporter.import_model(path)
     same_tree(again.params, model.params)
     assert again.about == model.about
     assert again.module == model.module
@@ -186,18 +190,18 @@ def test_weights_come_back_bit_for_bit(format, model, tmp_path):
 def test_batch_statistics_travel_too(tmp_path):
     model = make_model({"name": "dncnn", "features": 3, "depth": 4})
     for name in ("model.npz", "model", "model.safetensors"):
-        export.export_model(model, tmp_path / name)
-        same_tree(export.import_model(tmp_path / name).params, model.params)
+        exporter.export_model(model, tmp_path / name)
+        same_tree(exporter.import_model(tmp_path / name).params, model.params)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format", export.TOLERANCES)
+@pytest.mark.parametrize("format", exporter.TOLERANCES)
 def test_a_hundred_images_of_odd_sizes(format, model, photographs, tmp_path):
     for package in {"torch": ["torch"], "onnx": ["torch", "onnx", "onnxruntime"]}.get(format, []):
         pytest.importorskip(package, reason=f"{package} is not installed: extra 'export'")
     path = tmp_path / f"model{suffix(format)}"
-    export.export_model(model, path, format)
-    run, expect = export._RUNNERS[format](path), export._runner(model)
+    exporter.export_model(model, path, format)
+    run, expect = exporter._RUNNERS[format](path), exporter._runner(model)
     worst = images = 0
     for coefficients, table in jpegs(photographs, 100, 10):
         difference = run(coefficients, table) - expect(coefficients, table)
@@ -212,10 +216,10 @@ def test_a_hundred_images_of_odd_sizes(format, model, photographs, tmp_path):
 @pytest.mark.parametrize("config", BASELINES, ids=json.dumps)
 def test_baselines_as_programs(config, tmp_path):
     model = make_model(config)
-    export.export_model(model, tmp_path / "model.stablehlo")
+    exporter.export_model(model, tmp_path / "model.stablehlo")
     for package in ("torch", "onnx", "onnxruntime", "onnxscript"):
         pytest.importorskip(package, reason=f"{package} is not installed: extra 'export'")
-    export.export_model(model, tmp_path / "model.onnx")
+    exporter.export_model(model, tmp_path / "model.onnx")
 
 
 @pytest.mark.slow
@@ -223,9 +227,9 @@ def test_onnx_says_what_it_is(model, tmp_path):
     for package in ("torch", "onnxruntime", "onnxscript"):
         pytest.importorskip(package, reason=f"{package} is not installed: extra 'export'")
     onnx = pytest.importorskip("onnx", reason="onnx is not installed: extra 'export'")
-    export.export_model(model, tmp_path / "model.onnx")
+    exporter.export_model(model, tmp_path / "model.onnx")
     proto = onnx.load(tmp_path / "model.onnx")
-    assert [(o.domain, o.version) for o in proto.opset_import] == [("", export.ONNX_OPSET)]
+    assert [(o.domain, o.version) for o in proto.opset_import] == [("", exporter.ONNX_OPSET)]
     shapes = {
         i.name: [d.dim_param or d.dim_value for d in i.type.tensor_type.shape.dim]
         for i in proto.graph.input
@@ -239,7 +243,7 @@ def test_onnx_says_what_it_is(model, tmp_path):
 
 @pytest.mark.slow
 def test_stablehlo_is_for_three_platforms(model, tmp_path):
-    export.export_model(model, tmp_path / "model.stablehlo")
+    exporter.export_model(model, tmp_path / "model.stablehlo")
     program = jax.export.deserialize((tmp_path / "model.stablehlo").read_bytes())
     assert program.platforms == ("cpu", "cuda", "tpu")
     assert [str(a.shape) for a in program.in_avals] == [
@@ -253,7 +257,7 @@ def test_training_goes_on_as_if_never_left(model, tmp_path, rng):
     pytest.importorskip("optax", reason="optax is not installed: extra 'train'")
     pytest.importorskip("torch", reason="PyTorch is not installed: extra 'export'")
     from dmcnn_jax.config import default_config
-    from dmcnn_jax.train import Trainer
+    from dmcnn_jax.training.trainer import Trainer
 
     config = default_config()
     config.model.update(SMALL)
@@ -273,40 +277,40 @@ def test_training_goes_on_as_if_never_left(model, tmp_path, rng):
     unchanged = jax.tree.map(np.array_equal, stayed, dict(model.params["params"]))
     assert not any(jax.tree.leaves(unchanged))
     for name in ("abroad.npz", "abroad.safetensors", "abroad.pt"):
-        export.export_model(model, tmp_path / name)
-        export.export_model(export.import_model(tmp_path / name), tmp_path / "back.safetensors")
+        exporter.export_model(model, tmp_path / name)
+        exporter.export_model(exporter.import_model(tmp_path / name), tmp_path / "back.safetensors")
         same_tree(params_after_a_step(tmp_path / "back.safetensors"), stayed)
 
 
 def test_weights_that_do_not_say_of_which_network(model, tmp_path):
     save_weights(tmp_path / "home.safetensors", model.params, model.about)
-    export.export_model(model, tmp_path / "model.npz")
+    exporter.export_model(model, tmp_path / "model.npz")
     with np.load(tmp_path / "model.npz") as file:
         np.savez(tmp_path / "bare.npz", **{k: v for k, v in file.items() if k != "about"})
     with pytest.raises(ValueError, match=r"bare\.npz' does not say which network .* `like`"):
-        export.import_model(tmp_path / "bare.npz")
-    again = export.import_model(tmp_path / "bare.npz", like=tmp_path / "home.safetensors")
+        exporter.import_model(tmp_path / "bare.npz")
+    again = exporter.import_model(tmp_path / "bare.npz", like=tmp_path / "home.safetensors")
     same_tree(again.params, model.params)
 
 
 def test_a_bare_state_dict_of_another_network(model, tmp_path):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: extra 'export'")
     save_weights(tmp_path / "home.safetensors", model.params, model.about)
-    state = export._torch_state(torch, model)
+    state = exporter._torch_state(torch, model)
     del state["_extra_state"]
     torch.save(state, tmp_path / "bare.pt")
-    again = export.import_model(tmp_path / "bare.pt", like=tmp_path / "home.safetensors")
+    again = exporter.import_model(tmp_path / "bare.pt", like=tmp_path / "home.safetensors")
     same_tree(again.params, model.params)
     state["g.conv99.weight"] = state.pop("g.conv1.weight")
     torch.save(state, tmp_path / "bare.pt")
     with pytest.raises(ValueError, match=r"g\.conv1\.weight missing; g\.conv99\.weight unknown"):
-        export.import_model(tmp_path / "bare.pt", like=tmp_path / "home.safetensors")
+        exporter.import_model(tmp_path / "bare.pt", like=tmp_path / "home.safetensors")
 
 
 def test_pytorch_refuses_the_state_dict_of_another_configuration(model):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: extra 'export'")
-    state = export._torch_state(torch, model)
-    network = export._torch_module(state["_extra_state"], state)
+    state = exporter._torch_state(torch, model)
+    network = exporter._torch_module(state["_extra_state"], state)
     other = type(network)(features=3, condition_on_table=True, rectifier="none")
     with pytest.raises(ValueError, match="rectifier='interval', this model 'none'"):
         other.load_state_dict(state)
@@ -314,13 +318,13 @@ def test_pytorch_refuses_the_state_dict_of_another_configuration(model):
 
 def test_what_answers_otherwise_is_not_left_behind(model, tmp_path, monkeypatch):
     wrong = jax.tree.map(lambda a: a + 1e-3, dict(model.params))
-    write = export._WRITERS["npz"]
+    write = exporter._WRITERS["npz"]
     monkeypatch.setitem(
-        export._WRITERS, "npz", lambda m, path: write(Model(m.module, wrong, m.about), path)
+        exporter._WRITERS, "npz", lambda m, path: write(Model(m.module, wrong, m.about), path)
     )
     (tmp_path / "model.npz").write_text("from before")
     with pytest.raises(ValueError, match="answers otherwise than the model: by"):
-        export.export_model(model, tmp_path / "model.npz")
+        exporter.export_model(model, tmp_path / "model.npz")
     assert (tmp_path / "model.npz").read_text() == "from before"
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -340,14 +344,14 @@ def test_what_can_not_be_read(source, error, message, tmp_path):
     (tmp_path / "text.onnx").write_text("")
     (tmp_path / "empty").mkdir()
     with pytest.raises(error, match=message):
-        export.import_model(tmp_path / source)
+        exporter.import_model(tmp_path / source)
 
 
 def test_what_can_not_be_written(model, tmp_path):
     with pytest.raises(ValueError, match=r"no format '\.xyz'; expected one of: npz, "):
-        export.export_model(model, tmp_path / "model.xyz")
+        exporter.export_model(model, tmp_path / "model.xyz")
     with pytest.raises(FileExistsError, match="is a directory; expected a new name"):
-        export.export_model(model, tmp_path)
+        exporter.export_model(model, tmp_path)
 
 
 def run_tool(*arguments):
@@ -372,7 +376,7 @@ def test_the_command(model, tmp_path):
     done = run_tool(tmp_path, "--format", "npz", "-o", tmp_path / "out.npz")
     assert done.returncode == 0, done.stderr
     assert "out.npz: npz, " in done.stdout and "on 4 images within 0.0e+00" in done.stdout
-    same_tree(export.import_model(tmp_path / "out.npz").params, load(tmp_path).params)
+    same_tree(exporter.import_model(tmp_path / "out.npz").params, load(tmp_path).params)
 
     failed = run_tool("no-such-model", "-o", tmp_path / "other.npz")
     assert failed.returncode == 1

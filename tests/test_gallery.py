@@ -14,9 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dmcnn_jax import evaluate, gallery
-from dmcnn_jax.gallery import Item, write_gallery
+from dmcnn_jax.cli import evaluate
+from dmcnn_jax.cli import gallery as gallery_command
+from dmcnn_jax.evaluation import protocol
 from dmcnn_jax.images import metrics
+from dmcnn_jax.web import gallery
+from dmcnn_jax.web.gallery import Item, write_gallery
 
 GRAYS = {"JPEG": 40, "Restored": 120, "Original": 220}
 
@@ -225,7 +228,7 @@ def test_the_command_pairs_files_by_name(tmp_path, photographs, capsys):
     save(tmp_path / "originals/sub/b.png", np.rot90(color, -1))
     output = tmp_path / "out" / "g.html"
     arguments = [str(tmp_path / "jpeg"), str(tmp_path / "clean"), "-o", str(output)]
-    gallery.main([*arguments, "--originals", str(tmp_path / "originals")])
+    gallery_command.main([*arguments, "--originals", str(tmp_path / "originals")])
     assert "MB" in capsys.readouterr().out
     page = Page(output)
     assert sorted(names(page)) == ["a", "sub/b"]
@@ -236,7 +239,7 @@ def test_the_command_pairs_files_by_name(tmp_path, photographs, capsys):
     assert "∞" in page.inside("td")
     (tmp_path / "clean/a.png").unlink()
     with pytest.raises(SystemExit, match="has no picture 'a'"):
-        gallery.main(arguments)
+        gallery_command.main(arguments)
 
 
 def test_two_files_make_a_pair_whatever_they_are_called(tmp_path, photographs):
@@ -258,7 +261,7 @@ def test_evaluate_writes_one(tmp_path, monkeypatch, photographs, capsys):
         found = {"jpeg": jpeg, "model": restored}
         return {key: metrics.measure(original, p) for key, p in found.items()}, found
 
-    monkeypatch.setattr(evaluate, "measure_image", measure_image)
+    monkeypatch.setattr(protocol, "measure_image", measure_image)
     monkeypatch.setattr(evaluate, "load", lambda name, engine: SimpleNamespace(name=name))
     path, results = tmp_path / "g.html", tmp_path / "r.json"
     evaluate.main(

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.command import main
+from dmcnn_jax.cli.restore import main
 from dmcnn_jax.jpeg.double_compression import find_earlier, requantize
 from dmcnn_jax.restoration.restorer import Restorer
 

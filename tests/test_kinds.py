@@ -12,7 +12,7 @@ from mutated import write_weights
 from PIL import Image
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.command import main
+from dmcnn_jax.cli.restore import main
 from dmcnn_jax.restoration.restorer import Restorer
 
 

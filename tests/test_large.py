@@ -12,7 +12,7 @@ from PIL import Image
 MEASURED = """
 import sys
 from pathlib import Path
-from dmcnn_jax.command import main
+from dmcnn_jax.cli.restore import main
 status = main(sys.argv[1:])
 print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 sys.exit(status)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import runs
+from commands import command
 from PIL import Image
 
 CHECKOUT = Path(__file__).parents[1]
@@ -78,8 +79,7 @@ def test_evaluating_without_anything_of_training(images, tmp_path):
     done = run_without(
         TRAINING,
         tmp_path,
-        "-m",
-        "dmcnn_jax.evaluate",
+        *command("dmcnn-evaluate")[1:],
         *("--weights", "dmcnn-small-qf10", "--images", images, "--quality", 10),
     )
     assert done.returncode == 0, done.stderr
@@ -88,7 +88,7 @@ def test_evaluating_without_anything_of_training(images, tmp_path):
 
 def test_restoring_without_anything_of_training(images, tmp_path):
     Image.open(images / "0.png").save(tmp_path / "photo.jpg", quality=10)
-    arguments = ("-m", "dmcnn_jax.restoration.restorer", "photo.jpg", "-o", "clean.png")
+    arguments = (*command("dmcnn-restore")[1:], "photo.jpg", "-o", "clean.png")
     done = run_without(TRAINING, tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
     assert Image.open(tmp_path / "clean.png").size == (64, 64)

@@ -11,8 +11,10 @@ import scipy.ndimage
 from PIL import Image
 
 import dmcnn_jax
-from dmcnn_jax import command, jpeg
-from dmcnn_jax.evaluate import main as evaluate
+from dmcnn_jax import jpeg
+from dmcnn_jax.cli import arguments as arguments_module
+from dmcnn_jax.cli import restore
+from dmcnn_jax.cli.evaluate import main as evaluate
 from dmcnn_jax.inference import openvino_engine
 from dmcnn_jax.inference.chroma import restore_chroma
 from dmcnn_jax.inference.luma import restore_plane
@@ -237,7 +239,7 @@ def test_without_openvino_one_line_says_what_to_install(monkeypatch, tmp_path, c
     monkeypatch.setitem(sys.modules, "openvino", None)
     path = tmp_path / "a.jpg"
     Image.fromarray(np.zeros((16, 16), np.uint8)).save(path)
-    assert command.main([str(path), "--engine", "openvino"]) == 1
+    assert restore.main([str(path), "--engine", "openvino"]) == 1
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and 'pip install "dmcnn-jax[openvino]"' in lines[0]
     assert list(tmp_path.iterdir()) == [path]
@@ -255,7 +257,7 @@ def test_the_commands_take_an_engine(tmp_path, photographs, capsys):
         evaluate([*arguments, f"{tmp_path}/r.json", "--images", str(folder), "--engine", engine])
         printed.append(capsys.readouterr().out)
         target = tmp_path / f"{engine}.png"
-        status = command.main([f"{tmp_path}/a.jpg", "-o", str(target), "--engine", engine])
+        status = restore.main([f"{tmp_path}/a.jpg", "-o", str(target), "--engine", engine])
         assert status == 0
     assert printed[0] == printed[1]
     one, other = (
@@ -269,5 +271,5 @@ def test_the_commands_take_an_engine(tmp_path, photographs, capsys):
 
 
 def test_the_command_offers_what_there_is():
-    (action,) = [a for a in command._parser()._actions if a.dest == "engine"]
+    (action,) = [a for a in arguments_module._parser()._actions if a.dest == "engine"]
     assert tuple(action.choices) == ENGINES and action.default == "auto"

@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import command
 
 import dmcnn_jax
 from dmcnn_jax import __main__ as overview
 
 ROOT = Path(__file__).parents[1]
+COMMANDS = ("banding", "compare", "evaluate", "gallery", "restore")
 
 
 def python(*arguments):
@@ -57,10 +59,12 @@ def test_the_overview_says_what_to_install(capsys, monkeypatch):
 
 
 def test_commands_of_the_overview_are_there():
-    for command, *_ in overview._COMMANDS:
-        if command.startswith("python -m "):
-            file = command.split()[2].replace(".", "/") + ".py"
-            assert (ROOT / file).is_file(), command
+    for words, *_ in overview._COMMANDS:
+        if words.startswith("python -m "):
+            file = words.split()[2].replace(".", "/") + ".py"
+        else:
+            file = f"dmcnn_jax/cli/{words.split()[0].removeprefix('dmcnn-')}.py"
+        assert (ROOT / file).is_file(), words
 
 
 def test_the_version_stands_in_one_place():
@@ -71,10 +75,9 @@ def test_the_version_stands_in_one_place():
     assert wanted in (ROOT / "CHANGELOG.md").read_text()
 
 
-@pytest.mark.parametrize("module", ["restore", "evaluate", "gallery", "banding"])
-def test_help_teaches_by_example(module):
-    name = "dmcnn-restore" if module == "restore" else f"python -m dmcnn_jax.{module}"
-    usage, _, examples = python("-m", f"dmcnn_jax.{module}", "--help").partition("\nexample")
+@pytest.mark.parametrize("name", [f"dmcnn-{n}" for n in COMMANDS])
+def test_help_teaches_by_example(name):
+    usage, _, examples = python(*command(name)[1:], "--help").partition("\nexample")
     assert name in usage and name in examples
 
 

@@ -14,13 +14,13 @@ from runs import load_config, read_log, write_images
 tf = pytest.importorskip("tensorflow", reason="pip install 'dmcnn-jax[data]'")
 tfds = pytest.importorskip("tensorflow_datasets", reason="pip install 'dmcnn-jax[data]'")
 
-from dmcnn_jax import jpeg
-from dmcnn_jax.data import feeds, on_device, tf_pipeline
+from dmcnn_jax import jpeg  # noqa: E402
+from dmcnn_jax.data import feeds, on_device, tf_pipeline  # noqa: E402
 from dmcnn_jax.data import images as images_module  # noqa: E402
-from dmcnn_jax.data import tfds as tfds_module
+from dmcnn_jax.data import tfds as tfds_module  # noqa: E402
 from dmcnn_jax.images.color import rgb_to_y  # noqa: E402
 from dmcnn_jax.system import devices  # noqa: E402
-from dmcnn_jax.train import train  # noqa: E402
+from dmcnn_jax.training.loop import train  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,11 @@
 """Restoring files: pixels, the guarantee, metadata, the command."""
 
+import inspect
 import io
 import json
+import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
 
@@ -11,11 +14,13 @@ import numpy as np
 import pytest
 import scipy.fft
 import scipy.ndimage
+from commands import command
 from PIL import Image
 
 import dmcnn_jax
-from dmcnn_jax import command, jpeg
-from dmcnn_jax.command import main, plan
+from dmcnn_jax import jpeg
+from dmcnn_jax.cli.planning import plan
+from dmcnn_jax.cli.restore import main
 from dmcnn_jax.images import formats, png16
 from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import load
@@ -833,16 +838,7 @@ def test_missing_inputs_and_weights(weights, tmp_path, capsys):
 def test_standard_input_and_output(weights, tmp_path):
     path = write_jpeg(tmp_path / "a.jpg")
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "dmcnn_jax.restoration.restorer",
-            "-",
-            "--weights",
-            weights,
-            "--device",
-            "cpu",
-        ],
+        [*command("dmcnn-restore"), "-", "--weights", weights, "--device", "cpu"],
         input=path.read_bytes(),
         capture_output=True,
     )
@@ -860,7 +856,7 @@ def test_an_interruption_leaves_whole_files_only(tmp_path, collecting, lost):
     code = f"""
 import gc, os, signal, sys, time
 import dmcnn_jax.restoration.restorer
-from dmcnn_jax.command import main
+from dmcnn_jax.cli.restore import main
 
 def interrupt(phase="start", _=None):
     if phase == "start":
@@ -923,8 +919,8 @@ def test_unforeseen_errors_are_one_line_and_the_rest_goes_on(
 
 def test_what_is_imported_is_light():
     code = (
-        "import sys, dmcnn_jax; assert 'jax' not in sys.modules; import dmcnn_jax.restoration.restorer;"
-        "import dmcnn_jax.command, dmcnn_jax.restoration.verification;"
+        "import sys, dmcnn_jax; assert 'jax' not in sys.modules; dmcnn_jax.restore;"
+        "import dmcnn_jax.cli.restore, dmcnn_jax.cli.batch, dmcnn_jax.restoration.verification;"
         "heavy = 'optax orbax tensorflow ml_collections matplotlib skimage tensorstore'.split();"
         "print([name for name in heavy if name in sys.modules])"
     )
@@ -932,16 +928,19 @@ def test_what_is_imported_is_light():
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_restore_is_both_a_function_and_a_module():
-    import inspect
-
-    import dmcnn_jax.restoration.restorer as module
-
-    assert dmcnn_jax.restore is module and callable(module)
-    assert list(inspect.signature(dmcnn_jax.restore).parameters)[:2] == [
-        "source",
-        "model",
-    ]
-    assert command.main is not None and "restore" in dmcnn_jax.__all__
+def test_restore_is_a_plain_function():
+    assert inspect.isfunction(dmcnn_jax.restore) and "restore" in dmcnn_jax.__all__
+    assert list(inspect.signature(dmcnn_jax.restore).parameters)[:2] == ["source", "model"]
+    assert pickle.loads(pickle.dumps(dmcnn_jax.restore)) is dmcnn_jax.restore
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         dmcnn_jax.nothing  # noqa: B018
+
+
+@pytest.mark.slow
+def test_a_pool_of_processes_restores(weights, tmp_path):
+    paths = [write_jpeg(tmp_path / f"{name}.jpg") for name in "ab"]
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(2) as pool:
+        restored = pool.starmap(dmcnn_jax.restore, [(path, weights) for path in paths])
+    for path, pixels in zip(paths, restored, strict=True):
+        np.testing.assert_array_equal(pixels, dmcnn_jax.restore(path, weights))

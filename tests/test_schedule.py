@@ -5,7 +5,7 @@ import json
 import pytest
 
 from dmcnn_jax.config import default_config
-from dmcnn_jax.schedule import Schedule
+from dmcnn_jax.training.schedule import Schedule
 
 
 def make_config(**fields):

@@ -21,8 +21,8 @@ from PIL import Image
 pytest.importorskip("starlette", reason="the serve extra is not installed")
 pytest.importorskip("uvicorn", reason="the serve extra is not installed")
 
-from dmcnn_jax import serve
 from dmcnn_jax.restoration.coefficient_check import Count
+from dmcnn_jax.web import server as serve
 
 LIMIT = 200_000
 
@@ -302,7 +302,7 @@ def test_a_port_that_is_taken(server):
 
 def test_what_is_not_installed_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    spec = importlib.util.find_spec("dmcnn_jax.serve")
+    spec = importlib.util.find_spec("dmcnn_jax.web.server")
     with pytest.raises(ImportError, match=r"pip install \"dmcnn-jax\[serve\]\""):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
 

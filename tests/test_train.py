@@ -24,8 +24,10 @@ from dmcnn_jax.inference.variables import initialize
 from dmcnn_jax.inference.weights import load_weights, save_weights
 from dmcnn_jax.models import create_model
 from dmcnn_jax.system import devices
-from dmcnn_jax.train import Trainer, Validation, train
 from dmcnn_jax.training.checkpoints import Checkpoints
+from dmcnn_jax.training.loop import train
+from dmcnn_jax.training.trainer import Trainer
+from dmcnn_jax.training.validation import Validation
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -50,7 +50,8 @@ class Torch:
 
     def __init__(self):
         import torch
-        import torch_dmcnn
+
+        from dmcnn_jax.export import torch_dmcnn
 
         self._torch, self._network = torch, torch_dmcnn.DMCNN
         self.device = self._device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -31,21 +31,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="a field of every configuration, such as data.luma=full or init_from=dmcnn-qf20",
     )
     options = parser.parse_args(argv)
-    from dmcnn_jax import campaign
     from dmcnn_jax.config.validation import batch_sizes
     from dmcnn_jax.system import devices
     from dmcnn_jax.system.malloc import keep_memory
+    from dmcnn_jax.training import timed_runs
 
     keep_memory()
     try:
-        plan = [(campaign.load_config(path), minutes) for path, minutes in map(_part, options.runs)]
+        plan = [
+            (timed_runs.load_config(path), minutes) for path, minutes in map(_part, options.runs)
+        ]
         for config, _ in plan:
             config.data.source = options.source
-            campaign.set_fields(config, options.set)
+            timed_runs.set_fields(config, options.set)
             config.workdir = str(options.runs_in / config.name)
         devices.split_cpu([size for config, _ in plan for size in batch_sizes(config)])
         for config, minutes in plan:
-            print(f"weights: {campaign.run(config, minutes, options.output)}", flush=True)
+            print(f"weights: {timed_runs.run(config, minutes, options.output)}", flush=True)
     except (ValueError, OSError, ImportError, KeyError, FloatingPointError) as error:
         sys.exit(f"campaign: {error}")
     except KeyboardInterrupt as error:

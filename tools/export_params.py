@@ -13,7 +13,7 @@ The last makes weights of PyTorch something that --config.init_from goes on trai
 import argparse
 import sys
 
-from dmcnn_jax import export
+from dmcnn_jax.export.exporter import exporter
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     )
     parser.add_argument("-o", "--output", required=True, help="file, or new directory for orbax")
     parser.add_argument(
-        "--format", default="", choices=list(export.TOLERANCES), help="default: by the suffix"
+        "--format", default="", choices=list(exporter.TOLERANCES), help="default: by the suffix"
     )
     parser.add_argument(
         "--like",
@@ -36,18 +36,18 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     try:
-        model = export.import_model(arguments.source, arguments.like)
-        done = export.export_model(model, arguments.output, arguments.format)
+        model = exporter.import_model(arguments.source, arguments.like)
+        done = exporter.export_model(model, arguments.output, arguments.format)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"export_params: {error}")
     detail = {
-        "onnx": f", opset {export.ONNX_OPSET}",
-        "stablehlo": f", for {', '.join(export.STABLEHLO_PLATFORMS)}",
+        "onnx": f", opset {exporter.ONNX_OPSET}",
+        "stablehlo": f", for {', '.join(exporter.STABLEHLO_PLATFORMS)}",
     }
     print(
         f"{done.path}: {done.format}{detail.get(done.format, '')}, {done.bytes / 1e6:.2f} MB; on "
         f"{done.images} images within {done.difference:.1e} of the model "
-        f"(at most {export.TOLERANCES[done.format]:.0e}, pixels from 0 to 1)"
+        f"(at most {exporter.TOLERANCES[done.format]:.0e}, pixels from 0 to 1)"
     )
 
 

@@ -1,7 +1,7 @@
 """Turns the weights that DnCNN-3's authors published into a weights file of this package.
 
     python tools/import_dncnn3.py DnCNN3.mat -o dncnn3.safetensors
-    python -m dmcnn_jax.evaluate --weights dncnn3.safetensors --images LIVE1 --quality 10
+    dmcnn-evaluate --weights dncnn3.safetensors --images LIVE1 --quality 10
 
 The file is that of https://github.com/cszn/DnCNN, model/DnCNN3.mat. Needs h5py:
 `pip install dmcnn-jax[compare]`.

@@ -1,4 +1,4 @@
-"""TODO: say what this is."""
+"""Opens what a configuration names as a source of training tiles."""
 
 from pathlib import Path
 

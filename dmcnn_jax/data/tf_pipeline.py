@@ -1,4 +1,4 @@
-"""TODO: say what this is."""
+"""Training pairs by tf.data, from images that are read as they are needed."""
 
 import threading
 from collections import Counter

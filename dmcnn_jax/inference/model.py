@@ -121,5 +121,5 @@ def check_restores_luma(model: Model) -> None:
     if isinstance(model.module, chroma.ChromaNet):
         raise ValueError(
             f"the weights {model.name!r} restore chroma, guided by restored luma; expected weights "
-            "that restore luma (those of chroma: python -m dmcnn_jax.evaluate --color --chroma)"
+            "that restore luma (those of chroma: dmcnn-evaluate --color --chroma)"
         )

@@ -1,4 +1,4 @@
-"""TODO: say what this is."""
+"""Counts the coefficients of a file that the pixels of a picture keep."""
 
 import concurrent.futures
 import dataclasses

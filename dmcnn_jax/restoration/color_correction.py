@@ -1,4 +1,4 @@
-"""TODO: say what this is."""
+"""Keeps the mean colour of the decoded file, within the file's quantisation intervals."""
 
 import concurrent.futures
 import math

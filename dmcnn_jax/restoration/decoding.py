@@ -1,4 +1,4 @@
-"""TODO: say what this is."""
+"""Decodes files as libjpeg does, and planes from the centres of their intervals."""
 
 import concurrent.futures
 import os

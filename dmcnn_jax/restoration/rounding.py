@@ -1,4 +1,4 @@
-"""TODO: say what this is."""
+"""Rounds restored planes to pixels that keep the quantisation intervals."""
 
 import concurrent.futures
 import os

@@ -1,17 +1,15 @@
 """Curves of a run, drawn from its `log.jsonl`, also while it is being trained in a notebook.
 
-python -m dmcnn_jax.curves runs/mine -o mine.csv mine.png
+dmcnn-plot runs/mine -o mine.csv mine.png
 """
 
-import argparse
 import contextlib
 import csv
 import io
 import json
 import os
-import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,33 +136,3 @@ def live_curves(workdir: str | os.PathLike, seconds: float = 10) -> Iterator[Non
         done.set()
         watcher.join()
         handle.update(picture())
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line; an error that a user can mend is one line and exit status 1."""
-    parser = argparse.ArgumentParser(
-        prog="python -m dmcnn_jax.curves", description="A run's curves, as a table and as a plot."
-    )
-    parser.add_argument("workdir", help="of the run")
-    parser.add_argument(
-        "-o", "--output", nargs="+", required=True, help="files to write: .csv, or .png, .svg, .pdf"
-    )
-    options = parser.parse_args(argv)
-    try:
-        if not read_log(options.workdir):
-            raise FileNotFoundError(
-                f"there is no log.jsonl in {options.workdir!r}; expected the workdir of a run"
-            )
-        for output in options.output:
-            if output.endswith(".csv"):
-                write_csv(options.workdir, output)
-                continue
-            buffer = io.BytesIO()
-            draw(options.workdir).savefig(buffer, format=Path(output).suffix[1:] or None, dpi=70)
-            write_file(Path(output), buffer.getvalue())
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"dmcnn_jax: {error}")
-
-
-if __name__ == "__main__":
-    main()

@@ -75,8 +75,8 @@ def data_uri(kind: str, data: bytes) -> str:
 
 
 def part(name: str) -> str:
-    """The text of a file beside this one, empty if there is none."""
-    file = resources.files(__name__) / name
+    """Returns the text of a file in `static`, or an empty string if there is none."""
+    file = resources.files("dmcnn_jax.web") / "static" / name
     return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 

@@ -2,7 +2,7 @@
 
     python tools/export_params.py dmcnn-small-qf10 --format torch -o dmcnn.pt
 
->>> import torch_dmcnn
+>>> from dmcnn_jax.export import torch_dmcnn
 >>> model = torch_dmcnn.load("dmcnn.pt")                        # doctest: +SKIP
 >>> image = model(coefficients, table)["image"]                 # doctest: +SKIP
 

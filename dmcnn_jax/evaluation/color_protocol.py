@@ -1,6 +1,6 @@
 """Measuring the restoration of colour photographs: what `dmcnn-restore` makes of Pillow's files.
 
-    python -m dmcnn_jax.evaluate --color --images FOLDER --quality 10
+    dmcnn-evaluate --color --images FOLDER --quality 10
 
 Each image is saved by Pillow and restored as any file is. Of the pixels, and of what libjpeg
 decodes, 8 bits, against the original: PSNR of RGB, of luma, and of chroma (Cb and Cr together, full

@@ -28,8 +28,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from dmcnn_jax import jpeg, pages
+from dmcnn_jax import jpeg
 from dmcnn_jax.images import formats
+from dmcnn_jax.web import page
 
 try:
     import uvicorn
@@ -152,14 +153,14 @@ def application(
 ) -> "Starlette":
     """The page as an ASGI application; arguments as of `serve`."""
     limits = {"bytes": max_bytes}
-    body = pages.part("serve.html")
+    body = page.part("serve.html")
     for key, value in {
         "limit": f"{max_bytes / 1e6:.0f} MB",
         "limits": json.dumps(limits),
         "turned": _turned_png(),
     }.items():
         body = body.replace(f"{{{{{key}}}}}", html.escape(value))
-    text, policy = pages.page(
+    text, policy = page.page(
         "Restore a JPEG",
         body,
         ("base", "compare", "serve"),
@@ -450,4 +451,4 @@ def _turned_png() -> str:
     exif, buffer = Image.Exif(), io.BytesIO()
     exif[0x0112] = 6  # orientation
     Image.new("L", (2, 1)).save(buffer, "PNG", exif=exif)
-    return pages.data_uri("png", buffer.getvalue())
+    return page.data_uri("png", buffer.getvalue())

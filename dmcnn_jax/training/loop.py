@@ -1,4 +1,4 @@
-"""Training: stages of growing patches, one jitted step, validation, checkpoints."""
+"""The training loop: stages of growing patches, validation, checkpoints, resuming."""
 
 import contextlib
 import math
@@ -7,372 +7,33 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
-import flax.struct
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from tqdm import tqdm
 
 from dmcnn_jax.config.validation import batch_sizes, check_resumable, validate_config
 from dmcnn_jax.data import feeds
 from dmcnn_jax.data import tiles as tiles_module
-from dmcnn_jax.images import metrics
-from dmcnn_jax.inference.model import Model, estimate
-from dmcnn_jax.inference.variables import (
-    check_variables,
-    extend_variables,
-    initialize,
-    run_once_options,
-    widen_variables,
-)
-from dmcnn_jax.inference.weights import find_weights, load_weights, save_weights
-from dmcnn_jax.journal import Journal
-from dmcnn_jax.models import create_model, decode, first_variables
-from dmcnn_jax.schedule import Schedule
+from dmcnn_jax.inference.model import Model
+from dmcnn_jax.inference.weights import load_weights, save_weights
 from dmcnn_jax.system import devices
 from dmcnn_jax.system.atomic_write import write_file
 from dmcnn_jax.system.malloc import trim_memory
 from dmcnn_jax.training.checkpoints import CheckpointError, Checkpoints
+from dmcnn_jax.training.metric_writer import Journal
+from dmcnn_jax.training.schedule import Schedule
+from dmcnn_jax.training.trainer import Trainer, TrainState
+from dmcnn_jax.training.validation import Validation
 
-# Tiles that a device validates on at a time, and those whose pictures TensorBoard shows.
-_VALIDATION_BATCH, _PICTURES = 4, 4
 # Steps that may be begun and not done.
 _STEPS_AHEAD = 2
+
+
 # Steps that a profile leaves out at the start, and steps that it holds.
 _PROFILE_AFTER, _PROFILE_STEPS = 5, 10
-
-
-class TrainState(flax.struct.PyTreeNode):
-    """All arrays that decide the future of a run.
-
-    Attributes:
-        step: steps done, int32 scalar.
-        params: float32 parameters.
-        stats: the module's other variables, such as batch statistics.
-        average: the moving average of `params`, which evaluates and ships.
-        optimizer: the optimizer's state.
-    """
-
-    step: jax.Array
-    params: Any
-    stats: Any
-    average: Any
-    optimizer: Any
-
-
-class Trainer:
-    """What `train` needs besides the data: the module, the optimizer, the step, the mesh.
-
-    Args:
-        config: of the run.
-        mesh: of devices; by default all there are.
-    """
-
-    def __init__(self, config: Mapping[str, Any], mesh: jax.sharding.Mesh | None = None):
-        self.config = config
-        self.module = create_model(config.model)
-        self.optimizer = make_optimizer(config.train)
-        self.mesh = mesh or devices.make_mesh()
-        self._replicated = devices.replicated(self.mesh)
-        self._batched = devices.batched(self.mesh)
-
-    def init_state(self) -> TrainState:
-        """The state before the first step: random, or from `config.init_from`; on every device.
-
-        Raises:
-            FileNotFoundError: if the weights to start from are not there.
-            ValueError: if they don't fit the model.
-        """
-        begin = partial(
-            jax.jit, out_shardings=self._replicated, compiler_options=run_once_options()
-        )
-        key = jax.random.key(self.config.seed)
-        if not self.config.init_from:
-            return begin(self._init)(key)
-        weights = self._place(self._weights_to_start_from(key))
-        return begin(self._begin)(weights)
-
-    def _weights_to_start_from(self, key: jax.Array) -> Mapping[str, Any]:
-        """The variables that `config.init_from` names, with what they lack from a random key."""
-        name, module = self.config.init_from, self.module
-        try:
-            weights = load_weights(find_weights(name))[0]
-        except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f"config.init_from names weights to start from, but there are {error}; train "
-                "them first, or set --config.init_from= to start from random ones"
-            ) from error
-        try:
-            check_variables(module, weights, name)
-        except ValueError:
-            # Seconds to compile, so only where they are needed.
-            first = {"params": initialize(module, key)["params"]}
-            weights = widen_variables(module, weights, first)
-            weights = extend_variables(module, weights, first)
-            check_variables(module, weights, name)
-        return weights
-
-    def abstract_state(self) -> TrainState:
-        """Shapes, types and places of the state's arrays, none of which is made."""
-        shapes = jax.eval_shape(self._init, jax.random.key(0))
-        return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._replicated), shapes
-        )
-
-    def _init(self, key: jax.Array) -> TrainState:
-        return self._begin(first_variables(self.module, key))
-
-    def _begin(self, variables: Mapping[str, Any]) -> TrainState:
-        stats = dict(variables)
-        params = stats.pop("params")
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            params=params,
-            stats=stats,
-            average=params,
-            optimizer=self.optimizer.init(params),
-        )
-
-    def _place(self, tree: Any) -> Any:
-        return jax.tree.map(lambda x: devices.to_devices(np.asarray(x), self._replicated), tree)
-
-    @partial(jax.jit, static_argnums=(0, 4), donate_argnums=1)
-    def step(
-        self,
-        state: TrainState,
-        inputs: Mapping[str, jax.Array],
-        learning_rate: jax.Array,
-        patch_size: int,
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
-        """One step.
-
-        Args:
-            state: before it; its memory is reused.
-            inputs: what a feed gives, see `data.feeds`.
-            learning_rate: float32 scalar.
-            patch_size: side of the patches, pixels.
-
-        Returns:
-            The state after it, and scalars: "loss", "psnr" and "jpeg_psnr" (dB, of the batch as a
-            whole), "grad_norm", and of tf.data "wrong_pixels", those that libjpeg decoded otherwise
-            than the codec: 0.
-        """
-        config = self.config
-        crop_step = 0 if config.train.fixed_batch else state.step
-        key = jax.random.fold_in(jax.random.key(config.seed), crop_step)
-        batch = feeds.make_batch(inputs, key, patch_size, config, self._batched)
-        (loss, (stats, image)), grads = self.gradients(state, batch)
-        updates, optimizer = self.optimizer.update(
-            grads,
-            state.optimizer,
-            state.params,
-            value=loss,
-            grad=grads,
-            value_fn=lambda params: self._loss(params, state.stats, batch)[0],
-        )
-        params = jax.tree.map(lambda p, u: p - learning_rate * u, state.params, updates)
-        # A short memory at first, else the average remembers the random start.
-        decay = jnp.minimum(config.train.ema_decay, (1 + state.step) / (10 + state.step))
-        average = optax.incremental_update(params, state.average, 1 - decay)
-        state = TrainState(state.step + 1, params, stats, average, optimizer)
-        original = _scaled(batch["original"])
-        decoded = decode(self.module, batch["coefficients"], batch["table"])
-        scalars = {
-            "loss": loss,
-            "psnr": _decibels(jnp.mean(jnp.square(jnp.clip(image, 0, 1) - original))),
-            "jpeg_psnr": _decibels(jnp.mean(jnp.square(_scaled(decoded) - original))),
-            "grad_norm": optax.tree.norm(grads),
-        }
-        if "decoded" in batch:
-            scalars["wrong_pixels"] = jnp.sum(batch["decoded"] != decoded)
-        return state, scalars
-
-    def gradients(self, state: TrainState, batch: Mapping[str, jax.Array]) -> tuple[Any, Any]:
-        """The loss of a batch, and its gradient.
-
-        Args:
-            state: of the run.
-            batch: as of `feeds.make_batch`.
-
-        Returns:
-            (loss, (the module's other variables, the estimate of the original)), and the gradient
-            by `state.params`.
-        """
-        return jax.value_and_grad(self._loss, has_aux=True)(state.params, state.stats, batch)
-
-    def _loss(
-        self, params: Any, stats: Any, batch: Mapping[str, jax.Array]
-    ) -> tuple[jax.Array, tuple[Any, jax.Array]]:
-        """The loss, and the module's other variables and estimate of the original."""
-        estimates, stats = self.module.apply(
-            {"params": params, **stats},
-            batch["coefficients"],
-            batch["table"],
-            train=True,
-            mutable=list(stats),
-        )
-        loss = self.module.loss(estimates, _scaled(batch["original"]))
-        return loss, (stats, estimates["image"])
-
-    def variables(self, state: TrainState) -> dict[str, Any]:
-        """The variables that evaluate and ship: averaged parameters, and statistics."""
-        return {"params": state.average, **state.stats}
-
-
-def make_optimizer(config: Mapping[str, Any]) -> optax.GradientTransformationExtraArgs:
-    """The optimizer of `config.train`, without its learning rate, which the host sets."""
-    steps = []
-    if config.clip_norm:
-        steps.append(optax.clip_by_global_norm(config.clip_norm))
-    if config.weight_decay:
-        steps.append(optax.add_decayed_weights(config.weight_decay))
-    steps.append(_OPTIMIZERS[config.optimizer](config))
-    return optax.with_extra_args_support(optax.chain(*steps))
-
-
-def _muon(config: Mapping[str, Any]) -> optax.GradientTransformation:
-    """Muon (Jordan et al., 2024) for the kernels of convolutions, Nadam for everything else.
-
-    A kernel, [size, size, in, out], is a matrix of all that an output channel sees by output
-    channels; its momentum is made orthogonal. Steps have a root mean square of 0.2, as Adam's do
-    about (Liu et al., 2025), so that one learning rate does for both.
-    """
-    del config
-
-    def matrices(params):
-        return jax.tree.map(
-            lambda p: (
-                optax.contrib.MuonDimensionNumbers((0, 1, 2), 3)
-                if p.ndim == 4 and p.shape[-1] > 1
-                else None
-            ),
-            params,
-        )
-
-    muon = optax.contrib.muon(
-        1.0, consistent_rms=0.2, muon_weight_dimension_numbers=matrices, adam_weight_decay=0.0
-    )
-    # Like the others, a direction to go against.
-    return optax.chain(muon, optax.scale(-1.0))
-
-
-_OPTIMIZERS = {
-    "adam": lambda config: optax.scale_by_adam(),
-    "sgd": lambda config: optax.trace(decay=config.momentum),
-    "muon": _muon,
-    "lbfgs": lambda config: optax.chain(optax.lbfgs(memory_size=10), optax.scale(-1.0)),
-}
-
-
-class Validation:
-    """Measures weights on whole validation tiles, split over all devices.
-
-    Args:
-        tiles: validation tiles.
-        config: of the run; its `quality` is what they are compressed at.
-        mesh: of the devices.
-
-    Attributes:
-        jpeg_psnr: of the JPEGs, dB, mean over tiles.
-    """
-
-    def __init__(
-        self, tiles: tiles_module.Tiles, config: Mapping[str, Any], mesh: jax.sharding.Mesh
-    ):
-        self._count = len(tiles)
-        module = create_model(config.model)
-        self._size = _VALIDATION_BATCH * mesh.size
-        self._batches, originals, decoded = [], [], []
-        mine, batched = devices.local_rows(self._size), devices.batched(mesh)
-        for start in range(0, self._count, self._size):
-            # The last batch is filled up with tiles that don't count.
-            rows = np.minimum(np.arange(start, start + self._size), self._count - 1)
-            batch = feeds.validation_batch(tiles.take(rows), config)
-            parts = batch["original"], batch["coefficients"], batch["table"]
-            originals.append(parts[0])
-            decoded.append(np.asarray(decode(module, *parts[1:])))
-            self._batches.append(
-                jax.tree.map(
-                    lambda part: devices.to_devices(np.ascontiguousarray(part[mine]), batched),
-                    parts,
-                )
-            )
-        original, self._decoded = (
-            np.concatenate(part)[: self._count] for part in (originals, decoded)
-        )
-        self._original = original[:_PICTURES]
-        self.jpeg_psnr = float(
-            np.mean([_psnr(*pair) for pair in zip(original, self._decoded, strict=True)])
-        )
-        self._decoded = self._decoded[:_PICTURES]
-        self._measure = jax.jit(_measure, static_argnums=0, out_shardings=devices.replicated(mesh))
-
-    def __call__(
-        self, module: nn.Module, variables: Mapping[str, Any]
-    ) -> tuple[dict[str, float], np.ndarray]:
-        """Measures.
-
-        Args:
-            module: the network.
-            variables: its variables, on every device.
-
-        Returns:
-            "loss", "psnr" and its "gain" over the JPEG's (dB, mean over tiles, of pixels rounded to
-            8 bits), the same in all processes; and pictures, uint8 [some, side, 3 · side]:
-            original, JPEG, restored.
-        """
-        measured = [
-            jax.device_get(self._measure(module, variables, *batch)) for batch in self._batches
-        ]
-        losses, squares, outputs = (
-            np.concatenate(part)[: self._count] for part in zip(*measured, strict=True)
-        )
-        pixels = math.prod(outputs.shape[1:])
-        with np.errstate(divide="ignore"):
-            psnrs = 10 * np.log10(255**2 * pixels / squares.sum(axis=1, dtype=np.int64))
-        psnr = float(np.mean(psnrs))
-        result = {
-            "loss": math.fsum(losses.tolist()) / self._count,
-            "psnr": psnr,
-            "gain": psnr - self.jpeg_psnr,
-        }
-        pictures = (self._original, self._decoded, outputs[:_PICTURES])
-        # Of chroma, Cb is shown.
-        pictures = [p[..., 0] if p.ndim == 4 else p for p in pictures]
-        return result, np.concatenate(pictures, axis=2)
-
-
-def _psnr(original: np.ndarray, output: np.ndarray) -> float:
-    """PSNR of uint8 [H, W] or [H, W, channels]: of all channels as one plane."""
-    return metrics.psnr(original.reshape(len(original), -1), output.reshape(len(output), -1))
-
-
-def _measure(
-    module: nn.Module,
-    variables: Mapping[str, Any],
-    original: jax.Array,
-    coefficients: jax.Array,
-    table: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The loss of each tile, the squared errors of each of its rows, int32, and the output."""
-    estimates = estimate(module, variables, coefficients, table)
-
-    def loss_of_one(estimates, original):
-        return module.loss(jax.tree.map(lambda x: x[None], estimates), original[None])
-
-    losses = jax.vmap(loss_of_one)(estimates, _scaled(original))
-    output = jnp.clip(jnp.round(estimates["image"] * 255), 0, 255).astype(jnp.uint8)
-    output = output.reshape(original.shape)
-    # A row at a time, integers suffice, and no device can see the sum otherwise than another.
-    errors = jnp.square(output.astype(jnp.int32) - original.astype(jnp.int32))
-    squares = jnp.sum(errors.reshape(*errors.shape[:2], -1), axis=2)
-    return losses, squares, output
 
 
 def train(config: Mapping[str, Any], workdir: str | os.PathLike, *, profile: bool = False) -> Model:
@@ -752,12 +413,3 @@ def _checkpoint_name(checkpoints: Checkpoints, workdir: Path) -> str:
 def _say(text: str) -> None:
     if devices.is_main():
         print(text, file=sys.stderr, flush=True)
-
-
-def _scaled(pixels: jax.Array) -> jax.Array:
-    """uint8 [B, H, W] or [B, H, W, C] → float32 [B, H, W, 1 or C], scaled to [0, 1]."""
-    return (pixels[..., None] if pixels.ndim == 3 else pixels).astype(jnp.float32) / 255
-
-
-def _decibels(mean_square: jax.Array) -> jax.Array:
-    return -10 * jnp.log10(mean_square)

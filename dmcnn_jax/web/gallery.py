@@ -2,21 +2,19 @@
 
 The file needs nothing but itself and a browser. Worst and best gains come first, figures beside.
 
-    python -m dmcnn_jax.evaluate … --gallery gallery.html
-    python -m dmcnn_jax.gallery photographs/ cleaned/ -o gallery.html
+    dmcnn-evaluate … --gallery gallery.html
+    dmcnn-gallery photographs/ cleaned/ -o gallery.html
 
 The second takes JPEG files and what they were restored to, by name; `--originals FOLDER` adds what
 they were made from.
 """
 
-import argparse
 import base64
 import html
 import io
 import json
 import math
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +22,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, features
 
-from dmcnn_jax import pages
 from dmcnn_jax.images import color, formats, metrics
 from dmcnn_jax.system.atomic_write import replacing
+from dmcnn_jax.web import page
 
 MAX_BYTES = 32 * 2**20
 """How large a gallery may get by default: what phones and mail still take."""
+
 
 CROP = 1024
 """The largest side of a picture in it, pixels."""
@@ -44,8 +43,8 @@ class Item:
         jpeg: uint8 (or uint16) [H, W] or [H, W, 3], as decoded.
         restored: likewise, as restored.
         original: likewise, if there is one.
-        figures: {"jpeg": M, "model": M} as of `dmcnn_jax.evaluate.measure_image`, against the
-            original; None: there are none to show.
+        figures: {"jpeg": M, "model": M} against the original, as of `protocol.measure_image`; None:
+            there are none to show.
     """
 
     name: str
@@ -150,7 +149,7 @@ class Gallery:
             raise ValueError("no picture for the gallery")
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        text, _ = pages.page(
+        text, _ = page.page(
             self.title, self._body(), ("base", "compare", "gallery"), img_src="data:"
         )
         with replacing(path) as file:
@@ -237,7 +236,7 @@ def data_uri(picture: np.ndarray) -> str:
     else:
         kind = "png"
         Image.fromarray(picture).save(buffer, "PNG")
-    return pages.data_uri(kind, buffer.getvalue())
+    return page.data_uri(kind, buffer.getvalue())
 
 
 def read_pairs(
@@ -279,51 +278,6 @@ def read_pairs(
         yield Item(name, *pictures, figures=_measure(*pictures) if originals else None)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line; an error that a user can mend is one line and exit status 1."""
-    parser = argparse.ArgumentParser(
-        prog="python -m dmcnn_jax.gallery",
-        description="Makes one HTML file of JPEG files and what they were restored to, with a "
-        "slider between them.",
-        epilog="examples:\n"
-        "  python -m dmcnn_jax.gallery photo.jpg clean.png           gallery.html\n"
-        "  python -m dmcnn_jax.gallery photos/ cleaned/ -o look.html pictures of the same names\n"
-        "  python -m dmcnn_jax.gallery photos/ cleaned/ --originals originals/   figures too\n",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("jpegs", help="a JPEG file, or a folder of them")
-    add("restored", help="the restored picture, or a folder with pictures of the same names")
-    add("--originals", help="what the JPEG files were made from, likewise; adds figures")
-    add("-o", "--output", default="gallery.html", help="default: %(default)s")
-    add("--title", default="JPEG and restored", help="of the page (default: %(default)s)")
-    add(
-        "--max-mb",
-        type=float,
-        default=MAX_BYTES / 2**20,
-        help="how large the file may get; the middle of the order is left out (default: "
-        "%(default).0f)",
-    )
-    add(
-        "--crop",
-        type=int,
-        default=CROP,
-        help="largest side, pixels; of larger pictures the middle is shown (default: %(default)s)",
-    )
-    options = parser.parse_args(argv)
-    try:
-        left_out = write_gallery(
-            options.output,
-            read_pairs(options.jpegs, options.restored, options.originals),
-            title=options.title,
-            max_bytes=int(options.max_mb * 2**20),
-            crop=options.crop,
-        )
-    except (ValueError, OSError) as error:
-        sys.exit(f"dmcnn_jax: {error}")
-    print(describe(options.output, left_out))
-
-
 def describe(path: str | os.PathLike, left_out: Sequence[str]) -> str:
     """A line on a gallery that was written: where, how large, what is not in it."""
     line = f"gallery: {path}, {os.path.getsize(path) / 2**20:.1f} MB"
@@ -351,6 +305,7 @@ class _Entry:
 # What the rest of a file takes, and the rest of an item, unless its name is very long.
 _PAGE_BYTES, _ENTRY_BYTES = 2**16, 2**12
 
+
 _HEADINGS = {
     "psnr": "PSNR",
     "ssim": "SSIM 8×8",
@@ -358,12 +313,15 @@ _HEADINGS = {
     "psnr_b": "PSNR\u2011B",
 }
 
+
 _ORDERS_OF_GAIN = {
     "ends": "Worst and best in turn",
     "rising": "Worst first",
     "falling": "Best first",
     "name": "By name",
 }
+
+
 _ORDERS_OF_CHANGE = {
     "falling": "Most changed first",
     "rising": "Least changed first",
@@ -400,6 +358,8 @@ def _measures(entries: Sequence[_Entry]) -> dict[str, str]:
 
 
 _JPEG_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif")
+
+
 _EXTENSIONS = (*_JPEG_EXTENSIONS, ".png", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm")
 
 
@@ -552,7 +512,3 @@ def _key(measure: str) -> str:
 def _say(text: str) -> str:
     """Plain text as HTML; names of files that are no text, as far as they go."""
     return html.escape(text.encode(errors="replace").decode())
-
-
-if __name__ == "__main__":
-    main()

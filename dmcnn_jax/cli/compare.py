@@ -1,6 +1,6 @@
 """Scores models on folders of images and writes tables, plots and pictures.
 
-    python tools/compare.py DMCNN=dmcnn-qf{q} --images LIVE1=FOLDER --qualities 10 20
+    dmcnn-compare DMCNN=dmcnn-qf{q} --images LIVE1=FOLDER --qualities 10 20
 
 A model is a bundled name, a weights file or the workdir of a run, with a label before it if it
 should have another name; {q} stands for the quality, where there are weights for each. Folders
@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dmcnn_jax import compare
+from dmcnn_jax.evaluation import comparison
 from dmcnn_jax.system.atomic_write import write_file
 from dmcnn_jax.system.compile_cache import keep_compiled
 from dmcnn_jax.system.malloc import keep_memory
@@ -30,18 +30,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="Scores models on folders of images; writes tables, plots and pictures.",
         epilog="{q} in a model's name stands for the quality. Examples:\n"
-        "  python tools/compare.py dmcnn-small-qf10 --images FOLDER --qualities 10\n"
-        "  python tools/compare.py DMCNN=dmcnn-small-qf{q} dncnn3.safetensors \\\n"
+        "  dmcnn-compare dmcnn-small-qf10 --images FOLDER --qualities 10\n"
+        "  dmcnn-compare DMCNN=dmcnn-small-qf{q} dncnn3.safetensors \\\n"
         "      --images LIVE1=FOLDER --qualities 10 20\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("models", nargs="*", metavar="[LABEL=]WEIGHTS")
     parser.add_argument("--images", nargs="+", required=True, metavar="[LABEL=]FOLDER")
     parser.add_argument(
-        "--qualities", nargs="+", type=int, default=compare.QUALITIES, help="default: 10 20 30 40"
+        "--qualities",
+        nargs="+",
+        type=int,
+        default=comparison.QUALITIES,
+        help="default: 10 20 30 40",
     )
     parser.add_argument(
-        "--against", default=compare.JPEG, help="what gains are gains over (default: %(default)s)"
+        "--against",
+        default=comparison.JPEG,
+        help="what gains are gains over (default: %(default)s)",
     )
     parser.add_argument(
         "--crop",
@@ -64,8 +70,8 @@ def run(options: argparse.Namespace) -> None:
     for quality in options.qualities:
         if not 1 <= quality <= 100:
             raise ValueError(f"--qualities has {quality}; expected 1 to 100")
-    folders = [compare.parse_folder(text) for text in options.images]
-    entries = [compare.parse_entry(text, options.qualities) for text in options.models]
+    folders = [comparison.parse_folder(text) for text in options.images]
+    entries = [comparison.parse_entry(text, options.qualities) for text in options.models]
     crop = parse_crop(options.crop, folders)
     if not options.no_plots:
         try:
@@ -75,20 +81,20 @@ def run(options: argparse.Namespace) -> None:
                 f"plots need matplotlib ({error}); pip install dmcnn-jax[compare], or --no-plots"
             ) from error
         matplotlib.use("Agg")
-    measured = compare.Measured(options.output / "measured.json")
-    results = compare.compare(
+    measured = comparison.Measured(options.output / "measured.json")
+    results = comparison.compare(
         entries, folders, options.qualities, measured, against=options.against
     )
     files = {
-        "table.md": compare.to_markdown(results).encode(),
-        "table.csv": compare.to_csv(results).encode(),
+        "table.md": comparison.to_markdown(results).encode(),
+        "table.csv": comparison.to_csv(results).encode(),
         "results.json": (json.dumps(results, indent=1) + "\n").encode(),
     }
     if entries and not options.no_plots:
         files["flops.png"] = plot_flops(results)
         files["gain.png"] = plot_gain(results)
         for quality in options.qualities:
-            pictures = compare.crops(entries, crop[0], quality, *crop[1:])
+            pictures = comparison.crops(entries, crop[0], quality, *crop[1:])
             files[f"crop-q{quality}.png"] = plot_crops(pictures, quality)
     options.output.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
@@ -97,7 +103,9 @@ def run(options: argparse.Namespace) -> None:
     print(f"written to {options.output}: {', '.join(files)}")
 
 
-def parse_crop(text: str | None, folders: Sequence[compare.Folder]) -> tuple[Path, int, int, int]:
+def parse_crop(
+    text: str | None, folders: Sequence[comparison.Folder]
+) -> tuple[Path, int, int, int]:
     """IMAGE:TOP,LEFT,SIZE → the path and three numbers, or a default."""
     if text is None:
         from PIL import Image

@@ -1,8 +1,8 @@
 """Models in the formats of others, and back: `tools/export_params.py` on the command line.
 
     npz, safetensors, orbax   weights alone, under the names of the Flax tree
-    torch                     a PyTorch state dict, for the modules in tools/torch_dmcnn.py and
-                              tools/torch_baselines.py
+    torch                     a PyTorch state dict, for the modules in torch_dmcnn.py and
+                              torch_baselines.py
     onnx                      the network as a program: coefficients, table → luma, of any size
     stablehlo                 likewise, by jax.export: one file for CPU, CUDA and TPU
 
@@ -18,7 +18,6 @@ import json
 import logging
 import os
 import shutil
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -477,10 +476,10 @@ def _torch_module(about: Mapping[str, Any], state: Mapping[str, Any]) -> Any:
     """The PyTorch module of a state dict."""
     name = about["model"]["name"]
     if name == "dmcnn":
-        kind = _import_tool("torch_dmcnn").DMCNN
+        from dmcnn_jax.export.torch_dmcnn import DMCNN as kind  # noqa: N811
     else:
-        _import_tool("torch_dmcnn")
-        models = _import_tool("torch_baselines").MODELS
+        from dmcnn_jax.export.torch_baselines import MODELS as models  # noqa: N811
+
         if name not in models:
             raise ValueError(
                 f"the model {name!r} has no PyTorch module; expected one of: dmcnn, "
@@ -490,21 +489,6 @@ def _torch_module(about: Mapping[str, Any], state: Mapping[str, Any]) -> Any:
     module = kind(**{k: v for k, v in about["model"].items() if k != "name"})
     module.load_state_dict(state)
     return module.eval()
-
-
-def _import_tool(name: str) -> Any:
-    """A file of tools/, which is no part of the package: it is there to be copied."""
-    if name not in sys.modules:
-        path = Path(__file__).parents[1] / "tools" / f"{name}.py"
-        if not path.is_file():
-            raise ImportError(
-                f"no {path}; PyTorch and ONNX need the tools/ of a checkout beside the package: "
-                "install it with pip install -e . there"
-            )
-        spec = importlib.util.spec_from_file_location(name, path)
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
 
 
 # What all formats share.

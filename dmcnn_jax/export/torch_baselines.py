@@ -2,11 +2,11 @@
 
     python tools/export_params.py runs/dncnn --format torch -o dncnn.pt
 
->>> import torch_baselines
+>>> from dmcnn_jax.export import torch_baselines
 >>> model = torch_baselines.load("dncnn.pt")                    # doctest: +SKIP
 >>> image = model(coefficients, table)["image"]                 # doctest: +SKIP
 
-They take and give what `torch_dmcnn.DMCNN` does, and need that file beside this one. Which paper
+They take and give what `torch_dmcnn.DMCNN` does. Which paper
 each is of, and what is assumed about it, stands in dmcnn_jax/models.
 """
 
@@ -17,7 +17,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
-from torch_dmcnn import Restorer, constructor_arguments, integers
+
+from dmcnn_jax.export.torch_dmcnn import Restorer, constructor_arguments, integers
 
 
 def load(path: str | os.PathLike) -> Restorer:

@@ -1,6 +1,6 @@
 """The tables: a list of models, scored by one code on the same images, published figures beside.
 
-    python tools/compare.py DMCNN=runs/qf{q} --images LIVE1=FOLDER --qualities 10 20
+    dmcnn-compare DMCNN=runs/qf{q} --images LIVE1=FOLDER --qualities 10 20
 
 Everything measured is kept in `measured.json` of the output folder as soon as it is there, under
 what decides it (the weights, the images, the quality), so that the same command goes on where it
@@ -20,12 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from dmcnn_jax import evaluate, jpeg, published
+from dmcnn_jax import jpeg
 from dmcnn_jax.data import images as images_module
+from dmcnn_jax.evaluation import paper_results, protocol
+from dmcnn_jax.evaluation.complexity import profile
 from dmcnn_jax.images import metrics
 from dmcnn_jax.inference.model import Model, load
 from dmcnn_jax.inference.weights import find_weights
-from dmcnn_jax.profile import profile
 from dmcnn_jax.system.atomic_write import write_file
 
 QUALITIES = (10, 20, 30, 40)
@@ -79,8 +80,10 @@ def parse_entry(text: str, qualities: Sequence[int]) -> Entry:
     (model,) = models
     if model == "chroma":
         raise ValueError(f"{text!r} are weights that restore chroma; the tables are of luma")
-    system = published.SYSTEMS.get(model, model)
-    wanted = {**published.SYSTEMS, **{s: s for s in published.SYSTEMS.values()}}.get(label, system)
+    system = paper_results.SYSTEMS.get(model, model)
+    wanted = {**paper_results.SYSTEMS, **{s: s for s in paper_results.SYSTEMS.values()}}.get(
+        label, system
+    )
     if wanted != system:
         raise ValueError(
             f"{text!r} calls its weights {label}, but they are of {system} ({model!r})"
@@ -259,11 +262,11 @@ def crops(
     Returns:
         label → uint8 [size, size], "original" and "JPEG" first.
     """
-    original = evaluate.read_original(path, "studio")
+    original = protocol.read_original(path, "studio")
     window = (slice(top, top + size), slice(left, left + size))
     pictures = {"original": original[window]}
     for entry in entries:
-        _, planes = evaluate.measure_image(load(entry.paths[quality]), original, quality)
+        _, planes = protocol.measure_image(load(entry.paths[quality]), original, quality)
         pictures[JPEG] = planes["jpeg"][window]
         pictures[entry.label] = planes["model"][window]
     return pictures
@@ -272,7 +275,7 @@ def crops(
 def _score(model: Model, folder: Folder, quality: int) -> dict[str, list[float]]:
     """The four measures, lists over images."""
     print(f"{model.name} on {folder.label} at quality {quality}", file=sys.stderr)
-    rows = evaluate.evaluate_folder(model, folder.source, quality)["per_image"]
+    rows = protocol.evaluate_folder(model, folder.source, quality)["per_image"]
     return {measure: [row["model"][measure] for row in rows] for measure in _MEASURES}
 
 
@@ -280,14 +283,14 @@ def _score_jpeg(folder: Folder, quality: int) -> dict[str, list[float]]:
     """The same of the JPEGs."""
     table, rows = jpeg.quality_table(quality), []
     for path in folder.images.values():
-        original = evaluate.read_original(path, "studio")
+        original = protocol.read_original(path, "studio")
         rows.append(metrics.measure(original, jpeg.roundtrip(original, table)))
     return {measure: [row[measure] for row in rows] for measure in _MEASURES}
 
 
 def _rows(entries, scores, table, against, resamples) -> list[dict[str, Any]]:
     key = (table["images"].upper(), table["quality"])
-    paper, later = published.PAPER.get(key, {}), published.LATER.get(key, {})
+    paper, later = paper_results.PAPER.get(key, {}), paper_results.LATER.get(key, {})
 
     def row(label: str, system: str) -> dict[str, Any]:
         measures = scores.get(label)
@@ -306,7 +309,7 @@ def _rows(entries, scores, table, against, resamples) -> list[dict[str, Any]]:
 
     there = {JPEG, *(entry.system for entry in entries)}
     rows = [row(JPEG, JPEG), *(row(entry.label, entry.system) for entry in entries)]
-    missing = [name for name in published.systems(*key) if name not in there]
+    missing = [name for name in paper_results.systems(*key) if name not in there]
     return rows + [row(name, name) for name in missing]
 
 

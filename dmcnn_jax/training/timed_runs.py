@@ -17,12 +17,13 @@ import jax
 import ml_collections
 import numpy as np
 
-from dmcnn_jax import curves
 from dmcnn_jax.config.validation import batch_sizes, flatten
 from dmcnn_jax.data import feeds
 from dmcnn_jax.inference.weights import load_weights, save_weights
 from dmcnn_jax.system.atomic_write import write_file
-from dmcnn_jax.train import Trainer, train
+from dmcnn_jax.training import plots
+from dmcnn_jax.training.loop import train
+from dmcnn_jax.training.trainer import Trainer
 
 # Of the time of a run, what its steps may take; the rest is for compiling, validating, writing.
 _STEPS_SHARE = 0.85
@@ -159,5 +160,5 @@ def run(
     output.mkdir(parents=True, exist_ok=True)
     weights = output / f"{config.name}.safetensors"
     save_weights(weights, *load_weights(workdir / "best.safetensors"), dtype=dtype)
-    curves.write_csv(workdir, output / f"{config.name}.csv")
+    plots.write_csv(workdir, output / f"{config.name}.csv")
     return weights

@@ -3,16 +3,14 @@
 Luma of BT.601 in 16..235, compressed as a grayscale JPEG at one quality; the decoded JPEG and the
 model's output, both rounded to 8 bits, against the original: PSNR, SSIM with both windows, PSNR-B.
 
-    python -m dmcnn_jax.evaluate --weights dmcnn-small-qf10 --images FOLDER --quality 10
+    dmcnn-evaluate --weights dmcnn-small-qf10 --images FOLDER --quality 10
 
-With --color, restored colour files instead: see `dmcnn_jax.evaluate_color`.
+With --color, restored colour files instead: see `dmcnn_jax.evaluation.color_protocol`.
 """
 
-import argparse
 import json
 import math
 import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,20 +19,18 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from dmcnn_jax import evaluate_color, jpeg
+from dmcnn_jax import jpeg
 from dmcnn_jax.data import feeds
 from dmcnn_jax.data import images as images_module
-from dmcnn_jax.gallery import Gallery, Item, describe
+from dmcnn_jax.evaluation import color_protocol
 from dmcnn_jax.images import metrics
 from dmcnn_jax.images.color import to_uint8
 from dmcnn_jax.inference.luma import restore_plane
-from dmcnn_jax.inference.model import ENGINES, Model, load
+from dmcnn_jax.inference.model import Model, load
 from dmcnn_jax.jpeg.projection import project_in_bands
 from dmcnn_jax.models.chroma import ChromaNet
-from dmcnn_jax.restoration.restorer import Restorer
 from dmcnn_jax.system.atomic_write import replacing, write_file
-from dmcnn_jax.system.compile_cache import keep_compiled
-from dmcnn_jax.system.malloc import keep_memory
+from dmcnn_jax.web.gallery import Gallery, Item, describe
 
 _HEADINGS = {"psnr": "PSNR", "ssim": "SSIM 8×8", "ssim_gauss": "SSIM Gauss", "psnr_b": "PSNR-B"}
 
@@ -230,8 +226,8 @@ def evaluate_config(config: Mapping[str, Any], weights: str | os.PathLike, workd
     options = config.evaluate
     output = Path(options.output or workdir)
     if isinstance(model.module, ChromaNet):
-        results = evaluate_color.evaluate_model(model, config, options.images)
-        print(evaluate_color.format_table(results))
+        results = color_protocol.evaluate_model(model, config, options.images)
+        print(color_protocol.format_table(results))
         write_results(output / "results.json", results)
         print(f"each image's figures: {output / 'results.json'}")
         return
@@ -275,7 +271,7 @@ def evaluate_config(config: Mapping[str, Any], weights: str | os.PathLike, workd
         print(describe(options.gallery, write_gallery(options.gallery, gallery, results)))
     print(
         f"next, clean a photograph with them: dmcnn-restore photo.jpg --weights {weights}\n"
-        f"or measure them on images of yours: python -m dmcnn_jax.evaluate --weights {weights} "
+        f"or measure them on images of yours: dmcnn-evaluate --weights {weights} "
         f"--images FOLDER --quality {config.quality}"
     )
 
@@ -291,106 +287,6 @@ def save_comparison(
         Image.fromarray(side_by_side).save(file, format="png")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line; an error that a user can mend is one line and exit status 1."""
-    parser = argparse.ArgumentParser(
-        prog="python -m dmcnn_jax.evaluate",
-        description="Measures a model on a folder of images: PSNR, SSIM and PSNR-B of the JPEG and "
-        "of the model's output.",
-        epilog="examples:\n"
-        "  python -m dmcnn_jax.evaluate --weights dmcnn-small-qf10 --images LIVE1 --quality 10\n"
-        "  python -m dmcnn_jax.evaluate --weights runs/mine --images photos/ --quality 20 \\\n"
-        "      --gallery gallery.html                    a page with a slider for every image\n",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--weights",
-        help="a bundled name, a weights file or a workdir; with --color, of luma, by default what "
-        "suits each file",
-    )
-    parser.add_argument("--images", required=True, help='folder of lossless images, or "packaged"')
-    parser.add_argument("--quality", type=int, required=True, help="JPEG quality, 1 to 100")
-    parser.add_argument("-o", "--output", default="results.json", help="default: %(default)s")
-    parser.add_argument(
-        "--luma",
-        choices=("studio", "full"),
-        default="studio",
-        help="range of luma: studio, 16 to 235, is the protocol's (default); full is what JPEG "
-        "files hold",
-    )
-    parser.add_argument(
-        "--project", action="store_true", help="project the output into the quantisation intervals"
-    )
-    parser.add_argument(
-        "--ensemble",
-        action="store_true",
-        help="average over the image turned and mirrored in eight ways: a little better, eight "
-        "times slower",
-    )
-    parser.add_argument(
-        "--engine",
-        choices=ENGINES,
-        default="jax",
-        help="what computes the layers (%(default)s, which gives the same figures everywhere)",
-    )
-    parser.add_argument(
-        "--color",
-        action="store_true",
-        help="measure what dmcnn-restore makes of colour files that Pillow writes: PSNR of RGB and "
-        "of chroma, and how far the mean colour is off",
-    )
-    parser.add_argument("--chroma", help="with --color: weights that restore chroma (bundled)")
-    parser.add_argument(
-        "--subsampling",
-        choices=evaluate_color.SUBSAMPLING,
-        default="4:2:0",
-        help="with --color (%(default)s)",
-    )
-    parser.add_argument(
-        "--gallery", metavar="FILE", help="also write an HTML page of all images, with a slider"
-    )
-    options = parser.parse_args(argv)
-    keep_memory()
-    keep_compiled()
-    try:
-        gallery = Gallery() if options.gallery else None
-        if not 1 <= options.quality <= 100:
-            raise ValueError(f"--quality is {options.quality}; expected 1 to 100")
-        if options.color:
-            _evaluate_color(options)
-            return
-        if not options.weights:
-            raise ValueError("no --weights given: a bundled name, a weights file or a workdir")
-        results = evaluate_folder(
-            load(options.weights, options.engine),
-            options.images,
-            options.quality,
-            luma=options.luma,
-            project=options.project,
-            ensemble=options.ensemble,
-            gallery=gallery,
-        )
-        print(format_table(results))
-        write_results(options.output, results)
-        if gallery:
-            print(describe(options.gallery, write_gallery(options.gallery, gallery, results)))
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"dmcnn_jax: {error}")
-
-
-def _evaluate_color(options: argparse.Namespace) -> None:
-    """The command line with --color."""
-    if options.gallery or options.ensemble:
-        given = "--gallery" if options.gallery else "--ensemble"
-        raise ValueError(f"{given} is of luma alone; leave it or --color out")
-    restorer = Restorer(options.weights, chroma=options.chroma, engine=options.engine)
-    results = evaluate_color.evaluate_folder(
-        restorer, options.images, options.quality, subsampling=options.subsampling
-    )
-    print(evaluate_color.format_table(results))
-    write_results(options.output, results)
-
-
 def _describe(results: Mapping[str, Any]) -> str:
     return (
         f"{len(results['per_image'])} images of {results['images']}, quality {results['quality']}"
@@ -399,7 +295,3 @@ def _describe(results: Mapping[str, Any]) -> str:
 
 def _digits(measure: str) -> int:
     return 4 if measure.startswith("ssim") else 3
-
-
-if __name__ == "__main__":
-    main()

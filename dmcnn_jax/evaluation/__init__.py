@@ -1,0 +1,1 @@
+"""The gray and the colour protocol, comparisons, the papers' figures, complexity, banding."""

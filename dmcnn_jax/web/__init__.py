@@ -1,0 +1,1 @@
+"""Web pages: the gallery, and the local restoring page."""
