@@ -16,7 +16,7 @@ def get_config():
     config.name = "chroma"
     config.quality = 10
     config.quality_range = (5, 95)
-    config.table_variety = 0.4
+    config.random_table_prob = 0.4
     config.model = {"name": "chroma", "features": 32}
     config.data.luma = "rgb"
     config.data.subsampling = ("4:2:0",) * 6 + ("4:2:2", "4:4:4")

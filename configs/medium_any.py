@@ -2,7 +2,8 @@
 
     python tools/pack_images.py FOLDER_OF_IMAGES -o packs/full --luma full
     python -m dmcnn_jax.main --config configs/medium_any.py --config.data.source=packs/full
-    python tools/pack_images.py FOLDER_OF_IMAGES -o packs/full-clean --luma full --reduce-to 272
+    python tools/pack_images.py FOLDER_OF_IMAGES -o packs/full-clean --luma full \
+        --max-short-side 272
     python -m dmcnn_jax.main --config configs/medium_any.py:clean \
         --config.data.source=packs/full-clean
 
@@ -34,7 +35,7 @@ def get_config(go: str = ""):
     if go:
         config.name = "medium-any-clean"
         config.init_from = "runs/medium-any"
-        config.data.reduce_to = 272
+        config.data.max_short_side = 272
         config.train.learning_rate = 1e-3
         stages = (128, 192, 256), (4, 2, 2), (2400, 600, 300)
         set_steps(config, *stages, warmup_steps=100, validate_every=300)

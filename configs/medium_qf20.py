@@ -3,7 +3,7 @@
     python tools/pack_images.py FOLDER_OF_IMAGES -o packs/train
     python -m dmcnn_jax.main --config configs/medium_qf20.py --config.data.source=packs/train
     python -m dmcnn_jax.main --config configs/medium_qf20.py:more --config.data.source=packs/train
-    python tools/pack_images.py FOLDER_OF_IMAGES -o packs/clean --reduce-to 272
+    python tools/pack_images.py FOLDER_OF_IMAGES -o packs/clean --max-short-side 272
     python -m dmcnn_jax.main --config configs/medium_qf20.py:clean --config.data.source=packs/clean
     python -m dmcnn_jax.main --config configs/medium_qf20.py:long --config.data.source=packs/clean
     python -m dmcnn_jax.main --config configs/medium_qf20.py:last --config.data.source=packs/clean

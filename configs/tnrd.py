@@ -35,7 +35,7 @@ def get_config(recipe: str = "paper"):
         config.train.fixed_batch = True
         config.train.batch_sizes, config.train.stage_steps = (400,), (300,)
         config.train.validate_every = 30
-        config.schedule.final = 1.0  # the line search finds the rate
+        config.schedule.min_lr_ratio = 1.0  # the line search finds the rate
     if recipe == "lbfgs":
         config.name = "tnrd-lbfgs"
     elif recipe != "paper":

@@ -181,7 +181,7 @@ class Benchmark:
         calls, rows = {}, {}
         for dtype in settings.dtypes:
             model = _model(settings.features, dtype)
-            arguments = (model.module, model.params, k[None], q[None])
+            arguments = (model.module, model.variables, k[None], q[None])
             seconds, compiled = [], None
             for _ in range(2):
                 jax.clear_caches()
@@ -192,7 +192,7 @@ class Benchmark:
             rows[f"jax {dtype}"] = {
                 "first_cold": seconds[0],
                 "first_cached": seconds[1],
-                "flops": flops_per_pixel(model.module, model.params, 64) * height * width,
+                "flops": flops_per_pixel(model.module, model.variables, 64) * height * width,
                 "flops_compiled": _flops(compiled),
                 "memory": _memory_alone(settings.features, (dtype,), height, width),
                 "bound": sum(
@@ -293,7 +293,7 @@ class Benchmark:
         model = _model(settings.features, dtype)
         traced = {
             "train": step.traced,
-            "restore": _traced(estimate, model.module, model.params, k[None], q[None]),
+            "restore": _traced(estimate, model.module, model.variables, k[None], q[None]),
         }
         return {
             name: self._measure_operations(operations(jaxpr), dtype)
@@ -1099,8 +1099,8 @@ def _compilation_cache(folder: str) -> Iterator[None]:
 
 _MEMORY = """
 from dmcnn_jax import benchmark
-from dmcnn_jax.system.malloc import keep_memory
-keep_memory()
+from dmcnn_jax.system.malloc import tune_malloc
+tune_malloc()
 print(benchmark.memory_taken{arguments})
 """
 
@@ -1117,10 +1117,10 @@ _RESTORE = (
     _CLOCK
     + """
 import dmcnn_jax.cli.restore
-from dmcnn_jax.system.compile_cache import keep_compiled
+from dmcnn_jax.system.compile_cache import enable_compilation_cache
 part("command")
 import jax
-keep_compiled()
+enable_compilation_cache()
 part("jax")
 import flax.linen
 part("flax")
@@ -1133,9 +1133,9 @@ jax.devices()
 part("device")
 restorer = Restorer()
 part("weights")
-planes = restorer.planes(file)
+planes = restorer.restore_planes(file)
 part("first network")
-restoration = restorer.picture(planes)
+restoration = restorer.render(planes)
 part("pixels")
 from PIL import Image
 Image.fromarray(restoration.pixels).save({output!r})
@@ -1147,8 +1147,8 @@ print(json.dumps(parts))
 _FIRST_STEP = (
     _CLOCK
     + """
-from dmcnn_jax.system.compile_cache import keep_compiled
-keep_compiled()
+from dmcnn_jax.system.compile_cache import enable_compilation_cache
+enable_compilation_cache()
 import jax
 part("jax")
 import dmcnn_jax.training.loop

@@ -18,8 +18,8 @@ from ml_collections import config_flags
 from dmcnn_jax.config.validation import batch_sizes, validate_config
 from dmcnn_jax.data import images
 from dmcnn_jax.system import devices
-from dmcnn_jax.system.compile_cache import keep_compiled
-from dmcnn_jax.system.malloc import keep_memory
+from dmcnn_jax.system.compile_cache import enable_compilation_cache
+from dmcnn_jax.system.malloc import tune_malloc
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file(
@@ -54,8 +54,8 @@ def main(argv: list[str]) -> None:
         )
     # Orbax tells of every file that it writes, and of errors before it raises them.
     logging.set_verbosity(logging.FATAL)
-    keep_memory()
-    keep_compiled()
+    tune_malloc()
+    enable_compilation_cache()
     config = FLAGS.config
     workdir = Path(FLAGS.workdir or config.workdir or Path("runs") / config.name)
     try:
@@ -73,7 +73,7 @@ def _run(config: Mapping[str, Any], workdir: Path) -> None:
         devices.connect(*by_hand)
     validate_config(config)
     if FLAGS.mode == "train":
-        devices.split_cpu(batch_sizes(config))
+        devices.use_cores_as_devices(batch_sizes(config))
     if config.evaluate.images:
         images.find_images(config.evaluate.images)  # fails, if it does, before all training
     if FLAGS.mode == "train":

@@ -19,7 +19,7 @@ def start(module, seed=0):
 
     @jax.jit
     def all_but_kernels(key):
-        variables = models.first_variables(module, key)
+        variables = models.init_variables(module, key)
         leaves = jax.tree_util.tree_leaves_with_path(variables)
         return [leaf for path, leaf in leaves if not is_kernel(path)]
 

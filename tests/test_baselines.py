@@ -18,7 +18,7 @@ from dmcnn_jax import jpeg
 from dmcnn_jax.evaluation.complexity import (
     count_weights,
     flops_per_pixel,
-    live_variables,
+    positive_variables,
     receptive_field,
 )
 from dmcnn_jax.inference.luma import restore_plane
@@ -220,7 +220,7 @@ def test_nothing_is_seen_beyond_the_halo(name):
 )
 def test_receptive_fields(name, options, field):
     module = create_model({"name": name, **options})
-    assert receptive_field(module, live_variables(module)) == field
+    assert receptive_field(module, positive_variables(module)) == field
 
 
 def test_what_depends_on_nothing_has_no_receptive_field():
@@ -574,7 +574,7 @@ def test_trains_resumes_evaluates_and_restores(name, tmp_path):
     cut, whole = (load(tmp_path / run / "last.safetensors") for run in ("cut", "whole"))
     assert cut.about["step"] == 4
     if config(4).schedule.name != "cosine":  # whose rate follows the number of steps
-        jax.tree.map(np.testing.assert_array_equal, cut.params, whole.params)
+        jax.tree.map(np.testing.assert_array_equal, cut.variables, whole.variables)
     results = evaluate_folder(load(tmp_path / "cut"), tmp_path / "images", 10)
     assert np.isfinite(results["mean"]["model"]["psnr"])
     _, k, q = pairs((1, 24, 40))

@@ -11,7 +11,7 @@ PROGRAM = """
 import jax, jax.numpy as jnp
 from dmcnn_jax import cache
 cache._WORTH_KEEPING = 0
-print(cache.keep_compiled())
+print(cache.enable_compilation_cache())
 jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((8, 8))).block_until_ready()
 """
 

@@ -120,7 +120,7 @@ def test_tiles_give_what_the_whole_does(model, rng, monkeypatch, step, size):
     k, tables, guide = plane_of(rng, *size, step)
     assert all(halo < 8 // max(step) for halo in model.module.halo(step))
     given = ChromaInput(k[None], guide[None, ..., None] / 255)
-    whole = estimate(model.module, model.params, given, tables[None])["image"]
+    whole = estimate(model.module, model.variables, given, tables[None])["image"]
     tiled = restore_chroma(model, k, tables, guide, step)
     assert tiled.shape == (2, *guide.shape)
     np.testing.assert_allclose(tiled / 255, np.moveaxis(np.asarray(whole[0]), -1, 0), atol=1e-5)
@@ -134,7 +134,7 @@ def test_halo_is_what_a_block_depends_on(model, rng):
         guide = jnp.asarray(guide[None, ..., None] / 255)
 
         def middle(guide, k=k, tables=tables, step=step):
-            found = module.apply(model.params, ChromaInput(k[None], guide), tables[None])
+            found = module.apply(model.variables, ChromaInput(k[None], guide), tables[None])
             inner = found["image"][:, 32 * step[0] : 40 * step[0], 32 * step[1] : 40 * step[1]]
             return inner.sum()
 
@@ -210,14 +210,14 @@ def test_untrained_is_what_libjpeg_decodes(rng):
     decoded = np.asarray(decode(module, given, tables[None]))
     assert np.abs(np.clip(image, 0, 255) - decoded).max() < 8
     assert np.abs(image - decoded).mean() < 1
-    assert example(module)[0].step == (2, 2)
+    assert example(module)[0].subsampling == (2, 2)
 
 
 @pytest.fixture(scope="module")
 def luma(tmp_path_factory):
     """A small network of luma that changes next to nothing: a weights file."""
     config = {"name": "dmcnn", "features": 2, "dct_features": 4}
-    variables = filled(config, 0.1).params
+    variables = filled(config, 0.1).variables
     path = tmp_path_factory.mktemp("weights") / "luma.safetensors"
     save_weights(path, variables, {"model": config, "quality": 20})
     return path
@@ -228,10 +228,10 @@ def test_restored_files_keep_their_chroma(model, luma, subsampling):
     """By the formula of T.81, on the averages of what was restored."""
     picture = colours(80, 112)
     file = jpeg.read(color_protocol.save_jpeg(picture, 20, subsampling))
-    planes = Restorer(luma, chroma=model).planes(file)
+    planes = Restorer(luma, chroma=model).restore_planes(file)
     for plane, component in zip(planes.chroma, file.components[1:], strict=True):
         assert plane.shape == (80, 112)
-        down, across = component.step
+        down, across = component.subsampling
         # Only whole blocks are all there.
         rows, columns = component.height // 8, component.width // 8
         part = plane[: 8 * rows * down, : 8 * columns * across]
@@ -273,17 +273,17 @@ def test_rare_samplings_keep_their_chroma(model, luma, factors, known):
     planes = jpeg_cases.planes(rng, 64, 96, all_factors, spread=3)
     file = jpeg.read(jpeg_cases.write(64, 96, planes))
     restorer = Restorer(luma, chroma=model)
-    planes = restorer.planes(file)
+    planes = restorer.restore_planes(file)
     for plane, component in zip(planes.chroma, file.components[1:], strict=True):
         assert plane.shape == ((64, 96) if known else (component.height, component.width))
-        down, across = component.step if known else (1, 1)
+        down, across = component.subsampling if known else (1, 1)
         rows, columns = component.height // 8, component.width // 8
         part = plane[: 8 * rows * down, : 8 * columns * across]
         own = part.reshape(rows, 8, down, columns, 8, across).mean(axis=(2, 5))
         x = scipy.fft.dctn(own - 128.0, axes=(1, 3), norm="ortho").transpose(0, 2, 1, 3)
         expected = component.coefficients[:rows, :columns].reshape(rows, columns, 8, 8)
         np.testing.assert_array_equal(np.rint(x / component.table), expected)
-    assert restorer.picture(planes).chroma_kept.blocks == 2 * rows * columns
+    assert restorer.render(planes).chroma_kept.blocks == 2 * rows * columns
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (17, 2), (31, 50)])
@@ -293,7 +293,7 @@ def test_any_size_and_gray(model, luma, size):
     file = jpeg.read(color_protocol.save_jpeg(picture, 75))
     restorer = Restorer(luma, chroma=model)
     assert restorer(file).pixels.shape == (*size, 3)
-    variables = jax.tree.map(jnp.zeros_like, model.params)
+    variables = jax.tree.map(jnp.zeros_like, model.variables)
     still = Model(model.module, variables)
     without = Restorer(luma)
     without.chroma = None
@@ -313,7 +313,7 @@ def test_weights_are_of_luma_or_of_chroma(model, luma):
     with pytest.raises(ValueError, match="restore chroma, guided by"):
         restore_plane(model, k, table)
     with pytest.raises(ValueError, match="restore chroma, guided by"):
-        model.apply(model.params, k, table)
+        model.apply(model.variables, k, table)
 
 
 def test_colour_is_measured(luma, model, tmp_path):
@@ -350,7 +350,7 @@ def test_a_run_goes_on_with_the_same_bits(luma, tmp_path):
         Image.fromarray(colours(64, 64, i)).save(tmp_path / f"{i}.png")
     config = default_config()
     config.model = MODEL
-    config.quality, config.quality_range, config.table_variety = 10, (5, 95), 0.5
+    config.quality, config.quality_range, config.random_table_prob = 10, (5, 95), 0.5
     config.data.source, config.data.luma, config.data.tile = str(tmp_path), "rgb", 64
     config.data.subsampling = ("4:2:0", "4:4:4")
     config.data.guide = str(luma)
@@ -377,7 +377,7 @@ def test_packs_hold_colours(tmp_path):
     """What is packed is what is cut, in both forms."""
     Image.fromarray(colours(64, 96)).save(tmp_path / "one.png")
     images = images_module.open_images(str(tmp_path))
-    options = {"tile": 64, "luma": "rgb", "reduce_to": 0}
+    options = {"tile": 64, "luma": "rgb", "max_short_side": 0}
     expected = tiles_module.cut_images(images, **options).take()
     assert expected.shape == (2, 64, 64, 3)
     for compact in (False, True):

@@ -57,7 +57,7 @@ def test_coefficients_are_pillows(pictures, subsampling, size):
             np.testing.assert_array_equal(table, component.table)
             rows, columns, _ = component.coefficients.shape
             np.testing.assert_array_equal(k[:rows, :columns], component.coefficients)
-        assert file.components[1].step == step
+        assert file.components[1].subsampling == step
 
 
 def test_chroma_decodes_as_libjpeg_has_it(pictures):
@@ -85,7 +85,7 @@ def test_batches_follow_from_the_key(pictures):
     config.model = {"name": "chroma", "features": 4}
     config.data.luma = "rgb"
     config.quality_range = (5, 95)
-    config.table_variety = 0.5
+    config.random_table_prob = 0.5
     tiles = pictures[:, :96, :96]
     mesh = devices.make_mesh()
     inputs = chroma_pairs.ColorInputs(

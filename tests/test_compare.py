@@ -109,7 +109,9 @@ def test_the_command(weights, images, tmp_path, monkeypatch, no_profiles, capsys
 
 def test_jpeg_rows_are_pillows(images, tmp_path):
     entries, folders = [], [comparison.parse_folder(str(images))]
-    results = comparison.compare(entries, folders, [10], comparison.Measured(tmp_path / "m.json"))
+    results = comparison.compare(
+        entries, folders, [10], comparison.MeasurementCache(tmp_path / "m.json")
+    )
     measured = []
     for path in sorted(images.iterdir()):
         rgb = np.asarray(Image.open(path).convert("RGB"), np.float64)
@@ -126,7 +128,9 @@ def test_measures_are_those_of_evaluate(weights, images, tmp_path, no_profiles):
 
     entries = [comparison.parse_entry(f"A={weights / 'a.safetensors'}", [10])]
     folders = [comparison.parse_folder(f"Two={images}")]
-    results = comparison.compare(entries, folders, [10], comparison.Measured(tmp_path / "m.json"))
+    results = comparison.compare(
+        entries, folders, [10], comparison.MeasurementCache(tmp_path / "m.json")
+    )
     expected = evaluate_folder(load(weights / "a.safetensors"), images, 10)
     rows = {row["label"]: row for row in results["tables"][0]["rows"]}
     assert set(rows) == {"JPEG", "A"}  # nothing is published for "Two"
@@ -159,7 +163,7 @@ def test_it_goes_on_where_it_stopped(weights, images, tmp_path, monkeypatch, no_
 
 
 def test_other_weights_or_images_are_measured_anew(weights, images, tmp_path, no_profiles):
-    measured = comparison.Measured(tmp_path / "m.json")
+    measured = comparison.MeasurementCache(tmp_path / "m.json")
     folders = [comparison.parse_folder(str(images))]
     copy = tmp_path / "a.safetensors"
     copy.write_bytes((weights / "a.safetensors").read_bytes())
@@ -246,7 +250,7 @@ def test_errors_are_one_line(arguments, message, weights, images, tmp_path, monk
 def test_a_broken_record_is_named(tmp_path):
     (tmp_path / "m.json").write_text("{")
     with pytest.raises(ValueError, match="no record of measurements"):
-        comparison.Measured(tmp_path / "m.json")
+        comparison.MeasurementCache(tmp_path / "m.json")
 
 
 def test_the_bootstrap_is_scipys(rng):
@@ -359,7 +363,7 @@ def test_files_that_are_no_dncnn(tmp_path, rng, monkeypatch):
 
 def test_dncnn3_is_the_published_network(dncnn3):
     model = load(dncnn3)
-    assert sum(x.size for x in jax.tree.leaves(model.params)) == 665_921
+    assert sum(x.size for x in jax.tree.leaves(model.variables)) == 665_921
     assert model.module == create_model({"name": "dncnn", "batch_norm": False})
 
 
@@ -381,7 +385,9 @@ def test_dncnn3_on_live1(dncnn3, live1, quality, expected):
 @pytest.mark.parametrize("quality", [10, 20])
 def test_jpeg_rows_on_live1_are_the_papers(live1, quality, tmp_path):
     folders = [comparison.parse_folder(f"LIVE1={live1[0].parent}")]
-    results = comparison.compare([], folders, [quality], comparison.Measured(tmp_path / "m.json"))
+    results = comparison.compare(
+        [], folders, [quality], comparison.MeasurementCache(tmp_path / "m.json")
+    )
     row = results["tables"][0]["rows"][0]
     psnr, ssim, psnr_b = row["paper"]
     assert round(row["measured"]["psnr"], 2) == psnr

@@ -98,7 +98,7 @@ def test_pytorch_module_is_the_flax_module(config, photographs):
     state = exporter._torch_state(torch, model)
     network = exporter._torch_module(state["_extra_state"], state)
     coefficients, table = next(jpegs(photographs, 2, 1))
-    expected = estimate(model.module, model.params, coefficients, table)
+    expected = estimate(model.module, model.variables, coefficients, table)
     with torch.inference_mode():
         found = network(torch.from_numpy(coefficients), torch.from_numpy(table))
     assert found.keys() == expected.keys()
@@ -109,7 +109,7 @@ def test_pytorch_module_is_the_flax_module(config, photographs):
     assert np.abs(expected["image"] - expected["jpeg"]).max() > 1e-3, "corrections must show"
     # What PyTorch makes of itself is the same as what is written, and makes the same model.
     again = {k: v.numpy() for k, v in network.state_dict().items() if k != "_extra_state"}
-    same_tree(exporter.from_torch(model.module, again), jax.tree.map(np.asarray, model.params))
+    same_tree(exporter.from_torch(model.module, again), jax.tree.map(np.asarray, model.variables))
     assert network.state_dict()["_extra_state"]["quality"] == 10
 
 
@@ -142,7 +142,7 @@ def test_every_bundled_model_in_every_format(name, format, tmp_path):
     assert done.returncode == 0, done.stderr
     assert f": {format}, " in done.stdout
     if format not in ("onnx", "stablehlo"):
-        same_tree(exporter.import_model(path).params, load(name).params)
+        same_tree(exporter.import_model(path).variables, load(name).variables)
         assert exporter.import_model(path).about == json.loads(json.dumps(load(name).about))
 
 
@@ -181,7 +181,7 @@ def test_weights_come_back_bit_for_bit(format, model, tmp_path):
     assert (done.path, done.format, done.images) == (path, format, 4)
     assert done.difference <= exporter.TOLERANCES[format]
     again = exporter.import_model(path)
-    same_tree(again.params, model.params)
+    same_tree(again.variables, model.variables)
     assert again.about == model.about
     assert again.module == model.module
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
@@ -191,7 +191,7 @@ def test_batch_statistics_travel_too(tmp_path):
     model = make_model({"name": "dncnn", "features": 3, "depth": 4})
     for name in ("model.npz", "model", "model.safetensors"):
         exporter.export_model(model, tmp_path / name)
-        same_tree(exporter.import_model(tmp_path / name).params, model.params)
+        same_tree(exporter.import_model(tmp_path / name).variables, model.variables)
 
 
 @pytest.mark.slow
@@ -272,9 +272,9 @@ def test_training_goes_on_as_if_never_left(model, tmp_path, rng):
         state, _ = trainer.step(trainer.init_state(), inputs, jnp.float32(1e-3), 24)
         return jax.device_get(state.params)
 
-    save_weights(tmp_path / "home.safetensors", model.params, model.about)
+    save_weights(tmp_path / "home.safetensors", model.variables, model.about)
     stayed = params_after_a_step(tmp_path / "home.safetensors")
-    unchanged = jax.tree.map(np.array_equal, stayed, dict(model.params["params"]))
+    unchanged = jax.tree.map(np.array_equal, stayed, dict(model.variables["params"]))
     assert not any(jax.tree.leaves(unchanged))
     for name in ("abroad.npz", "abroad.safetensors", "abroad.pt"):
         exporter.export_model(model, tmp_path / name)
@@ -283,24 +283,24 @@ def test_training_goes_on_as_if_never_left(model, tmp_path, rng):
 
 
 def test_weights_that_do_not_say_of_which_network(model, tmp_path):
-    save_weights(tmp_path / "home.safetensors", model.params, model.about)
+    save_weights(tmp_path / "home.safetensors", model.variables, model.about)
     exporter.export_model(model, tmp_path / "model.npz")
     with np.load(tmp_path / "model.npz") as file:
         np.savez(tmp_path / "bare.npz", **{k: v for k, v in file.items() if k != "about"})
     with pytest.raises(ValueError, match=r"bare\.npz' does not say which network .* `like`"):
         exporter.import_model(tmp_path / "bare.npz")
     again = exporter.import_model(tmp_path / "bare.npz", like=tmp_path / "home.safetensors")
-    same_tree(again.params, model.params)
+    same_tree(again.variables, model.variables)
 
 
 def test_a_bare_state_dict_of_another_network(model, tmp_path):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: extra 'export'")
-    save_weights(tmp_path / "home.safetensors", model.params, model.about)
+    save_weights(tmp_path / "home.safetensors", model.variables, model.about)
     state = exporter._torch_state(torch, model)
     del state["_extra_state"]
     torch.save(state, tmp_path / "bare.pt")
     again = exporter.import_model(tmp_path / "bare.pt", like=tmp_path / "home.safetensors")
-    same_tree(again.params, model.params)
+    same_tree(again.variables, model.variables)
     state["g.conv99.weight"] = state.pop("g.conv1.weight")
     torch.save(state, tmp_path / "bare.pt")
     with pytest.raises(ValueError, match=r"g\.conv1\.weight missing; g\.conv99\.weight unknown"):
@@ -317,7 +317,7 @@ def test_pytorch_refuses_the_state_dict_of_another_configuration(model):
 
 
 def test_what_answers_otherwise_is_not_left_behind(model, tmp_path, monkeypatch):
-    wrong = jax.tree.map(lambda a: a + 1e-3, dict(model.params))
+    wrong = jax.tree.map(lambda a: a + 1e-3, dict(model.variables))
     write = exporter._WRITERS["npz"]
     monkeypatch.setitem(
         exporter._WRITERS, "npz", lambda m, path: write(Model(m.module, wrong, m.about), path)
@@ -372,11 +372,11 @@ def _environment():
 
 
 def test_the_command(model, tmp_path):
-    save_weights(tmp_path / "best.safetensors", model.params, model.about)
+    save_weights(tmp_path / "best.safetensors", model.variables, model.about)
     done = run_tool(tmp_path, "--format", "npz", "-o", tmp_path / "out.npz")
     assert done.returncode == 0, done.stderr
     assert "out.npz: npz, " in done.stdout and "on 4 images within 0.0e+00" in done.stdout
-    same_tree(exporter.import_model(tmp_path / "out.npz").params, load(tmp_path).params)
+    same_tree(exporter.import_model(tmp_path / "out.npz").variables, load(tmp_path).variables)
 
     failed = run_tool("no-such-model", "-o", tmp_path / "other.npz")
     assert failed.returncode == 1
@@ -386,6 +386,6 @@ def test_the_command(model, tmp_path):
 
 
 def test_scalars_stay_scalars(model, tmp_path):
-    save_weights(tmp_path / "w.safetensors", model.params, model.about)
+    save_weights(tmp_path / "w.safetensors", model.variables, model.about)
     variables, _ = load_weights(tmp_path / "w.safetensors")
     assert variables["params"]["r"].shape == ()

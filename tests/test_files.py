@@ -95,9 +95,9 @@ def test_reads_what_was_written(rng, sampling, kind, restart):
             v, h = factors[i]
             assert component.id == i + 1
             assert (component.vertical, component.horizontal) == (v, h)
-            assert component.step == (down // v, across // h)
-            assert component.height == -(-height // component.step[0])
-            assert component.width == -(-width // component.step[1])
+            assert component.subsampling == (down // v, across // h)
+            assert component.height == -(-height // component.subsampling[0])
+            assert component.width == -(-width // component.subsampling[1])
             assert component.coefficients.dtype == np.int16
             assert component.table.dtype == np.int32
             np.testing.assert_array_equal(component.coefficients, plane.coefficients)
@@ -170,7 +170,7 @@ def test_pillows_files(tmp_path, picture, kind):
             pixels = np.atleast_3d(np.asarray(image))
         for i, (component, plane) in enumerate(zip(file.components, planes, strict=True)):
             assert plane.shape == (component.height, component.width)
-            if component.step == (1, 1):
+            if component.subsampling == (1, 1):
                 np.testing.assert_array_equal(plane, pixels[..., i])
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.cli.restore import main
-from dmcnn_jax.jpeg.double_compression import find_earlier, requantize
+from dmcnn_jax.jpeg.double_compression import find_prior_compression, requantize
 from dmcnn_jax.restoration.restorer import Restorer
 
 
@@ -63,7 +63,7 @@ def pristine(photographs):
     ],
 )
 def test_an_earlier_save_is_found(coffee, first, second, left, top):
-    earlier = find_earlier(luma(save_twice(coffee, first, second, left, top)))
+    earlier = find_prior_compression(luma(save_twice(coffee, first, second, left, top)))
     assert (earlier.left, earlier.top) == (left, top)
     assert abs(earlier.quality - first) <= 1 and earlier.share > 0.8
     np.testing.assert_array_equal(earlier.table, jpeg.quality_table(earlier.quality))
@@ -72,19 +72,19 @@ def test_an_earlier_save_is_found(coffee, first, second, left, top):
 def test_multiples_of_steps_are_not_taken_for_the_steps(coffee):
     """At quality 100 nothing hides that multiples of 16 are multiples of 8."""
     for first in (10, 20):
-        assert find_earlier(luma(save_twice(coffee, first, 100, 2, 3))).quality == first
+        assert find_prior_compression(luma(save_twice(coffee, first, 100, 2, 3))).quality == first
 
 
 def test_nothing_is_found_in_files_saved_once(pristine):
     for number, pixels in enumerate(pristine.values()):
         for quality in range(5 + 2 * number, 101, 19):
-            assert find_earlier(luma(save(pixels, quality))) is None
+            assert find_prior_compression(luma(save(pixels, quality))) is None
 
 
 def test_a_finer_save_before_is_of_no_use(pristine):
     """What restores by the later, coarser table is right."""
     for pixels in pristine.values():
-        assert find_earlier(luma(save_twice(pixels, 90, 30, 3, 5))) is None
+        assert find_prior_compression(luma(save_twice(pixels, 90, 30, 3, 5))) is None
 
 
 @pytest.mark.parametrize("second", [60, 90])
@@ -103,14 +103,14 @@ def test_a_finer_save_before_is_of_no_use(pristine):
 )
 def test_nothing_is_found_in_drawings(draw, second):
     drawing = draw(*np.mgrid[:240, :320]).astype(np.uint8)
-    assert find_earlier(luma(save(drawing, second))) is None
+    assert find_prior_compression(luma(save(drawing, second))) is None
 
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (7, 200), (9, 17)])
 def test_pictures_of_hardly_any_blocks(rng, size):
     pixels = rng.integers(0, 256, size, dtype=np.uint8)
-    assert find_earlier(luma(save(pixels, 90))) is None
-    earlier = find_earlier(luma(save(pixels, 90)), quality=20, grid=(7, 1))
+    assert find_prior_compression(luma(save(pixels, 90))) is None
+    earlier = find_prior_compression(luma(save(pixels, 90)), quality=20, grid=(7, 1))
     assert requantize(luma(save(pixels, 90)), earlier).shape == (
         -(-(size[0] + 7) // 8),
         -(-(size[1] + 1) // 8),
@@ -122,7 +122,7 @@ def test_pictures_of_hardly_any_blocks(rng, size):
 def test_coefficients_are_those_of_the_first_file(coffee, left, top):
     gray = np.asarray(Image.fromarray(coffee).convert("L"))
     file = luma(save_twice(gray, 30, 92, left, top))
-    found = requantize(file, find_earlier(file))
+    found = requantize(file, find_prior_compression(file))
     first = luma(save(gray, 30)).coefficients
     above, before = -top % 8, -left % 8
     # Cropping took the first rows and columns of pixels; the blocks that it cut remain.
@@ -136,7 +136,7 @@ def test_coefficients_are_those_of_the_first_file(coffee, left, top):
 
 def test_pieces_of_the_plane_make_no_difference(coffee, monkeypatch):
     file = luma(save_twice(coffee, 30, 92, 3, 5))
-    earlier = find_earlier(file)
+    earlier = find_prior_compression(file)
     whole = requantize(file, earlier)
     monkeypatch.setattr("dmcnn_jax.jpeg.double_compression._BAND", 3)
     np.testing.assert_array_equal(requantize(file, earlier), whole)
@@ -144,16 +144,19 @@ def test_pieces_of_the_plane_make_no_difference(coffee, monkeypatch):
 
 def test_what_is_known_is_not_looked_for(coffee):
     file = luma(save_twice(coffee, 30, 90, 3, 5))
-    assumed = find_earlier(file, quality=30)
+    assumed = find_prior_compression(file, quality=30)
     assert (assumed.left, assumed.top, assumed.quality) == (3, 5, 30)
-    assert find_earlier(file, grid=(3, 5)).quality == 30
-    assert find_earlier(file, grid=(3, 4)) is None
-    assumed = find_earlier(file, quality=12, grid=(1, 2))
+    assert find_prior_compression(file, grid=(3, 5)).quality == 30
+    assert find_prior_compression(file, grid=(3, 4)) is None
+    assumed = find_prior_compression(file, quality=12, grid=(1, 2))
     assert (assumed.left, assumed.top, assumed.quality) == (1, 2, 12)
     once = luma(save(coffee, 90))
-    assert (find_earlier(once, quality=12).left, find_earlier(once, quality=12).top) == (0, 0)
+    assert (
+        find_prior_compression(once, quality=12).left,
+        find_prior_compression(once, quality=12).top,
+    ) == (0, 0)
     with pytest.raises(ValueError, match=r"grid is \(8, 0\); expected"):
-        find_earlier(file, grid=(8, 0))
+        find_prior_compression(file, grid=(8, 0))
 
 
 def psnr(a, b):
@@ -184,15 +187,17 @@ def test_the_command_says_what_it_found(coffee, tmp_path, capsys):
     assert main([str(path), "--overwrite", "--no-detect", "--json", "-"]) == 0
     out, err = capsys.readouterr()
     assert "earlier" not in json.loads(out)["files"][0] and "saved before" not in err
-    arguments = ["--overwrite", "--assume-quality", "10", "--grid", "0,7", "--json", "-"]
+    arguments = ["--overwrite", "--assume-quality", "10", "--prior-grid", "0,7", "--json", "-"]
     assert main([str(path), *arguments]) == 0
     (report,) = json.loads(capsys.readouterr().out)["files"]
     assert report["earlier"] == {"quality": 10, "grid": [0, 7], "assumed": True}
-    assert main([str(path), "--overwrite", "--grid", "0,7"]) == 0
+    assert main([str(path), "--overwrite", "--prior-grid", "0,7"]) == 0
     assert "no earlier save shows on the grid at 0,7" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["--grid", "8,0"], ["--grid", "3"], ["--grid", "1,x"]])
+@pytest.mark.parametrize(
+    "arguments", [["--prior-grid", "8,0"], ["--prior-grid", "3"], ["--prior-grid", "1,x"]]
+)
 def test_grids_that_make_no_sense(tmp_path, capsys, arguments):
     with pytest.raises(SystemExit):
         main([f"{tmp_path}/a.jpg", *arguments])
@@ -208,11 +213,11 @@ def test_rates(train_images):
         picture = Image.open(path).convert("RGB").resize((289, 193), Image.Resampling.LANCZOS)
         pixels = np.asarray(picture)
         for quality in range(1 + number % 9, 101, 9):
-            assert find_earlier(luma(save(pixels, quality))) is None, (path, quality)
+            assert find_prior_compression(luma(save(pixels, quality))) is None, (path, quality)
         for first in (10, 30, 50):
             left, top = (int(n) for n in rng.integers(0, 8, 2))
             data = save_twice(pixels, first, int(rng.integers(85, 96)), left, top)
-            earlier = find_earlier(luma(data))
+            earlier = find_prior_compression(luma(data))
             tried += 1
             found += earlier is not None and (earlier.left, earlier.top) == (left, top)
     assert found / tried > 0.97

@@ -57,7 +57,7 @@ def picture(rng, blocks_high, blocks_wide, quality=10):
 
 def whole(model, k, table):
     """The network itself, at the exact size."""
-    return np.asarray(jax.jit(model.apply)(model.params, jnp.asarray(k), jnp.asarray(table)))
+    return np.asarray(jax.jit(model.apply)(model.variables, jnp.asarray(k), jnp.asarray(table)))
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_bfloat16_is_tiled_to_its_own_rounding(rng, monkeypatch):
     monkeypatch.setattr(tiling, "_LONGEST", 0)
     variant = busy_model(SMALL | {"dtype": "bfloat16"})
     k, table = picture(rng, 35, 33)
-    exact = whole(Model(create_model(SMALL), variant.params), k, table)
+    exact = whole(Model(create_model(SMALL), variant.variables), k, table)
     rounded = whole(variant, k, table)
     difference = np.abs(restore_plane(variant, k, table) - rounded)
     assert difference.mean() < 0.5 * np.abs(rounded - exact).mean()
@@ -239,18 +239,18 @@ def test_coefficients_of_another_shape_are_refused(model, shape):
 def test_apply_is_pure(model, rng):
     k, table = picture(rng, 4, 4)
     y = jax.jit(jax.vmap(model.apply, in_axes=(None, 0, None)))(
-        model.params, jnp.stack([k, k]), jnp.asarray(table)
+        model.variables, jnp.stack([k, k]), jnp.asarray(table)
     )
     np.testing.assert_allclose(y[1], restore_plane(model, k, table), atol=1e-5)
     grads = jax.eval_shape(
-        jax.grad(lambda params: jnp.sum(model.apply(params, k, table))), model.params
+        jax.grad(lambda params: jnp.sum(model.apply(params, k, table))), model.variables
     )
-    assert jax.tree.structure(grads) == jax.tree.structure(model.params)
+    assert jax.tree.structure(grads) == jax.tree.structure(model.variables)
 
 
 def test_saved_weights_are_loaded(model, rng, tmp_path):
     path = tmp_path / "w.safetensors"
-    save_weights(path, model.params, model.about)
+    save_weights(path, model.variables, model.about)
     k, table = picture(rng, 4, 4)
     np.testing.assert_array_equal(
         restore_plane(load(path), k, table), restore_plane(model, k, table)
@@ -259,7 +259,7 @@ def test_saved_weights_are_loaded(model, rng, tmp_path):
 
 def test_weights_of_another_network_are_refused_by_name(model, tmp_path):
     path = tmp_path / "w.safetensors"
-    save_weights(path, model.params, {"model": SMALL | {"features": 6}})
+    save_weights(path, model.variables, {"model": SMALL | {"features": 6}})
     with pytest.raises(ValueError, match=r"don't fit the model DMCNN: .*g/conv1.* is \(.*not"):
         load(path)
 

@@ -11,8 +11,8 @@ CHECKOUT = Path(__file__).parents[1]
 # Minor page faults of twenty blocks of 64 MB, taken and freed one after another.
 FAULTS = """
 import numpy, resource
-from dmcnn_jax.system.malloc import keep_memory, trim_memory
-kept = keep_memory()
+from dmcnn_jax.system.malloc import tune_malloc, trim_memory
+kept = tune_malloc()
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 def block():
@@ -34,7 +34,7 @@ import jax
 from dmcnn_jax import sharding
 if sys.argv[1] == "late":
     jax.devices()
-sharding.split_cpu([int(size) for size in sys.argv[2:]])
+sharding.use_cores_as_devices([int(size) for size in sys.argv[2:]])
 print(jax.device_count(), jax.jit(lambda x: x + 1)(1))
 """
 

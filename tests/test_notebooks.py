@@ -97,7 +97,7 @@ def test_training(tmp_path, monkeypatch):
     small = {"IMAGES": "images", "FEATURES": 2, "BATCH": 4, "STEPS": 6, "WORKDIR": "runs/test"}
     notebook = execute("train_on_colab", tmp_path, monkeypatch, **small)
     best, exported = load(tmp_path / "runs/test"), load(tmp_path / "dmcnn.safetensors")
-    assert jax.tree.all(jax.tree.map(np.array_equal, best.params, exported.params))
+    assert jax.tree.all(jax.tree.map(np.array_equal, best.variables, exported.variables))
     assert (tmp_path / "dmcnn.stablehlo").stat().st_size > 10_000
     curves = [o for o in outputs_of(notebook, "live_curves(") if "image/png" in o.get("data", {})]
     assert len(curves) == 1, "one picture, drawn again and again"

@@ -171,7 +171,7 @@ def test_the_processor_s_own_precision_is_one_of_two():
 
 def _parts(config):
     model = busy_model(config)
-    return model.module, model.params
+    return model.module, model.variables
 
 
 @needs_openvino
@@ -217,7 +217,7 @@ def test_which_engine_is_chosen(monkeypatch, tmp_path):
         dmcnn_jax.load("dmcnn-small-any", "tensorrt")
     other = tmp_path / "other.safetensors"
     model = busy_model({"name": "arcnn"})
-    save_weights(other, model.params, model.about)
+    save_weights(other, model.variables, model.about)
     assert dmcnn_jax.load(other, "auto").engine is None
     with pytest.raises(ValueError, match="OpenVINO runs DMCNN and ChromaNet, not ARCNN;"):
         dmcnn_jax.load(other, "openvino")

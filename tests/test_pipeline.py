@@ -42,8 +42,8 @@ def open_feed(config, **fields):
 
 
 def test_tables_that_tensorflow_cannot_write_are_refused(config):
-    with pytest.raises(ValueError, match=r"config\.table_variety is 0\.5.*'device'"):
-        open_feed(config, table_variety=0.5)
+    with pytest.raises(ValueError, match=r"config\.random_table_prob is 0\.5.*'device'"):
+        open_feed(config, random_table_prob=0.5)
 
 
 def pillow(original, quality, tmp_path):

@@ -227,7 +227,7 @@ def test_mean_colours_are_led_back_within_intervals(full):
     planes = [
         decoding.dequantized_plane(c).repeat(s[0], axis=0).repeat(s[1], axis=1)
         for c in file.components
-        for s in [c.step if full else (1, 1)]
+        for s in [c.subsampling if full else (1, 1)]
     ]
     before = [plane.copy() for plane in planes]
     movable = [None, *(c.coefficients.any(axis=-1) for c in file.components[1:])]
@@ -341,7 +341,7 @@ def test_verify_at_all_qualities(weights, tmp_path, quality, name):
     (tmp_path / "a.jpg").write_bytes(data)
     bits = 16 if name == "a.tif" else 8
     restored = Restorer(weights, bits=bits)(jpeg.read(data)).pixels
-    formats.write(tmp_path / name, restored, Metadata(), formats.style_of(name[1:], bits=bits))
+    formats.write(tmp_path / name, restored, Metadata(), formats.output_format(name[1:], bits=bits))
     verdict = verify(tmp_path / "a.jpg", tmp_path / name)
     assert verdict.passed and verdict.bits == bits
     assert verdict.chroma["inner"].share > 0.9
@@ -357,7 +357,7 @@ def test_verify_counts_every_block_once(weights, tmp_path):
         tmp_path / "a.png",
         dmcnn_jax.restore(path, weights),
         Metadata(),
-        formats.Style(),
+        formats.OutputFormat(),
     )
     verdict = verify(path, tmp_path / "a.png")
     assert verdict.edge.blocks == 8 + 10 - 1
@@ -493,7 +493,7 @@ METADATA = Metadata(
 def test_metadata_is_kept(tmp_path, extension):
     path = tmp_path / f"a{extension}"
     pixels = colours(20, 24)
-    assert formats.write(path, pixels, METADATA, formats.style_of(extension)) == ()
+    assert formats.write(path, pixels, METADATA, formats.output_format(extension)) == ()
     with Image.open(path) as image:
         assert image.getexif()[0x112] == 6 and image.getexif()[0x10F] == "Camera"
         assert image.info["icc_profile"] == METADATA.icc
@@ -511,7 +511,7 @@ def test_png_of_16_bits(tmp_path, rng, shape):
     pixels = ramp.reshape(shape[:2] + (1,) * (len(shape) - 2)) + rng.integers(0, 999, shape)
     pixels = (pixels % 65536).astype(np.uint16)
     path = tmp_path / "a.png"
-    formats.write(path, pixels, METADATA, formats.style_of(".png", bits=16))
+    formats.write(path, pixels, METADATA, formats.output_format(".png", bits=16))
     np.testing.assert_array_equal(formats.read(path), pixels)
     with Image.open(path) as image:
         image.load()
@@ -529,7 +529,7 @@ def test_tiff_of_16_bits(tmp_path, rng, shape):
     tifffile = pytest.importorskip("tifffile", reason="reads 16-bit TIFF by itself")
     pixels = rng.integers(0, 65536, shape, dtype=np.uint16)
     path = tmp_path / "a.tif"
-    assert formats.write(path, pixels, METADATA, formats.style_of(".tif", bits=16)) == ()
+    assert formats.write(path, pixels, METADATA, formats.output_format(".tif", bits=16)) == ()
     np.testing.assert_array_equal(formats.read(path), pixels)
     with tifffile.TiffFile(path) as file:
         tags = file.pages[0].tags
@@ -564,7 +564,9 @@ def test_all_filters_of_png_are_read(rng, kind):
 
 def test_exif_that_makes_no_sense_costs_only_itself(tmp_path):
     broken = Metadata(exif=b"Exif\0\0" + bytes(70_000), icc=METADATA.icc)
-    remarks = formats.write(tmp_path / "a.jpg", colours(16, 16), broken, formats.style_of(".jpg"))
+    remarks = formats.write(
+        tmp_path / "a.jpg", colours(16, 16), broken, formats.output_format(".jpg")
+    )
     assert remarks == ("the EXIF data could not be kept",)
     assert Image.open(tmp_path / "a.jpg").info["icc_profile"] == METADATA.icc
 
@@ -583,7 +585,7 @@ def test_exif_of_another_file_does_not_describe_the_pixels(tmp_path, bits):
         tmp_path / "a.tif",
         pixels,
         Metadata(exif=b"Exif\0\0" + exif.tobytes()[6:], comments=("(c) Z\xfc".encode("latin-1"),)),
-        formats.style_of(".tif", bits=bits),
+        formats.output_format(".tif", bits=bits),
     )
     np.testing.assert_array_equal(formats.read(tmp_path / "a.tif"), pixels)
     with Image.open(tmp_path / "a.tif") as image:
@@ -597,7 +599,7 @@ def test_comments_are_kept(tmp_path, extension, bits):
         pytest.skip("has 8 bits")
     pixels = colours(16, 16) if bits == 8 else colours(16, 16) * np.uint16(257)
     path, comment = tmp_path / f"a.{extension}", "© Zoë"
-    style = formats.style_of(path.suffix, bits=bits)
+    style = formats.output_format(path.suffix, bits=bits)
     formats.write(path, pixels, Metadata(comments=(comment.encode(),)), style)
     with Image.open(path) as image:
         image.load()
@@ -609,7 +611,7 @@ def test_damaged_pictures_are_one_clear_error(tmp_path):
     pixels = colours(300, 56) * np.uint16(257)
     for extension in (".png", ".tif"):
         path = tmp_path / f"a{extension}"
-        formats.write(path, pixels, Metadata(), formats.style_of(extension, bits=16))
+        formats.write(path, pixels, Metadata(), formats.output_format(extension, bits=16))
         whole = path.read_bytes()
         for broken in (whole[:27], whole[:-200], whole[:200] + bytes(200) + whole[400:]):
             path.write_bytes(broken)
@@ -875,7 +877,7 @@ class Endless:
     def __init__(self, *_, **__):
         pass
 
-    def planes(self, *_):
+    def restore_planes(self, *_):
         if {collecting}:  # whose exceptions Python drops
             gc.callbacks.append(interrupt)
             gc.collect()
@@ -908,7 +910,7 @@ def test_unforeseen_errors_are_one_line_and_the_rest_goes_on(
             raise MemoryError("too\nmuch")
         return restore_planes(self, file, *rest)
 
-    monkeypatch.setattr(Restorer, "planes", fail)
+    monkeypatch.setattr(Restorer, "restore_planes", fail)
     assert run(weights, first, second, "-o", f"{tmp_path}/out/") == 1
     assert "a.jpg: MemoryError: too much" in capsys.readouterr().err
     assert tree(tmp_path / "out") == ["b.png"]

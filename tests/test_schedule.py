@@ -78,7 +78,7 @@ def test_a_state_goes_through_json_at_every_step(name):
 
 def test_cosine_runs_from_the_first_rate_to_the_final_share_of_it():
     config = make_config(
-        **{"schedule.name": "cosine", "schedule.final": 0.1, "schedule.warmup_steps": 4}
+        **{"schedule.name": "cosine", "schedule.min_lr_ratio": 0.1, "schedule.warmup_steps": 4}
     )
     schedule = Schedule(config)
     rates = []

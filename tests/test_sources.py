@@ -17,7 +17,7 @@ from dmcnn_jax.data import packs, sources
 from dmcnn_jax.data import tiles as tiles_module
 from dmcnn_jax.images.color import rgb_to_y
 
-OPTIONS = {"tile": 32, "luma": "studio", "reduce_to": 0}
+OPTIONS = {"tile": 32, "luma": "studio", "max_short_side": 0}
 CHECKOUT = Path(__file__).parents[1]
 TOOL = CHECKOUT / "tools" / "pack_images.py"
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(CHECKOUT)}
@@ -245,7 +245,7 @@ def test_a_pack_holds_what_it_was_given(tmp_path, rng, compact):
     (tmp_path / "images" / "bad.png").write_bytes(b"bad")
     arguments = [sys.executable, TOOL, tmp_path / "images", "-o", tmp_path / "pack", "--tile=32"]
     run = subprocess.run(
-        [*arguments, "--reduce-to=0", *(["--compact"] if compact else [])],
+        [*arguments, "--max-short-side=0", *(["--compact"] if compact else [])],
         capture_output=True,
         text=True,
         check=True,

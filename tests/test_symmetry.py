@@ -40,7 +40,7 @@ def test_an_ensemble_is_the_mean_of_eight(rng):
     mean = np.zeros(original.shape)
     for which in range(8):
         turned, q = dihedral.turn(k, table, which)
-        plane = estimate(model.module, model.params, turned[None], q[None])["image"]
+        plane = estimate(model.module, model.variables, turned[None], q[None])["image"]
         mean += dihedral.turn_back(np.asarray(plane)[0, ..., 0], which) / 8
     shares = []
     found = restore_plane(model, k, table, ensemble=True, progress=shares.append)

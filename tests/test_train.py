@@ -364,7 +364,7 @@ def test_a_network_that_is_told_the_table_starts_from_one_that_is_not(config):
     state, source = trainer.init_state(), load("dmcnn-small-qf20")
     k = jax.random.randint(jax.random.key(0), (1, 3, 4, 64), -3, 4)
     table = jnp.asarray(jpeg.quality_table(20))[None]
-    expected = jax.jit(source.module.apply)(source.params, k, table)["image"]
+    expected = jax.jit(source.module.apply)(source.variables, k, table)["image"]
 
     @jax.jit
     @functools.partial(jax.value_and_grad, has_aux=True)
@@ -376,7 +376,7 @@ def test_a_network_that_is_told_the_table_starts_from_one_that_is_not(config):
     np.testing.assert_allclose(found, expected, atol=1e-6)
     # What it is told decides nothing yet, but will: a gradient reaches it.
     assert np.any(gradients["g"]["table_dense4"]["kernel"])
-    assert "table_dense4" not in source.params["params"]["g"]
+    assert "table_dense4" not in source.variables["params"]["g"]
 
 
 def test_tiles_on_the_device_or_sent_make_the_same_batch(config):
@@ -487,7 +487,7 @@ def test_muon_makes_kernels_steps_orthogonal(config, images):
 def test_lbfgs_goes_down_on_its_one_batch(config, tmp_path):
     changes = {"optimizer": "lbfgs", "fixed_batch": True, "learning_rate": 1.0, "log_every": 1}
     config = changed(config, **{f"train__{k}": v for k, v in changes.items()})
-    config.schedule.name, config.schedule.final = "cosine", 1.0
+    config.schedule.name, config.schedule.min_lr_ratio = "cosine", 1.0
     config.train.patch_sizes, config.train.stage_steps = (16,), (6,)
     config.train.batch_sizes = config.train.batch_sizes[:1]
     train(config, tmp_path)

@@ -45,8 +45,8 @@ def main() -> None:
     add("--dtypes", nargs="+", choices=("float32", "bfloat16"))
     options = parser.parse_args()
     # As commands have it.
-    malloc.keep_memory()
-    devices.split_cpu([max(1, options.batch or benchmark.Settings.batch)])
+    malloc.tune_malloc()
+    devices.use_cores_as_devices([max(1, options.batch or benchmark.Settings.batch)])
     try:
         settings, peer = _settings(options), None if options.no_torch else _peer()
         results = _run(options, settings, peer)

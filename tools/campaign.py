@@ -33,10 +33,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     from dmcnn_jax.config.validation import batch_sizes
     from dmcnn_jax.system import devices
-    from dmcnn_jax.system.malloc import keep_memory
+    from dmcnn_jax.system.malloc import tune_malloc
     from dmcnn_jax.training import timed_runs
 
-    keep_memory()
+    tune_malloc()
     try:
         plan = [
             (timed_runs.load_config(path), minutes) for path, minutes in map(_part, options.runs)
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             config.data.source = options.source
             timed_runs.set_fields(config, options.set)
             config.workdir = str(options.runs_in / config.name)
-        devices.split_cpu([size for config, _ in plan for size in batch_sizes(config)])
+        devices.use_cores_as_devices([size for config, _ in plan for size in batch_sizes(config)])
         for config, minutes in plan:
             print(f"weights: {timed_runs.run(config, minutes, options.output)}", flush=True)
     except (ValueError, OSError, ImportError, KeyError, FloatingPointError) as error:

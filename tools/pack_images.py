@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="what tiles hold: luma of a range, or RGB for networks of chroma (studio)",
     )
     parser.add_argument(
-        "--reduce-to",
+        "--max-short-side",
         type=int,
         default=512,
         help="reduce images to this shorter side first, which removes what artifacts they have "
@@ -54,19 +54,21 @@ def pack(options: argparse.Namespace) -> None:
     """Reads, cuts and writes; prints what there is."""
     if options.tile < 8 or options.tile % 8:
         raise ValueError(f"--tile is {options.tile}; expected a multiple of 8")
-    if options.reduce_to < 0:
-        raise ValueError(f"--reduce-to is {options.reduce_to}; expected 0 or a number of pixels")
-    if 0 < options.reduce_to < options.tile:
+    if options.max_short_side < 0:
         raise ValueError(
-            f"--tile is {options.tile}; expected at most --reduce-to ({options.reduce_to}), which "
-            "images are reduced to first"
+            f"--max-short-side is {options.max_short_side}; expected 0 or a number of pixels"
+        )
+    if 0 < options.max_short_side < options.tile:
+        raise ValueError(
+            f"--tile is {options.tile}; expected at most --max-short-side "
+            f"({options.max_short_side}), which images are reduced to first"
         )
     about = packs.write_pack(
         options.output,
         images.open_images(options.folder),
         tile=options.tile,
         luma=options.luma,
-        reduce_to=options.reduce_to,
+        max_short_side=options.max_short_side,
         compact=options.compact,
         progress=lambda items, total: tqdm(items, total=total, unit="image"),
     )

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.jpeg.double_compression import find_earlier
+from dmcnn_jax.jpeg.double_compression import find_prior_compression
 from dmcnn_jax.restoration.restorer import Restorer
 
 _SIDE = 320  # pixels, at most: enough for a verdict, and quick
@@ -53,7 +53,7 @@ def main() -> int:
         picture = reduced(path)
         # Each picture at a few of the qualities: after 100 pictures, all of them several times.
         for quality in once if options.once is not None else once[number % 12 :: 12]:
-            earlier = find_earlier(jpeg.read(save(picture, quality)).components[0])
+            earlier = find_prior_compression(jpeg.read(save(picture, quality)).components[0])
             checked += 1
             if earlier:
                 alarms += 1
@@ -64,7 +64,7 @@ def main() -> int:
         for i, first in enumerate(options.first):
             for j, second in enumerate(options.second):
                 data, left, top = save_twice(picture, first, second, rng)
-                earlier = find_earlier(jpeg.read(data).components[0])
+                earlier = find_prior_compression(jpeg.read(data).components[0])
                 grid = earlier is not None and (earlier.left, earlier.top) == (left, top)
                 right = grid and abs(earlier.quality - first) <= 1
                 found[i, j] += (earlier is not None, grid, right)

@@ -114,7 +114,8 @@ def make_parser() -> argparse.ArgumentParser:
         help="take it that the pictures were saved before at this quality",
     )
     add(
-        "--grid",
+        "--prior-grid",
+        dest="grid",
         type=_grid,
         metavar="X,Y",
         help="where the blocks of that earlier save begin, pixels from the left and top, 0 to 7",

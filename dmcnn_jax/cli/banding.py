@@ -12,8 +12,8 @@ from dmcnn_jax import jpeg
 from dmcnn_jax.evaluation.banding import remaining, restore_skies, skies
 from dmcnn_jax.inference.model import load
 from dmcnn_jax.system.atomic_write import replacing
-from dmcnn_jax.system.compile_cache import keep_compiled
-from dmcnn_jax.system.malloc import keep_memory
+from dmcnn_jax.system.compile_cache import enable_compilation_cache
+from dmcnn_jax.system.malloc import tune_malloc
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -32,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--picture", help="PNG of the first sky: itself, JPEG, models; contrast × 4"
     )
     options = parser.parse_args(argv)
-    keep_memory()
-    keep_compiled()
+    tune_malloc()
+    enable_compilation_cache()
     try:
         if not 1 <= options.quality <= 100:
             raise ValueError(f"--quality is {options.quality}; expected 1 to 100")

@@ -36,7 +36,7 @@ class BatchRun:
             raise UsageError(f"no JPEG files in {', '.join(options.inputs)}")
         try:
             self.styles = {
-                suffix: formats.style_of(suffix, options.quality, options.bits)
+                suffix: formats.output_format(suffix, options.quality, options.bits)
                 for suffix in {(t.target.suffix if t.target else extension) for t in tasks}
             }
         except ValueError as error:
@@ -120,7 +120,7 @@ class BatchRun:
             self.bar.update(share)
 
         try:
-            return self.restorer.planes(reading.result(), progress)
+            return self.restorer.restore_planes(reading.result(), progress)
         except Exception as error:
             self._fail(task, error)
             return None
@@ -129,7 +129,7 @@ class BatchRun:
 
     def _write(self, task: Task, planes: Any, began: float) -> None:
         try:
-            result = self.restorer.picture(planes)
+            result = self.restorer.render(planes)
             metadata = planes.file.metadata
             if task.target is None:
                 remarks = self.formats.write(
@@ -150,7 +150,7 @@ class BatchRun:
             "width": file.width,
             "height": file.height,
             "color": file.color,
-            "sampling": [list(c.step) for c in file.components],
+            "sampling": [list(c.subsampling) for c in file.components],
             "table_quality": result.quality,
             "notes": [*result.notes, *remarks],
             "seconds": round(time.perf_counter() - began, 3),

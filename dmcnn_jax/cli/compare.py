@@ -21,8 +21,8 @@ from typing import Any
 
 from dmcnn_jax.evaluation import comparison
 from dmcnn_jax.system.atomic_write import write_file
-from dmcnn_jax.system.compile_cache import keep_compiled
-from dmcnn_jax.system.malloc import keep_memory
+from dmcnn_jax.system.compile_cache import enable_compilation_cache
+from dmcnn_jax.system.malloc import tune_malloc
 
 
 def main() -> None:
@@ -57,8 +57,8 @@ def main() -> None:
     parser.add_argument("--no-plots", action="store_true", help="tables only")
     parser.add_argument("-o", "--output", type=Path, default=Path("compare"), help="folder")
     options = parser.parse_args()
-    keep_memory()
-    keep_compiled()
+    tune_malloc()
+    enable_compilation_cache()
     try:
         run(options)
     except (ValueError, OSError, ImportError) as error:
@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> None:
                 f"plots need matplotlib ({error}); pip install dmcnn-jax[compare], or --no-plots"
             ) from error
         matplotlib.use("Agg")
-    measured = comparison.Measured(options.output / "measured.json")
+    measured = comparison.MeasurementCache(options.output / "measured.json")
     results = comparison.compare(
         entries, folders, options.qualities, measured, against=options.against
     )

@@ -13,8 +13,8 @@ from dmcnn_jax.evaluation.protocol import (
 )
 from dmcnn_jax.inference.model import ENGINES, load
 from dmcnn_jax.restoration.restorer import Restorer
-from dmcnn_jax.system.compile_cache import keep_compiled
-from dmcnn_jax.system.malloc import keep_memory
+from dmcnn_jax.system.compile_cache import enable_compilation_cache
+from dmcnn_jax.system.malloc import tune_malloc
 from dmcnn_jax.web.gallery import Gallery, describe
 
 
@@ -77,8 +77,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--gallery", metavar="FILE", help="also write an HTML page of all images, with a slider"
     )
     options = parser.parse_args(argv)
-    keep_memory()
-    keep_compiled()
+    tune_malloc()
+    enable_compilation_cache()
     try:
         gallery = Gallery() if options.gallery else None
         if not 1 <= options.quality <= 100:

@@ -8,8 +8,8 @@ from dmcnn_jax.cli.arguments import make_parser, restoring_options
 from dmcnn_jax.cli.batch import BatchRun, check_report, write_json
 from dmcnn_jax.cli.messages import UsageError, first_line, say
 from dmcnn_jax.cli.signals import Interrupter
-from dmcnn_jax.system.compile_cache import keep_compiled
-from dmcnn_jax.system.malloc import keep_memory
+from dmcnn_jax.system.compile_cache import enable_compilation_cache
+from dmcnn_jax.system.malloc import tune_malloc
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     previous = signal.signal(signal.SIGTERM, interrupter)
     try:
         if not options.verify:
-            keep_memory()
-            keep_compiled()
+            tune_malloc()
+            enable_compilation_cache()
         if options.device:
             import jax
 

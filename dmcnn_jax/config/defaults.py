@@ -32,7 +32,7 @@ def default_config() -> "ml_collections.ConfigDict":
     config.quality_range = ()
     # Share of training pairs, 0 to 1, whose quantisation table is not the standard one of their
     # quality but like those of cameras and of other encoders (`jpeg.varied_table`).
-    config.table_variety = 0.0
+    config.random_table_prob = 0.0
 
     # The network: `name`, a key of dmcnn_jax.models.MODELS, and attributes of that module, which
     # says more of them.
@@ -83,7 +83,7 @@ def default_config() -> "ml_collections.ConfigDict":
     data.tile = 256
     # Images whose shorter side is longer are reduced to it first, pixels: it removes the artifacts
     # of images that were JPEGs themselves. 0: never.
-    data.reduce_to = 512
+    data.max_short_side = 512
     # Tiles are kept on the device up to so many bytes, else sent to it batch by batch.
     data.device_bytes = 8 * 2**30
 
@@ -117,15 +117,15 @@ def default_config() -> "ml_collections.ConfigDict":
     # "plateau", the paper's: the rate is multiplied by `factor` whenever the validation loss has
     # not fallen by the relative `rtol` for `patience` validations. A stage has converged when that
     # happens for the (`reductions` + 1)-th time in it; the next starts at the first rate times
-    # `restart`. "cosine": from the first rate to `final` times it, along a cosine over all steps;
-    # stages end by their steps.
+    # `restart`. "cosine": from the first rate to `min_lr_ratio` times it, along a cosine over all
+    # steps; stages end by their steps.
     schedule.name = "plateau"
     schedule.factor = 1 / 3
     schedule.patience = 5
     schedule.rtol = 1e-3
     schedule.reductions = 2
     schedule.restart = 1.0
-    schedule.final = 0.01
+    schedule.min_lr_ratio = 0.01
     # Steps at the start over which the rate rises linearly from 0.
     schedule.warmup_steps = 0
 

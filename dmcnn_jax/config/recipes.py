@@ -80,14 +80,14 @@ def set_go(config: ml_collections.ConfigDict, go: str) -> None:
         return
     if go not in _GOES:
         raise ValueError(f"unknown go {go!r}; expected one of: {', '.join(_GOES)}, or nothing")
-    before, reduce_to, seed, rate, batches, steps, warmup, between = _GOES[go]
+    before, max_short_side, seed, rate, batches, steps, warmup, between = _GOES[go]
     name = config.name
     config.name = f"{name}-{go}"
     config.init_from = f"runs/{name}-{before}" if before else f"runs/{name}"
     config.seed = seed
     config.train.learning_rate = rate
-    if reduce_to is not None:
-        config.data.reduce_to = reduce_to
+    if max_short_side is not None:
+        config.data.max_short_side = max_short_side
     sizes = (128, 192, 256)
     set_steps(config, sizes, batches, steps, warmup_steps=warmup, validate_every=between)
 
@@ -99,7 +99,7 @@ def set_every_table(config: ml_collections.ConfigDict) -> None:
         config: changed in place.
     """
     config.quality_range = (5, 95)
-    config.table_variety = 0.5
+    config.random_table_prob = 0.5
     config.model.condition_on_table = True
     config.data.luma = config.evaluate.luma = "full"
 
@@ -127,7 +127,7 @@ def set_budget(config: ml_collections.ConfigDict, budget: str) -> None:
     config.train, config.schedule = defaults.train, defaults.schedule
     if own and before.fixed_batch:
         batch, steps = 8 * batch, steps // 8
-        config.schedule.final = 1.0  # a line search finds the rate
+        config.schedule.min_lr_ratio = 1.0  # a line search finds the rate
     set_steps(
         config,
         (patch,),

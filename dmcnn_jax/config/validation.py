@@ -30,18 +30,18 @@ def validate_config(config: Mapping[str, Any]) -> None:
         "() or (lowest, highest) within 1 to 100",
     )
     data, train, schedule = config.data, config.train, config.schedule
-    expect(0 <= config.table_variety <= 1, "table_variety", "0 to 1")
+    expect(0 <= config.random_table_prob <= 1, "random_table_prob", "0 to 1")
     pipelines = ("auto", "device", "tf.data")
     expect(data.pipeline in pipelines, "data.pipeline", f"one of {', '.join(map(repr, pipelines))}")
     expect(data.luma in ("studio", "full", "rgb"), "data.luma", "'studio', 'full' or 'rgb'")
     if data.luma == "rgb" or config.model.name == "chroma":
         _validate_color(config, expect)
     expect(data.tile > 0 and data.tile % 8 == 0, "data.tile", "a multiple of 8")
-    expect(data.reduce_to >= 0, "data.reduce_to", "0 or a number of pixels")
+    expect(data.max_short_side >= 0, "data.max_short_side", "0 or a number of pixels")
     expect(
-        not data.reduce_to or data.tile <= data.reduce_to,
+        not data.max_short_side or data.tile <= data.max_short_side,
         "data.tile",
-        f"at most data.reduce_to ({data.reduce_to}), which images are reduced to first",
+        f"at most data.max_short_side ({data.max_short_side}), which images are reduced to first",
     )
     expect(data.validation_images > 0, "data.validation_images", "at least 1")
     expect(
@@ -90,7 +90,7 @@ def validate_config(config: Mapping[str, Any]) -> None:
     expect(schedule.reductions >= 0, "schedule.reductions", "at least 0")
     expect(schedule.rtol >= 0, "schedule.rtol", "at least 0")
     expect(schedule.restart > 0, "schedule.restart", "a positive number")
-    expect(0 <= schedule.final <= 1, "schedule.final", "0 to 1")
+    expect(0 <= schedule.min_lr_ratio <= 1, "schedule.min_lr_ratio", "0 to 1")
     expect(schedule.warmup_steps >= 0, "schedule.warmup_steps", "at least 0")
     expect(config.evaluate.luma in ("studio", "full"), "evaluate.luma", "'studio' or 'full'")
 

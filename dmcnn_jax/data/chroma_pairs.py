@@ -116,9 +116,9 @@ def make_batch(
     lowest, highest = tuple(config.quality_range) or (config.quality, config.quality)
     qualities = jax.random.randint(quality_key, (len(tiles),), lowest, highest + 1)
     tables = standard_tables(qualities)
-    if config.table_variety:
+    if config.random_table_prob:
         chosen_key, *keys = jax.random.split(jax.random.fold_in(quality_key, 1), 3)
-        chosen = jax.random.bernoulli(chosen_key, config.table_variety, (len(tiles), 1, 1))
+        chosen = jax.random.bernoulli(chosen_key, config.random_table_prob, (len(tiles), 1, 1))
         tables = tuple(
             jnp.where(chosen, jpeg.varied_table(k, qualities, base), table)
             for k, base, table in zip(keys, _BASES, tables, strict=True)

@@ -62,11 +62,11 @@ def open_data(
     if uses_tf_data(config):
         from dmcnn_jax.data import tf_pipeline
 
-        if config.table_variety:
+        if config.random_table_prob:
             raise ValueError(
-                f"config.table_variety is {config.table_variety}, but TensorFlow writes JPEGs with "
-                "standard tables only; set config.data.pipeline to 'device', or "
-                "config.table_variety to 0"
+                f"config.random_table_prob is {config.random_table_prob}, but TensorFlow writes "
+                "JPEGs with standard tables only; set config.data.pipeline to 'device', or "
+                "config.random_table_prob to 0"
             )
         images = _open_images(config, config.data.source)
         chosen, validation = split_images(config, images)
@@ -122,7 +122,7 @@ def make_batch(
         tiles = jax.lax.with_sharding_constraint(tiles, batched)
     qualities = tuple(config.quality_range)
     return on_device.make_batch(
-        tiles, key, patch_size, config.quality, qualities, config.table_variety
+        tiles, key, patch_size, config.quality, qualities, config.random_table_prob
     )
 
 
@@ -205,4 +205,4 @@ def _open_images(config: Mapping[str, Any], source: str) -> images_module.Images
 
 def _options(config: Mapping[str, Any]) -> dict[str, Any]:
     data = config.data
-    return {"tile": data.tile, "luma": data.luma, "reduce_to": data.reduce_to}
+    return {"tile": data.tile, "luma": data.luma, "max_short_side": data.max_short_side}

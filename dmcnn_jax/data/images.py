@@ -165,12 +165,14 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
     return paths
 
 
-def read_luma(file: str | os.PathLike | io.BytesIO, luma: str, reduce_to: int = 0) -> np.ndarray:
+def read_luma(
+    file: str | os.PathLike | io.BytesIO, luma: str, max_short_side: int = 0
+) -> np.ndarray:
     """Reads an image's luma: uint8 [H, W], "studio" or "full"; the rest as of `read_rgb`."""
-    return rgb_to_y(read_rgb(file, reduce_to), luma)
+    return rgb_to_y(read_rgb(file, max_short_side), luma)
 
 
-def read_rgb(file: str | os.PathLike | io.BytesIO, reduce_to: int = 0) -> np.ndarray:
+def read_rgb(file: str | os.PathLike | io.BytesIO, max_short_side: int = 0) -> np.ndarray:
     """Reads an image.
 
     Gray, palettes and CMYK are converted, 16 bits are rounded to 8, transparency lies over white;
@@ -178,7 +180,7 @@ def read_rgb(file: str | os.PathLike | io.BytesIO, reduce_to: int = 0) -> np.nda
 
     Args:
         file: anything that Pillow opens.
-        reduce_to: longest shorter side that is left as it is, pixels; 0: any.
+        max_short_side: longest shorter side that is left as it is, pixels; 0: any.
 
     Returns:
         uint8 [H, W, 3].
@@ -190,19 +192,19 @@ def read_rgb(file: str | os.PathLike | io.BytesIO, reduce_to: int = 0) -> np.nda
     with Image.open(file) as image:
         image = _to_rgb(ImageOps.exif_transpose(image))
         shorter = min(image.size)
-        if reduce_to and shorter > reduce_to:
-            size = tuple(max(1, round(side * reduce_to / shorter)) for side in image.size)
+        if max_short_side and shorter > max_short_side:
+            size = tuple(max(1, round(side * max_short_side / shorter)) for side in image.size)
             image = image.resize(size, Image.Resampling.LANCZOS)
         return np.asarray(image)
 
 
-def read_usable(images: Images, index: int, reduce_to: int, smallest: int) -> np.ndarray:
+def read_usable(images: Images, index: int, max_short_side: int, smallest: int) -> np.ndarray:
     """Reads an image that is to be trained on.
 
     Args:
         images: what there is.
         index: which of them.
-        reduce_to: as of `read_rgb`.
+        max_short_side: as of `read_rgb`.
         smallest: side that both sides must have, pixels.
 
     Returns:
@@ -212,7 +214,7 @@ def read_usable(images: Images, index: int, reduce_to: int, smallest: int) -> np
         UnusableImageError: if it is damaged, too large or too small.
     """
     try:
-        rgb = read_rgb(images.open(index), reduce_to)
+        rgb = read_rgb(images.open(index), max_short_side)
     except Image.DecompressionBombError as error:
         raise UnusableImageError("too large") from error
     # A decoder may raise anything on a damaged file.

@@ -107,7 +107,7 @@ def make_batch(
     patch_size: int,
     quality: int,
     quality_range: Sequence[int] = (),
-    table_variety: float = 0.0,
+    random_table_prob: float = 0.0,
 ) -> dict[str, jax.Array]:
     """Crops, flips, turns and compresses.
 
@@ -118,7 +118,7 @@ def make_batch(
         quality: JPEG quality, 1 to 100.
         quality_range: (lowest, highest), to draw a quality for each patch uniformly instead; ()
             for none.
-        table_variety: share of the patches that get a `jpeg.varied_table` instead of their
+        random_table_prob: share of the patches that get a `jpeg.varied_table` instead of their
             quality's standard one.
 
     Returns:
@@ -133,10 +133,10 @@ def make_batch(
     lowest, highest = quality_range or (quality, quality)
     qualities = jax.random.randint(quality_key, (batch,), lowest, highest + 1)
     table = jpeg.quality_table(qualities)
-    if table_variety:
+    if random_table_prob:
         # Keys of their own: without variety, what is drawn stays what it was.
         chosen_key, table_key = jax.random.split(jax.random.fold_in(quality_key, 1))
-        chosen = jax.random.bernoulli(chosen_key, table_variety, (batch, 1, 1))
+        chosen = jax.random.bernoulli(chosen_key, random_table_prob, (batch, 1, 1))
         table = jnp.where(chosen, jpeg.varied_table(table_key, qualities), table)
     return {"original": original, "coefficients": jpeg.encode(original, table), "table": table}
 

@@ -27,7 +27,7 @@ def write_pack(
     *,
     tile: int,
     luma: str,
-    reduce_to: int,
+    max_short_side: int,
     compact: bool = False,
     progress: Callable[[Iterable, int], Iterable] = lambda items, total: items,
 ) -> dict[str, Any]:
@@ -38,9 +38,9 @@ def write_pack(
     Args:
         path: folder to make.
         images: what to read.
-        tile: as of `cut_images`, and `luma`, `reduce_to`, `progress`.
+        tile: as of `cut_images`, and `luma`, `max_short_side`, `progress`.
         luma: likewise.
-        reduce_to: likewise.
+        max_short_side: likewise.
         compact: as lossless WebP, to be decoded whole, instead of an array to be memory-mapped.
         progress: likewise.
 
@@ -64,7 +64,7 @@ def write_pack(
         shape = (tile, tile, 3) if luma == "rgb" else (tile, tile)
         with (_StripWriter if compact else _ArrayWriter)(temporary, shape) as writer:
             order = range(len(images))
-            for name, cut in cut_each(images, order, tile, luma, reduce_to, skipped, progress):
+            for name, cut in cut_each(images, order, tile, luma, max_short_side, skipped, progress):
                 writer.write(cut)
                 owners += [len(names)] * len(cut)
                 names.append(name)
@@ -72,7 +72,7 @@ def write_pack(
             "version": _PACK_VERSION,
             "tile": tile,
             "luma": luma,
-            "reduce_to": reduce_to,
+            "max_short_side": max_short_side,
             "names": names,
             "images": owners,
             "skipped": skipped,

@@ -7,15 +7,15 @@ from dmcnn_jax.data.packs import open_pack
 from dmcnn_jax.data.tiles import Tiles, cut_images
 
 
-def open_source(source: str, *, tile: int, luma: str, reduce_to: int) -> Tiles:
+def open_source(source: str, *, tile: int, luma: str, max_short_side: int) -> Tiles:
     """Opens what `config.data.source` names, as tiles.
 
     Args:
         source: "packaged", a folder of images, or a pack.
         tile: side of the tiles, pixels; of a pack, what it must have.
         luma: "studio", "full", or "rgb" for tiles of RGB; likewise.
-        reduce_to: longest shorter side of an image that is not reduced first, pixels; 0: none is.
-            A pack's images were.
+        max_short_side: images whose shorter side is longer are reduced to it first, pixels; 0:
+            never. A pack's images already were.
 
     Returns:
         The tiles.
@@ -26,4 +26,4 @@ def open_source(source: str, *, tile: int, luma: str, reduce_to: int) -> Tiles:
     """
     if source != "packaged" and (Path(source) / "pack.json").exists():
         return open_pack(source, tile=tile, luma=luma)
-    return cut_images(open_images(source), tile=tile, luma=luma, reduce_to=reduce_to)
+    return cut_images(open_images(source), tile=tile, luma=luma, max_short_side=max_short_side)

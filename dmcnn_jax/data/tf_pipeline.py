@@ -172,7 +172,7 @@ class PipelineFeed:
         """An image, or None if it is of no use, which is noted."""
         try:
             return images_module.read_usable(
-                self._images, index, self._config.data.reduce_to, smallest
+                self._images, index, self._config.data.max_short_side, smallest
             )
         except images_module.UnusableImageError as error:
             with self._lock:

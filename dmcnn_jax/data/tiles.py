@@ -99,7 +99,7 @@ def cut_images(
     *,
     tile: int,
     luma: str,
-    reduce_to: int,
+    max_short_side: int,
     chosen: Iterable[int] | None = None,
     limit: int | None = None,
     progress: Callable[[Iterable, int], Iterable] = lambda items, total: items,
@@ -114,7 +114,7 @@ def cut_images(
         images: what to read.
         tile: side of a tile, pixels.
         luma: "studio", "full", or "rgb" for tiles of RGB.
-        reduce_to: as of `read_rgb`.
+        max_short_side: as of `read_rgb`.
         chosen: indices of those to read, in this order; None for all.
         limit: how many usable images are enough; None for all.
         progress: wraps the loop over images, to show how far it is.
@@ -127,7 +127,7 @@ def cut_images(
     """
     pixels, owners, names, skipped = [], [], [], Counter()
     order = list(range(len(images)) if chosen is None else chosen)
-    for name, cut in cut_each(images, order, tile, luma, reduce_to, skipped, progress):
+    for name, cut in cut_each(images, order, tile, luma, max_short_side, skipped, progress):
         pixels.append(cut)
         owners.append(np.full(len(cut), len(names), np.int32))
         names.append(name)
@@ -144,7 +144,7 @@ def cut_each(
     order: Sequence[int],
     tile: int,
     luma: str,
-    reduce_to: int,
+    max_short_side: int,
     skipped: Counter,
     progress: Callable[[Iterable, int], Iterable],
 ) -> Iterator[tuple[str, np.ndarray]]:
@@ -156,7 +156,7 @@ def cut_each(
 
     def read(index: int) -> np.ndarray | str:
         try:
-            rgb = read_usable(images, int(index), reduce_to, tile)
+            rgb = read_usable(images, int(index), max_short_side, tile)
             return rgb if luma == "rgb" else rgb_to_y(rgb, luma)
         except UnusableImageError as error:
             return str(error)

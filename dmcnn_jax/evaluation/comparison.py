@@ -109,7 +109,7 @@ def _labelled(text: str) -> tuple[str, str]:
     return (label, name) if equals and not Path(text).exists() else ("", text)
 
 
-class Measured:
+class MeasurementCache:
     """What was measured so far, on disk.
 
     Args:
@@ -143,7 +143,7 @@ def compare(
     entries: Sequence[Entry],
     folders: Sequence[Folder],
     qualities: Sequence[int],
-    measured: Measured,
+    measured: MeasurementCache,
     *,
     against: str = JPEG,
     resamples: int = 10_000,

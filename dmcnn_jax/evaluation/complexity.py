@@ -23,10 +23,10 @@ def profile(model: Model) -> dict[str, Any]:
         pixels}.
     """
     return {
-        "weights": count_weights(model.params["params"]),
-        "flops": flops_per_pixel(model.module, model.params),
+        "weights": count_weights(model.variables["params"]),
+        "flops": flops_per_pixel(model.module, model.variables),
         "speed": measure_speed(model),
-        "field": receptive_field(model.module, live_variables(model.module)),
+        "field": receptive_field(model.module, positive_variables(model.module)),
     }
 
 
@@ -120,7 +120,7 @@ def measure_speed(model: Model, side: int = 512) -> float:
     return side**2 / min(times)
 
 
-def live_variables(module: nn.Module) -> dict[str, Any]:
+def positive_variables(module: nn.Module) -> dict[str, Any]:
     """Variables of which nothing cancels and no unit is dead, as in trained ones it may be."""
     variables = initialize(module, jax.random.key(0))
     return variables | {"params": jax.tree.map(jnp.abs, variables["params"])}

@@ -162,7 +162,7 @@ def import_model(source: str | os.PathLike, like: str | os.PathLike = "") -> Mod
 
 
 def _write_npz(model: Model, path: Path) -> None:
-    arrays = {"/".join(k): np.asarray(v) for k, v in flatten_dict(dict(model.params)).items()}
+    arrays = {"/".join(k): np.asarray(v) for k, v in flatten_dict(dict(model.variables)).items()}
     with path.open("wb") as file:
         np.savez(file, about=json.dumps(dict(model.about)), **arrays)
 
@@ -180,7 +180,7 @@ def _read_npz(path: Path, like: str | os.PathLike = "") -> Model:
 
 
 def _write_safetensors(model: Model, path: Path) -> None:
-    save_weights(path, model.params, model.about)
+    save_weights(path, model.variables, model.about)
 
 
 def _read_safetensors(path: Path, like: str | os.PathLike = "") -> Model:
@@ -192,7 +192,7 @@ def _write_orbax(model: Model, path: Path) -> None:
     import orbax.checkpoint as ocp
 
     items = ocp.args.Composite(
-        variables=ocp.args.StandardSave(dict(model.params)),
+        variables=ocp.args.StandardSave(dict(model.variables)),
         about=ocp.args.JsonSave(dict(model.about)),
     )
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
@@ -318,7 +318,7 @@ def _write_stablehlo(model: Model, path: Path) -> None:
             "a network of chroma can't be written as stablehlo; expected npz, safetensors or orbax"
         )
     batch, rows, columns = export.symbolic_shape("batch, rows, columns")
-    params = jax.tree.map(np.asarray, dict(model.params))
+    params = jax.tree.map(np.asarray, dict(model.variables))
     program = export.export(
         jax.jit(lambda coefficients, table: model.apply(params, coefficients, table)),
         platforms=STABLEHLO_PLATFORMS,
@@ -404,7 +404,7 @@ _TORCH_LEAVES = {
 
 def to_torch(model: Model) -> dict[str, np.ndarray]:
     """The tensors of a PyTorch state dict, float32, by name."""
-    flat = flatten_dict(dict(model.params))
+    flat = flatten_dict(dict(model.variables))
     state = {}
     for path, name, axes in _torch_names(model.module):
         array = np.asarray(flat[path], np.float32)
@@ -520,7 +520,7 @@ def _model(path: Path, variables: Mapping[str, Any], about: Mapping[str, Any]) -
 
 def _runner(model: Model) -> Runner:
     def run(coefficients: Any, table: np.ndarray) -> np.ndarray:
-        image = np.asarray(estimate(model.module, model.params, coefficients, table)["image"])
+        image = np.asarray(estimate(model.module, model.variables, coefficients, table)["image"])
         return image[..., 0] if image.shape[-1] == 1 else image
 
     return run
@@ -539,7 +539,9 @@ def _differences(model: Model, run: Runner, format: str) -> Iterator[float]:
             "them: there outputs are compared, since accelerators round to fewer bits"
         ) from error
     with jax.default_device(cpu):
-        expected = _runner(dataclasses.replace(model, params=jax.device_put(model.params, cpu)))
+        expected = _runner(
+            dataclasses.replace(model, variables=jax.device_put(model.variables, cpu))
+        )
         for coefficients, table in _samples(model.module):
             answer = run(coefficients, table)
             difference = np.abs(answer - expected(coefficients, table))

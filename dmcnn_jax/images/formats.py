@@ -30,7 +30,7 @@ FORMATS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Style:
+class OutputFormat:
     """How pictures are written.
 
     Attributes:
@@ -42,7 +42,7 @@ class Style:
     quality: int | None = None
 
 
-def style_of(extension: str, quality: int | None = None, bits: int = 8) -> Style:
+def output_format(extension: str, quality: int | None = None, bits: int = 8) -> OutputFormat:
     """The style that an extension stands for.
 
     Raises:
@@ -56,11 +56,14 @@ def style_of(extension: str, quality: int | None = None, bits: int = 8) -> Style
         raise ValueError(f"16 bits in a {name} file, which has 8; use .png or .tif")
     if quality is not None and name not in ("JPEG", "WEBP"):
         raise ValueError(f"a quality for {name}, which has none; it is for .jpg and .webp")
-    return Style(name, quality)
+    return OutputFormat(name, quality)
 
 
 def write(
-    target: str | os.PathLike | BinaryIO, pixels: np.ndarray, metadata: Metadata, style: Style
+    target: str | os.PathLike | BinaryIO,
+    pixels: np.ndarray,
+    metadata: Metadata,
+    style: OutputFormat,
 ) -> tuple[str, ...]:
     """Writes a picture, whole or not at all.
 

@@ -70,7 +70,7 @@ def restore_chroma(
     if model.engine:
         program = partial(_engine_chroma, model)
     else:
-        program = partial(_chroma_program, model.module, model.params)
+        program = partial(_chroma_program, model.module, model.variables)
     last = np.float32(strength), np.bool_(project)
 
     def tile(row: Tile, column: Tile) -> tuple[np.ndarray, ...]:
@@ -173,7 +173,7 @@ def _settle_chroma(estimates, k, q, strength, project) -> jax.Array:
 
 def _engine_chroma(model, k, guide, q, mask, strength, project) -> jax.Array:
     """A network of chroma, its layers by the model's engine."""
-    which = model.module, model.params
+    which = model.module, model.variables
     x, told = _chroma_input_program(*which, k, guide, q, mask)
     correction = model.engine(np.asarray(x), np.asarray(told), mask)
     return _add_chroma_program(*which, k, guide, q, mask, correction, strength, project)

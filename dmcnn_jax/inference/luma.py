@@ -93,7 +93,7 @@ def restore_plane(
     plane = np.empty((8 * height, 8 * width), np.float32)
     for row in rows.pieces:
         first = None
-        which = (model.module, model.params)
+        which = (model.module, model.variables)
         if model.engine:
             first = _first_pass(model, source, row, rows, first_halo)
             program = partial(_engine_pixels, model)
@@ -165,7 +165,7 @@ def _first_pass(
     columns = plan_tiles(source.width, halo, STRIP_SIDES)
     tiles = (source.tile(top, length, column.start, columns.length) for column in columns.pieces)
     program = _pixel_input_program if model.engine else _coefficients_program
-    program = partial(program, model.module, model.params)
+    program = partial(program, model.module, model.variables)
     # As wide as the tiles of the second pass may reach.
     shape = 8 * rows.length, 8 * max(source.width, *tile_sides(model.module))
     result = None
@@ -203,7 +203,9 @@ def _engine_pixels(model, k, q, mask, x, strength, project) -> jax.Array:
     """The second pass, its layers by the model's engine; x is their input, [1, H, W, 1 or 2]."""
     correction = model.engine(x, dmcnn.told(q, np), mask)
     last = strength, project
-    return _add_correction_program(model.module, model.params, k, q, x[..., -1:], correction, *last)
+    return _add_correction_program(
+        model.module, model.variables, k, q, x[..., -1:], correction, *last
+    )
 
 
 @partial(jax.jit, static_argnums=0)

@@ -22,25 +22,25 @@ class Model:
 
     Attributes:
         module: the Flax module.
-        params: its variables, {"params": …} and, of some models, {"batch_stats": …}.
+        variables: {"params": …} and, of some models, {"batch_stats": …}.
         about: what its weights file says: "model", the configuration, and more.
         name: what it was loaded as.
         engine: what computes its layers over whole images; None for JAX.
     """
 
     module: nn.Module
-    params: Mapping[str, Any]
+    variables: Mapping[str, Any]
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     name: str = ""
     engine: openvino_engine.Engine | None = dataclasses.field(default=None, compare=False)
 
     def apply(
-        self, params: Mapping[str, Any], coefficients: jax.Array, table: jax.Array
+        self, variables: Mapping[str, Any], coefficients: jax.Array, table: jax.Array
     ) -> jax.Array:
         """Restores luma. Pure: jit, grad and vmap it (not jvp: on CPUs a gradient is our own).
 
         Args:
-            params: `self.params`, or others of the same tree.
+            variables: `self.variables`, or others of the same tree.
             coefficients: k, integers [..., H/8, W/8, 64], natural order.
             table: Q, integers [..., 8, 8], natural order.
 
@@ -51,7 +51,7 @@ class Model:
         leading = coefficients.shape[:-3]
         k = coefficients.reshape(-1, *coefficients.shape[-3:])
         q = jnp.broadcast_to(table, (*leading, 8, 8)).reshape(-1, 8, 8)
-        image = self.module.apply(params, k, q)["image"]
+        image = self.module.apply(variables, k, q)["image"]
         return image.reshape(*leading, *image.shape[1:3])
 
 

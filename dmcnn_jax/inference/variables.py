@@ -9,11 +9,11 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from dmcnn_jax.models import first_variables
+from dmcnn_jax.models import init_variables
 
 
 def initialize(module: nn.Module, key: jax.Array) -> dict[str, Any]:
-    """`first_variables`, compiled; not to be called within a jit.
+    """`init_variables`, compiled; not to be called within a jit.
 
     Args:
         module: the network.
@@ -22,16 +22,16 @@ def initialize(module: nn.Module, key: jax.Array) -> dict[str, Any]:
     Returns:
         {"params": …} and, of some networks, {"batch_stats": …}; float32.
     """
-    draw = jax.jit(partial(first_variables, module), compiler_options=run_once_options())
+    draw = jax.jit(partial(init_variables, module), compiler_options=fast_compile_options())
     return draw(key)
 
 
 def variable_shapes(module: nn.Module) -> dict[str, Any]:
     """Of a module's variables `jax.ShapeDtypeStruct`s; none is made."""
-    return jax.eval_shape(partial(first_variables, module), jax.random.key(0))
+    return jax.eval_shape(partial(init_variables, module), jax.random.key(0))
 
 
-def run_once_options() -> dict[str, Any] | None:
+def fast_compile_options() -> dict[str, Any] | None:
     """`compiler_options` of `jax.jit` for what runs once, and is large; None for those of always.
 
     On CPUs, to compile a network's random weights takes ten seconds, and three if that is not
@@ -79,9 +79,9 @@ def widen_variables(
 
     Returns:
         Variables of the wider one; arrays that fit as they are, or don't fit so, unchanged, and
-        all of them for a network that doesn't say that it `widens`.
+        all of them for a network that doesn't say that it `supports_widening`.
     """
-    if not getattr(module, "widens", False):
+    if not getattr(module, "supports_widening", False):
         return dict(variables)
     wide, neutral = flatten_dict(first), getattr(module, "neutral", ())
 

@@ -58,7 +58,7 @@ _BAND = 32
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class EarlierSave:
+class PriorCompression:
     """An earlier save of a picture.
 
     Attributes:
@@ -81,9 +81,9 @@ class EarlierSave:
         return -self.top % 8, -self.left % 8
 
 
-def find_earlier(
+def find_prior_compression(
     component: Component, *, quality: int | None = None, grid: tuple[int, int] | None = None
-) -> EarlierSave | None:
+) -> PriorCompression | None:
     """Looks for an earlier, coarser save in the luma plane of a file.
 
     Args:
@@ -103,7 +103,7 @@ def find_earlier(
     if quality is not None:
         table = quality_table(int(quality))
         if grid is not None:
-            return EarlierSave(quality, table, *grid, share=float("nan"))
+            return PriorCompression(quality, table, *grid, share=float("nan"))
     tables = _candidates()
     qualities = np.arange(1, len(tables) + 1)
     if quality is None:
@@ -124,15 +124,15 @@ def find_earlier(
     if quality is not None:
         top, left = (top, left) if found else (0, 0)
         share = float(shares[8 * top + left, index])
-        return EarlierSave(quality, table, left, top, share)
+        return PriorCompression(quality, table, left, top, share)
     if not found:
         return None
     index = _coarsest(deviations[place], tables, int(index))
     share = float(shares[place, index])
-    return EarlierSave(index + 1, quality_table(index + 1), left, top, share)
+    return PriorCompression(index + 1, quality_table(index + 1), left, top, share)
 
 
-def requantize(component: Component, earlier: EarlierSave) -> np.ndarray:
+def requantize(component: Component, earlier: PriorCompression) -> np.ndarray:
     """The coefficients that the earlier save's file held, as far as they can be told.
 
     The plane is decoded without rounding, cut into blocks on the earlier grid, and quantised by the

@@ -69,7 +69,7 @@ def example(module: nn.Module) -> tuple[Any, jax.Array]:
     return jnp.zeros((1, 2, 2, 64), jnp.int32), jnp.ones((1, 8, 8), jnp.int32)
 
 
-def first_variables(module: nn.Module, key: jax.Array) -> dict[str, Any]:
+def init_variables(module: nn.Module, key: jax.Array) -> dict[str, Any]:
     """The variables that a network starts with, from a scalar random key."""
     return module.init(key, *example(module))
 

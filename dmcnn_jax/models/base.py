@@ -29,7 +29,7 @@ class Network(nn.Module, abc.ABC):
     JAX_ONLY_FIELDS: ClassVar[tuple[str, ...]] = ("dtype",)
     # Whether the weights of a narrower one are a start for it (`inference.widen_variables`): of
     # networks whose layers take other layers' channels as they are, or added, never side by side.
-    widens: ClassVar[bool] = False
+    supports_widening: ClassVar[bool] = False
 
     @property
     def halo_blocks(self) -> int | tuple[int, int] | None:

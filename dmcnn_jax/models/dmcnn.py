@@ -82,7 +82,7 @@ class DMCNN(Network):
         "dct_weight",
         "relative_loss",
     )
-    widens: ClassVar[bool] = True
+    supports_widening: ClassVar[bool] = True
 
     def setup(self):
         """Makes the branches and r."""

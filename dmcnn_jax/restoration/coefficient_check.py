@@ -96,7 +96,7 @@ def chroma_kept(pixels: np.ndarray, components: Sequence[Component], bits: int) 
 
     def band(index: int, top: int) -> Count:
         component = components[index]
-        (down, across), table = component.step, component.table.reshape(64)
+        (down, across), table = component.subsampling, component.table.reshape(64)
         columns = pixels.shape[1] // (8 * across)
         k = component.coefficients[top : min(top + BAND, pixels.shape[0] // (8 * down)), :columns]
         rows = slice(8 * down * top, 8 * down * (top + len(k)))
@@ -111,7 +111,7 @@ def chroma_kept(pixels: np.ndarray, components: Sequence[Component], bits: int) 
     jobs = [
         (index, top)
         for index in (1, 2)
-        for top in range(0, pixels.shape[0] // (8 * components[index].step[0]), BAND)
+        for top in range(0, pixels.shape[0] // (8 * components[index].subsampling[0]), BAND)
     ]
     with concurrent.futures.ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         return sum(pool.map(lambda job: band(*job), jobs), Count())

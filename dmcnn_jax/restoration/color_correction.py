@@ -75,10 +75,10 @@ def keep_colors(
     views, steps, blocks = [], [], []
     movable = movable or [None] * len(planes)
     for plane, component, *options in zip(planes, components, project, movable, strict=True):
-        full = plane.size == component.coefficients.size * math.prod(component.step)
+        full = plane.size == component.coefficients.size * math.prod(component.subsampling)
         size = (height, width) if full else (component.height, component.width)
         views.append(plane[: size[0], : size[1]])
-        steps.append((1, 1) if full else component.step)
+        steps.append((1, 1) if full else component.subsampling)
         part = _Blocks(plane, component, *size, project=options[0], movable=options[1])
         part.bound(_MOST)
         blocks.append(part)

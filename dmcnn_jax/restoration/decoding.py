@@ -65,7 +65,7 @@ def _decode(file, use):
     def band(top):
         bottom = min(top + 8 * BAND, file.height)
         channels = [
-            upsample_rows(plane, component.step, top, bottom)[:, : file.width]
+            upsample_rows(plane, component.subsampling, top, bottom)[:, : file.width]
             for plane, component in zip(planes, file.components, strict=True)
         ]
         stack = np.stack(channels, axis=-1)

@@ -19,7 +19,7 @@ from dmcnn_jax.inference.chroma import CHROMA_STEPS, restore_chroma
 from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model, is_openvino, load
 from dmcnn_jax.inference.weights import BUNDLED
-from dmcnn_jax.jpeg.double_compression import EarlierSave, find_earlier, requantize
+from dmcnn_jax.jpeg.double_compression import PriorCompression, find_prior_compression, requantize
 from dmcnn_jax.models.chroma import ChromaNet
 from dmcnn_jax.restoration import coefficient_check, color_correction, decoding, rounding
 from dmcnn_jax.restoration.model_selection import SIZES, Choice, choose, nearest_quality
@@ -117,7 +117,7 @@ class Restoration:
     quality: int
     kept: coefficient_check.Count | None
     notes: tuple[str, ...]
-    earlier: EarlierSave | None = None
+    earlier: PriorCompression | None = None
     chroma_kept: coefficient_check.Count | None = None
 
 
@@ -199,9 +199,9 @@ class Restorer:
         Returns:
             The picture.
         """
-        return self.picture(self.planes(file, progress))
+        return self.render(self.restore_planes(file, progress))
 
-    def planes(
+    def restore_planes(
         self, file: jpeg.JpegFile, progress: Callable[[float], None] | None = None
     ) -> "Planes":
         """The first half of the work, the device's: planes."""
@@ -220,7 +220,7 @@ class Restorer:
         notes = (*file.notes, *remarks, *reasons) + (
             (f"damaged: {file.damage}",) if file.damage else ()
         )
-        if any(component.step != (1, 1) for component in lumas):
+        if any(component.subsampling != (1, 1) for component in lumas):
             what = "a plane of RGB" if file.color == "rgb" else "luma"
             notes += (f"{what} is subsampled: what the file says of it is not kept in the pixels",)
         if any(choice.name is None for choice in choices):
@@ -257,7 +257,7 @@ class Restorer:
         )
         return Planes(file, name, tuple(restored), chroma, notes, earlier)
 
-    def picture(self, planes: "Planes") -> Restoration:
+    def render(self, planes: "Planes") -> Restoration:
         """The second half of the work, the host's: pixels."""
         file = planes.file
         quality = nearest_quality(file.components[0].table)
@@ -289,18 +289,18 @@ class Restorer:
             pixels, planes.model, quality, kept, planes.notes, planes.earlier, chroma_kept
         )
 
-    def _earlier(self, file: jpeg.JpegFile) -> tuple[EarlierSave | None, tuple[str, ...]]:
+    def _earlier(self, file: jpeg.JpegFile) -> tuple[PriorCompression | None, tuple[str, ...]]:
         """An earlier save to restore by, and what to say of it."""
         luma = file.components[0]
         # Three planes of RGB, or a subsampled one, are no resaved photograph.
         if not self.detect or self.strength == 0:
             return None, ()
-        if file.color == "rgb" or luma.step != (1, 1):
+        if file.color == "rgb" or luma.subsampling != (1, 1):
             told = self.assume_quality is not None or self.grid is not None
             kind = "of RGB" if file.color == "rgb" else "with subsampled luma"
             remark = f"of a file {kind}, no earlier save is taken into account"
             return None, (remark,) if told else ()
-        earlier = find_earlier(luma, quality=self.assume_quality, grid=self.grid)
+        earlier = find_prior_compression(luma, quality=self.assume_quality, grid=self.grid)
         if earlier is None:
             where = f" on the grid at {self.grid[0]},{self.grid[1]}" if self.grid else ""
             return None, (f"no earlier save shows{where}",) if self.grid else ()
@@ -314,7 +314,7 @@ class Restorer:
         """Whether there is a network for a file's chroma, and it knows the sampling."""
         if self.chroma is None or file.color != "ycbcr":
             return False
-        luma, *others = (component.step for component in file.components)
+        luma, *others = (component.subsampling for component in file.components)
         return luma == (1, 1) and others[0] == others[1] and others[0] in CHROMA_STEPS
 
     def _chroma(
@@ -327,7 +327,7 @@ class Restorer:
             [c.coefficients for c in components],
             [c.table for c in components],
             luma,
-            components[0].step,
+            components[0].subsampling,
             project=self.project,
             strength=self.strength,
             progress=progress and (lambda share: progress(share * _CHROMA_WORK)),
@@ -342,7 +342,7 @@ class Restorer:
         file: jpeg.JpegFile,
         luma: Sequence[np.ndarray],
         chroma: Sequence[np.ndarray],
-        earlier: EarlierSave | None,
+        earlier: PriorCompression | None,
     ) -> None:
         """Keeps the picture's mean colour to the decoded file's; planes are changed in place."""
         size, reference = (file.height, file.width), decoding.decoded_mean(file)
@@ -386,7 +386,7 @@ class Planes:
     luma: tuple[np.ndarray, ...]
     chroma: tuple[np.ndarray, ...]
     notes: tuple[str, ...]
-    earlier: EarlierSave | None = None
+    earlier: PriorCompression | None = None
 
 
 def _load_chroma(source, engine) -> Model | None:

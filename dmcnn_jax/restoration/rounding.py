@@ -55,21 +55,21 @@ def finish(
     """
     shape = (height, width, 3) if chroma else (height, width)
     steps = [
-        (1, 1) if plane.shape == (height, width) else component.step
+        (1, 1) if plane.shape == (height, width) else component.subsampling
         for plane, component in zip(chroma, components[1:], strict=False)
     ]
     picture = np.empty(shape, np.uint8 if bits == 8 else np.uint16)
     first = components[0]
-    if first.step != (1, 1):
-        luma = upsample(luma[: first.height, : first.width], first.step)
+    if first.subsampling != (1, 1):
+        luma = upsample(luma[: first.height, : first.width], first.subsampling)
 
     def band(top: int) -> Count:
         bottom = min(top + 8 * BAND, height)
         y = luma[top : min(top + 8 * BAND, len(luma))]
         rgb = np.stack(chroma_offsets(chroma, steps, top, bottom, y.shape), axis=-1)[:, :width]
-        if first.step != (1, 1) or not project:
+        if first.subsampling != (1, 1) or not project:
             pixels, counted = _round(y[: bottom - top, :width, None] + rgb, bits), Count()
-            if first.step == (1, 1):
+            if first.subsampling == (1, 1):
                 counted = count_kept(pixels, y, first, top, bits)
         else:
             pixels, counted = _settle(y, rgb, first, top, bits)

@@ -99,7 +99,7 @@ def verify(
             f"{os.fspath(restored)}: {pixels.shape[1]} x {pixels.shape[0]} pixels;"
             f" expected {file.width} x {file.height}, as in {file.name}, and not turned"
         )
-    if file.components[0].step != (1, 1):
+    if file.components[0].subsampling != (1, 1):
         raise ValueError(f"{file.name}: its luma is subsampled; no picture can be quantised to it")
     bits = 8 if pixels.dtype == np.uint8 else 16
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
@@ -161,7 +161,7 @@ def _count_chroma(pixels, weights, component, bits):
     ends = ((pixels == limits[0]) | (pixels == limits[1])).any(axis=-1)
     plane = pixels.astype(np.float32) @ weights
     plane = (plane if bits == 8 else plane / 257) + 128
-    down, across = component.step
+    down, across = component.subsampling
     size = component.height, component.width
     # At the border pixels are repeated, in samples that reach beyond.
     pad = ((0, down * size[0] - plane.shape[0]), (0, across * size[1] - plane.shape[1]))

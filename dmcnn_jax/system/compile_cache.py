@@ -12,7 +12,7 @@ _WORTH_KEEPING = 0.2
 _LIMIT = 2**30
 
 
-def keep_compiled() -> Path | None:
+def enable_compilation_cache() -> Path | None:
     """Lets JAX keep what it compiles; for commands, before they compile anything.
 
     `DMCNN_JAX_CACHE` names the folder; if that is empty, nothing is kept. Without it, it is

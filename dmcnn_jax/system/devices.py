@@ -66,7 +66,7 @@ def connect(
         ) from error
 
 
-def split_cpu(batch_sizes: Sequence[int]) -> None:
+def use_cores_as_devices(batch_sizes: Sequence[int]) -> None:
     """Makes a device of each CPU core, as far as all batches split evenly; for commands that train.
 
     On a CPU, XLA shares a step's convolutions among cores, and does much of the rest on one. A

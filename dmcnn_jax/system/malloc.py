@@ -21,7 +21,7 @@ _libc: ctypes.CDLL | None = None  # once memory is kept
 _ALREADY = (*VARIABLES, "GLIBC_TUNABLES")
 
 
-def keep_memory() -> bool:
+def tune_malloc() -> bool:
     """Lets this process keep memory that it frees; for commands, before threads are started.
 
     XLA asks for the memory of a step when it begins, and frees it at its end. glibc takes blocks of

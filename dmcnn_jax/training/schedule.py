@@ -54,8 +54,8 @@ class Schedule:
         warmup = self._config.warmup_steps
         if self._config.name == "cosine":
             share = min(1.0, max(0, self.step - warmup) / max(1, self.total_steps - warmup))
-            final = self._config.final
-            rate *= final + (1 - final) * (1 + math.cos(math.pi * share)) / 2
+            floor = self._config.min_lr_ratio
+            rate *= floor + (1 - floor) * (1 + math.cos(math.pi * share)) / 2
         else:
             rate *= float(self._plateau_state.scale)
             if self.stage > 0:

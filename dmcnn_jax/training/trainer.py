@@ -14,12 +14,12 @@ from dmcnn_jax.data import feeds
 from dmcnn_jax.inference.variables import (
     check_variables,
     extend_variables,
+    fast_compile_options,
     initialize,
-    run_once_options,
     widen_variables,
 )
 from dmcnn_jax.inference.weights import find_weights, load_weights
-from dmcnn_jax.models import create_model, decode, first_variables
+from dmcnn_jax.models import create_model, decode, init_variables
 from dmcnn_jax.system import devices
 from dmcnn_jax.training.optimizers import make_optimizer
 
@@ -66,7 +66,7 @@ class Trainer:
             ValueError: if they don't fit the model.
         """
         begin = partial(
-            jax.jit, out_shardings=self._replicated, compiler_options=run_once_options()
+            jax.jit, out_shardings=self._replicated, compiler_options=fast_compile_options()
         )
         key = jax.random.key(self.config.seed)
         if not self.config.init_from:
@@ -102,7 +102,7 @@ class Trainer:
         )
 
     def _init(self, key: jax.Array) -> TrainState:
-        return self._begin(first_variables(self.module, key))
+        return self._begin(init_variables(self.module, key))
 
     def _begin(self, variables: Mapping[str, Any]) -> TrainState:
         stats = dict(variables)

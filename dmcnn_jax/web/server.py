@@ -198,7 +198,7 @@ def restoring(
         result = restorer(file, progress)
         buffer = io.BytesIO()
         bits = 16 if result.pixels.dtype == np.uint16 else 8
-        style = formats.style_of(".png", bits=bits)
+        style = formats.output_format(".png", bits=bits)
         remarks = formats.write(buffer, result.pixels, file.metadata, style)
         about = {
             "Size": f"{file.width} × {file.height} pixels",
