@@ -1,0 +1,102 @@
+"""Types of a configuration's fields, as code reads them.
+
+`default_config` makes an `ml_collections.ConfigDict`, whose fields have no types of their own. Code
+that reads a configuration annotates it as a `Config`, which describes the same fields to a type
+checker; nothing is converted. What each field means is said in `defaults.py`.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+
+class DataConfig(Protocol):
+    """Describes `config.data`."""
+
+    source: str
+    data_dir: str
+    pipeline: str
+    validation: str
+    validation_images: int
+    luma: str
+    guide: str
+    subsampling: Sequence[str]
+    tile: int
+    max_short_side: int
+    device_bytes: int
+
+
+class TrainConfig(Protocol):
+    """Describes `config.train`."""
+
+    patch_sizes: Sequence[int]
+    batch_sizes: Sequence[int]
+    stage_steps: Sequence[int]
+    fixed_batch: bool
+    optimizer: str
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    clip_norm: float
+    ema_decay: float
+    validate_every: int
+    checkpoint_every: int
+    log_every: int
+
+
+class ScheduleConfig(Protocol):
+    """Describes `config.schedule`."""
+
+    name: str
+    factor: float
+    patience: int
+    rtol: float
+    reductions: int
+    restart: float
+    min_lr_ratio: float
+    warmup_steps: int
+
+
+class EvaluateConfig(Protocol):
+    """Describes `config.evaluate`."""
+
+    images: str
+    luma: str
+    output: str
+    gallery: str
+    project: bool
+    ensemble: bool
+
+
+class ModelConfig(Protocol):
+    """Describes `config.model`: the name, and the fields of that network, which vary."""
+
+    name: str
+
+    def __getattr__(self, field: str) -> Any:
+        """Returns a field of the network."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as a dictionary."""
+
+
+class Config(Protocol):
+    """Describes a configuration."""
+
+    name: str
+    workdir: str
+    seed: int
+    init_from: str
+    quality: int
+    quality_range: Sequence[int]
+    random_table_prob: float
+    model: ModelConfig
+    data: DataConfig
+    train: TrainConfig
+    schedule: ScheduleConfig
+    evaluate: EvaluateConfig
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as a dictionary."""
+
+    def to_json_best_effort(self, *, indent: int | None = None) -> str:
+        """Returns the fields as JSON."""
