@@ -25,6 +25,9 @@ Range = Literal["full", "studio"]
 _RED, _BLUE = 0.299, 0.114
 _GREEN = 1 - _RED - _BLUE
 
+LUMA_WEIGHTS = (_RED, _GREEN, _BLUE)
+"""Weights of R, G and B in luma (BT.601)."""
+
 
 def rgb_to_y(rgb: Any, range: Range) -> Any:
     """Luma of an RGB image.

@@ -40,7 +40,7 @@ class Component:
             are left out, as libjpeg does.
         table: int32 [8, 8], quantisation steps from 1 to 65535, natural order, read-only.
         vertical, horizontal: sampling factors as in the file, 1..4.
-        subsampling: image rows and columns to a sample of this plane: (2, 2) for the chroma of 4:2:0.
+        subsampling: image rows and columns to a sample of this plane: (2, 2) for chroma of 4:2:0.
         height, width: of the plane in samples, ceil(image height / subsampling), without what
             only fills up blocks.
     """
