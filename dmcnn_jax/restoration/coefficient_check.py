@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from dmcnn_jax.images import color
 from dmcnn_jax.jpeg.reader import Component
 from dmcnn_jax.restoration.bands import BAND, BASIS, LUMA_WEIGHTS, map_bands, to_blocks
 
@@ -145,12 +146,11 @@ def pixel_plane(pixels: np.ndarray, bits: int, plane: Plane) -> np.ndarray:
     Returns:
         float32 [...], levels 0 to 255, Cb and Cr centred on 128 (JFIF).
     """
-    luma = pixel_luma(pixels, bits)
     if plane == "y":
-        return luma
-    channel = {"cb": 2, "cr": 0}[plane]
-    levels = pixels[..., channel].astype(np.float32) / (1 if bits == 8 else 257)
-    return (levels - luma) / (2 * (1 - LUMA_WEIGHTS[channel])) + 128
+        return pixel_luma(pixels, bits)
+    weights = color.CB_WEIGHTS if plane == "cb" else color.CR_WEIGHTS
+    levels = pixels.astype(np.float32) @ np.array(weights, np.float32)
+    return (levels if bits == 8 else levels / 257) + 128
 
 
 def pixel_luma(pixels: np.ndarray, bits: int) -> np.ndarray:

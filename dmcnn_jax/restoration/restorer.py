@@ -180,7 +180,7 @@ class Restorer:
         self.chroma = _load_chroma(chroma, options.engine)
         if self._given is not None and isinstance(self._given.module, ChromaNet):
             raise ValueError(
-                f"the weights {self._given.name!r} restore chroma; expected some that restore luma"
+                f"the weights {self._given.name!r} restore chroma; expected weights for luma"
             )
         self.size = options.size
         if self.size == "auto":
@@ -232,11 +232,9 @@ class Restorer:
         else:
             chroma = [dequantized_plane(c, project=self.options.project) for c in components]
         match_file_color(file, luma, chroma, project=self.options.project, prior=prior is not None)
-        sizes = [
-            (file.height, file.width) if with_network else (c.height, c.width) for c in components
-        ]
         cropped = tuple(
-            plane[:height, :width] for plane, (height, width) in zip(chroma, sizes, strict=True)
+            plane[: file.height, : file.width] if with_network else plane[: c.height, : c.width]
+            for plane, c in zip(chroma, components, strict=True)
         )
         return Planes(file, names[0], luma, cropped, notes, prior)
 
@@ -333,7 +331,7 @@ class Restorer:
     def _restore_chroma(
         self, file: jpeg.JpegFile, luma: np.ndarray, progress: Progress | None
     ) -> list[np.ndarray]:
-        """Restores Cb and Cr by the network: float32, levels 0 to 255, full size, whole blocks."""
+        """Restores Cb and Cr with the network: float32 levels, full size, whole blocks."""
         assert self.chroma is not None
         components = file.components[1:]
         planes = restore_chroma(
