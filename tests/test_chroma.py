@@ -27,7 +27,8 @@ from dmcnn_jax.inference.weights import save_weights
 from dmcnn_jax.jpeg import resampling
 from dmcnn_jax.models import chroma, create_model, decode, example
 from dmcnn_jax.models.chroma import ChromaInput
-from dmcnn_jax.restoration import coefficient_check
+from dmcnn_jax.restoration import bands, coefficient_check
+from dmcnn_jax.restoration.options import RestoreOptions
 from dmcnn_jax.restoration.restorer import Restorer
 from dmcnn_jax.training.loop import train
 
@@ -98,8 +99,8 @@ def test_projection_gives_the_coefficients_back(rng, step):
     def coefficients(picture):
         cells = picture[0].reshape(32, step[0], 24, step[1], 2).mean(axis=(1, 3)) * 255
         blocks = (
-            coefficient_check.to_blocks(cells[..., 0]),
-            coefficient_check.to_blocks(cells[..., 1]),
+            bands.to_blocks(cells[..., 0]),
+            bands.to_blocks(cells[..., 1]),
         )
         return (np.stack(blocks) - 128) @ jpeg.BASIS_IMAGES.reshape(64, 64).T
 
@@ -283,7 +284,7 @@ def test_rare_samplings_keep_their_chroma(model, luma, factors, known):
         x = scipy.fft.dctn(own - 128.0, axes=(1, 3), norm="ortho").transpose(0, 2, 1, 3)
         expected = component.coefficients[:rows, :columns].reshape(rows, columns, 8, 8)
         np.testing.assert_array_equal(np.rint(x / component.table), expected)
-    assert restorer.render(planes).chroma_kept.blocks == 2 * rows * columns
+    assert restorer.render(planes).chroma_tally.blocks == 2 * rows * columns
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (17, 2), (31, 50)])
@@ -393,8 +394,8 @@ def test_what_pixels_keep_of_chroma_is_counted(model, luma, bits):
     """Colours far from the gamut's border: all of it at 16 bits."""
     picture = (128 + (colours(80, 70).astype(int) - 128) // 3).astype(np.uint8)
     file = jpeg.read(color_protocol.save_jpeg(picture, 60))
-    result = Restorer(luma, chroma=model, bits=bits)(file)
-    kept = result.chroma_kept
+    result = Restorer(luma, RestoreOptions(bits=bits), chroma=model)(file)
+    kept = result.chroma_tally
     # 5 by 4 whole blocks of 16 by 16 pixels, of Cb and of Cr.
     assert (kept.blocks, kept.coefficients) == (2 * 5 * 4, 2 * 5 * 4 * 64)
     assert kept.share > (0.95 if bits == 8 else 0.999)
@@ -404,5 +405,5 @@ def test_what_pixels_keep_of_chroma_is_counted(model, luma, bits):
     x = scipy.fft.dctn(own, axes=(1, 3), norm="ortho").transpose(0, 2, 1, 3)
     component = file.components[1]
     same = np.rint(x / component.table) == component.coefficients[:5, :4].reshape(5, 4, 8, 8)
-    share = coefficient_check.chroma_kept(result.pixels, file.components, bits).share
+    share = coefficient_check.tally_chroma(result.pixels, file.components, bits).inside.share
     assert abs(same.mean() - share) < 0.05

@@ -10,6 +10,7 @@ from PIL import Image
 from dmcnn_jax import jpeg
 from dmcnn_jax.cli.restore import main
 from dmcnn_jax.jpeg.double_compression import find_prior_compression, requantize
+from dmcnn_jax.restoration.options import RestoreOptions
 from dmcnn_jax.restoration.restorer import Restorer
 
 
@@ -168,10 +169,10 @@ def test_it_gains(coffee, left, top):
     data = save_twice(coffee, 20, 90, left, top)
     original = coffee[-top % 8 :, -left % 8 :]
     file = jpeg.read(data)
-    knowing, blind = Restorer()(file), Restorer(detect=False)(file)
+    knowing, blind = Restorer()(file), Restorer(options=RestoreOptions(detect=False))(file)
     assert psnr(knowing.pixels, original) > psnr(blind.pixels, original) + 0.2
-    assert knowing.pixels.shape == original.shape and knowing.kept is None
-    assert blind.earlier is None and knowing.earlier.quality == 20
+    assert knowing.pixels.shape == original.shape and knowing.luma_tally is None
+    assert blind.prior is None and knowing.prior.quality == 20
 
 
 def test_the_command_says_what_it_found(coffee, tmp_path, capsys):
@@ -179,20 +180,20 @@ def test_the_command_says_what_it_found(coffee, tmp_path, capsys):
     path.write_bytes(save_twice(coffee, 20, 90, 3, 5))
     assert main([str(path), "--json", "-"]) == 0
     out, err = capsys.readouterr()
-    assert "saved before at about quality 20, with blocks that begin at 3,5" in err
-    assert "without the guarantee" in err and "coefficients kept" not in err
+    assert "found an earlier save at about quality 20, with blocks that begin at 3,5" in err
+    assert "the guarantee does not apply" in err and "coefficients kept" not in err
     (report,) = json.loads(out)["files"]
     assert report["earlier"] == {"quality": 20, "grid": [3, 5], "assumed": False}
     assert "luma_kept" not in report
     assert main([str(path), "--overwrite", "--no-detect", "--json", "-"]) == 0
     out, err = capsys.readouterr()
-    assert "earlier" not in json.loads(out)["files"][0] and "saved before" not in err
+    assert "earlier" not in json.loads(out)["files"][0] and "earlier save" not in err
     arguments = ["--overwrite", "--assume-quality", "10", "--prior-grid", "0,7", "--json", "-"]
     assert main([str(path), *arguments]) == 0
     (report,) = json.loads(capsys.readouterr().out)["files"]
     assert report["earlier"] == {"quality": 10, "grid": [0, 7], "assumed": True}
     assert main([str(path), "--overwrite", "--prior-grid", "0,7"]) == 0
-    assert "no earlier save shows on the grid at 0,7" in capsys.readouterr().err
+    assert "no earlier save was found on the grid at 0,7" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

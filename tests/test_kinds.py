@@ -13,6 +13,7 @@ from PIL import Image
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.cli.restore import main
+from dmcnn_jax.restoration.options import RestoreOptions
 from dmcnn_jax.restoration.restorer import Restorer
 
 
@@ -138,7 +139,7 @@ def test_restored(kind, picture, weights, tmp_path):
     with Image.open(io.BytesIO(data)) as image:
         decoded = np.asarray(image)
     # Before the network, what libjpeg decodes.
-    plain = Restorer(weights, strength=0)(jpeg.read(data)).pixels
+    plain = Restorer(weights, RestoreOptions(strength=0))(jpeg.read(data)).pixels
     np.testing.assert_array_equal(plain, decoded)
     path = tmp_path / "a.jpg"
     path.write_bytes(data)
@@ -150,7 +151,7 @@ def test_restored(kind, picture, weights, tmp_path):
     assert restored.shape == decoded.shape
     # Of luma that is subsampled, pixels say nothing.
     whole = jpeg.read(data).components[0].subsampling == (1, 1)
-    assert result.kept.share > 0.8 if whole else result.kept is None
+    assert result.luma_tally.share > 0.8 if whole else result.luma_tally is None
 
 
 @pytest.mark.parametrize("kind", REFUSED)

@@ -23,6 +23,7 @@ from dmcnn_jax.inference.tiling import tiling
 from dmcnn_jax.inference.variables import variable_shapes
 from dmcnn_jax.inference.weights import save_weights
 from dmcnn_jax.models import create_model
+from dmcnn_jax.restoration.options import RestoreOptions
 from dmcnn_jax.restoration.restorer import Restorer
 
 DMCNN = {"name": "dmcnn", "features": 4, "dct_features": 8}
@@ -230,7 +231,8 @@ def test_which_engine_is_chosen(monkeypatch, tmp_path):
 @needs_openvino
 def test_auto_is_openvino_where_it_is_installed(monkeypatch):
     assert dmcnn_jax.load("dmcnn-small-any", "auto").engine is not None
-    assert Restorer().size == "full" and Restorer(engine="jax").size == "fast"
+    assert Restorer().size == "full"
+    assert Restorer(options=RestoreOptions(engine="jax")).size == "fast"
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert dmcnn_jax.load("dmcnn-small-any", "auto").engine is None
 

@@ -1,5 +1,6 @@
 """Restoring files: pixels, the guarantee, metadata, the command."""
 
+import dataclasses
 import inspect
 import io
 import json
@@ -19,6 +20,7 @@ from PIL import Image
 
 import dmcnn_jax
 from dmcnn_jax import jpeg
+from dmcnn_jax.cli.arguments import make_parser, restore_options
 from dmcnn_jax.cli.planning import plan
 from dmcnn_jax.cli.restore import main
 from dmcnn_jax.images import formats, png16
@@ -31,6 +33,7 @@ from dmcnn_jax.jpeg.metadata import Metadata
 from dmcnn_jax.jpeg.reader import Component
 from dmcnn_jax.models import create_model
 from dmcnn_jax.restoration import color_correction, decoding, model_selection, rounding
+from dmcnn_jax.restoration.options import RestoreOptions
 from dmcnn_jax.restoration.restorer import Restorer
 from dmcnn_jax.restoration.verification import verify
 from dmcnn_jax.system import atomic_write
@@ -185,14 +188,14 @@ def drift(restored, data):
 )
 def test_colours_do_not_shift_where_the_gamut_ends(saved, options, monkeypatch):
     data = jpeg_bytes(vivid(), **saved)
-    restorer = Restorer("dmcnn-small-any", **options)
+    restorer = Restorer("dmcnn-small-any", RestoreOptions(**options))
     kept = restorer(jpeg.read(data))
     assert drift(kept.pixels, data) < 0.2
     monkeypatch.setattr(color_correction, "TOLERANCE", np.inf)
     free = restorer(jpeg.read(data))
     assert drift(free.pixels, data) > 0.2
     # It costs little, and next to nothing where less is cut off.
-    assert kept.kept.share > free.kept.share - 2e-4
+    assert kept.luma_tally.share > free.luma_tally.share - 2e-4
     levels = [r.pixels / (257 if r.pixels.dtype == np.uint16 else 1) for r in (kept, free)]
     of_kept, of_free = (((x - vivid()) ** 2).mean() for x in levels)
     assert 10 * np.log10(of_kept / of_free) < 0.05
@@ -202,7 +205,7 @@ def test_colours_of_resaved_files_do_not_shift():
     before = decoded(jpeg_bytes(vivid(), quality=15))
     data = jpeg_bytes(before[3:, 5:], quality=92)
     result = Restorer("dmcnn-small-any")(jpeg.read(data))
-    assert result.earlier is not None
+    assert result.prior is not None
     assert drift(result.pixels, data) < 0.2
 
 
@@ -234,12 +237,14 @@ def test_mean_colours_are_led_back_within_intervals(full):
     movable[1][:2] = False
     reference = decoding.decoded_mean(file) + np.array([0.3, 0, -0.2])
     options = {"project": [True] * 3, "movable": movable}
-    color_correction.keep_colors(planes, file.components, 75, 91, reference, **options)
+    color_correction.match_mean_color(planes, file.components, 75, 91, reference, **options)
     chroma = [
         plane[:75, :91] if full else plane[: c.height, : c.width]
         for plane, c in zip(planes[1:], file.components[1:], strict=True)
     ]
-    picture, _ = rounding.finish(planes[0], chroma, file.components, 75, 91, bits=16, project=False)
+    picture, _ = rounding.round_to_pixels(
+        planes[0], chroma, file.components, 75, 91, bits=16, project=False
+    )
     off = np.abs(picture.mean((0, 1)) / 257 - reference)
     assert off.max() < color_correction.TOLERANCE + 0.01
     assert off.max() > color_correction.TOLERANCE - 0.02  # no further than need be
@@ -254,10 +259,48 @@ def test_mean_colours_are_led_back_within_intervals(full):
     assert (planes[1] == before[1])[: 2 * 8 * (2 if full else 1)].all()
 
 
-@pytest.mark.parametrize("argument", [{"strength": 1.5}, {"bits": 10}], ids=lambda a: next(iter(a)))
-def test_options_out_of_range_are_refused(weights, argument):
-    with pytest.raises(ValueError, match=f"{next(iter(argument))} is .*expected"):
-        Restorer(weights, **argument)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("strength", 1.5),
+        ("strength", float("nan")),
+        ("bits", 10),
+        ("assume_quality", 0),
+        ("prior_grid", (0, 8)),
+        ("prior_grid", (1,)),
+        ("size", "huge"),
+        ("engine", "abacus"),
+    ],
+)
+def test_options_out_of_range_are_refused(weights, name, value):
+    with pytest.raises(ValueError, match=f"^{name} is .*; expected .*"):
+        RestoreOptions(**{name: value})
+    with pytest.raises(ValueError, match=f"^{name} is "):
+        dmcnn_jax.restore(jpeg_bytes(colours(8, 8)), weights, **{name: value})
+
+
+def test_the_function_the_class_and_the_command_have_the_same_options():
+    keywords = {
+        p.name: p.default
+        for p in inspect.signature(dmcnn_jax.restore).parameters.values()
+        if p.kind is p.KEYWORD_ONLY
+    }
+    assert keywords == dataclasses.asdict(RestoreOptions())
+    assert restore_options(make_parser().parse_args([])) == RestoreOptions()
+    given = ["--strength=0.5", "--no-project", "--bits=16", "--no-detect", "--assume-quality=30"]
+    given += ["--prior-grid=3,5", "--size=full", "--ensemble", "--engine=jax"]
+    assert restore_options(make_parser().parse_args(given)) == RestoreOptions(
+        0.5, False, 16, False, 30, (3, 5), "full", True, "jax"
+    )
+
+
+def test_earlier_saves_of_rgb_files_are_noted_as_ignored_only_if_asked_for(weights):
+    file = jpeg.read(jpeg_bytes(colours(16, 24), quality=20, keep_rgb=True))
+    plain = Restorer(weights)(file)
+    assert plain.notes == () and plain.prior is None
+    asked = Restorer(weights, RestoreOptions(assume_quality=10))(file)
+    assert asked.notes == ("earlier saves are not considered for RGB files",)
+    np.testing.assert_array_equal(asked.pixels, plain.pixels)
 
 
 def test_a_decoded_image_is_refused(weights):
@@ -288,7 +331,7 @@ def soft(pixels):
 def test_pixels_quantise_to_the_files_coefficients(weights, quality, bits, gray):
     pixels = soft(colours(64, 72))
     data = jpeg_bytes(pixels[..., 0] if gray else pixels, quality=quality)
-    result = Restorer(weights, bits=bits)(jpeg.read(data))
+    result = Restorer(weights, RestoreOptions(bits=bits))(jpeg.read(data))
     component = jpeg.read(data).components[0]
     scale = 1 if bits == 8 else 257
     exact = luma_coefficients(result.pixels, scale) / component.table
@@ -299,9 +342,9 @@ def test_pixels_quantise_to_the_files_coefficients(weights, quality, bits, gray)
     kept = np.round(exact) == component.coefficients.reshape(8, 9, 8, 8)
     assert kept[inner].mean() > (0.999 if bits == 8 else 0.9999)
     # What is reported is what is.
-    assert result.kept.share == pytest.approx(kept.mean(), abs=1e-3)
-    free = Restorer(weights, bits=bits, project=False)(jpeg.read(data))
-    assert free.kept.share < result.kept.share
+    assert result.luma_tally.share == pytest.approx(kept.mean(), abs=1e-3)
+    free = Restorer(weights, RestoreOptions(bits=bits, project=False))(jpeg.read(data))
+    assert free.luma_tally.share < result.luma_tally.share
 
 
 def test_chroma_planes_quantise_to_the_files_coefficients():
@@ -340,11 +383,11 @@ def test_verify_at_all_qualities(weights, tmp_path, quality, name):
     data = jpeg_bytes(pixels, quality=quality)
     (tmp_path / "a.jpg").write_bytes(data)
     bits = 16 if name == "a.tif" else 8
-    restored = Restorer(weights, bits=bits)(jpeg.read(data)).pixels
+    restored = Restorer(weights, RestoreOptions(bits=bits))(jpeg.read(data)).pixels
     formats.write(tmp_path / name, restored, Metadata(), formats.output_format(name[1:], bits=bits))
     verdict = verify(tmp_path / "a.jpg", tmp_path / name)
     assert verdict.passed and verdict.bits == bits
-    assert verdict.chroma["inner"].share > 0.9
+    assert verdict.chroma.inner.share > 0.9
     denoised = scipy.ndimage.median_filter(decoded(data), (3, 3, 1))
     Image.fromarray(denoised).save(tmp_path / "other.png")
     # At quality 5 nearly all pictures that look alike have the same coefficients.
@@ -360,9 +403,29 @@ def test_verify_counts_every_block_once(weights, tmp_path):
         formats.OutputFormat(),
     )
     verdict = verify(path, tmp_path / "a.png")
-    assert verdict.edge.blocks == 8 + 10 - 1
-    total = verdict.inner + verdict.saturated + verdict.edge
+    assert verdict.luma.edge.blocks == 8 + 10 - 1
+    total = verdict.luma.inside + verdict.luma.edge
     assert total.blocks == 80 and total.coefficients == 80 * 64
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+def test_originals_keep_the_coefficients_that_libjpeg_made_of_them(tmp_path, subsampling):
+    """In several bands of blocks, with blocks that the border cuts in both planes."""
+    original = soft(colours(301, 93))
+    original[40:48, 40:48] = 255
+    (tmp_path / "a.jpg").write_bytes(jpeg_bytes(original, quality=40, subsampling=subsampling))
+    Image.fromarray(original).save(tmp_path / "a.png")
+    verdict = verify(tmp_path / "a.jpg", tmp_path / "a.png")
+    # libjpeg rounds luma and chroma to whole levels before it transforms them.
+    assert verdict.luma.inner.share > 0.995
+    assert verdict.chroma.inner.share > 0.995
+    assert verdict.luma.saturated.blocks == 1 and verdict.luma.edge.blocks == 38 + 12 - 1
+    down, across = jpeg.read(tmp_path / "a.jpg").components[1].subsampling
+    rows, columns = 301 // (8 * down), 93 // (8 * across)
+    assert verdict.chroma.inside.blocks == 2 * rows * columns
+    others = {(1, 1): 38 * 12, (1, 2): 38 * 6, (2, 2): 19 * 6}[down, across] - rows * columns
+    assert verdict.chroma.edge.blocks == 2 * others
+    assert verdict.chroma.edge.share > 0.98
 
 
 # Choosing a model
@@ -385,7 +448,7 @@ BUNDLE = {"q10": {"quality": 10}, "q20": {"quality": 20}}
     ],
 )
 def test_the_model_trained_nearest_to_the_table_is_chosen(quality, project, expected):
-    choice = model_selection.choose(jpeg.quality_table(quality), BUNDLE, project=project)
+    choice = model_selection.choose_model(jpeg.quality_table(quality), BUNDLE, project=project)
     assert choice.name == expected
     assert (not choice.reason) == (quality in (10,))
 
@@ -393,7 +456,7 @@ def test_the_model_trained_nearest_to_the_table_is_chosen(quality, project, expe
 def test_a_model_of_many_qualities_comes_first():
     models = BUNDLE | {"any": {"quality": 20, "quality_range": [5, 95]}}
     for quality in (3, 10, 50, 96):
-        assert model_selection.choose(jpeg.quality_table(quality), models).name == "any"
+        assert model_selection.choose_model(jpeg.quality_table(quality), models).name == "any"
 
 
 SIZED = {
@@ -412,13 +475,13 @@ def test_every_table_finds_a_model_of_many_qualities():
     tables = [*jpeg.quality_table(np.arange(1, 97)), FLAT, GENTLE, COARSE_16_BITS]
     tables += [np.clip(scale * FLAT // 16, 1, 255) for scale in range(5, 255, 20)]
     for table in tables:
-        assert model_selection.choose(table, SIZED, size="fast").name == "small-any"
-        assert model_selection.choose(table, SIZED, size="full").name == "any"
+        assert model_selection.choose_model(table, SIZED, size="fast").name == "small-any"
+        assert model_selection.choose_model(table, SIZED, size="full").name == "any"
 
 
 def test_where_there_is_nothing_to_win_none_is_chosen():
     for table in (*jpeg.quality_table(np.arange(97, 101)), np.ones((8, 8), int)):
-        choice = model_selection.choose(table, SIZED)
+        choice = model_selection.choose_model(table, SIZED)
         assert choice.name is None and "left as decoded" in choice.reason
 
 
@@ -426,7 +489,7 @@ def test_a_model_that_has_seen_the_table_comes_before_one_of_the_size():
     models = {name: SIZED[name] for name in ("small-any", "big-q10")}
     for quality, expected in [(10, "big-q10"), (50, "small-any"), (95, "small-any")]:
         assert (
-            model_selection.choose(jpeg.quality_table(quality), models, size="full").name
+            model_selection.choose_model(jpeg.quality_table(quality), models, size="full").name
             == expected
         )
 
@@ -434,23 +497,25 @@ def test_a_model_that_has_seen_the_table_comes_before_one_of_the_size():
 def test_sizes(weights, tmp_path, monkeypatch, capsys):
     about = {"quality_range": [5, 95], "model": {"features": 4}}
     wide = {"quality_range": [5, 95], "model": {"features": 9}}
-    monkeypatch.setattr(model_selection, "bundled", lambda: {str(weights): about, "wide": wide})
+    monkeypatch.setattr(
+        model_selection, "bundled_models", lambda: {str(weights): about, "wide": wide}
+    )
     path = write_jpeg(tmp_path / "a.jpg", quality=96)
     # "auto", on a CPU by JAX.
-    assert Restorer(engine="jax")(jpeg.read(path)).model == str(weights)
+    assert Restorer(options=RestoreOptions(engine="jax"))(jpeg.read(path)).model == str(weights)
     assert main([str(path), "--size", "full"]) == 1
     assert "no weights 'wide'" in capsys.readouterr().err
     with pytest.raises(ValueError, match="size is 'huge'; expected one of auto, fast, full"):
-        Restorer(size="huge")
+        RestoreOptions(size="huge")
 
 
 def test_no_models_to_choose_from_is_said():
     with pytest.raises(FileNotFoundError, match="--weights"):
-        model_selection.choose(jpeg.quality_table(10), {})
+        model_selection.choose_model(jpeg.quality_table(10), {})
 
 
 def test_an_installation_without_weights_says_so(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(model_selection, "bundled", dict)
+    monkeypatch.setattr(model_selection, "bundled_models", dict)
     path = write_jpeg(tmp_path / "a.jpg")
     assert main([str(path)]) == 1
     assert "no weights come with this installation" in capsys.readouterr().err
@@ -464,7 +529,7 @@ def test_the_quality_of_a_table_is_recognised(quality):
 
 
 def test_what_no_model_was_trained_for_is_left_as_decoded(tmp_path, weights, monkeypatch, capsys):
-    monkeypatch.setattr(model_selection, "bundled", lambda: {str(weights): {"quality": 20}})
+    monkeypatch.setattr(model_selection, "bundled_models", lambda: {str(weights): {"quality": 20}})
     fine, coarse = write_jpeg(tmp_path / "f.jpg", quality=95), write_jpeg(tmp_path / "c.jpg")
     assert main([str(fine), str(coarse), "-o", f"{tmp_path}/out/", "--json", "-"]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -648,7 +713,7 @@ def test_a_plane_gets_the_mean_that_the_file_says(step, project):
     rows, columns, _ = coefficients.shape
     restored = np.repeat(np.repeat(decode(coefficients, table), step[0], 0), step[1], 1) + 0.7
     before = restored.copy()
-    color_correction.keep_mean(restored, component, height, width, project=project)
+    color_correction.match_dc_mean(restored, component, height, width, project=project)
     wanted = before[:height, :width].mean() - 0.7
     assert restored[:height, :width].mean() == pytest.approx(wanted, abs=1e-3)
     # Blocks move as a whole, and none beyond its interval.
@@ -750,7 +815,7 @@ def test_gray_pictures_of_colour_files_are_verified(tmp_path):
     gray, rgb = (
         verify(tmp_path / "photo.jpg", tmp_path / f"{name}.png") for name in ("gray", "rgb")
     )
-    assert gray == rgb and gray.inner.share > 0.99
+    assert gray == rgb and gray.luma.inner.share > 0.99
 
 
 def test_damaged_files_are_verified_if_asked_to(tmp_path, weights, capsys):
@@ -903,7 +968,7 @@ def test_unforeseen_errors_are_one_line_and_the_rest_goes_on(
     weights, tmp_path, monkeypatch, capsys
 ):
     first, second = write_jpeg(tmp_path / "a.jpg"), write_jpeg(tmp_path / "b.jpg", seed=1)
-    restore_planes = Restorer.planes
+    restore_planes = Restorer.restore_planes
 
     def fail(self, file, *rest):
         if file.name == str(first):

@@ -21,7 +21,7 @@ from PIL import Image
 pytest.importorskip("starlette", reason="the serve extra is not installed")
 pytest.importorskip("uvicorn", reason="the serve extra is not installed")
 
-from dmcnn_jax.restoration.coefficient_check import Count
+from dmcnn_jax.restoration.coefficient_check import CoefficientTally
 from dmcnn_jax.web import server as serve
 
 LIMIT = 200_000
@@ -314,7 +314,11 @@ def test_a_restorer_from_file_to_file(rng):
     def restorer(file, progress):
         progress(1.0)
         return SimpleNamespace(
-            pixels=restored, model="tiny", quality=90, kept=Count(1, 1, 64, 63), notes=("a", "b")
+            pixels=restored,
+            model="tiny",
+            quality=90,
+            luma_tally=CoefficientTally(1, 1, 64, 63),
+            notes=("a", "b"),
         )
 
     restore = serve.restoring(restorer, max_pixels=48 * 64)

@@ -19,6 +19,7 @@ from PIL import Image
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.jpeg.double_compression import find_prior_compression
+from dmcnn_jax.restoration.options import RestoreOptions
 from dmcnn_jax.restoration.restorer import Restorer
 
 _SIDE = 320  # pixels, at most: enough for a verdict, and quick
@@ -111,7 +112,7 @@ def save_twice(picture: Image.Image, first: int, second: int, rng) -> tuple[byte
 
 
 def _measure_gain(paths, options, rng):
-    blind = Restorer(options.weights, detect=False)
+    blind = Restorer(options.weights, RestoreOptions(detect=False))
     knowing = Restorer(options.weights)
     print("PSNR of RGB and of luma, dB, means over pictures: the file; restored by its own table;")
     print("restored by the earlier save that was found")

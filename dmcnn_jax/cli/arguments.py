@@ -1,7 +1,11 @@
 """The arguments of `dmcnn-restore`."""
 
 import argparse
-from typing import Any
+import dataclasses
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dmcnn_jax.restoration.options import RestoreOptions
 
 _EXAMPLES = """examples:
   dmcnn-restore photo.jpg                           photo-restored.png beside it
@@ -22,20 +26,12 @@ DMCNN_JAX_CACHE names another folder or, if it is empty, keeps nothing.
 """
 
 
-def restoring_options(options: argparse.Namespace) -> dict[str, Any]:
-    """Arguments of a `Restorer`."""
-    names = (
-        "strength",
-        "project",
-        "bits",
-        "detect",
-        "assume_quality",
-        "grid",
-        "size",
-        "ensemble",
-        "engine",
-    )
-    return {name: getattr(options, name) for name in names}
+def restore_options(namespace: argparse.Namespace) -> "RestoreOptions":
+    """Returns the options of a `Restorer` that the command line sets."""
+    from dmcnn_jax.restoration.options import RestoreOptions
+
+    fields = dataclasses.fields(RestoreOptions)
+    return RestoreOptions(**{field.name: getattr(namespace, field.name) for field in fields})
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -115,7 +111,6 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add(
         "--prior-grid",
-        dest="grid",
         type=_grid,
         metavar="X,Y",
         help="where the blocks of that earlier save begin, pixels from the left and top, 0 to 7",

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from dmcnn_jax.cli.arguments import restoring_options
+from dmcnn_jax.cli.arguments import restore_options
 from dmcnn_jax.cli.messages import UsageError, first_line, say
 from dmcnn_jax.cli.planning import Task, plan
 from dmcnn_jax.system.atomic_write import replacing
@@ -51,7 +51,7 @@ class BatchRun:
         self.tasks = tasks
         self.records: dict[int, dict[str, Any]] = {}  # by number of the task
         try:
-            self.restorer = Restorer(options.weights, **restoring_options(options))
+            self.restorer = Restorer(options.weights, restore_options(options))
         except ValueError as error:
             raise UsageError(str(error)) from None
 
@@ -155,15 +155,15 @@ class BatchRun:
             "notes": [*result.notes, *remarks],
             "seconds": round(time.perf_counter() - began, 3),
         }
-        if result.earlier is not None:
+        if result.prior is not None:
             about["earlier"] = {
-                "quality": result.earlier.quality,
-                "grid": [result.earlier.left, result.earlier.top],
+                "quality": result.prior.quality,
+                "grid": [result.prior.left, result.prior.top],
                 "assumed": self.options.assume_quality is not None,
             }
-        for plane, kept in (("luma", result.kept), ("chroma", result.chroma_kept)):
-            if kept is not None:
-                about[f"{plane}_kept"] = dataclasses.asdict(kept) | {"share": kept.share}
+        for plane, tally in (("luma", result.luma_tally), ("chroma", result.chroma_tally)):
+            if tally is not None:
+                about[f"{plane}_kept"] = dataclasses.asdict(tally) | {"share": tally.share}
         self._record(task, "restored" if result.model else "decoded", **about)
 
     def _fail(self, task: Task, error: Exception) -> None:

@@ -12,6 +12,7 @@ from dmcnn_jax.evaluation.protocol import (
     write_results,
 )
 from dmcnn_jax.inference.model import ENGINES, load
+from dmcnn_jax.restoration.options import RestoreOptions
 from dmcnn_jax.restoration.restorer import Restorer
 from dmcnn_jax.system.compile_cache import enable_compilation_cache
 from dmcnn_jax.system.malloc import tune_malloc
@@ -110,7 +111,9 @@ def _evaluate_color(options: argparse.Namespace) -> None:
     if options.gallery or options.ensemble:
         given = "--gallery" if options.gallery else "--ensemble"
         raise ValueError(f"{given} is of luma alone; leave it or --color out")
-    restorer = Restorer(options.weights, chroma=options.chroma, engine=options.engine)
+    restorer = Restorer(
+        options.weights, RestoreOptions(engine=options.engine), chroma=options.chroma
+    )
     results = color_protocol.evaluate_folder(
         restorer, options.images, options.quality, subsampling=options.subsampling
     )

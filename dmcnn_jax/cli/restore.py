@@ -4,7 +4,7 @@ import argparse
 import signal
 from collections.abc import Sequence
 
-from dmcnn_jax.cli.arguments import make_parser, restoring_options
+from dmcnn_jax.cli.arguments import make_parser, restore_options
 from dmcnn_jax.cli.batch import BatchRun, check_report, write_json
 from dmcnn_jax.cli.messages import UsageError, first_line, say
 from dmcnn_jax.cli.signals import Interrupter
@@ -60,7 +60,7 @@ def _serve(options: argparse.Namespace) -> int:
     from dmcnn_jax.restoration.restorer import Restorer
     from dmcnn_jax.web import server
 
-    restorer = Restorer(options.weights, **restoring_options(options))
+    restorer = Restorer(options.weights, restore_options(options))
     limits = {"max_pixels": options.max_pixels, "allow_truncated": options.allow_truncated}
     server.serve(server.restoring(restorer, **limits), port=options.serve)
     return 0

@@ -23,6 +23,7 @@ from dmcnn_jax.data import feeds
 from dmcnn_jax.data import images as images_module
 from dmcnn_jax.images import color, metrics
 from dmcnn_jax.inference.model import Model
+from dmcnn_jax.restoration.options import RestoreOptions
 from dmcnn_jax.restoration.restorer import Restorer
 
 HEADINGS = {
@@ -119,8 +120,8 @@ def evaluate(
                 "jpeg": measure_picture(original, decoded, decoded),
                 "restored": measure_picture(original, restored.pixels, decoded),
                 "kept": {
-                    "luma": restored.kept and restored.kept.share,
-                    "chroma": restored.chroma_kept and restored.chroma_kept.share,
+                    "luma": restored.luma_tally and restored.luma_tally.share,
+                    "chroma": restored.chroma_tally and restored.chroma_tally.share,
                 },
             }
         )
@@ -169,7 +170,7 @@ def evaluate_model(
     Returns:
         As of `evaluate`.
     """
-    restorer = Restorer(config.data.guide, chroma=model, engine="jax")
+    restorer = Restorer(config.data.guide, RestoreOptions(engine="jax"), chroma=model)
     subsampling = config.data.subsampling[0]
     if images:
         return evaluate_folder(restorer, images, config.quality, subsampling=subsampling)

@@ -21,9 +21,18 @@ import numpy as np
 
 Range = Literal["full", "studio"]
 
-# BT.601 luma weights; everything in floating point follows from these two.
+# BT.601: everything in floating point follows from the weights of red and blue in luma.
 _RED, _BLUE = 0.299, 0.114
 _GREEN = 1 - _RED - _BLUE
+
+LUMA_WEIGHTS = (_RED, _GREEN, _BLUE)
+"""Weights of R, G and B in full-range Y."""
+
+CB_WEIGHTS = (-_RED / (2 - 2 * _BLUE), -_GREEN / (2 - 2 * _BLUE), 0.5)
+"""Weights of R, G and B in full-range Cb, to be added to 128."""
+
+CR_WEIGHTS = (0.5, -_GREEN / (2 - 2 * _RED), -_BLUE / (2 - 2 * _RED))
+"""Weights of R, G and B in full-range Cr, to be added to 128."""
 
 
 def rgb_to_y(rgb: Any, range: Range) -> Any:

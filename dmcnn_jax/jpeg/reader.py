@@ -40,8 +40,8 @@ class Component:
             are left out, as libjpeg does.
         table: int32 [8, 8], quantisation steps from 1 to 65535, natural order, read-only.
         vertical, horizontal: sampling factors as in the file, 1..4.
-        step: image rows and columns to a sample of this plane: (2, 2) for the chroma of 4:2:0.
-        height, width: of the plane in samples, ceil(image height / step), which leaves out what
+        subsampling: image rows and columns to a sample of this plane: (2, 2) for chroma of 4:2:0.
+        height, width: of the plane in samples, ceil(image height / subsampling), without what
             only fills up blocks.
     """
 
@@ -50,7 +50,7 @@ class Component:
     table: np.ndarray
     vertical: int
     horizontal: int
-    step: tuple[int, int]
+    subsampling: tuple[int, int]
     height: int
     width: int
 
@@ -147,7 +147,7 @@ def read(
                 table=c.table,
                 vertical=c.vertical,
                 horizontal=c.horizontal,
-                step=(down // c.vertical, across // c.horizontal),
+                subsampling=(down // c.vertical, across // c.horizontal),
                 height=c.height,
                 width=c.width,
             )

@@ -1,21 +1,24 @@
 """Keeps the mean colour of the decoded file, within the file's quantisation intervals."""
 
-import concurrent.futures
 import math
-import os
 from collections.abc import Sequence
 
 import numpy as np
 
+from dmcnn_jax import jpeg
 from dmcnn_jax.images import color
+from dmcnn_jax.jpeg.projection import INTERVAL_INSET
 from dmcnn_jax.jpeg.reader import Component
 from dmcnn_jax.jpeg.resampling import upsample_rows
-from dmcnn_jax.restoration.coefficient_check import BAND
-from dmcnn_jax.restoration.decoding import band_tops
-from dmcnn_jax.restoration.rounding import chroma_offsets
+from dmcnn_jax.restoration.bands import BAND, band_tops, chroma_offsets, map_bands
+from dmcnn_jax.restoration.decoding import decoded_mean
+
+TOLERANCE = 0.15
+"""Levels by which the mean of a channel may differ from the decoded file's. Rounding the picture to
+pixels adds some hundredths."""
 
 
-def keep_mean(
+def match_dc_mean(
     plane: np.ndarray,
     component: Component,
     height: int,
@@ -24,27 +27,27 @@ def keep_mean(
     project: bool = True,
     movable: np.ndarray | None = None,
 ) -> None:
-    """Gives a restored plane the mean that the file says, so that colours don't shift.
+    """Shifts a restored plane until its mean is that of the file's DC coefficients.
 
-    Coarse tables round away what a network then guesses, and its guesses lean to one side. Of a
-    whole picture, the mean of the blocks as the file holds them is the better estimate. All blocks
-    move by one amount, as far as each may.
+    Where coarse tables round coefficients away, a network's estimates are biased. Over a whole
+    picture, the mean of the dequantised blocks is the better estimate. All blocks are shifted by
+    the same amount, limited by the bounds of each.
 
     Args:
         plane: float32, levels 0 to 255, whole blocks of the component, at full size or at its own.
             Changed in place.
         component: of the file.
-        height: of the picture, in samples of the plane; what lies beyond doesn't count.
-        width: of the picture, likewise.
+        height: of the picture, in samples of the plane; samples beyond it don't count.
+        width: of the picture, in samples of the plane.
         project: whether blocks stay within the intervals of their DC coefficients.
-        movable: bool [rows, columns]: which blocks may move; None: all.
+        movable: bool [rows, columns]: which blocks may be shifted; None: all.
     """
-    blocks = _Blocks(plane, component, height, width, project=project, movable=movable)
-    said = np.clip(blocks.said, 0, 255)
-    blocks.move(np.average(said - blocks.means, weights=blocks.weights))
+    blocks = _ShiftableBlocks(plane, component, height, width, project=project, movable=movable)
+    target = np.clip(blocks.dc_means, 0, 255)
+    blocks.shift(np.average(target - blocks.means, weights=blocks.weights))
 
 
-def keep_colors(
+def match_mean_color(
     planes: Sequence[np.ndarray],
     components: Sequence[Component],
     height: int,
@@ -54,134 +57,221 @@ def keep_colors(
     project: Sequence[bool],
     movable: Sequence[np.ndarray | None] | None = None,
 ) -> None:
-    """Leads a picture's mean colour to where the decoded file has its own, if it is far from it.
+    """Shifts planes until the picture's channel means are within `TOLERANCE` of the decoded file's.
 
-    Planes that have the mean that the file says (`keep_mean`) make a picture that need not: what is
-    beyond the gamut is cut off, and of what libjpeg decodes, which overshoots at every edge, more
-    is cut off than of a restored picture. Mostly the restored one is the nearer to the original
-    for that, so that nothing is done up to `TOLERANCE`. Beyond that, each plane moves by one amount
-    in all of its blocks, as far as each may, at most by `_MOST`.
+    Planes whose own means match (`match_dc_mean`) can still make a picture whose colours don't:
+    values outside the gamut are clipped, and libjpeg's decoding, which overshoots at edges, is
+    clipped more than a restored picture. The restored mean is usually nearer to the original's, so
+    that small differences are left alone. Beyond the tolerance, each plane is shifted by one
+    amount in all of its blocks, limited by the bounds of each and by `_MAX_SHIFT`.
 
     Args:
         planes: float32, levels 0 to 255, whole blocks of the components: Y, Cb and Cr, or one; at
             full size, or at their own, to be upsampled. Changed in place.
-        components: of the file, whose planes these are.
+        components: the file's components, in the order of the planes.
         height: of the picture.
         width: of the picture.
-        reference: the mean of each channel to keep to, float64 [3], or [1] of one plane.
+        reference: the mean of each channel of the decoded file, float64 [3], or [1] for one plane.
         project: for each plane, whether blocks stay within the intervals of their DC coefficients.
-        movable: for each plane, which blocks may move, as of `keep_mean`.
+        movable: for each plane, which blocks may be shifted, as in `match_dc_mean`.
     """
-    views, steps, blocks = [], [], []
-    movable = movable or [None] * len(planes)
-    for plane, component, *options in zip(planes, components, project, movable, strict=True):
+    views, subsampling, blocks = [], [], []
+    for plane, component, bounded, which in zip(
+        planes, components, project, movable or [None] * len(planes), strict=True
+    ):
         full = plane.size == component.coefficients.size * math.prod(component.subsampling)
         size = (height, width) if full else (component.height, component.width)
         views.append(plane[: size[0], : size[1]])
-        steps.append((1, 1) if full else component.subsampling)
-        part = _Blocks(plane, component, *size, project=options[0], movable=options[1])
-        part.bound(_MOST)
+        subsampling.append((1, 1) if full else component.subsampling)
+        part = _ShiftableBlocks(plane, component, *size, project=bounded, movable=which)
+        part.limit(_MAX_SHIFT)
         blocks.append(part)
     target = None
-    for _ in range(_TURNS):
-        means, free = _channel_means(views, steps, height, width)
+    for _ in range(_MAX_ITERATIONS):
+        means, in_range = _channel_means(views, subsampling, height, width)
         if target is None:
             target = np.clip(means, reference - TOLERANCE, reference + TOLERANCE)
-        off = means - target
-        if np.abs(off).max() < 0.005:
+        error = means - target
+        if np.abs(error).max() < 0.005:
             break
-        # What is at an end of the range doesn't follow.
-        wanted = -off / np.maximum(free, 0.1)
+        # Clipped pixels don't follow a shift, so that the others have to shift further.
+        wanted = -error / np.maximum(in_range, 0.1)
         if len(planes) == 3:
             wanted = color.rgb_to_ycbcr(wanted, "full") - (0, 128, 128)
         for part, mean in zip(blocks, wanted, strict=True):
-            part.move(mean)
+            part.shift(mean)
 
 
-TOLERANCE = 0.15
-"""How far, in levels, the mean of a channel of a restored picture may be from the decoded file's
-before it is moved. Rounding moves it by some hundredths more."""
-
-
-_MOST = 2.0  # levels: the most that a block moves for the sake of the picture's mean colour.
-
-
-_TURNS = 8
-
-
-def _channel_means(planes, steps, height, width):
-    """Of the picture that planes make, the mean of each channel, and the share within the range."""
-
-    def band(top):
-        bottom = min(top + 8 * BAND, height)
-        y = upsample_rows(planes[0], steps[0], top, bottom)[:, :width]
-        sums = []
-        for offset in chroma_offsets(planes[1:], steps[1:], top, bottom, y.shape):
-            levels = y + offset[:, :width]
-            clipped = np.clip(levels, 0, 255)
-            inside = np.count_nonzero(clipped == levels)
-            sums.append((clipped.sum(dtype=np.float64), inside))
-        return np.array(sums).T
-
-    with concurrent.futures.ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        sums = sum(pool.map(band, band_tops(height)))
-    return sums / (height * width)
-
-
-class _Blocks:
-    """The blocks of a plane, which move as wholes, each within bounds.
+def match_file_color(
+    file: jpeg.JpegFile,
+    luma: Sequence[np.ndarray],
+    chroma: Sequence[np.ndarray],
+    *,
+    project: bool,
+    prior: bool,
+) -> None:
+    """Applies `match_mean_color` to the restored planes of a file.
 
     Args:
-        plane: float32, levels 0 to 255, whole blocks of the component.
-        component: of the file.
-        height: of the picture, in samples of the plane; what lies beyond doesn't count.
-        width: of the picture, likewise.
+        file: the file.
+        luma: the Y plane, or R, G and B, which are matched one by one; changed in place.
+        chroma: Cb and Cr, or none; changed in place.
         project: whether blocks stay within the intervals of their DC coefficients.
-        movable: bool [rows, columns], which blocks may move; None: all.
+        prior: whether luma was restored by an earlier save, so that this file's intervals don't
+            bound it.
+    """
+    size, reference = (file.height, file.width), decoded_mean(file)
+    bound = project and not prior
+    if file.color == "rgb":
+        for plane, component, mean in zip(luma, file.components, reference, strict=True):
+            match_mean_color([plane], [component], *size, mean[None], project=[bound])
+        return
+    match_mean_color(
+        [*luma, *chroma],
+        file.components,
+        *size,
+        reference,
+        project=[bound, *[project] * len(chroma)],
+        movable=[None, *blocks_with_color(file.components[1:])],
+    )
+
+
+def blocks_with_color(components: Sequence[Component]) -> list[np.ndarray]:
+    """Returns the blocks of Cb and Cr that may be shifted: gray blocks stay gray.
+
+    Args:
+        components: the file's chroma, or none.
+
+    Returns:
+        For each plane, bool [rows, columns]. If both have equally many blocks, those with colour in
+        either.
+    """
+    colored = [np.any(component.coefficients, axis=-1) for component in components]
+    if len({blocks.shape for blocks in colored}) == 1:
+        return [np.logical_or.reduce(colored)] * len(colored)
+    return colored
+
+
+# Levels by which a block is shifted at most for the sake of the picture's mean colour.
+_MAX_SHIFT = 2.0
+
+_MAX_ITERATIONS = 8
+
+
+def _channel_means(
+    planes: Sequence[np.ndarray], subsampling: Sequence[tuple[int, int]], height: int, width: int
+) -> np.ndarray:
+    """Returns the mean of each channel, and its share of unclipped pixels: float64 [2, channels].
+
+    Args:
+        planes: Y, Cb and Cr, or one; float32, levels 0 to 255, without the padding of blocks.
+        subsampling: rows and columns of the picture to a sample, for each plane.
+        height: of the picture.
+        width: of the picture.
     """
 
-    def __init__(self, plane, component, height, width, *, project, movable):
+    def band(top: int) -> np.ndarray:
+        bottom = min(top + 8 * BAND, height)
+        y = upsample_rows(planes[0], subsampling[0], top, bottom)[:, :width]
+        sums = []
+        for offset in chroma_offsets(planes[1:], subsampling[1:], top, bottom, width):
+            levels = y + offset[:, :width]
+            clipped = np.clip(levels, 0, 255)
+            unclipped = np.count_nonzero(clipped == levels)
+            sums.append((clipped.sum(dtype=np.float64), unclipped))
+        return np.array(sums).T
+
+    total = np.zeros((2, len(planes)))
+    for sums in map_bands(band, band_tops(height)):
+        total += sums
+    return total / (height * width)
+
+
+class _ShiftableBlocks:
+    """The blocks of a plane, each of which can be shifted as a whole, within bounds.
+
+    Arguments are those of `match_dc_mean`.
+
+    Attributes:
+        means: the mean of each block: float32 [rows, columns], levels.
+        dc_means: the means that the file's DC coefficients give, float64 [rows, columns].
+        weights: pixels of each block that lie in the picture, float64 [rows, columns].
+    """
+
+    def __init__(
+        self,
+        plane: np.ndarray,
+        component: Component,
+        height: int,
+        width: int,
+        *,
+        project: bool,
+        movable: np.ndarray | None,
+    ) -> None:
         rows, columns, _ = component.coefficients.shape
-        self.cell = plane.shape[0] // rows, plane.shape[1] // columns
-        self.bands = [plane[self.cell[0] * row : self.cell[0] * (row + 1)] for row in range(rows)]
+        tall, wide = plane.shape[0] // rows, plane.shape[1] // columns
+        self._block_width = wide
+        self._bands = [plane[tall * row : tall * (row + 1)] for row in range(rows)]
         self.weights = np.outer(
-            _inside(height, self.cell[0], rows), _inside(width, self.cell[1], columns)
+            _pixels_inside(height, tall, rows), _pixels_inside(width, wide, columns)
         )
-        cells = [band.reshape(self.cell[0], columns, self.cell[1]) for band in self.bands]
-        self.means = np.stack([cell.mean(axis=(0, 2)) for cell in cells])
+        blocks = [band.reshape(tall, columns, wide) for band in self._bands]
+        self.means = np.stack([band.mean(axis=(0, 2)) for band in blocks])
         # A block's mean is an eighth of its DC coefficient.
         q = float(component.table[0, 0])
-        self.said = component.coefficients[..., 0] * (q / 8) + 128
-        self.lower, self.upper = (np.full(self.means.shape, end) for end in (-np.inf, np.inf))
+        self.dc_means = component.coefficients[..., 0] * (q / 8) + 128
+        self._lower, self._upper = (np.full(self.means.shape, end) for end in (-np.inf, np.inf))
         if project:
-            reach = (q / 2 - 0.01) / 8
-            self.lower = np.minimum(self.said - reach - self.means, 0)
-            self.upper = np.maximum(self.said + reach - self.means, 0)
+            reach = (q / 2 - INTERVAL_INSET) / 8
+            self._lower = np.minimum(self.dc_means - reach - self.means, 0)
+            self._upper = np.maximum(self.dc_means + reach - self.means, 0)
         if movable is not None:
-            self.lower, self.upper = np.where(movable, (self.lower, self.upper), 0)
+            self._lower, self._upper = np.where(movable, (self._lower, self._upper), 0)
 
-    def bound(self, most):
-        """No block is to move further than so many levels."""
-        self.lower = np.maximum(self.lower, -most)
-        self.upper = np.minimum(self.upper, most)
+    def limit(self, most: float) -> None:
+        """Limits the shift of every block from now on to a number of levels."""
+        self._lower = np.maximum(self._lower, -most)
+        self._upper = np.minimum(self._upper, most)
 
-    def move(self, mean):
-        """Moves all by one amount, as far as each may, so that the picture's mean moves as told."""
-        shift = _common_shift(self.lower, self.upper, self.weights, mean)
-        for band, row in zip(self.bands, shift, strict=True):
-            band += np.repeat(row, self.cell[1])
-        self.lower, self.upper = self.lower - shift, self.upper - shift
+    def shift(self, mean: float) -> None:
+        """Shifts all blocks by one amount, limited by their bounds, to move the plane's mean.
+
+        Args:
+            mean: by how much the mean is to change, levels. If bounds prevent that, it changes as
+                far as possible.
+        """
+        shift = _find_common_shift(self._lower, self._upper, self.weights, mean)
+        for band, row in zip(self._bands, shift, strict=True):
+            band += np.repeat(row, self._block_width)
+        self._lower, self._upper = self._lower - shift, self._upper - shift
 
 
-def _inside(size: int, cell: int, number: int) -> np.ndarray:
-    """How many pixels each of a number of cells holds of a picture, float64 [number]."""
-    return np.clip(size - cell * np.arange(number), 0, cell).astype(np.float64)
+def _pixels_inside(size: int, block: int, number: int) -> np.ndarray:
+    """Returns how many of each block's pixels lie in the picture, along an axis: float64 [number].
+
+    Args:
+        size: of the picture.
+        block: pixels of a block.
+        number: of blocks.
+    """
+    return np.clip(size - block * np.arange(number), 0, block).astype(np.float64)
 
 
-def _common_shift(lower, upper, weights, mean):
-    """The one shift, clipped to each block's bounds, whose weighted mean is as wanted, or nearest.
+def _find_common_shift(
+    lower: np.ndarray, upper: np.ndarray, weights: np.ndarray, mean: float
+) -> np.ndarray:
+    """Returns one shift, clipped to each block's bounds, with a given weighted mean.
 
-    The mean grows with the shift, and the shift is found by halving.
+    The mean grows with the shift, which is found by bisection between -16 and 16 levels.
+
+    Args:
+        lower: bounds of each block, levels, at most 0.
+        upper: bounds of each block, levels, at least 0.
+        weights: of each block.
+        mean: the mean; the nearest possible one is used if bounds prevent it.
+
+    Returns:
+        float32, of the shape of the bounds.
     """
     low, high = -16.0, 16.0
     for _ in range(40):

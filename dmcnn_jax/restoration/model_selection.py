@@ -1,4 +1,4 @@
-"""Which of the bundled models suits a quantisation table, if any does."""
+"""Chooses the bundled model that suits a quantisation table, if there is one."""
 
 import dataclasses
 import functools
@@ -12,64 +12,62 @@ import numpy as np
 from dmcnn_jax import jpeg
 from dmcnn_jax.inference.weights import BUNDLED
 
-# How far from the qualities that a model has seen it is still used, in octaves of the mean
-# quantisation step: for coarser tables, for finer ones, and for finer ones without projection.
-# Small networks of quality 10 and 20, on photographs that they had not seen, in dB over the JPEG:
+# Maximum distance, in octaves of mean quantisation step, at which a model trained for one quality
+# is still applied: to coarser tables, to finer ones, and to finer ones without projection.
+# Gains in dB over the JPEG, of small networks for quality 10 and 20 on photographs unseen in
+# training:
 #
 #     octaves            +1.0   +0.6    0.0   -0.6   -1.0   -1.3   -1.6   -2.3   -3.6
 #     20, projected      0.83   1.24   1.34   1.23   1.06   0.86   0.65   0.23  -0.87
 #     20                 0.83   1.24   1.33   1.17   0.92   0.61   0.22  -0.83  -4.34
 #     10, projected                    1.56   1.06   0.89   0.73   0.50
 #     10                               1.55   0.94   0.65   0.36  -0.16
-COARSER, FINER, FINER_FREE = 2.0, 1.5, 1.0
+MAX_COARSER, MAX_FINER, MAX_FINER_UNPROJECTED = 2.0, 1.5, 1.0
 
-# A model of many qualities has not seen how bad things can be, either. Beyond its finest tables
-# there is nothing to win: on 24 photographs that dmcnn-small-any had not seen, projected, it gains
-# 0.78 dB at quality 90, 0.36 at 95, and loses 0.08 at 98 and 0.72 at 100.
-RANGE_COARSER, RANGE_FINER = 4.0, 0.5
+# The same for models trained over a range of qualities. They are applied further beyond their
+# coarsest tables; beyond their finest, there is nothing to gain: on 24 photographs unseen in
+# training, projected, dmcnn-small-any gains 0.78 dB at quality 90 and 0.36 at 95, and loses 0.08 at
+# 98 and 0.72 at 100.
+RANGE_MAX_COARSER, RANGE_MAX_FINER = 4.0, 0.5
 
-# Octaves from what a model has seen that make no difference.
-_NEAR = 0.25
-
-SIZES = ("auto", "fast", "full")
-"""Which of the models to prefer: the narrowest, or the widest, or what suits the device."""
+# A distance of so many octaves counts as none.
+_NEGLIGIBLE = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
-    """What to restore a plane with.
+class ModelChoice:
+    """The model chosen for a plane.
 
     Attributes:
-        name: of a bundled model; None if the plane is best left as it is decoded.
-        reason: why, in a few words, for a report; empty where there is nothing to say.
+        name: of a bundled model; None if the plane is best left as decoded.
+        reason: a few words for a report; empty if the model was trained for such tables.
     """
 
     name: str | None
     reason: str
 
 
-def choose(
+def choose_model(
     table: np.ndarray,
     models: Mapping[str, Mapping[str, Any]] | None = None,
     *,
     project: bool = True,
     size: str = "fast",
-) -> Choice:
-    """Chooses a model for a plane.
+) -> ModelChoice:
+    """Chooses a model for a plane by its quantisation table.
 
-    Models that have seen such tables come first, by the mean logarithm of the quantisation steps;
-    among them those of the size that is asked for; among these, one trained over a range of
-    qualities before those of one quality, and the nearer before the farther. Where even the nearest
-    has seen nothing like the table, none is chosen: a network that was trained on coarse steps
-    takes texture for artifacts.
+    Tables are compared by the mean logarithm of their steps. Models trained for such tables are
+    preferred; among them, those of the requested size; among these, models of a range of qualities
+    before those of one; and then the nearest. If no model was trained for anything like the table,
+    none is chosen, because a network trained on coarse steps takes texture for artifacts.
 
     Args:
         table: Q of the plane, integers [8, 8].
-        models: name to what the weights file says of itself ("quality", "quality_range", and
-            "features" of its "model"); by default those that come with the package.
-        project: whether the result will be projected into its intervals, which bounds the harm
-            that a model can do.
-        size: "fast" or "full".
+        models: for each name the metadata of its weights file ("quality", "quality_range", and
+            "features" of its "model"); None: the models that come with the package.
+        project: whether the result will be projected onto its quantisation intervals, which limits
+            the harm that a model can do.
+        size: "fast" (the narrowest model) or "full" (the widest).
 
     Returns:
         The choice.
@@ -78,41 +76,43 @@ def choose(
         FileNotFoundError: if there are no models to choose from.
         ValueError: for another size.
     """
-    if size not in SIZES[1:]:
+    if size not in ("fast", "full"):
         raise ValueError(f'size is {size!r}; expected "fast" or "full"')
-    models = bundled() if models is None else models
+    models = bundled_models() if models is None else models
     if not models:
         raise FileNotFoundError(
             "no weights come with this installation; name a .safetensors file or a workdir with"
             " --weights (model= in Python)"
         )
     quality = nearest_quality(table)
-    suited = []
+    suitable = []
     for name, about in models.items():
         single = len(_qualities(about)) == 1
-        octaves = _octaves(table, _qualities(about))
-        finer = (FINER if project else FINER_FREE) if single else RANGE_FINER
-        coarser = COARSER if single else RANGE_COARSER
-        if -finer <= octaves <= coarser:
+        octaves = _octaves_coarser(table, _qualities(about))
+        max_finer = (MAX_FINER if project else MAX_FINER_UNPROJECTED) if single else RANGE_MAX_FINER
+        max_coarser = MAX_COARSER if single else RANGE_MAX_COARSER
+        if -max_finer <= octaves <= max_coarser:
             width = about.get("model", {}).get("features", 0)
             width = -width if size == "full" else width
             distance = abs(octaves)
-            suited.append((distance > _NEAR, width, single, distance, name))
-    if not suited:
-        return Choice(
+            suitable.append((distance > _NEGLIGIBLE, width, single, distance, name))
+    if not suitable:
+        return ModelChoice(
             None,
             f"no bundled model was trained for such a quantisation table (about quality {quality});"
             " left as decoded",
         )
-    *_, single, distance, name = min(suited)
+    *_, single, distance, name = min(suitable)
     if distance < 0.1 or (not single and quality >= max(_qualities(models[name]))):
-        return Choice(name, "")
+        return ModelChoice(name, "")
     trained = " to ".join(map(str, _qualities(models[name])))
-    return Choice(name, f"trained for quality {trained}; the file's is about {quality}")
+    return ModelChoice(
+        name, f"the model was trained for quality {trained}; the file's is about {quality}"
+    )
 
 
 def nearest_quality(table: np.ndarray) -> int:
-    """The quality, 1 to 100, whose standard luma table is nearest in the logarithm of its steps.
+    """Returns the quality, 1 to 100, whose standard luma table is nearest in log₂ of its steps.
 
     Args:
         table: Q, integers [8, 8].
@@ -123,15 +123,20 @@ def nearest_quality(table: np.ndarray) -> int:
 
 
 @functools.cache
-def bundled(folder: Path = BUNDLED) -> dict[str, dict[str, Any]]:
-    """The weights that come with the package: name to what their files say of them."""
+def bundled_models(folder: Path = BUNDLED) -> dict[str, dict[str, Any]]:
+    """Returns the models that come with the package: for each name its file's metadata.
+
+    Baselines and networks of chroma are left out.
+
+    Args:
+        folder: that holds the weights files.
+    """
     from safetensors import safe_open
 
     found = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="np") as file:
             found[path.stem] = json.loads((file.metadata() or {}).get("dmcnn_jax", "{}"))
-    # Baselines for comparison are no models to restore photographs with.
     return {
         name: about
         for name, about in found.items()
@@ -140,12 +145,22 @@ def bundled(folder: Path = BUNDLED) -> dict[str, dict[str, Any]]:
 
 
 def _qualities(about: Mapping[str, Any]) -> Sequence[int]:
+    """Returns the qualities that a model was trained for: one, the ends of a range, or none."""
     one = (about["quality"],) if "quality" in about else ()
     return tuple(about.get("quality_range") or one)
 
 
-def _octaves(table, qualities):
-    """How much coarser (finer: negative) a table is than the nearest that a model has seen."""
+def _octaves_coarser(table: np.ndarray, qualities: Sequence[int]) -> float:
+    """Returns by how many octaves a table is coarser than those of a range of qualities.
+
+    Args:
+        table: Q, integers [8, 8].
+        qualities: one quality, or both ends of a range.
+
+    Returns:
+        The difference of the mean log₂ of the steps from the nearest table of the range; negative
+        if the table is finer, 0 within the range.
+    """
     means = np.log2(jpeg.quality_table(np.asarray(qualities))).mean(axis=(1, 2))
     mean = np.log2(table).mean()
     return float(mean - np.clip(mean, means.min(), means.max()))

@@ -1,14 +1,14 @@
 """Restores JPEG files: `dmcnn_jax.restore("photo.jpg")`.
 
-Luma goes through a network, and chroma, guided by it, through another; without weights for that, it
-is what the middle of its intervals says, brought to full size as libjpeg does. Of both planes,
-quantising with the file's own tables gives the file's own coefficients back; the picture's whole
-pixels keep that as far as they can.
+Luma is restored by a network, and chroma by another, guided by the restored luma. Without weights
+for chroma, it is decoded from the centres of its quantisation intervals and upsampled as libjpeg
+does. Quantising the restored planes with the file's own tables yields the file's own coefficients;
+whole pixels keep that up to rounding and clipping.
 """
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import BinaryIO
 
 import jax
@@ -19,16 +19,24 @@ from dmcnn_jax.inference.chroma import CHROMA_STEPS, restore_chroma
 from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model, is_openvino, load
 from dmcnn_jax.inference.weights import BUNDLED
-from dmcnn_jax.jpeg.double_compression import PriorCompression, find_prior_compression, requantize
+from dmcnn_jax.jpeg.double_compression import PriorCompression, requantize
+from dmcnn_jax.jpeg.reader import Component
 from dmcnn_jax.models.chroma import ChromaNet
-from dmcnn_jax.restoration import coefficient_check, color_correction, decoding, rounding
-from dmcnn_jax.restoration.model_selection import SIZES, Choice, choose, nearest_quality
+from dmcnn_jax.restoration.coefficient_check import CoefficientTally, tally_chroma
+from dmcnn_jax.restoration.color_correction import (
+    blocks_with_color,
+    match_dc_mean,
+    match_file_color,
+)
+from dmcnn_jax.restoration.decoding import decoded_picture, dequantized_plane
+from dmcnn_jax.restoration.model_selection import ModelChoice, choose_model, nearest_quality
+from dmcnn_jax.restoration.options import RestoreOptions
+from dmcnn_jax.restoration.prior_save import crop_to_file_grid, find_prior
+from dmcnn_jax.restoration.rounding import round_to_pixels
+from dmcnn_jax.system.progress import Progress
 
-CHROMA = "dmcnn-chroma"
+CHROMA_MODEL = "dmcnn-chroma"
 """The bundled weights that restore chroma."""
-
-# Its share of the work, about.
-_CHROMA_WORK = 0.2
 
 
 def restore(
@@ -40,60 +48,55 @@ def restore(
     bits: int = 8,
     detect: bool = True,
     assume_quality: int | None = None,
-    grid: tuple[int, int] | None = None,
+    prior_grid: tuple[int, int] | None = None,
     size: str = "auto",
     ensemble: bool = False,
     engine: str = "auto",
 ) -> np.ndarray:
     """Restores a JPEG file.
 
+    The keyword arguments are the fields of `dmcnn_jax.restoration.options.RestoreOptions`, which
+    explains them.
+
     Args:
-        source: a path, the file's bytes, or a file open for reading in binary. Not an image that
-            is decoded already: it has lost its coefficients.
+        source: a path, the file's bytes, or a file open for reading in binary. An image that is
+            already decoded can't be restored, since its coefficients are lost.
         model: a bundled name, a weights file, a workdir, or what `dmcnn_jax.load` returned. None:
-            the bundled model that was trained for quantisation tables like the file's; a file that
-            none was trained for is returned as decoded.
-        strength: how far to go from the decoded picture (0) to the restored one (1).
-        project: whether luma is kept where quantising it gives the file's coefficients back. It
-            should be, except for encoders that choose coefficients otherwise than by rounding.
-        bits: 8, or 16 for finer gradations.
-        detect: whether to look for an earlier, coarser save that a later one has left the artifacts
-            of, and to restore by its table where there was one. Then the result no longer
-            quantises to the file's own coefficients.
-        assume_quality: what the earlier quality is known to be, 1 to 100.
-        grid: where the blocks of the earlier save are known to begin: columns and rows from the
-            corner, 0 to 7.
-        size: of the bundled model: "fast"; "full", which is better; "auto", full where there is an
-            accelerator, or OpenVINO, by which the one takes no longer than the other without.
-        ensemble: whether luma is the mean of what is restored of the picture turned and mirrored in
-            eight ways: a little better, at eight times the work.
-        engine: what computes the models' layers, one of `inference.ENGINES`, as of `load`; of
-            models that are given as such, theirs.
+            the bundled model trained for quantisation tables like the file's; a file that none was
+            trained for is returned as decoded.
+        strength: blend between the decoded picture (0) and the restored one (1).
+        project: whether to project planes onto the file's quantisation intervals.
+        bits: bits per sample of the result, 8 or 16.
+        detect: whether to look for an earlier, coarser save and restore with its table.
+        assume_quality: the quality of the earlier save, if known, 1 to 100.
+        prior_grid: where the blocks of the earlier save begin, if known: columns and rows, 0 to 7.
+        size: of the bundled model: "fast", "full" or "auto".
+        ensemble: whether to average luma over eight rotations and reflections of the picture.
+        engine: what computes the layers, one of `inference.model.ENGINES`.
 
     Returns:
-        uint8 (16 bits: uint16), [height, width] of a gray file, [height, width, 3] (RGB) of a
-        colour file; as stored, not turned by its EXIF orientation.
+        uint8 (uint16 for 16 bits): [height, width] for a grayscale file, [height, width, 3] (RGB)
+        for a colour file; as stored, not rotated by its EXIF orientation.
 
     Raises:
-        ValueError: if the file is no JPEG, or of a kind that can't be restored; if the model's
-            file is none of ours; if an option is out of range.
-        OSError: if it can't be read, or there are no such weights.
+        ValueError: if the file is not a JPEG file, or of a kind that can't be restored; if the
+            weights are not of this package; if an option is out of range.
+        OSError: if the file can't be read, or there are no such weights.
         ImportError: if the engine is not installed.
-        TypeError: if the source is none of the above.
+        TypeError: if the source is of another type.
     """
-    restorer = Restorer(
-        model,
+    options = RestoreOptions(
         strength=strength,
         project=project,
         bits=bits,
         detect=detect,
         assume_quality=assume_quality,
-        grid=grid,
+        prior_grid=prior_grid,
         size=size,
         ensemble=ensemble,
         engine=engine,
     )
-    return restorer(jpeg.read(source)).pixels
+    return Restorer(model, options)(jpeg.read(source)).pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,284 +104,39 @@ class Restoration:
     """A restored picture.
 
     Attributes:
-        pixels: uint8 or uint16 [height, width] or [height, width, 3].
-        model: the name of what restored it; None if it is as decoded.
-        quality: standard quality that the luma table is nearest to.
-        kept: how many luma coefficients the pixels keep; None if it is as decoded, if it was
-            restored by an earlier save, and of luma that is subsampled.
-        notes: what is worth knowing.
-        earlier: the save that it was restored by, if that was not the file's own.
-        chroma_kept: how many chroma coefficients the pixels keep, averaged over samples, of blocks
-            that are whole; None of gray, of RGB, as decoded, and without such blocks.
+        pixels: uint8 or uint16, [height, width] or [height, width, 3] (RGB).
+        model: the name of the model that restored it; None if it is as decoded.
+        quality: the standard quality whose luma table is nearest to the file's, 1 to 100.
+        luma_tally: how many luma coefficients the pixels keep. None if the picture is as decoded,
+            if it was restored with an earlier save's table, and if luma is subsampled.
+        notes: remarks for a report, one sentence each.
+        prior: the earlier save whose table it was restored with; None if it was the file's own.
+        chroma_tally: how many chroma coefficients the pixels keep, averaged over the samples of the
+            file, in blocks that lie in the picture as a whole. None for gray and RGB files, if the
+            picture is as decoded, and if there are no such blocks.
     """
 
     pixels: np.ndarray
     model: str | None
     quality: int
-    kept: coefficient_check.Count | None
+    luma_tally: CoefficientTally | None
     notes: tuple[str, ...]
-    earlier: PriorCompression | None = None
-    chroma_kept: coefficient_check.Count | None = None
-
-
-class Restorer:
-    """Restores one file after another.
-
-    Args:
-        model: as of `restore`.
-        strength: as of `restore`.
-        project: as of `restore`.
-        bits: as of `restore`.
-        detect: as of `restore`.
-        assume_quality: as of `restore`.
-        grid: as of `restore`.
-        size: as of `restore`.
-        ensemble: as of `restore`.
-        engine: as of `restore`.
-        chroma: what restores chroma: a weights file, a workdir, or what `dmcnn_jax.load` returned.
-            None: the bundled weights.
-
-    Raises:
-        ValueError, OSError, ImportError: as of `restore`.
-    """
-
-    def __init__(
-        self,
-        model: str | os.PathLike | Model | None = None,
-        *,
-        strength: float = 1.0,
-        project: bool = True,
-        bits: int = 8,
-        detect: bool = True,
-        assume_quality: int | None = None,
-        grid: tuple[int, int] | None = None,
-        size: str = "auto",
-        ensemble: bool = False,
-        engine: str = "auto",
-        chroma: str | os.PathLike | Model | None = None,
-    ):
-        if not 0 <= strength <= 1:
-            raise ValueError(f"strength is {strength}; expected 0 (as decoded) to 1 (all the way)")
-        if bits not in (8, 16):
-            raise ValueError(f"bits is {bits}; expected 8 or 16")
-        if assume_quality is not None and not 1 <= assume_quality <= 100:
-            raise ValueError(f"assume_quality is {assume_quality}; expected 1 to 100")
-        if grid is not None and not (len(grid) == 2 and all(0 <= offset <= 7 for offset in grid)):
-            raise ValueError(f"grid is {grid}; expected two offsets from 0 to 7, columns and rows")
-        if size not in SIZES:
-            raise ValueError(f"size is {size!r}; expected one of {', '.join(SIZES)}")
-        self.strength, self.project, self.bits = strength, project, bits
-        self.ensemble, self.engine = ensemble, engine
-        self.detect = detect or assume_quality is not None or grid is not None
-        self.assume_quality, self.grid = assume_quality, grid
-        self._models: dict[str, Model] = {}
-        self._fixed: Model | None = model if isinstance(model, Model) else None
-        if model is not None and self._fixed is None:
-            self._fixed = load(model, engine)
-        self.chroma = _load_chroma(chroma, engine)
-        if self._fixed is not None and isinstance(self._fixed.module, ChromaNet):
-            raise ValueError(
-                f"the weights {self._fixed.name!r} restore chroma; expected some that restore luma"
-            )
-        if size == "auto":
-            quick = jax.default_backend() != "cpu" or is_openvino(engine)
-            size = "full" if quick else "fast"
-        self.size = size
-        if model is None and strength > 0:
-            choose(jpeg.STANDARD_LUMA)  # fails, if there is nothing to choose from, here
-
-    def __call__(
-        self, file: jpeg.JpegFile, progress: Callable[[float], None] | None = None
-    ) -> Restoration:
-        """Restores a file.
-
-        Args:
-            file: what `jpeg.read` gave.
-            progress: called now and then with the share of the work that was done since.
-
-        Returns:
-            The picture.
-        """
-        return self.render(self.restore_planes(file, progress))
-
-    def restore_planes(
-        self, file: jpeg.JpegFile, progress: Callable[[float], None] | None = None
-    ) -> "Planes":
-        """The first half of the work, the device's: planes."""
-        # Files of RGB have three planes that are like luma; YCbCr has one, which comes first.
-        lumas = file.components if file.color == "rgb" else file.components[:1]
-        earlier, remarks = self._earlier(file)
-        if self.strength == 0:
-            choices = [Choice(None, "as decoded: strength 0")] * len(lumas)
-        elif self._fixed is not None:
-            choices = [Choice(self._fixed.name, "")] * len(lumas)
-        else:
-            tables = [earlier.table] if earlier else [c.table for c in lumas]
-            choices = [choose(table, project=self.project, size=self.size) for table in tables]
-        name = choices[0].name
-        reasons = tuple(dict.fromkeys(c.reason for c in choices if c.reason))
-        notes = (*file.notes, *remarks, *reasons) + (
-            (f"damaged: {file.damage}",) if file.damage else ()
-        )
-        if any(component.subsampling != (1, 1) for component in lumas):
-            what = "a plane of RGB" if file.color == "rgb" else "luma"
-            notes += (f"{what} is subsampled: what the file says of it is not kept in the pixels",)
-        if any(choice.name is None for choice in choices):
-            return Planes(file, None, (), (), notes)
-        restored = []
-        colors = self._restores_chroma(file)
-        share_of_luma = (1 - _CHROMA_WORK if colors else 1) / len(lumas)
-        for component, choice in zip(lumas, choices, strict=True):
-            plane = restore_plane(
-                self._model(choice.name),
-                requantize(component, earlier) if earlier else component.coefficients,
-                earlier.table if earlier else component.table,
-                project=self.project,
-                strength=self.strength,
-                ensemble=self.ensemble,
-                progress=progress and (lambda share: progress(share * share_of_luma)),
-            )
-            plane *= 255
-            if not earlier:
-                size = component.height, component.width
-                color_correction.keep_mean(plane, component, *size, project=self.project)
-            restored.append(_cut_out(plane, component, earlier) if earlier else plane)
-        if colors:
-            chroma = self._chroma(file, restored[0], progress)
-        else:
-            chroma = [
-                decoding.dequantized_plane(c, project=self.project)
-                for c in file.components[len(lumas) :]
-            ]
-        self._keep_colors(file, restored, chroma, earlier)
-        chroma = tuple(
-            plane[: file.height, : file.width] if colors else plane[: c.height, : c.width]
-            for plane, c in zip(chroma, file.components[len(lumas) :], strict=True)
-        )
-        return Planes(file, name, tuple(restored), chroma, notes, earlier)
-
-    def render(self, planes: "Planes") -> Restoration:
-        """The second half of the work, the host's: pixels."""
-        file = planes.file
-        quality = nearest_quality(file.components[0].table)
-        if planes.model is None:
-            pixels = decoding.decoded_picture(file)
-            if self.bits == 16:
-                pixels = pixels * np.uint16(257)
-            return Restoration(pixels, None, quality, None, planes.notes)
-        size = {"height": file.height, "width": file.width}
-        options = {"bits": self.bits, "project": self.project and planes.earlier is None}
-        if file.color == "rgb":
-            channels = [
-                rounding.finish(plane, (), (component,), **size, **options)
-                for plane, component in zip(planes.luma, file.components, strict=True)
-            ]
-            pixels = np.stack([channel for channel, _ in channels], axis=-1)
-            kept = sum((counted for _, counted in channels), coefficient_check.Count())
-        else:
-            pixels, kept = rounding.finish(
-                planes.luma[0], planes.chroma, file.components, **size, **options
-            )
-        # Of subsampled planes, and of blocks that the border cuts, pixels don't say it.
-        kept = None if planes.earlier or not kept.coefficients else kept
-        chroma_kept = None
-        if planes.chroma:
-            chroma_kept = coefficient_check.chroma_kept(pixels, file.components, self.bits)
-            chroma_kept = chroma_kept if chroma_kept.coefficients else None
-        return Restoration(
-            pixels, planes.model, quality, kept, planes.notes, planes.earlier, chroma_kept
-        )
-
-    def _earlier(self, file: jpeg.JpegFile) -> tuple[PriorCompression | None, tuple[str, ...]]:
-        """An earlier save to restore by, and what to say of it."""
-        luma = file.components[0]
-        # Three planes of RGB, or a subsampled one, are no resaved photograph.
-        if not self.detect or self.strength == 0:
-            return None, ()
-        if file.color == "rgb" or luma.subsampling != (1, 1):
-            told = self.assume_quality is not None or self.grid is not None
-            kind = "of RGB" if file.color == "rgb" else "with subsampled luma"
-            remark = f"of a file {kind}, no earlier save is taken into account"
-            return None, (remark,) if told else ()
-        earlier = find_prior_compression(luma, quality=self.assume_quality, grid=self.grid)
-        if earlier is None:
-            where = f" on the grid at {self.grid[0]},{self.grid[1]}" if self.grid else ""
-            return None, (f"no earlier save shows{where}",) if self.grid else ()
-        found = "taken to have been" if self.assume_quality else "resaved:"
-        return earlier, (
-            f"{found} saved before at about quality {earlier.quality}, with blocks that begin at"
-            f" {earlier.left},{earlier.top}; restored by that, without the guarantee",
-        )
-
-    def _restores_chroma(self, file: jpeg.JpegFile) -> bool:
-        """Whether there is a network for a file's chroma, and it knows the sampling."""
-        if self.chroma is None or file.color != "ycbcr":
-            return False
-        luma, *others = (component.subsampling for component in file.components)
-        return luma == (1, 1) and others[0] == others[1] and others[0] in CHROMA_STEPS
-
-    def _chroma(
-        self, file: jpeg.JpegFile, luma: np.ndarray, progress: Callable[[float], None] | None
-    ) -> np.ndarray:
-        """Cb and Cr of a network, float32 [2, …] at full size, whole blocks, levels 0 to 255."""
-        components = file.components[1:]
-        planes = restore_chroma(
-            self.chroma,
-            [c.coefficients for c in components],
-            [c.table for c in components],
-            luma,
-            components[0].subsampling,
-            project=self.project,
-            strength=self.strength,
-            progress=progress and (lambda share: progress(share * _CHROMA_WORK)),
-        )
-        for plane, component, movable in zip(planes, components, _colored(components), strict=True):
-            options = {"project": self.project, "movable": movable}
-            color_correction.keep_mean(plane, component, file.height, file.width, **options)
-        return planes
-
-    def _keep_colors(
-        self,
-        file: jpeg.JpegFile,
-        luma: Sequence[np.ndarray],
-        chroma: Sequence[np.ndarray],
-        earlier: PriorCompression | None,
-    ) -> None:
-        """Keeps the picture's mean colour to the decoded file's; planes are changed in place."""
-        size, reference = (file.height, file.width), decoding.decoded_mean(file)
-        # On an earlier save's grid, luma keeps to other intervals than those of the file.
-        project = [self.project and earlier is None]
-        if file.color == "rgb":
-            for plane, component, mean in zip(luma, file.components, reference, strict=True):
-                color_correction.keep_colors(
-                    [plane], [component], *size, mean[None], project=project
-                )
-            return
-        project += [self.project] * len(chroma)
-        movable = [None, *_colored(file.components[1:])]
-        color_correction.keep_colors(
-            [*luma, *chroma], file.components, *size, reference, project=project, movable=movable
-        )
-
-    def _model(self, name: str) -> Model:
-        if self._fixed is not None:
-            return self._fixed
-        if name not in self._models:
-            self._models[name] = load(name, self.engine)
-        return self._models[name]
+    prior: PriorCompression | None = None
+    chroma_tally: CoefficientTally | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Planes:
-    """Restored planes of a file, before they are made a picture.
+    """Restored planes of a file, before they become a picture.
 
     Attributes:
-        file: where they come from.
-        model: the name of what restored them; None if the picture is to be as decoded.
-        luma: float32, levels 0 to 255, whole blocks: of the Y plane, or of R, G and B.
-        chroma: float32, of Cb and Cr, at full size, or each at its own.
-        notes: what is worth knowing.
-        earlier: the save that luma was restored by, if that was not the file's own.
+        file: the file.
+        model: the name of the model that restored luma; None if the picture is left as decoded.
+        luma: the Y plane, or R, G and B: float32, levels 0 to 255, whole blocks. Empty if the
+            picture is left as decoded.
+        chroma: Cb and Cr, float32, levels 0 to 255: both at full size, or each at its own.
+        notes: remarks for a report.
+        prior: the earlier save whose table luma was restored with; None if it was the file's own.
     """
 
     file: jpeg.JpegFile
@@ -386,31 +144,252 @@ class Planes:
     luma: tuple[np.ndarray, ...]
     chroma: tuple[np.ndarray, ...]
     notes: tuple[str, ...]
-    earlier: PriorCompression | None = None
+    prior: PriorCompression | None = None
 
 
-def _load_chroma(source, engine) -> Model | None:
-    """What restores chroma; None if nothing is named and no weights come with the package."""
-    if source is None and not (BUNDLED / f"{CHROMA}.safetensors").exists():
+class Restorer:
+    """Restores one file after another.
+
+    Args:
+        model: what restores luma, as in `restore`.
+        options: how files are restored.
+        chroma: what restores chroma: a bundled name, a weights file, a workdir, or what
+            `dmcnn_jax.load` returned. None: the bundled weights.
+
+    Attributes:
+        options: how files are restored.
+        size: the size of bundled models, "fast" or "full", with "auto" resolved.
+        chroma: the model that restores chroma; None without weights for it.
+
+    Raises:
+        ValueError: if a model restores the wrong planes, or its weights are not of this package.
+        OSError: if there are no such weights.
+        ImportError: if the engine is not installed.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike | Model | None = None,
+        options: RestoreOptions = RestoreOptions(),  # noqa: B008 - frozen, so it can be shared
+        *,
+        chroma: str | os.PathLike | Model | None = None,
+    ) -> None:
+        self.options = options
+        self._bundled: dict[str, Model] = {}
+        self._given = None if model is None else _load_if_named(model, options.engine)
+        self.chroma = _load_chroma(chroma, options.engine)
+        if self._given is not None and isinstance(self._given.module, ChromaNet):
+            raise ValueError(
+                f"the weights {self._given.name!r} restore chroma; expected weights for luma"
+            )
+        self.size = options.size
+        if self.size == "auto":
+            quick = jax.default_backend() != "cpu" or is_openvino(options.engine)
+            self.size = "full" if quick else "fast"
+        if model is None and options.strength > 0:
+            choose_model(jpeg.STANDARD_LUMA)  # raises here if no models are installed
+
+    def __call__(self, file: jpeg.JpegFile, progress: Progress | None = None) -> Restoration:
+        """Restores a file.
+
+        Args:
+            file: what `jpeg.read` returned.
+            progress: called with the share of the work done since its last call.
+
+        Returns:
+            The picture.
+        """
+        return self.render(self.restore_planes(file, progress))
+
+    def restore_planes(self, file: jpeg.JpegFile, progress: Progress | None = None) -> Planes:
+        """Restores the planes of a file, with its networks: the accelerator's part of the work.
+
+        Args:
+            file: what `jpeg.read` returned.
+            progress: called with the share of the work done since its last call.
+
+        Returns:
+            The planes, for `render`.
+        """
+        # The three planes of an RGB file are all restored like luma; of YCbCr, the first is.
+        lumas = file.components if file.color == "rgb" else file.components[:1]
+        prior, prior_notes = find_prior(file, self.options)
+        choices = self._choose_models(lumas, prior)
+        reasons = tuple(dict.fromkeys(c.reason for c in choices if c.reason))
+        notes = (*file.notes, *prior_notes, *reasons, *_note_limits(file, lumas))
+        names = [choice.name for choice in choices if choice.name is not None]
+        if len(names) < len(lumas):
+            return Planes(file, None, (), (), notes)
+        with_network = self._has_network_for_chroma(file)
+        luma_share = (1 - _CHROMA_SHARE if with_network else 1) / len(lumas)
+        luma = tuple(
+            self._restore_luma(component, name, prior, _scaled(progress, luma_share))
+            for component, name in zip(lumas, names, strict=True)
+        )
+        components = file.components[len(lumas) :]
+        if with_network:
+            chroma = self._restore_chroma(file, luma[0], _scaled(progress, _CHROMA_SHARE))
+        else:
+            chroma = [dequantized_plane(c, project=self.options.project) for c in components]
+        match_file_color(file, luma, chroma, project=self.options.project, prior=prior is not None)
+        cropped = tuple(
+            plane[: file.height, : file.width] if with_network else plane[: c.height, : c.width]
+            for plane, c in zip(chroma, components, strict=True)
+        )
+        return Planes(file, names[0], luma, cropped, notes, prior)
+
+    def render(self, planes: Planes) -> Restoration:
+        """Makes a picture of restored planes, in whole pixels: the CPU's part of the work.
+
+        Args:
+            planes: what `restore_planes` returned.
+
+        Returns:
+            The picture.
+        """
+        file, bits = planes.file, self.options.bits
+        quality = nearest_quality(file.components[0].table)
+        if planes.model is None:
+            pixels = decoded_picture(file)
+            if bits == 16:
+                pixels = pixels * np.uint16(257)
+            return Restoration(pixels, None, quality, None, planes.notes)
+        project = self.options.project and planes.prior is None
+        size = file.height, file.width
+        if file.color == "rgb":
+            channels = [
+                round_to_pixels(plane, (), (component,), *size, bits=bits, project=project)
+                for plane, component in zip(planes.luma, file.components, strict=True)
+            ]
+            pixels = np.stack([channel for channel, _ in channels], axis=-1)
+            luma = sum((tally for _, tally in channels), CoefficientTally())
+        else:
+            pixels, luma = round_to_pixels(
+                planes.luma[0], planes.chroma, file.components, *size, bits=bits, project=project
+            )
+        chroma = CoefficientTally()
+        if planes.chroma:
+            chroma = tally_chroma(pixels, file.components, bits).inside
+        return Restoration(
+            pixels,
+            planes.model,
+            quality,
+            luma if luma.coefficients and planes.prior is None else None,
+            planes.notes,
+            planes.prior,
+            chroma if chroma.coefficients else None,
+        )
+
+    def _choose_models(
+        self, lumas: Sequence[Component], prior: PriorCompression | None
+    ) -> list[ModelChoice]:
+        """Returns which model restores each plane."""
+        if self.options.strength == 0:
+            return [ModelChoice(None, "left as decoded: strength is 0")] * len(lumas)
+        if self._given is not None:
+            return [ModelChoice(self._given.name, "")] * len(lumas)
+        return [
+            choose_model(
+                prior.table if prior else component.table,
+                project=self.options.project,
+                size=self.size,
+            )
+            for component in lumas
+        ]
+
+    def _restore_luma(
+        self,
+        component: Component,
+        name: str,
+        prior: PriorCompression | None,
+        progress: Progress | None,
+    ) -> np.ndarray:
+        """Restores a plane of luma, or R, G or B: float32, levels 0 to 255, whole blocks."""
+        plane = restore_plane(
+            self._model(name),
+            requantize(component, prior) if prior else component.coefficients,
+            prior.table if prior else component.table,
+            project=self.options.project,
+            strength=self.options.strength,
+            ensemble=self.options.ensemble,
+            progress=progress,
+        )
+        plane *= 255
+        if prior:
+            return crop_to_file_grid(plane, component, prior)
+        size = component.height, component.width
+        match_dc_mean(plane, component, *size, project=self.options.project)
+        return plane
+
+    def _has_network_for_chroma(self, file: jpeg.JpegFile) -> bool:
+        """Returns whether there is a network for the chroma of a file, at its subsampling."""
+        if self.chroma is None or file.color != "ycbcr":
+            return False
+        luma, *others = (component.subsampling for component in file.components)
+        return luma == (1, 1) and others[0] == others[1] and others[0] in CHROMA_STEPS
+
+    def _restore_chroma(
+        self, file: jpeg.JpegFile, luma: np.ndarray, progress: Progress | None
+    ) -> list[np.ndarray]:
+        """Restores Cb and Cr with the network: float32 levels, full size, whole blocks."""
+        assert self.chroma is not None
+        components = file.components[1:]
+        planes = restore_chroma(
+            self.chroma,
+            [c.coefficients for c in components],
+            [c.table for c in components],
+            luma,
+            components[0].subsampling,
+            project=self.options.project,
+            strength=self.options.strength,
+            progress=progress,
+        )
+        size, project = (file.height, file.width), self.options.project
+        for plane, component, movable in zip(
+            planes, components, blocks_with_color(components), strict=True
+        ):
+            match_dc_mean(plane, component, *size, project=project, movable=movable)
+        return list(planes)
+
+    def _model(self, name: str) -> Model:
+        """Returns the given model, or a bundled one by name, which is loaded once."""
+        if self._given is not None:
+            return self._given
+        if name not in self._bundled:
+            self._bundled[name] = load(name, self.options.engine)
+        return self._bundled[name]
+
+
+# The share of the work that the network of chroma takes, about.
+_CHROMA_SHARE = 0.2
+
+
+def _load_if_named(source: str | os.PathLike | Model, engine: str) -> Model:
+    """Returns a model that is given as such, or loads it."""
+    return source if isinstance(source, Model) else load(source, engine)
+
+
+def _load_chroma(source: str | os.PathLike | Model | None, engine: str) -> Model | None:
+    """Loads what restores chroma; returns None if none is named and none is installed."""
+    if source is None and not (BUNDLED / f"{CHROMA_MODEL}.safetensors").exists():
         return None
-    model = source if isinstance(source, Model) else load(source or CHROMA, engine)
+    model = _load_if_named(source or CHROMA_MODEL, engine)
     if not isinstance(model.module, ChromaNet):
         raise ValueError(f"the weights {model.name!r} do not restore chroma")
     return model
 
 
-def _colored(components):
-    """For each plane of chroma, which of its blocks may be moved: what has no colour gets none."""
-    colored = [component.coefficients.any(axis=-1) for component in components]
-    if len({blocks.shape for blocks in colored}) == 1:
-        return [np.any(colored, axis=0)] * len(colored)
-    return colored
+def _note_limits(file: jpeg.JpegFile, lumas: Sequence[Component]) -> tuple[str, ...]:
+    """Returns notes about a file that can't be restored as others can."""
+    notes = []
+    if file.damage:
+        notes.append(f"damaged: {file.damage}")
+    if any(component.subsampling != (1, 1) for component in lumas):
+        what = "a plane of RGB" if file.color == "rgb" else "luma"
+        notes.append(f"{what} is subsampled, so the guarantee does not apply to its pixels")
+    return tuple(notes)
 
 
-def _cut_out(plane, component, earlier):
-    """Of a plane on an earlier grid, the file's own blocks."""
-    above, before = earlier.margins
-    rows, columns, _ = component.coefficients.shape
-    part = plane[above : above + component.height, before : before + component.width]
-    pad = ((0, 8 * rows - component.height), (0, 8 * columns - component.width))
-    return np.pad(part, pad, mode="edge")
+def _scaled(progress: Progress | None, share: float) -> Progress | None:
+    """Returns a callback for a part of the work that is a share of the whole."""
+    return progress and (lambda done: progress(done * share))

@@ -1,73 +1,78 @@
-"""Whether a picture could be the original of a JPEG file: does quantising it give the file back?"""
+"""Verifies that a picture could be the original of a JPEG file, by quantising it again."""
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.images import formats
-from dmcnn_jax.restoration import coefficient_check
-from dmcnn_jax.restoration.coefficient_check import Count
+from dmcnn_jax.restoration.coefficient_check import (
+    BlockTallies,
+    CoefficientTally,
+    tally_chroma,
+    tally_component,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What a picture keeps of a file's coefficients.
+    """How many of a file's coefficients a picture keeps.
 
-    Luma decides. Chroma is reported: it is brought to full size, where whole pixels and the gamut
-    are luma's first, and averaged back as libjpeg does before it is quantised.
+    Only luma decides whether it passes. Chroma is reported: whole pixels are chosen for luma first,
+    and for the gamut; what they keep of chroma is counted after averaging over its samples.
 
     Attributes:
-        bits: of a sample of the picture, 8 or 16.
-        guaranteed: the share of inner coefficients that come back of our pictures.
-        inner: of whole blocks whose pixels are all within the range. For them there is a guarantee.
-        saturated: of whole blocks with pixels at an end of the range, where others are cut off.
-        edge: of blocks that the picture's border cuts, the outside taken as the border goes on.
-        chroma: likewise "inner", "saturated" and "edge" of Cb and Cr; empty without chroma.
+        bits: bits per sample of the picture, 8 or 16.
+        guaranteed: share of inner luma coefficients that our restored pictures keep at least.
+        luma: tallies of luma; for a file of RGB, of its three planes together.
+        chroma: tallies of Cb and Cr together; None without chroma.
     """
 
     bits: int
     guaranteed: float
-    inner: Count
-    saturated: Count
-    edge: Count
-    chroma: Mapping[str, Count] = dataclasses.field(default_factory=dict)
+    luma: BlockTallies
+    chroma: BlockTallies | None = None
 
     @property
     def passed(self) -> bool:
-        """Whether the guarantee is kept."""
-        return self.inner.share >= self.guaranteed
+        """Whether the inner luma coefficients meet the guarantee."""
+        return self.luma.inner.share >= self.guaranteed
 
     def lines(self) -> list[str]:
-        """A table for people."""
+        """Returns the lines of a table for people, and the verdict."""
         rows = ["blocks              number   all 64 kept   coefficients kept"]
-        for name, counted in self._kinds().items():
-            if counted.blocks:
-                whole = f"{counted.whole / counted.blocks:.3%}"
-                rows.append(f"{name:16} {counted.blocks:9,} {whole:>13} {counted.share:>19.4%}")
+        for name, tally in self._named_tallies():
+            if tally.blocks:
+                whole = f"{tally.whole / tally.blocks:.3%}"
+                rows.append(f"{name:16} {tally.blocks:9,} {whole:>13} {tally.share:>19.4%}")
         verdict = "passed" if self.passed else "FAILED"
         return [
             *rows,
-            f"{verdict}: {self.inner.share:.4%} of inner coefficients come back;"
-            f" at {self.bits} bits {self.guaranteed:.2%} are guaranteed",
+            f"{verdict}: {self.luma.inner.share:.4%} of the inner coefficients are kept;"
+            f" {self.guaranteed:.2%} are guaranteed at {self.bits} bits",
         ]
 
-    def to_json(self) -> dict:
-        """The same for programs."""
+    def to_json(self) -> dict[str, Any]:
+        """Returns the same for programs: JSON values."""
         return {
             "passed": self.passed,
             "bits": self.bits,
             "guaranteed": self.guaranteed,
         } | {
-            name.replace(" ", "_"): dataclasses.asdict(counted) | {"share": counted.share}
-            for name, counted in self._kinds().items()
+            name.replace(" ", "_"): dataclasses.asdict(tally) | {"share": tally.share}
+            for name, tally in self._named_tallies()
         }
 
-    def _kinds(self) -> dict[str, Count]:
-        luma = {"inner": self.inner, "saturated": self.saturated, "edge": self.edge}
-        return luma | {f"chroma {name}": counted for name, counted in self.chroma.items()}
+    def _named_tallies(self) -> Iterator[tuple[str, CoefficientTally]]:
+        """Yields each tally with its name."""
+        for prefix, tallies in (("", self.luma), ("chroma ", self.chroma)):
+            if tallies:
+                yield f"{prefix}inner", tallies.inner
+                yield f"{prefix}saturated", tallies.saturated
+                yield f"{prefix}edge", tallies.edge
 
 
 def verify(
@@ -81,58 +86,61 @@ def verify(
 
     Args:
         original: the JPEG file.
-        restored: the picture, of any format that Pillow reads, or PNG or TIFF of 16 bits.
-        max_pixels: as of `jpeg.read`.
-        allow_truncated: as of `jpeg.read`.
+        restored: the picture, in any format that Pillow reads, or PNG or TIFF of 16 bits.
+        max_pixels: the largest width * height of the JPEG file to accept.
+        allow_truncated: whether to read a truncated or damaged JPEG file as far as it goes.
 
     Returns:
-        The shares that come back. Of a file of RGB, those of its three planes count as luma's.
+        How many coefficients the picture keeps.
 
     Raises:
         OSError: if a file can't be read.
-        ValueError: if one is not what it should be, or the picture has another size.
+        ValueError: if a file has an unexpected format, the picture another size, or the JPEG file
+            subsampled luma.
     """
     file = jpeg.read(original, max_pixels=max_pixels, allow_truncated=allow_truncated)
     pixels = formats.read(restored)
     if pixels.shape[:2] != (file.height, file.width):
         raise ValueError(
             f"{os.fspath(restored)}: {pixels.shape[1]} x {pixels.shape[0]} pixels;"
-            f" expected {file.width} x {file.height}, as in {file.name}, and not turned"
+            f" expected {file.width} x {file.height}, as in {file.name}, and not rotated"
         )
-    if file.components[0].subsampling != (1, 1):
-        raise ValueError(f"{file.name}: its luma is subsampled; no picture can be quantised to it")
+    luma = file.components[0]
+    if luma.subsampling != (1, 1):
+        raise ValueError(f"{file.name}: luma is subsampled; expected a file with luma at full size")
     bits = 8 if pixels.dtype == np.uint8 else 16
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     if len(file.components) == 3 and pixels.shape[-1] == 1:
-        # What happens to be gray is gray in many programs' files.
+        # Many programs save a colour picture without colours as a gray file.
         pixels = np.repeat(pixels, 3, axis=-1)
     if file.color == "rgb":
-        pairs = [(pixels[..., i : i + 1], c) for i, c in enumerate(file.components)]
-    else:
-        pairs = [(pixels, file.components[0])]
-    counts = {"inner": Count(), "saturated": Count(), "edge": Count()}
-    for part, component in pairs:
-        for kind, counted in _count(part, component, bits).items():
-            counts[kind] += counted
-    chroma = {}
-    if file.color == "ycbcr":
-        chroma = {kind: Count() for kind in counts}
-        for rows, component in zip(_CHROMA, file.components[1:], strict=True):
-            for kind, counted in _count_chroma(pixels, rows, component, bits).items():
-                chroma[kind] += counted
-    table = min((component.table for _, component in pairs), key=np.mean)
-    return Verdict(bits, guaranteed(bits, table), **counts, chroma=chroma)
+        tallies = sum(
+            (
+                tally_component(pixels[..., channel : channel + 1], component, bits)
+                for channel, component in enumerate(file.components)
+            ),
+            BlockTallies(),
+        )
+        table = min((component.table for component in file.components), key=np.mean)
+        return Verdict(bits, guaranteed(bits, table), tallies)
+    chroma = tally_chroma(pixels, file.components, bits) if file.color == "ycbcr" else None
+    tallies = tally_component(pixels, luma, bits)
+    return Verdict(bits, guaranteed(bits, luma.table), tallies, chroma)
 
 
 def guaranteed(bits: int, table: np.ndarray) -> float:
-    """The share of luma coefficients that come back of our pictures, at the least.
+    """Returns the share of inner luma coefficients that our restored pictures keep at least.
 
-    In whole blocks away from the ends of the range of pixels. Rounding to 8 bits moves coefficients
-    by 0.3 grey levels, typically, which fine steps don't forgive: then no whole pixels may quantise
-    to what the file holds. Coarse ones do, where other programs' pictures lose some.
+    At 16 bits it is 0.9999. At 8 bits it depends on m, the mean quantisation step:
+
+        m >= 48: 0.9999;   8 <= m < 48: 0.9995;   4 <= m < 8: 0.99;   m < 4: 0.9
+
+    Rounding to 8 bits changes a coefficient by about 0.3 grey levels (standard deviation
+    1/√12). With fine steps, some blocks have no whole pixels that quantise to the file's
+    coefficients. Inner blocks lie within the picture, without pixels at an end of the range.
 
     Args:
-        bits: of a sample, 8 or 16.
+        bits: per sample, 8 or 16.
         table: Q, integers [8, 8].
     """
     if bits == 16:
@@ -140,55 +148,3 @@ def guaranteed(bits: int, table: np.ndarray) -> float:
     mean = float(np.mean(table))
     bounds = ((48, 0.9999), (8, 0.9995), (4, 0.99), (0, 0.9))
     return next(share for least, share in bounds if mean >= least)
-
-
-def _count(pixels, component, bits):
-    limits = (0, 255 if bits == 8 else 65535)
-    ends = ((pixels == limits[0]) | (pixels == limits[1])).any(axis=-1)
-    return _compare(coefficient_check.pixel_luma(pixels, bits), ends, pixels.shape[:2], component)
-
-
-# Weights of R, G and B in Cb and Cr (JFIF), to be added to 128.
-_CHROMA = (
-    np.array([-0.299, -0.587, 0.886], np.float32) / np.float32(1.772),
-    np.array([0.701, -0.587, -0.114], np.float32) / np.float32(1.402),
-)
-
-
-def _count_chroma(pixels, weights, component, bits):
-    """Like `_count`, of a chroma plane at its own size: libjpeg averages pixels to a sample."""
-    limits = (0, 255 if bits == 8 else 65535)
-    ends = ((pixels == limits[0]) | (pixels == limits[1])).any(axis=-1)
-    plane = pixels.astype(np.float32) @ weights
-    plane = (plane if bits == 8 else plane / 257) + 128
-    down, across = component.subsampling
-    size = component.height, component.width
-    # At the border pixels are repeated, in samples that reach beyond.
-    pad = ((0, down * size[0] - plane.shape[0]), (0, across * size[1] - plane.shape[1]))
-
-    def samples(full):
-        return np.pad(full, pad, mode="edge").reshape(size[0], down, size[1], across)
-
-    plane, ends = samples(plane).mean(axis=(1, 3)), samples(ends).any(axis=(1, 3))
-    return _compare(plane, ends, size, component)
-
-
-def _compare(plane, ends, size, component):
-    """Counts by kind of block; ends: bool, where samples are at an end of the range."""
-    height, width = size
-    pad = ((0, -height % 8), (0, -width % 8))
-    saturated = coefficient_check.to_blocks(np.pad(ends, pad)).any(axis=1)
-    edge = coefficient_check.to_blocks(
-        np.pad(np.zeros((height, width), bool), pad, constant_values=True)
-    )
-    edge = edge.any(axis=1)
-    kept = coefficient_check.quantizes_to(
-        coefficient_check.to_blocks(np.pad(plane, pad, mode="edge")),
-        component.coefficients.reshape(-1, 64),
-        component.table.reshape(64),
-    )
-    return {
-        "inner": coefficient_check.count(kept[~saturated & ~edge]),
-        "saturated": coefficient_check.count(kept[saturated & ~edge]),
-        "edge": coefficient_check.count(kept[edge]),
-    }

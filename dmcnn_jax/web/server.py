@@ -205,8 +205,8 @@ def restoring(
             "Compressed": f"about as at quality {result.quality}",
             "Model": result.model or "none: as decoded",
         }
-        if result.kept is not None:
-            kept, count = result.kept.kept, result.kept.coefficients
+        if result.luma_tally is not None:
+            kept, count = result.luma_tally.kept, result.luma_tally.coefficients
             about["Kept"] = f"{kept:,} of the file's {count:,} luma coefficients"
         if notes := [*result.notes, *remarks]:
             about["Notes"] = "; ".join(notes)

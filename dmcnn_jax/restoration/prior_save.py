@@ -1,0 +1,61 @@
+"""Decides whether a file is restored with the table of an earlier save, on that save's grid."""
+
+import numpy as np
+
+from dmcnn_jax import jpeg
+from dmcnn_jax.jpeg.double_compression import PriorCompression, find_prior_compression
+from dmcnn_jax.jpeg.reader import Component
+from dmcnn_jax.restoration.options import RestoreOptions
+
+
+def find_prior(
+    file: jpeg.JpegFile, options: RestoreOptions
+) -> tuple[PriorCompression | None, tuple[str, ...]]:
+    """Looks for the earlier save to restore a file by.
+
+    Args:
+        file: what `jpeg.read` returned.
+        options: whether to look for one, and what is known about it.
+
+    Returns:
+        The earlier save, or None if the file is restored by its own table; and notes for a report.
+    """
+    quality, grid = options.assume_quality, options.prior_grid
+    requested = quality is not None or grid is not None
+    if not (options.detect or requested) or options.strength == 0:
+        return None, ()
+    luma = file.components[0]
+    # Resaved photographs have luma at full size.
+    if file.color == "rgb" or luma.subsampling != (1, 1):
+        kind = "RGB files" if file.color == "rgb" else "files with subsampled luma"
+        return None, (f"earlier saves are not considered for {kind}",) if requested else ()
+    prior = find_prior_compression(luma, quality=quality, grid=grid)
+    if prior is None:
+        where = f" on the grid at {grid[0]},{grid[1]}" if grid else ""
+        return None, (f"no earlier save was found{where}",) if grid else ()
+    return prior, (
+        f"{'assumed' if quality else 'found'} an earlier save at about quality {prior.quality},"
+        f" with blocks that begin at {prior.left},{prior.top}; restored with its table, so the"
+        " guarantee does not apply to this file",
+    )
+
+
+def crop_to_file_grid(
+    plane: np.ndarray, component: Component, prior: PriorCompression
+) -> np.ndarray:
+    """Cuts the file's own blocks out of a plane on an earlier save's grid.
+
+    Args:
+        plane: [height, width], whole blocks of the earlier save.
+        component: of the file.
+        prior: the earlier save.
+
+    Returns:
+        [8 * rows, 8 * columns] of the component; what its last blocks hold beyond the picture
+        repeats the border.
+    """
+    above, before = prior.margins
+    rows, columns, _ = component.coefficients.shape
+    part = plane[above : above + component.height, before : before + component.width]
+    pad = ((0, 8 * rows - component.height), (0, 8 * columns - component.width))
+    return np.pad(part, pad, mode="edge")

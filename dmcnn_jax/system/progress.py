@@ -1,0 +1,6 @@
+"""What long computations report while they run."""
+
+from collections.abc import Callable
+
+Progress = Callable[[float], None]
+"""Receives the share of the work, 0 to 1, done since its last call; all shares add up to 1."""
