@@ -138,7 +138,7 @@ def test_pieces_of_the_plane_make_no_difference(coffee, monkeypatch):
     file = luma(save_twice(coffee, 30, 92, 3, 5))
     earlier = find_prior_compression(file)
     whole = requantize(file, earlier)
-    monkeypatch.setattr("dmcnn_jax.jpeg.double_compression._BAND", 3)
+    monkeypatch.setattr("dmcnn_jax.jpeg.double_compression.BAND", 3)
     np.testing.assert_array_equal(requantize(file, earlier), whole)
 
 

@@ -206,7 +206,7 @@ def _uniform_8(plane: np.ndarray) -> np.ndarray:
 
 
 def _gauss_11(plane: np.ndarray) -> np.ndarray:
-    """Returns Gaussian means over all 11 x 11 windows in the plane, float64 ``[H - 10, W - 10]``."""
+    """Returns Gaussian means over all 11 x 11 windows inside, float64 ``[H - 10, W - 10]``."""
     offsets = np.arange(-_GAUSS_RADIUS, _GAUSS_RADIUS + 1)
     weights = np.exp(-(offsets**2) / (2 * _GAUSS_SIGMA**2))
     weights /= weights.sum()
