@@ -21,8 +21,8 @@ import pytest
 from jpeg_cases import Plane, Scan, adobe, full_progression, jfif, segment
 from PIL import Image
 
-from dmcnn_jax.jpeg import JpegError, JpegFile, entropy, markers, read
-from dmcnn_jax.jpeg.reader import decode_planes
+from dmcnn_jax import jpeg
+from dmcnn_jax.jpeg import JpegError, JpegFile, decode_planes, entropy, markers, read
 
 SAMPLING = {
     "gray": [(1, 1)],
@@ -172,6 +172,22 @@ def test_pillows_files(tmp_path, picture, kind):
             assert plane.shape == (component.height, component.width)
             if component.subsampling == (1, 1):
                 np.testing.assert_array_equal(plane, pixels[..., i])
+
+
+@pytest.mark.parametrize("name", jpeg.SUBSAMPLING_FACTORS)
+def test_subsamplings_by_name_are_pillows(picture, name):
+    """And chroma is brought to full size as Pillow does it."""
+    data = jpeg_cases.pillow(picture, quality=60, subsampling=name)
+    file = read(data)
+    assert [c.subsampling for c in file.components[1:]] == 2 * [jpeg.SUBSAMPLING_FACTORS[name]]
+    with Image.open(io.BytesIO(data)) as image:
+        image.draft("YCbCr", None)
+        pixels = np.asarray(image)
+    for i, (component, plane) in enumerate(zip(file.components, decode_planes(file), strict=True)):
+        full = jpeg.upsample(plane, component.subsampling)
+        np.testing.assert_array_equal(full[: file.height, : file.width], pixels[..., i])
+        rows = jpeg.upsample_rows(plane, component.subsampling, 13, 40)
+        np.testing.assert_array_equal(rows, full[13:40])
 
 
 def test_a_photograph(photographs):
