@@ -195,3 +195,24 @@ def test_tiff_of_16_bits_in_planes_is_refused_by_name(tmp_path, rng):
     tifffile.imwrite(path, pixels, photometric="rgb", planarconfig="separate")
     with pytest.raises(ValueError, match=r"PlanarConfiguration 2; expected 1: convert it to PNG"):
         formats.read(path)
+
+
+@pytest.mark.parametrize("extension", [".png", ".tif"])
+@pytest.mark.filterwarnings("ignore")
+def test_damage_anywhere_is_a_picture_or_an_error_that_names_the_file(tmp_path, rng, extension):
+    pixels = rng.integers(0, 65536, (20, 30, 3), dtype=np.uint16)
+    path = tmp_path / f"a{extension}"
+    formats.write(path, pixels, Metadata(), formats.output_format(extension, bits=16))
+    whole = path.read_bytes()
+    refused = 0
+    for _ in range(400):
+        damaged = bytearray(whole)
+        start = rng.integers(len(whole)) if rng.random() < 0.3 else rng.integers(200)
+        damaged[start] = rng.integers(256)
+        path.write_bytes(damaged[: rng.integers(len(whole))] if rng.random() < 0.2 else damaged)
+        try:
+            formats.read(path)
+        except ValueError as error:
+            refused += 1
+            assert str(path) in str(error) and "\n" not in str(error)
+    assert refused > 50

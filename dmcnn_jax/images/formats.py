@@ -173,7 +173,7 @@ def read(path: str | os.PathLike) -> np.ndarray:
         OSError: if the file can't be read.
         ValueError: if it is not a picture, or is damaged.
     """
-    name = os.fspath(path)
+    name = os.fsdecode(path)
     try:
         with open(path, "rb") as file:
             if is_png16(file.read(33)):
@@ -189,9 +189,12 @@ def read(path: str | os.PathLike) -> np.ndarray:
             back = _TURNED_BACK.get(orientation) if image.format == "TIFF" else None
             plain = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
             return np.asarray(plain if back is None else plain.transpose(back))
-    except (OSError, struct.error, SyntaxError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # of the file system; Pillow's own have no number
+    except MemoryError:
+        raise ValueError(f"{name}: a picture too large for the memory, or damaged") from None
+    except (OSError, ValueError, TypeError, LookupError, struct.error, SyntaxError) as error:
+        # Errors of the file system have a number; Pillow's have none, and don't name the file.
+        if getattr(error, "errno", None) is not None or str(error).startswith(f"{name}: "):
+            raise
         raise ValueError(f"{name}: a damaged picture ({error})") from None
 
 
