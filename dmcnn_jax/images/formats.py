@@ -96,6 +96,61 @@ def write(
     return remarks
 
 
+def read(path: str | os.PathLike) -> np.ndarray:
+    """Reads the pixels of a picture as its file stores them, unturned.
+
+    Args:
+        path: the file.
+
+    Returns:
+        uint8 [height, width] or [height, width, 3]; uint16 for PNG and TIFF files of 16 bits.
+        Transparency is left out.
+
+    Raises:
+        OSError: if the file can't be read.
+        ValueError: if it is not a picture, or is damaged.
+    """
+    name = os.fsdecode(path)
+    try:
+        with open(path, "rb") as file:
+            if is_png16(file.read(33)):
+                file.seek(0)
+                with _any_size():
+                    return read_png16(file.read(), name)
+        with opening(path) as image:
+            if is_tiff16(image):
+                with open(path, "rb") as file:
+                    return read_tiff16(file.read(), image.tag_v2, name)
+            # Pillow turns TIFF images, and those only, by their orientation.
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            back = _TURNED_BACK.get(orientation) if image.format == "TIFF" else None
+            plain = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+            return np.asarray(plain if back is None else plain.transpose(back))
+    except MemoryError:
+        raise ValueError(f"{name}: a picture too large for the memory, or damaged") from None
+    except (OSError, ValueError, TypeError, LookupError, struct.error, SyntaxError) as error:
+        # Errors of the file system have a number; Pillow's have none, and don't name the file.
+        if getattr(error, "errno", None) is not None or str(error).startswith(f"{name}: "):
+            raise
+        raise ValueError(f"{name}: a damaged picture ({error})") from None
+
+
+@contextlib.contextmanager
+def opening(path: str | os.PathLike) -> Iterator[Image.Image]:
+    """Opens a picture of any size: `Image.open` without Pillow's limit on pixels.
+
+    Raises:
+        OSError: if the file can't be read.
+        ValueError: if it is not a picture.
+    """
+    with _any_size():
+        try:
+            with Image.open(path) as image:
+                yield image
+        except Image.UnidentifiedImageError:
+            raise ValueError(f"{os.fspath(path)}: not a picture") from None
+
+
 def _save(
     file: IO[bytes], pixels: np.ndarray, metadata: Metadata, style: OutputFormat
 ) -> tuple[str, ...]:
@@ -157,61 +212,6 @@ def _options(metadata: Metadata, style: OutputFormat) -> dict[str, Any]:
         lossless = style.quality is None
         options |= {"lossless": lossless, "quality": 50 if lossless else style.quality}
     return options
-
-
-def read(path: str | os.PathLike) -> np.ndarray:
-    """Reads the pixels of a picture as its file stores them, unturned.
-
-    Args:
-        path: the file.
-
-    Returns:
-        uint8 [height, width] or [height, width, 3]; uint16 for PNG and TIFF files of 16 bits.
-        Transparency is left out.
-
-    Raises:
-        OSError: if the file can't be read.
-        ValueError: if it is not a picture, or is damaged.
-    """
-    name = os.fsdecode(path)
-    try:
-        with open(path, "rb") as file:
-            if is_png16(file.read(33)):
-                file.seek(0)
-                with _any_size():
-                    return read_png16(file.read(), name)
-        with opening(path) as image:
-            if is_tiff16(image):
-                with open(path, "rb") as file:
-                    return read_tiff16(file.read(), image.tag_v2, name)
-            # Pillow turns TIFF images, and those only, by their orientation.
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            back = _TURNED_BACK.get(orientation) if image.format == "TIFF" else None
-            plain = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
-            return np.asarray(plain if back is None else plain.transpose(back))
-    except MemoryError:
-        raise ValueError(f"{name}: a picture too large for the memory, or damaged") from None
-    except (OSError, ValueError, TypeError, LookupError, struct.error, SyntaxError) as error:
-        # Errors of the file system have a number; Pillow's have none, and don't name the file.
-        if getattr(error, "errno", None) is not None or str(error).startswith(f"{name}: "):
-            raise
-        raise ValueError(f"{name}: a damaged picture ({error})") from None
-
-
-@contextlib.contextmanager
-def opening(path: str | os.PathLike) -> Iterator[Image.Image]:
-    """Opens a picture of any size: `Image.open` without Pillow's limit on pixels.
-
-    Raises:
-        OSError: if the file can't be read.
-        ValueError: if it is not a picture.
-    """
-    with _any_size():
-        try:
-            with Image.open(path) as image:
-                yield image
-        except Image.UnidentifiedImageError:
-            raise ValueError(f"{os.fspath(path)}: not a picture") from None
 
 
 @contextlib.contextmanager
