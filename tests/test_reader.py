@@ -726,7 +726,7 @@ def test_nothing_is_left_in_the_temporary_folder(tmp_path, picture, monkeypatch)
 def test_a_crash_costs_one_file(picture):
     data = jpeg_cases.pillow(picture)
     read(data)
-    process = entropy._worker.process
+    process = entropy.worker.process
     os.kill(process.pid, signal.SIGSTOP)
     threading.Timer(0.3, lambda: [os.kill(process.pid, s) for s in (11, signal.SIGCONT)]).start()
     with pytest.raises(JpegError, match=r"^x: damaged: libjpeg crashed \(SIGSEGV\)$"):
@@ -738,8 +738,8 @@ def test_a_crash_costs_one_file(picture):
 def test_a_hang_costs_one_file(picture, monkeypatch):
     data = jpeg_cases.pillow(picture)
     read(data)
-    monkeypatch.setattr(entropy, "_PATIENCE", 0.3)
-    os.kill(entropy._worker.process.pid, signal.SIGSTOP)
+    monkeypatch.setattr(entropy, "TIME_LIMIT", 0.3)
+    os.kill(entropy.worker.process.pid, signal.SIGSTOP)
     with pytest.raises(JpegError, match=r"^x: damaged: libjpeg took over 0 s$"):
         read(data, name="x")
     monkeypatch.undo()
@@ -749,8 +749,8 @@ def test_a_hang_costs_one_file(picture, monkeypatch):
 def test_a_death_between_files_costs_none(picture):
     data = jpeg_cases.pillow(picture)
     read(data)
-    entropy._worker.process.kill()
-    entropy._worker.process.wait()
+    entropy.worker.process.kill()
+    entropy.worker.process.wait()
     assert read(data).width == 101
 
 
@@ -758,7 +758,7 @@ def test_a_death_between_files_costs_none(picture):
 def test_an_interrupt_leaves_no_half_answer(picture):
     data = jpeg_cases.pillow(picture)
     read(data)
-    os.kill(entropy._worker.process.pid, signal.SIGSTOP)
+    os.kill(entropy.worker.process.pid, signal.SIGSTOP)
     main = threading.main_thread().ident
     threading.Timer(0.3, signal.pthread_kill, [main, signal.SIGINT]).start()
     with pytest.raises(KeyboardInterrupt):
@@ -805,11 +805,11 @@ def test_forked_processes_have_their_own(tmp_path, picture):
         warnings.simplefilter("ignore")
         from dmcnn_jax.jpeg import entropy, read
         read(sys.argv[1])
-        parents = entropy._worker.process.pid
+        parents = entropy.worker.process.pid
         children = [os.fork() for _ in range(2)]
         for _ in range(20):
             assert read(sys.argv[1]).width == 101
-        assert (entropy._worker.process.pid == parents) == all(children)
+        assert (entropy.worker.process.pid == parents) == all(children)
         for child in children:
             if child and children[-1]:
                 assert os.waitpid(child, 0)[1] == 0
@@ -829,7 +829,7 @@ def test_it_ends_with_its_parent(tmp_path, picture, ending):
         import os, sys
         from dmcnn_jax.jpeg import entropy, read
         read(sys.argv[1])
-        print(entropy._worker.process.pid, flush=True)
+        print(entropy.worker.process.pid, flush=True)
         {ending}
     """
     output, _ = run_script(script, path).communicate(timeout=120)
@@ -875,7 +875,7 @@ def check_mutations(picture, seeds):
     """Nothing but a sound JpegFile or a JpegError of one line, soon, from one lasting process."""
     files = corpus(picture)
     read(files[0])
-    process = entropy._worker.process.pid
+    process = entropy.worker.process.pid
     outcomes = {"whole": 0, "damaged": 0, "refused": 0}
     for seed in seeds:
         rng = np.random.default_rng(seed)
@@ -898,7 +898,7 @@ def check_mutations(picture, seeds):
             blocks = sum(component.coefficients.size // 64 for component in file.components)
             assert blocks < 10_000 + 400 * len(data)
         assert time.monotonic() - start < 30, seed
-    assert entropy._worker.process.pid == process, "libjpeg crashed"
+    assert entropy.worker.process.pid == process, "libjpeg crashed"
     assert min(outcomes.values()) > 0, outcomes
     return outcomes
 

@@ -47,7 +47,7 @@ def decode(
     Raises:
         EntropyError: libjpeg could not decode the stream.
     """
-    global _worker
+    global worker
     handle, path = tempfile.mkstemp(suffix=".jpg", prefix="dmcnn-")
     try:
         with open(handle, "wb") as file:
@@ -56,13 +56,13 @@ def decode(
             directory = os.path.dirname(path)
             # A worker from before a fork is the parent's, and one in another folder would not find
             # the file. If one has died since its last file, this file is not to blame.
-            if _worker is None or not _worker.serves(directory):
-                _worker = _Worker(directory)
+            if worker is None or not worker.serves(directory):
+                worker = _Worker(directory)
             try:
-                return _worker.decode(os.path.basename(path), shapes, scans)
+                return worker.decode(os.path.basename(path), shapes, scans)
             except BaseException:
-                _worker.stop()
-                _worker = None
+                worker.stop()
+                worker = None
                 raise
     finally:
         os.unlink(path)
@@ -70,7 +70,7 @@ def decode(
 
 # Time limit in seconds, for slow and busy machines: at least, and for each block in each scan. Two
 # cores of 2020 take 0.3 microseconds.
-_PATIENCE, _PATIENCE_PER_BLOCK = 60.0, 20e-6
+TIME_LIMIT, SECONDS_PER_BLOCK = 60.0, 20e-6
 
 # The newest libjpeg-turbo in jpeglib, which browsers' fuzzers have tested.
 _LIBRARY = "cjpeglib_turbo210.*"
@@ -104,14 +104,14 @@ class _Worker:
     ) -> tuple[list[np.ndarray], str]:
         """Decodes a file in the worker's folder: coefficients and warning."""
         blocks = [rows * columns for rows, columns in shapes]
-        patience = _PATIENCE + _PATIENCE_PER_BLOCK * sum(blocks) * scans
+        limit = TIME_LIMIT + SECONDS_PER_BLOCK * sum(blocks) * scans
         expired = threading.Event()
 
         def expire() -> None:
             expired.set()
             self.process.kill()
 
-        timer = threading.Timer(patience, expire)
+        timer = threading.Timer(limit, expire)
         timer.daemon = True
         timer.start()
         try:
@@ -120,7 +120,7 @@ class _Worker:
             return self.receive_reply(shapes)
         except (OSError, EOFError):
             if expired.is_set():
-                raise EntropyError(f"libjpeg took over {patience:.0f} s") from None
+                raise EntropyError(f"libjpeg took over {limit:.0f} s") from None
             raise EntropyError(self.last_words()) from None
         finally:
             timer.cancel()
@@ -180,7 +180,7 @@ def _find_library() -> Path:
 
 
 _lock = threading.Lock()
-_worker: _Worker | None = None
+worker: _Worker | None = None
 
 
 def _renew_lock() -> None:
@@ -195,5 +195,5 @@ if hasattr(os, "register_at_fork"):
 
 @atexit.register
 def _stop() -> None:
-    if _worker is not None:
-        _worker.stop()
+    if worker is not None:
+        worker.stop()
