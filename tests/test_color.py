@@ -147,3 +147,13 @@ def test_errors_name_the_mistake(function):
         function(np.zeros((4, 4), np.uint8), "full")
     with pytest.raises(ValueError, match=r"'jpeg'.*studio"):
         function(np.zeros((4, 4, 3), np.uint8), "jpeg")
+
+
+def test_weights_are_those_of_bt_601(colors):
+    """ITU-R BT.601, table 1: 0.299, 0.587, 0.114; and of the conversion to Cb and Cr."""
+    np.testing.assert_allclose(color.LUMA_WEIGHTS, [0.299, 0.587, 0.114], rtol=1e-15)
+    rgb = colors[:50].astype(np.float64)
+    weights = np.array([color.LUMA_WEIGHTS, color.CB_WEIGHTS, color.CR_WEIGHTS])
+    np.testing.assert_allclose(
+        color.rgb_to_ycbcr(rgb, "full"), rgb @ weights.T + [0, 128, 128], atol=1e-10
+    )

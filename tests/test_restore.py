@@ -23,7 +23,7 @@ from dmcnn_jax import jpeg
 from dmcnn_jax.cli.arguments import make_parser, restore_options
 from dmcnn_jax.cli.planning import plan
 from dmcnn_jax.cli.restore import main
-from dmcnn_jax.images import formats, png16
+from dmcnn_jax.images import formats
 from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import load
 from dmcnn_jax.inference.variables import variable_shapes
@@ -609,22 +609,6 @@ def test_tiff_of_16_bits(tmp_path, rng, shape):
         # Pillow turns it, and keeps the upper halves of colours.
         back = np.asarray(image.transpose(Image.Transpose.ROTATE_90))
     np.testing.assert_array_equal(back, pixels if len(shape) == 2 else pixels >> 8)
-
-
-@pytest.mark.parametrize("kind", range(5))
-def test_all_filters_of_png_are_read(rng, kind):
-    width, size = 9, 6
-    above = rng.integers(0, 256, (width, size), dtype=np.uint8)
-    row = rng.integers(0, 256, (width, size), dtype=np.uint8)
-    line = np.zeros((width, size), np.uint8)
-    for x in range(width):
-        for c in range(size):
-            a = int(row[x - 1, c]) if x else 0
-            b, corner = int(above[x, c]), int(above[x - 1, c]) if x else 0
-            p = a + b - corner
-            paeth = min((a, b, corner), key=lambda value: abs(p - value))
-            line[x, c] = (int(row[x, c]) - (0, a, b, (a + b) // 2, paeth)[kind]) % 256
-    np.testing.assert_array_equal(png16._unfilter(kind, line, above), row)
 
 
 def test_exif_that_makes_no_sense_costs_only_itself(tmp_path):

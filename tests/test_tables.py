@@ -106,3 +106,15 @@ def test_varied_tables_are_between_flat_and_steep():
     steepness = np.log2(tables[1::3, 7, 7] / tables[1::3, 0, 0])
     assert steepness.min() < 0.4 and steepness.max() > 2.6
     assert steepness.max() < 1.3 * np.log2(99 / 16) + 1
+
+
+def test_zigzag_is_the_order_of_files():
+    """Pillow writes a table's 64 bytes after the marker, length and slot of its DQT segment."""
+    table = np.arange(1, 65)
+    file = io.BytesIO()
+    Image.new("L", (8, 8)).save(file, "JPEG", qtables=[table.tolist()])
+    data = file.getvalue()
+    start = data.index(b"\xff\xdb") + 5
+    np.testing.assert_array_equal(list(data[start : start + 64]), table[jpeg.ZIGZAG])
+    # T.81, figure A.6: along the first row, down the diagonal, down the first column, up again.
+    assert jpeg.ZIGZAG[:6].tolist() == [0, 1, 8, 16, 9, 2] and jpeg.ZIGZAG[-1] == 63

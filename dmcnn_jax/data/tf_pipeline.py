@@ -14,6 +14,7 @@ from dmcnn_jax.data import tiles
 from dmcnn_jax.data.on_device import epoch_order
 from dmcnn_jax.data.tensorflow_cpu import tf
 from dmcnn_jax.images.color import rgb_to_y
+from dmcnn_jax.jpeg.tables import ZIGZAG
 from dmcnn_jax.system import devices
 
 # Batches that are sent to the devices before the step asks for them.
@@ -215,12 +216,5 @@ def compress(original: tf.Tensor, quality: tf.Tensor) -> dict[str, tf.Tensor]:
     }
 
 
-def _zigzag_rank() -> np.ndarray:
-    """Where in a file's zigzag order each element of a table is, int32 [64]."""
-    v, u = np.divmod(np.arange(64), 8)
-    # Diagonal after diagonal; odd ones run downwards, even ones upwards.
-    order = np.lexsort((np.where((v + u) % 2, v, u), v + u))
-    return np.argsort(order).astype(np.int32)
-
-
-_ZIGZAG_RANK = _zigzag_rank()
+# Where in a file's zigzag order each element of a table is: int32 [64].
+_ZIGZAG_RANK = np.argsort(ZIGZAG).astype(np.int32)

@@ -1,24 +1,28 @@
-"""RGB and YCbCr of ITU-R BT.601, in both of its ranges, each by name.
+"""Converts between RGB and YCbCr of ITU-R BT.601, in either range.
 
-- ``"full"``: JFIF, what JPEG files hold. Y, Cb and Cr span 0 to 255, gray at Cb = Cr = 128. Integer
-  arithmetic is libjpeg's, bit for bit (16-bit fixed point, as in ``jccolor.c`` and ``jdcolor.c``),
-  so that converting here and converting inside a JPEG codec are the same thing. Y is also Pillow's
-  ``convert("L")``; Pillow's ``convert("YCbCr")`` works at 6 bits and strays from libjpeg's.
-- ``"studio"``: MATLAB's ``rgb2ycbcr``, the Y that the literature measures on. Y spans 16 to 235, Cb
+- ``"full"``: JFIF, used in JPEG files. Y, Cb and Cr span 0 to 255, gray at Cb = Cr = 128. Integer
+  arithmetic is libjpeg's, bit for bit (16-bit fixed point, as in ``jccolor.c`` and ``jdcolor.c``):
+  converting here and inside a JPEG codec give the same values. Y is also Pillow's
+  ``convert("L")``; Pillow's ``convert("YCbCr")`` works at 6 bits and differs from libjpeg's.
+- ``"studio"``: MATLAB's ``rgb2ycbcr``, on whose Y the literature measures. Y spans 16 to 235, Cb
   and Cr 16 to 240. Rounded as MATLAB rounds, half away from zero.
 
 Measuring the same images on full-range Y reads about 0.75 dB lower than on studio Y, so no function
 here has a default range.
 
-The dtype of the input says which arithmetic is meant: uint8 gives uint8, rounded and clipped;
-floating point, in the same levels (0 to 255, not 0 to 1), gives its own dtype, neither rounded nor
-clipped. Channels come last. NumPy and JAX arrays both work, JAX ones under ``jit`` too.
+The dtype of the input selects the arithmetic: uint8 gives uint8, rounded and clipped; floating
+point, in the same levels (0 to 255, not 0 to 1), gives its own dtype, neither rounded nor clipped.
+Channels come last. NumPy and JAX arrays both work, JAX ones under ``jit`` too.
 """
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
+if TYPE_CHECKING:
+    import jax
+
+Array = TypeVar("Array", np.ndarray, "jax.Array")
 Range = Literal["full", "studio"]
 
 # BT.601: everything in floating point follows from the weights of red and blue in luma.
@@ -35,8 +39,8 @@ CR_WEIGHTS = (0.5, -_GREEN / (2 - 2 * _RED), -_BLUE / (2 - 2 * _RED))
 """Weights of R, G and B in full-range Cr, to be added to 128."""
 
 
-def rgb_to_y(rgb: Any, range: Range) -> Any:
-    """Luma of an RGB image.
+def rgb_to_y(rgb: Array, range: Range) -> Array:
+    """Returns the luma of an RGB image.
 
     Args:
         rgb: ``[..., 3]``, uint8 or floating point, levels 0 to 255.
@@ -57,8 +61,8 @@ def rgb_to_y(rgb: Any, range: Range) -> Any:
     return y if range == "full" else _to_studio_y(y)
 
 
-def rgb_to_ycbcr(rgb: Any, range: Range) -> Any:
-    """Y, Cb and Cr of an RGB image.
+def rgb_to_ycbcr(rgb: Array, range: Range) -> Array:
+    """Converts an RGB image to YCbCr.
 
     Args:
         rgb: ``[..., 3]``, uint8 or floating point, levels 0 to 255.
@@ -84,10 +88,10 @@ def rgb_to_ycbcr(rgb: Any, range: Range) -> Any:
     return stack((y, cb, cr), axis=-1)
 
 
-def ycbcr_to_rgb(ycbcr: Any, range: Range) -> Any:
-    """RGB of a YCbCr image.
+def ycbcr_to_rgb(ycbcr: Array, range: Range) -> Array:
+    """Converts a YCbCr image to RGB.
 
-    YCbCr holds colours that RGB does not: floating point keeps them (levels below 0 and above 255),
+    Some YCbCr colours lie outside RGB: floating point keeps them (levels below 0 and above 255),
     uint8 clips them.
 
     Args:
@@ -116,8 +120,8 @@ def ycbcr_to_rgb(ycbcr: Any, range: Range) -> Any:
     return xp.stack((red, green, blue), axis=-1)
 
 
-def _check(image, range):
-    """Raises on a wrong image or range; says whether the image is uint8."""
+def _check(image: Array, range: Range) -> bool:
+    """Raises on a wrong image or range; returns whether the image is uint8."""
     if range not in ("full", "studio"):
         raise ValueError(f'range is {range!r}; expected "full" (JFIF) or "studio" (MATLAB).')
     if image.ndim == 0 or image.shape[-1] != 3:
@@ -131,25 +135,25 @@ def _check(image, range):
     )
 
 
-def _float_y(rgb):
+def _float_y(rgb: Array) -> Array:
     return _RED * rgb[..., 0] + _GREEN * rgb[..., 1] + _BLUE * rgb[..., 2]
 
 
-def _to_studio_y(y):
+def _to_studio_y(y: Array) -> Array:
     return 16 + y * (219 / 255)
 
 
-def _to_studio_chroma(chroma):
+def _to_studio_chroma(chroma: Array) -> Array:
     return 128 + (chroma - 128) * (224 / 255)
 
 
-def _channels(image):
-    """The three channels as int32, wide enough for every product below."""
+def _channels(image: Array) -> tuple[Array, Array, Array]:
+    """Returns the three channels as int32, wide enough for every product below."""
     image = image.astype(np.int32)
     return image[..., 0], image[..., 1], image[..., 2]
 
 
-def _integer_y(rgb, range):
+def _integer_y(rgb: Array, range: Range) -> Array:
     red, green, blue = _channels(rgb)
     if range == "full":
         return (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
@@ -158,10 +162,10 @@ def _integer_y(rgb, range):
     return 16 + (65481 * red + 128553 * green + 24966 * blue + 127500) // 255000
 
 
-def _integer_chroma(rgb, range):
+def _integer_chroma(rgb: Array, range: Range) -> tuple[Array, Array]:
     red, green, blue = _channels(rgb)
     if range == "full":
-        # libjpeg adds a half less one here, lest pure blue and pure red round up to 256.
+        # libjpeg adds one less than a half here, so that pure blue and red don't round up to 256.
         offset = (128 << 16) + 32767
         cb = (-11059 * red - 21709 * green + 32768 * blue + offset) >> 16
         cr = (32768 * red - 27439 * green - 5329 * blue + offset) >> 16
@@ -171,7 +175,7 @@ def _integer_chroma(rgb, range):
     return cb, cr
 
 
-def _integer_rgb(ycbcr, range):
+def _integer_rgb(ycbcr: Array, range: Range) -> tuple[Array, Array, Array]:
     y, cb, cr = _channels(ycbcr)
     cb, cr = cb - 128, cr - 128
     if range == "full":
@@ -188,5 +192,5 @@ def _integer_rgb(ycbcr, range):
 
 
 def to_uint8(plane: np.ndarray) -> np.ndarray:
-    """Pixels scaled to [0, 1] → uint8, rounded and clipped: what is measured, and what is saved."""
+    """Converts pixels scaled to [0, 1] to uint8, rounded and clipped, as measured and saved."""
     return np.clip(np.round(np.asarray(plane) * 255), 0, 255).astype(np.uint8)

@@ -5,16 +5,15 @@ import dataclasses
 import io
 import os
 import struct
-import zlib
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import IO, Any
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin
 
-from dmcnn_jax.images.metadata import BITS, XMP_KEYWORD, decode_comment, to_exif
-from dmcnn_jax.images.png16 import read_png16, write_png16
-from dmcnn_jax.images.tiff16 import read_tiff16, write_tiff16
+from dmcnn_jax.images.metadata import XMP_KEYWORD, decode_comment, to_exif
+from dmcnn_jax.images.png16 import is_png16, read_png16, write_png16
+from dmcnn_jax.images.tiff16 import is_tiff16, read_tiff16, write_tiff16
 from dmcnn_jax.jpeg.metadata import Metadata
 from dmcnn_jax.system.atomic_write import replacing
 
@@ -26,7 +25,7 @@ FORMATS = {
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
 }
-"""Extensions that a picture can be written to."""
+"""Extensions that a picture can be written to, and Pillow's names of their formats."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +34,7 @@ class OutputFormat:
 
     Attributes:
         format: a value of `FORMATS`.
-        quality: of JPEG (default 95) and WebP (None: without loss), 1 to 100.
+        quality: of JPEG (None: 95) and WebP (None: lossless), 1 to 100.
     """
 
     format: str = "PNG"
@@ -43,11 +42,16 @@ class OutputFormat:
 
 
 def output_format(extension: str, quality: int | None = None, bits: int = 8) -> OutputFormat:
-    """The style that an extension stands for.
+    """Returns the format that an extension stands for.
+
+    Args:
+        extension: with its dot, in any case.
+        quality: of JPEG and WebP, 1 to 100.
+        bits: of a sample, 8 or 16.
 
     Raises:
-        ValueError: for an extension that is none of `FORMATS`, or a quality or depth that the
-            format does not have.
+        ValueError: if the extension is none of `FORMATS`, or the format has no quality or no 16
+            bits.
     """
     name = FORMATS.get(extension.lower())
     if name is None:
@@ -60,7 +64,7 @@ def output_format(extension: str, quality: int | None = None, bits: int = 8) -> 
 
 
 def write(
-    target: str | os.PathLike | BinaryIO,
+    target: str | os.PathLike | IO[bytes],
     pixels: np.ndarray,
     metadata: Metadata,
     style: OutputFormat,
@@ -70,53 +74,117 @@ def write(
     Args:
         target: a path, which is written under a temporary name beside it and then renamed; or a
             file open for writing in binary.
-        pixels: uint8 (16 bits, in PNG and TIFF: uint16) [height, width] or [height, width, 3].
+        pixels: uint8, or for PNG and TIFF uint16, [height, width] or [height, width, 3].
         metadata: what to keep. Pixels stay as they lie in the file, and so does the EXIF tag that
             says how to turn them.
-        style: of the file.
+        style: the format.
 
     Returns:
         Remarks on what could not be kept.
 
     Raises:
-        OSError: if it can't be written.
+        OSError: if the file can't be written.
         ValueError: if the picture is too large for the format.
     """
-    if hasattr(target, "write"):
-        # A pipe can't be gone back in.
-        buffer = io.BytesIO()
-        remarks = _save(buffer, pixels, metadata, style)
-        target.write(buffer.getbuffer())
-        return remarks
-    with replacing(target) as file:
-        return _save(file, pixels, metadata, style)
+    if isinstance(target, str | os.PathLike):
+        with replacing(target) as file:
+            return _save(file, pixels, metadata, style)
+    # A pipe has no way back, which some formats need.
+    buffer = io.BytesIO()
+    remarks = _save(buffer, pixels, metadata, style)
+    target.write(buffer.getbuffer())
+    return remarks
 
 
-def _save(file, pixels, metadata, style):
-    if pixels.dtype == np.uint16 and style.format == "PNG":
-        write_png16(file, pixels, metadata)
-        return ()
+def read(path: str | os.PathLike) -> np.ndarray:
+    """Reads the pixels of a picture as its file stores them, unturned.
+
+    Args:
+        path: the file.
+
+    Returns:
+        uint8 [height, width] or [height, width, 3]; uint16 for PNG and TIFF files of 16 bits.
+        Transparency is left out.
+
+    Raises:
+        OSError: if the file can't be read.
+        ValueError: if it is not a picture, or is damaged.
+    """
+    name = os.fsdecode(path)
     try:
-        if pixels.dtype == np.uint16:
-            write_tiff16(file, pixels, metadata)
-        else:
-            Image.fromarray(pixels).save(file, **_options(metadata, style))
-        lost = style.format == "WEBP" and metadata.comments
-        return ("WebP has no place for comments",) if lost else ()
-    except Exception as error:
-        if isinstance(error, OSError):
+        with open(path, "rb") as file:
+            if is_png16(file.read(33)):
+                file.seek(0)
+                with _any_size():
+                    return read_png16(file.read(), name)
+        with opening(path) as image:
+            if is_tiff16(image):
+                with open(path, "rb") as file:
+                    return read_tiff16(file.read(), image.tag_v2, name)
+            # Pillow turns TIFF images, and those only, by their orientation.
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            back = _TURNED_BACK.get(orientation) if image.format == "TIFF" else None
+            plain = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+            return np.asarray(plain if back is None else plain.transpose(back))
+    except MemoryError:
+        raise ValueError(f"{name}: a picture too large for the memory, or damaged") from None
+    except (OSError, ValueError, TypeError, LookupError, struct.error, SyntaxError) as error:
+        # Errors of the file system have a number; Pillow's have none, and don't name the file.
+        if getattr(error, "errno", None) is not None or str(error).startswith(f"{name}: "):
             raise
+        raise ValueError(f"{name}: a damaged picture ({error})") from None
+
+
+@contextlib.contextmanager
+def opening(path: str | os.PathLike) -> Iterator[Image.Image]:
+    """Opens a picture of any size: `Image.open` without Pillow's limit on pixels.
+
+    Raises:
+        OSError: if the file can't be read.
+        ValueError: if it is not a picture.
+    """
+    with _any_size():
+        try:
+            with Image.open(path) as image:
+                yield image
+        except Image.UnidentifiedImageError:
+            raise ValueError(f"{os.fspath(path)}: not a picture") from None
+
+
+def _save(
+    file: IO[bytes], pixels: np.ndarray, metadata: Metadata, style: OutputFormat
+) -> tuple[str, ...]:
+    """Writes a picture to a seekable file; returns remarks on what could not be kept."""
+    try:
+        _encode(file, pixels, metadata, style)
+    except OSError:
+        raise
+    except Exception as error:
         if metadata.exif is None:
-            raise ValueError(f"{style.format} can't hold it: {error}") from error
-    # EXIF that makes no sense, or too much of it: the rest may still be kept.
-    file.seek(0)
-    file.truncate()
-    _save(file, pixels, dataclasses.replace(metadata, exif=None), style)
-    return ("the EXIF data could not be kept",)
+            raise ValueError(f"{style.format} can't hold the picture: {error}") from error
+        # Malformed or oversized EXIF data is the usual reason: the rest may still be kept.
+        file.seek(0)
+        file.truncate()
+        _save(file, pixels, dataclasses.replace(metadata, exif=None), style)
+        return ("the EXIF data could not be kept",)
+    lost = style.format == "WEBP" and metadata.comments
+    return ("WebP has no place for comments",) if lost else ()
 
 
-def _options(metadata, style):
-    options = {"format": style.format}
+def _encode(file: IO[bytes], pixels: np.ndarray, metadata: Metadata, style: OutputFormat) -> None:
+    if pixels.dtype == np.uint8:
+        Image.fromarray(pixels).save(file, **_options(metadata, style))
+    elif style.format == "PNG":
+        header = io.BytesIO()
+        Image.new("RGB", (1, 1)).save(header, **_options(metadata, style))
+        write_png16(file, pixels, header.getvalue())
+    else:
+        write_tiff16(file, pixels, metadata)
+
+
+def _options(metadata: Metadata, style: OutputFormat) -> dict[str, Any]:
+    """Returns the arguments of Pillow's `save`."""
+    options: dict[str, Any] = {"format": style.format}
     if metadata.exif:
         options["exif"] = metadata.exif
     if metadata.icc:
@@ -136,7 +204,7 @@ def _options(metadata, style):
     elif metadata.xmp:
         options["xmp"] = metadata.xmp
     if style.format == "JPEG":
-        # The picture is no longer subsampled, and shall not become so again.
+        # Chroma was brought to full size, and must not be subsampled again.
         options |= {"quality": style.quality or 95, "subsampling": 0, "optimize": True}
         if metadata.comments:
             options["comment"] = b"\n".join(metadata.comments)[:65533]
@@ -146,56 +214,17 @@ def _options(metadata, style):
     return options
 
 
-def read(path: str | os.PathLike) -> np.ndarray:
-    """Pixels of a picture, as its file has them, unturned.
-
-    Args:
-        path: of the file.
-
-    Returns:
-        uint8 [height, width] or [height, width, 3]; uint16 for PNG files of 16 bits, and such TIFF
-        files as are written here. Transparency is left out.
-
-    Raises:
-        OSError: if it can't be read.
-        ValueError: if it is no picture.
-    """
-    try:
-        with open(path, "rb") as file:
-            head = file.read(33)
-            if head.startswith(b"\x89PNG\r\n\x1a\n") and head[24:26] in (b"\x10\x00", b"\x10\x02"):
-                file.seek(0)
-                return read_png16(file.read(), os.fspath(path))
-        with opening(path) as image:
-            if image.format == "TIFF" and image.tag_v2.get(BITS) in ((16,), (16, 16, 16)):
-                return read_tiff16(image.tag_v2, path)
-            # Pillow turns TIFF images, and those only, by their orientation.
-            back = _TURNED_BACK.get(image.getexif().get(0x112)) if image.format == "TIFF" else None
-            plain = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
-            return np.asarray(plain if back is None else plain.transpose(back))
-    except (zlib.error, struct.error, SyntaxError) as error:
-        raise ValueError(f"{os.fspath(path)}: a damaged picture ({error})") from None
-
-
 @contextlib.contextmanager
-def opening(path: str | os.PathLike) -> Iterator[Image.Image]:
-    """`Image.open`, of pictures of any size, as restoring makes them.
-
-    Raises:
-        OSError: if it can't be read.
-        ValueError: if it is no picture.
-    """
+def _any_size() -> Iterator[None]:
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None
     try:
-        with Image.open(path) as image:
-            yield image
-    except Image.UnidentifiedImageError:
-        raise ValueError(f"{os.fspath(path)}: not a picture") from None
+        yield
     finally:
         Image.MAX_IMAGE_PIXELS = limit
 
 
+# What undoes each EXIF orientation.
 _TURNED_BACK = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

@@ -1,18 +1,17 @@
-"""How far an image is from its original, measured as the papers on JPEG artifacts measure it.
+"""Image quality metrics, computed as in the papers on JPEG artifacts.
 
 Everything is computed from two gray images, uint8 ``[H, W]``, levels 0 to 255, over the whole image
-with no border cropped. Which gray matters: the literature's is studio-range Y,
-``color.rgb_to_y(rgb, "studio")``. NumPy in float64, or integers where those are exact.
+with no border cropped. The choice of gray matters: the literature measures studio-range Y,
+``color.rgb_to_y(rgb, "studio")``. NumPy in float64, or in integers where those are exact.
 
-An output of a network is rounded and clipped to uint8 before it is measured; what is measured is
-what would be saved.
+A network's output is rounded and clipped to uint8 before it is measured, as it would be saved.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 _PEAK = 255
 _BLOCK = 8
@@ -23,11 +22,11 @@ _GAUSS_RADIUS = 5
 _GAUSS_SIGMA = 1.5
 
 SMALLEST_SIDE = 2 * _GAUSS_RADIUS + 1
-"""Of images that `measure` takes, pixels."""
+"""The smallest height and width that `measure` accepts, pixels."""
 
 
-def measure(original: Any, output: Any) -> dict[str, float]:
-    """All four measures of one image.
+def measure(original: ArrayLike, output: ArrayLike) -> dict[str, float]:
+    """Computes PSNR, both SSIMs and PSNR-B of one image.
 
     Args:
         original: uint8 ``[H, W]``, both sides at least 11.
@@ -49,7 +48,7 @@ def measure(original: Any, output: Any) -> dict[str, float]:
 
 
 def mean(measurements: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean over images of every measure: each image counts once, whatever its size.
+    """Averages every measure over images: each image counts once, whatever its size.
 
     PSNR is averaged in dB, as published. An image restored perfectly has infinite PSNR and so makes
     the mean infinite: leaving it out would lower the mean for doing better.
@@ -75,8 +74,10 @@ def mean(measurements: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: math.fsum(m[name] for m in measurements) / len(measurements) for name in names}
 
 
-def psnr(original: Any, output: Any) -> float:
-    """Peak signal-to-noise ratio, 10 log10(255² / MSE), in dB; infinite for identical images.
+def psnr(original: ArrayLike, output: ArrayLike) -> float:
+    """Computes the peak signal-to-noise ratio, 10 log10(255² / MSE), in dB.
+
+    Infinite for identical images.
 
     Args:
         original: uint8 ``[H, W]``.
@@ -90,8 +91,8 @@ def psnr(original: Any, output: Any) -> float:
     return _decibels(_mean_squared_error(original, output))
 
 
-def ssim(original: Any, output: Any) -> float:
-    """Structural similarity over 8 x 8 uniform windows: the SSIM of the DMCNN paper.
+def ssim(original: ArrayLike, output: ArrayLike) -> float:
+    """Computes structural similarity over 8 x 8 uniform windows: the SSIM of the DMCNN paper.
 
     Equation 13 of Wang, Bovik, Sheikh, Simoncelli, *Image quality assessment: from error visibility
     to structural similarity*, IEEE TIP 2004, with K1 = 0.01, K2 = 0.03, variances and covariances
@@ -102,7 +103,7 @@ def ssim(original: Any, output: Any) -> float:
         output: uint8 ``[H, W]``.
 
     Returns:
-        At most 1, which identical images have.
+        SSIM, at most 1; 1 for identical images.
 
     Raises:
         TypeError: if either image is not uint8.
@@ -112,10 +113,11 @@ def ssim(original: Any, output: Any) -> float:
     return _mean_similarity(original, output, _uniform_8)
 
 
-def ssim_gauss(original: Any, output: Any) -> float:
-    """Structural similarity over 11 x 11 Gaussian windows, sigma 1.5: the SSIM of today's papers.
+def ssim_gauss(original: ArrayLike, output: ArrayLike) -> float:
+    """Computes structural similarity over 11 x 11 Gaussian windows: the SSIM of today's papers.
 
-    As ``ssim``, but for the window, which is that of the paper of 2004. Like scikit-image's
+    The window (sigma 1.5) is that of the paper of 2004; all else is as in ``ssim``. Equals
+    scikit-image's
     ``structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False)``.
 
     Args:
@@ -123,7 +125,7 @@ def ssim_gauss(original: Any, output: Any) -> float:
         output: uint8 ``[H, W]``.
 
     Returns:
-        At most 1, which identical images have.
+        SSIM, at most 1; 1 for identical images.
 
     Raises:
         TypeError: if either image is not uint8.
@@ -135,19 +137,19 @@ def ssim_gauss(original: Any, output: Any) -> float:
     return _mean_similarity(original, output, _gauss_11)
 
 
-def psnr_b(original: Any, output: Any) -> float:
-    """PSNR with the blocking effect of the output added to the MSE, in dB.
+def psnr_b(original: ArrayLike, output: ArrayLike) -> float:
+    """Computes PSNR with the blocking effect of the output added to the MSE, in dB.
 
     Yim and Bovik, *Quality assessment of deblocked images*, IEEE TIP 2011, on the 8 x 8 grid. Not
-    symmetric: blocks are looked for in ``output`` alone.
+    symmetric: only ``output`` is searched for block edges.
 
     Args:
         original: uint8 ``[H, W]``, both sides at least 8.
         output: uint8 ``[H, W]``.
 
     Returns:
-        dB. Identical images have infinite PSNR-B only if edges differ no more than the rest of the
-        image: an original, too, can by chance have steps where the grid is.
+        dB. Identical images have infinite PSNR-B only if pixels differ no more across block edges
+        than elsewhere: an original, too, can by chance have an edge on the grid.
 
     Raises:
         TypeError: if either image is not uint8.
@@ -157,12 +159,12 @@ def psnr_b(original: Any, output: Any) -> float:
     return _decibels(_mean_squared_error(original, output) + _blocking_effect(output))
 
 
-def _blocking_effect(plane):
-    """How much more neighbours differ across block edges than elsewhere, in squared levels.
+def _blocking_effect(plane: np.ndarray) -> float:
+    """Returns how much more neighbours differ across block edges than elsewhere, squared levels.
 
-    The differences summed are all those across the lines of the 8 x 8 grid, but their *number* is
-    taken as H (W/8 - 1) + W (H/8 - 1), not rounded: where a side is no multiple of 8 that is a
-    little less than there are. Published figures count so, and these reproduce them.
+    All differences across the lines of the 8 x 8 grid are summed, but their *number* is taken as
+    H (W/8 - 1) + W (H/8 - 1), not rounded: a little less than there are, where a side is not a
+    multiple of 8. Published figures are computed in this way.
     """
     height, width = plane.shape
     across = np.square(np.diff(plane.astype(np.int64), axis=1)).sum(axis=0)  # [W - 1]
@@ -178,9 +180,11 @@ def _blocking_effect(plane):
     return max(excess, 0.0) * math.log2(_BLOCK) / math.log2(min(height, width))
 
 
-def _mean_similarity(original, output, window: Callable):
+def _mean_similarity(
+    original: np.ndarray, output: np.ndarray, window: Callable[[np.ndarray], np.ndarray]
+) -> float:
     x, y = original.astype(np.int32), output.astype(np.int32)
-    # The formula holds squares and variances only as sums of the two images'.
+    # The formula needs squares and variances only as sums over the two images.
     mean_x, mean_y, mean_squares, mean_product = (
         window(plane) for plane in (x, y, x * x + y * y, x * y)
     )
@@ -192,17 +196,17 @@ def _mean_similarity(original, output, window: Callable):
     return float(np.mean(luminance * structure))
 
 
-def _uniform_8(plane):
-    """Means over all 8 x 8 windows inside the plane, float64 ``[H - 7, W - 7]``."""
+def _uniform_8(plane: np.ndarray) -> np.ndarray:
+    """Returns the means over all 8 x 8 windows inside the plane, float64 ``[H - 7, W - 7]``."""
     # Sums of 2, then 4, then 8 neighbours; integers below 128 * 255², so exact.
-    for step in (1, 2, 4):
-        plane = plane[step:] + plane[:-step]
-        plane = plane[:, step:] + plane[:, :-step]
+    for shift in (1, 2, 4):
+        plane = plane[shift:] + plane[:-shift]
+        plane = plane[:, shift:] + plane[:, :-shift]
     return plane / 64
 
 
-def _gauss_11(plane):
-    """Weighted means over all 11 x 11 windows inside the plane, float64 ``[H - 10, W - 10]``."""
+def _gauss_11(plane: np.ndarray) -> np.ndarray:
+    """Returns Gaussian means over all 11 x 11 windows inside, float64 ``[H - 10, W - 10]``."""
     offsets = np.arange(-_GAUSS_RADIUS, _GAUSS_RADIUS + 1)
     weights = np.exp(-(offsets**2) / (2 * _GAUSS_SIGMA**2))
     weights /= weights.sum()
@@ -216,12 +220,12 @@ def _gauss_11(plane):
 def bootstrap(
     differences: Sequence[float], resamples: int = 10_000, seed: int = 0
 ) -> dict[str, float]:
-    """The mean of paired differences and its 95 % interval, by resampling images.
+    """Returns the mean of paired differences and its 95 % interval, by resampling images.
 
     Args:
-        differences: one an image.
-        resamples: how many sets of as many images are drawn, with replacement.
-        seed: of the drawing.
+        differences: one for each image.
+        resamples: how many sets of that many images are drawn, with replacement.
+        seed: seed of the random draws.
 
     Returns:
         {"mean", "low", "high"}: the mean, and the 2.5 and 97.5 % quantiles of the resampled means.
@@ -233,20 +237,22 @@ def bootstrap(
 
 
 def format_gain(gain: Mapping[str, float]) -> str:
-    """What `bootstrap` returned, as text: "+1.446 (+1.350 … +1.548)"."""
+    """Formats what `bootstrap` returned: "+1.446 (+1.350 … +1.548)"."""
     return f"{gain['mean']:+.3f} ({gain['low']:+.3f} … {gain['high']:+.3f})"
 
 
-def _mean_squared_error(original, output):
+def _mean_squared_error(original: np.ndarray, output: np.ndarray) -> float:
     return float(np.mean(np.square(original.astype(np.int32) - output)))
 
 
-def _decibels(squared_error):
+def _decibels(squared_error: float) -> float:
     return 10 * math.log10(_PEAK**2 / squared_error) if squared_error else math.inf
 
 
-def _planes(original, output, smallest=1, measure="PSNR"):
-    """The two images as NumPy arrays, once they are what is expected."""
+def _planes(
+    original: ArrayLike, output: ArrayLike, smallest: int = 1, measure: str = "PSNR"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the two images as NumPy arrays; raises unless they are planes of one shape."""
     original, output = np.asarray(original), np.asarray(output)
     for name, plane in (("original", original), ("output", output)):
         if plane.dtype != np.uint8:

@@ -1,20 +1,41 @@
 """JPEG on an accelerator: what libjpeg does to pixels and coefficients, bit for bit, in JAX.
 
-A JPEG encoder transforms blocks of 8x8 pixels, divides each coefficient by its step in the
-quantisation table and rounds, and that rounding is the loss. Here it is as pure functions to jit
-and vmap on CPU, GPU and TPU, with one table for all images or one for each:
+A JPEG encoder transforms blocks of 8x8 pixels, divides each coefficient by its quantisation step
+and rounds; that rounding is the loss. Here these are pure functions to jit and vmap on CPU, GPU and
+TPU, with one table for all images or one for each. All that other code needs of JPEG is here.
 
-    encode       pixels -> the integer coefficients that libjpeg's file would hold
-    decode       coefficients -> the pixels that libjpeg would decode
+The codec, exact to the last bit:
+
+    encode       pixels -> the integer coefficients in libjpeg's file
+    decode       coefficients -> the pixels that libjpeg decodes
     roundtrip    both: pixels -> the pixels of the decoded file
     simulate     roundtrip on floats, with a straight-through gradient, to train through JPEG
 
-    quality_table, STANDARD_LUMA, STANDARD_CHROMA      the tables that a quality stands for
-    dct, idct, to_blocks, from_blocks, BASIS_IMAGES    the exact transform, in floating point
-    dequantize, interval, per_block                    what a coefficient says of the original
+Quantisation tables:
 
-    read           a JPEG file: coefficients, tables, sampling and metadata, as a JpegFile
-    decode_planes  the planes that libjpeg decodes of it, chroma at its own size
+    quality_table, varied_table        the table of a quality; random tables like those of cameras
+    STANDARD_LUMA, STANDARD_CHROMA     the tables that qualities scale
+    ZIGZAG                             the order in which files store a table
+    per_block, check_table             a table's shape beside coefficients; whether it is a table
+
+The exact transform, in floating point:
+
+    dct, idct, BASIS_IMAGES            the orthonormal 8x8 DCT of all blocks
+    to_blocks, from_blocks             a plane as blocks of 64 pixels, and back
+    dequantize, interval               the values of coefficients, and the bounds of the original
+
+Files and their planes:
+
+    read, JpegFile, Component          a JPEG file: coefficients, tables, sampling and metadata
+    Metadata                           EXIF, colour profile, XMP, resolution, comments
+    JpegError, MAX_PIXELS              why a file is refused; the default limit on its size
+    printable                          file names in messages
+    decode_planes                      the planes that libjpeg decodes, chroma at its own size
+    SUBSAMPLING_FACTORS                "4:2:0" and the like, as rows and columns for each sample
+    upsample, upsample_rows            chroma at full size, as libjpeg does it
+
+Three modules are imported by name: `double_compression` finds a prior, coarser compression,
+`dihedral` turns images by their coefficients, and `projection` projects planes onto intervals.
 
 >>> import numpy as np
 >>> from dmcnn_jax import jpeg
@@ -38,10 +59,22 @@ Planes are uint8 ``[..., H, W]``; coefficients are integers ``[..., H/8, W/8, 64
 
 from dmcnn_jax.jpeg.codec import decode, encode, roundtrip, simulate
 from dmcnn_jax.jpeg.dct import BASIS_IMAGES, dct, dequantize, from_blocks, idct, interval, to_blocks
-from dmcnn_jax.jpeg.reader import MAX_PIXELS, JpegError, JpegFile, decode_planes, read
+from dmcnn_jax.jpeg.errors import JpegError
+from dmcnn_jax.jpeg.metadata import Metadata
+from dmcnn_jax.jpeg.reader import (
+    MAX_PIXELS,
+    Component,
+    JpegFile,
+    decode_planes,
+    printable,
+    read,
+)
+from dmcnn_jax.jpeg.resampling import SUBSAMPLING_FACTORS, upsample, upsample_rows
 from dmcnn_jax.jpeg.tables import (
     STANDARD_CHROMA,
     STANDARD_LUMA,
+    ZIGZAG,
+    check_table,
     per_block,
     quality_table,
     varied_table,
@@ -52,8 +85,13 @@ __all__ = [
     "MAX_PIXELS",
     "STANDARD_CHROMA",
     "STANDARD_LUMA",
+    "SUBSAMPLING_FACTORS",
+    "ZIGZAG",
+    "Component",
     "JpegError",
     "JpegFile",
+    "Metadata",
+    "check_table",
     "dct",
     "decode",
     "decode_planes",
@@ -63,10 +101,13 @@ __all__ = [
     "idct",
     "interval",
     "per_block",
+    "printable",
     "quality_table",
     "read",
     "roundtrip",
     "simulate",
     "to_blocks",
+    "upsample",
+    "upsample_rows",
     "varied_table",
 ]

@@ -1,15 +1,14 @@
 """libjpeg's lossy half as integer JAX, bit for bit: pixels -> quantised coefficients -> pixels.
 
-This is what libjpeg's default ("islow") encoder and decoder compute for one component, and so what
-Pillow, OpenCV and TensorFlow (``INTEGER_ACCURATE``) write and read, without the entropy coding,
-which loses nothing.
+libjpeg's default ("islow") encoder and decoder compute this for one component, and so do Pillow,
+OpenCV and TensorFlow (``INTEGER_ACCURATE``). Entropy coding, which is lossless, is left out.
 
 libjpeg factors its 8-point DCT as Loeffler, Ligtenberg and Moschytz do (*Practical fast 1-D DCT
 algorithms with 11 multiplications*, ICASSP 1989), with constants rounded to 13 bits, along the rows
 and then along the columns. Within such a pass nothing is rounded before the shift at its end. So,
 however it is factored, each pass is exactly an integer 8x8 matrix and a rounding shift: small
-matrix products, which compilers do well. The factored form only tells what the rounded constants
-add up to. All of it fits in 32 bits.
+matrix products, which compilers optimise well. The factored form is needed only to add up the
+rounded constants. 32 bits suffice for everything.
 
 Blocks are independent, so compressing commutes with cropping at multiples of 8.
 """
@@ -17,13 +16,14 @@ Blocks are independent, so compressing commutes with cropping at multiples of 8.
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from dmcnn_jax.jpeg.dct import check_channels, from_blocks, to_blocks
-from dmcnn_jax.jpeg.tables import check_table, per_block
+from dmcnn_jax.jpeg.tables import Array, check_table, per_block
 
 
-def encode(plane, table):
-    """The quantised DCT coefficients that the JPEG file of a plane holds.
+def encode(plane: ArrayLike, table: ArrayLike) -> jax.Array:
+    """Computes the quantised DCT coefficients that the JPEG file of a plane holds.
 
     Args:
         plane: uint8 [..., H, W], levels 0..255, of any size: the last column and row are repeated
@@ -36,7 +36,7 @@ def encode(plane, table):
 
     Raises:
         ValueError: the plane is not uint8 or has no pixels; the table is not a table of such
-            steps, or does not broadcast.
+            quantisation steps, or does not broadcast.
     """
     plane, table = _check_plane(plane), check_table(table)
     _check_broadcast(plane.shape[:-2], table.shape[:-2])
@@ -50,12 +50,13 @@ def encode(plane, table):
     return _quantize(_join(columns), per_block(table))
 
 
-def decode(coefficients, table):
-    """The pixels that libjpeg decodes from quantised DCT coefficients.
+def decode(coefficients: ArrayLike, table: ArrayLike) -> jax.Array:
+    """Computes the pixels that libjpeg decodes from quantised DCT coefficients.
 
-    Bit for bit for whatever an encoder makes of pixels with steps up to 800, and as long as the
-    products with the table add up to at most 2900 in each column of a block. Beyond, in crafted
-    files, libjpeg's builds disagree; here intermediate values then saturate at 16 bits.
+    Exact to the last bit for all that an encoder makes of pixels with quantisation steps up to 800,
+    and whenever the products with the table add up to at most 2900 in each column of a block.
+    Beyond, in crafted files, libjpeg's builds disagree; here, intermediate values saturate at
+    16 bits.
 
     Args:
         coefficients: integers [..., h, w, 64] within 16 bits, natural order.
@@ -67,7 +68,7 @@ def decode(coefficients, table):
 
     Raises:
         ValueError: the coefficients are not integers [..., h, w, 64]; the table is not a table of
-            such steps, or does not broadcast.
+            such quantisation steps, or does not broadcast.
     """
     coefficients, table = _check_coefficients(coefficients), check_table(table)
     _check_broadcast(coefficients.shape[:-3], table.shape[:-2])
@@ -78,8 +79,8 @@ def decode(coefficients, table):
     return from_blocks(_join(jnp.clip(pixels, 0, 255).astype(jnp.uint8)))
 
 
-def roundtrip(plane, table):
-    """What JPEG makes of a plane: the pixels of the decoded file.
+def roundtrip(plane: ArrayLike, table: ArrayLike) -> jax.Array:
+    """Compresses and decodes a plane: returns the pixels of the decoded file.
 
     Args:
         plane: uint8 [..., H, W], levels 0..255, of any size.
@@ -91,15 +92,15 @@ def roundtrip(plane, table):
 
     Raises:
         ValueError: the plane is not uint8 or has no pixels; the table is not a table of such
-            steps, or does not broadcast.
+            quantisation steps, or does not broadcast.
     """
     plane = _check_plane(plane)
     height, width = plane.shape[-2:]
     return decode(encode(plane, table), table)[..., :height, :width]
 
 
-def simulate(plane, table):
-    """JPEG as a layer: the values of ``roundtrip``, with a straight-through gradient.
+def simulate(plane: ArrayLike, table: ArrayLike) -> jax.Array:
+    """Applies JPEG as a layer: the values of ``roundtrip``, with a straight-through gradient.
 
     The plane is clipped to 0..255 and rounded to whole levels first, as for storage. The derivative
     is that of the clipping alone, as if all rounding were the identity: 1 for values from 0 to 255,
@@ -115,7 +116,7 @@ def simulate(plane, table):
 
     Raises:
         ValueError: the plane is not floating point or has no pixels; the table is not a table of
-            such steps, or does not broadcast.
+            such quantisation steps, or does not broadcast.
     """
     plane = jnp.asarray(plane)
     if not jnp.issubdtype(plane.dtype, jnp.floating):
@@ -127,23 +128,25 @@ def simulate(plane, table):
 
 
 @jax.custom_jvp
-def _straight_through(plane, table):
+def _straight_through(plane: jax.Array, table: Array) -> jax.Array:
     levels = jnp.round(jnp.clip(plane, 0, 255)).astype(jnp.uint8)
     return roundtrip(levels, table).astype(jnp.float32)
 
 
 @_straight_through.defjvp
-def _straight_through_jvp(primals, tangents):
+def _straight_through_jvp(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
     plane, table = primals
     inside = (plane >= 0) & (plane <= 255)
     tangent = jnp.where(inside, tangents[0], 0).astype(jnp.float32)
     return _straight_through(plane, table), tangent
 
 
-def _factored_dct(x):
-    """The 8-point forward DCT as libjpeg factors it, scaled by 8192 * sqrt(8), unshifted."""
+def _factored_dct(x: np.ndarray) -> list[np.ndarray]:
+    """Computes the 8-point DCT as libjpeg factors it, scaled by 8192 * sqrt(8), unshifted."""
 
-    def fix(value):
+    def fix(value: float) -> int:
         return round(value * 8192)
 
     # The even frequencies, from sums of mirrored samples.
@@ -172,40 +175,40 @@ def _factored_dct(x):
 _DCT = np.stack(_factored_dct(np.eye(8, dtype=np.int32)))
 
 
-def _shift(values, bits):
-    """Division by 2**bits, halves rounded up."""
+def _shift(values: jax.Array, bits: int) -> jax.Array:
+    """Divides by 2**bits, halves rounded up."""
     return (values + (1 << (bits - 1))) >> bits
 
 
-def _saturate(values):
-    """To 16 bits, as libjpeg-turbo's vector code does. Keeps the sums that follow within 32."""
+def _saturate(values: jax.Array) -> jax.Array:
+    """Clips to 16 bits, as libjpeg-turbo's vector code does, so that later sums fit in 32."""
     return jnp.clip(values, -(1 << 15), (1 << 15) - 1)
 
 
-def _quantize(scaled, table):
+def _quantize(scaled: jax.Array, table: Array) -> jax.Array:
     """Rounds scaled / (8 * table) to nearest, halves away from zero.
 
-    ``scaled`` are coefficients times 8, which is how the forward transform leaves them. Integer
-    division is slow, and a float32 reciprocal is exact here: |scaled| + 4 * table is below 2**19,
-    and half a unit added to it keeps the quotient 1 / (16 * table) away from every integer, which
-    is more than float32 errs by.
+    ``scaled`` are coefficients times 8, as the forward transform leaves them. Integer division is
+    slow, and a float32 reciprocal is exact here: |scaled| + 4 * table is below 2**19, and the half
+    unit added to it keeps the quotient at least 1 / (16 * table) away from every integer, more than
+    the error of float32.
     """
-    step = jnp.asarray(table, jnp.float32)
+    divisor = jnp.asarray(table, jnp.float32)
     scaled = scaled.astype(jnp.float32)
-    towards_zero = (scaled + jnp.copysign(4 * step + 0.5, scaled)) * (1 / (8 * step))
+    towards_zero = (scaled + jnp.copysign(4 * divisor + 0.5, scaled)) * (1 / (8 * divisor))
     return towards_zero.astype(jnp.int32)
 
 
-def _split(blocks):
+def _split(blocks: jax.Array) -> jax.Array:
     return blocks.reshape(*blocks.shape[:-1], 8, 8)
 
 
-def _join(blocks):
+def _join(blocks: jax.Array) -> jax.Array:
     return blocks.reshape(*blocks.shape[:-2], 64)
 
 
-def _check_plane(plane):
-    plane = jnp.asarray(plane)
+def _check_plane(values: ArrayLike) -> jax.Array:
+    plane = jnp.asarray(values)
     if plane.dtype != jnp.uint8:
         raise ValueError(
             f"plane has dtype {plane.dtype}; expected uint8 levels 0..255: round and clip first,"
@@ -218,8 +221,8 @@ def _check_plane(plane):
     return plane
 
 
-def _check_coefficients(coefficients):
-    coefficients = jnp.asarray(coefficients)
+def _check_coefficients(values: ArrayLike) -> jax.Array:
+    coefficients = jnp.asarray(values)
     if not jnp.issubdtype(coefficients.dtype, jnp.integer):
         raise ValueError(
             f"coefficients have dtype {coefficients.dtype}; expected the integers that a JPEG file"
@@ -229,8 +232,8 @@ def _check_coefficients(coefficients):
     return coefficients
 
 
-def _check_broadcast(images, tables):
-    """Leading axes: tables may be fewer than images, never more."""
+def _check_broadcast(images: tuple[int, ...], tables: tuple[int, ...]) -> None:
+    """Checks leading axes: there may be fewer tables than images, never more."""
     pairs = zip(reversed(tables), reversed(images), strict=False)
     if len(tables) > len(images) or any(table not in (1, image) for table, image in pairs):
         raise ValueError(

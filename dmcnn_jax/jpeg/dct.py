@@ -1,25 +1,28 @@
-"""The orthonormal 8x8 block DCT, its inverse, and what a coefficient says of the original.
+"""The orthonormal 8x8 block DCT, its inverse, and the interval that a coefficient stands for.
 
 The DCT of all blocks is a convolution of the plane at stride 8 with 64 fixed 8x8 kernels, the basis
-images, one channel a frequency; its inverse is the transposed convolution with the same kernels.
-As the blocks do not overlap, that convolution is the same thing as a rearrangement of the plane
-into blocks of 64 pixels and one 64x64 matrix product, and that is how it is computed here: on a
-CPU the convolution is as fast forwards, but its gradient and its transpose take several times as
-long.
+images, one channel for each frequency; its inverse is the transposed convolution with the same
+kernels. Since blocks do not overlap, that convolution equals a rearrangement of the plane into
+blocks of 64 pixels and one 64x64 matrix product, and it is computed in this way: on a CPU the
+convolution is as fast forwards, but its gradient and its transpose take several times as long.
 
 Everything is float32 at the highest matrix precision, whatever the dtype of the input and the
 default precision of the device: bfloat16 or TensorFloat-32 products move coefficients.
 """
 
+from typing import overload
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
-from dmcnn_jax.jpeg.tables import check_table, per_block
+from dmcnn_jax.jpeg.tables import Array, check_table, per_block
 
 
-def _basis_images():
-    """The orthonormal basis of ITU-T T.81, A.3.3: float64 [64, 8, 8], frequency, row, column."""
+def _basis_images() -> np.ndarray:
+    """Returns the orthonormal basis (T.81, A.3.3): float64 [64, 8, 8], frequency, row, column."""
     frequency, position = np.mgrid[:8, :8]
     basis = np.cos((2 * position + 1) * frequency * np.pi / 16) / 2
     basis[0] /= np.sqrt(2)
@@ -31,8 +34,8 @@ BASIS_IMAGES.flags.writeable = False
 _BASIS = BASIS_IMAGES.reshape(64, 64)
 
 
-def dct(plane):
-    """Blockwise orthonormal 8x8 DCT-II (ITU-T T.81, A.3.3).
+def dct(plane: ArrayLike) -> jax.Array:
+    """Computes the blockwise orthonormal 8x8 DCT-II (ITU-T T.81, A.3.3).
 
     Args:
         plane: float [..., H, W] in any unit, H and W multiples of 8. Converted to float32.
@@ -48,8 +51,8 @@ def dct(plane):
     return jnp.matmul(blocks, _BASIS.T, precision=lax.Precision.HIGHEST)
 
 
-def idct(coefficients):
-    """The inverse of ``dct``.
+def idct(coefficients: ArrayLike) -> jax.Array:
+    """Inverts ``dct``.
 
     Args:
         coefficients: float [..., h, w, 64] in any unit. Converted to float32.
@@ -65,7 +68,13 @@ def idct(coefficients):
     return from_blocks(jnp.matmul(coefficients, _BASIS, precision=lax.Precision.HIGHEST))
 
 
-def to_blocks(plane):
+@overload
+def to_blocks(plane: np.ndarray) -> np.ndarray: ...
+@overload
+def to_blocks(plane: jax.Array) -> jax.Array: ...
+
+
+def to_blocks(plane: Array) -> Array:
     """Cuts a plane [..., H, W] into 8x8 blocks [..., H/8, W/8, 64], each row by row. Any dtype.
 
     Raises:
@@ -81,8 +90,14 @@ def to_blocks(plane):
     return blocks.reshape(*lead, height // 8, width // 8, 64)
 
 
-def from_blocks(blocks):
-    """Puts blocks [..., h, w, 64] together to a plane [..., 8*h, 8*w]. Any dtype.
+@overload
+def from_blocks(blocks: np.ndarray) -> np.ndarray: ...
+@overload
+def from_blocks(blocks: jax.Array) -> jax.Array: ...
+
+
+def from_blocks(blocks: Array) -> Array:
+    """Assembles blocks [..., h, w, 64] to a plane [..., 8*h, 8*w]. Any dtype.
 
     Raises:
         ValueError: the last axis is not 64 long.
@@ -93,8 +108,8 @@ def from_blocks(blocks):
     return plane.reshape(*lead, rows * 8, columns * 8)
 
 
-def dequantize(coefficients, table):
-    """The values k*Q that quantised coefficients stand for.
+def dequantize(coefficients: Array, table: ArrayLike) -> jax.Array:
+    """Multiplies quantised coefficients by their table: k*Q.
 
     Args:
         coefficients: integers k [..., h, w, 64], natural order.
@@ -104,7 +119,8 @@ def dequantize(coefficients, table):
         float32 [..., h, w, 64], grey levels of the orthonormal DCT of (pixels - 128).
 
     Raises:
-        ValueError: a shape or dtype is wrong, or a step is not in 1..65535.
+        ValueError: a shape or dtype is wrong, or a quantisation step is not in
+            1..65535.
     """
     table = check_table(table)
     check_channels(coefficients, "coefficients")
@@ -116,23 +132,26 @@ def dequantize(coefficients, table):
     return jnp.asarray(coefficients, jnp.float32) * jnp.asarray(per_block(table), jnp.float32)
 
 
-def interval(coefficients, table, margin=0.25):
-    """Where the DCT of the original lies: k*Q - (Q/2 + margin) to k*Q + (Q/2 + margin).
+def interval(
+    coefficients: Array, table: ArrayLike, margin: float = 0.25
+) -> tuple[jax.Array, jax.Array]:
+    """Bounds the DCT of the original: k*Q - (Q/2 + margin) to k*Q + (Q/2 + margin).
 
     An encoder that rounds to nearest moves a coefficient by at most Q/2. The margin covers
-    libjpeg's integer arithmetic, which strays from the exact DCT by up to 0.15 grey levels.
+    libjpeg's integer arithmetic, which differs from the exact DCT by up to 0.15 grey levels.
 
     Args:
         coefficients: integers k [..., h, w, 64], natural order.
         table: integers Q [..., 8, 8]; leading axes broadcast against those of the coefficients.
-        margin: grey levels added at either end.
+        margin: grey levels added at both ends.
 
     Returns:
         (lower, upper), each float32 [..., h, w, 64], grey levels of the orthonormal DCT of
         (pixels - 128).
 
     Raises:
-        ValueError: a shape or dtype is wrong, or a step is not in 1..65535.
+        ValueError: a shape or dtype is wrong, or a quantisation step is not in
+            1..65535.
     """
     table = check_table(table)
     centre = dequantize(coefficients, table)
@@ -140,7 +159,7 @@ def interval(coefficients, table, margin=0.25):
     return centre - reach, centre + reach
 
 
-def check_channels(array, name):
+def check_channels(array: Array, name: str) -> None:
     """Raises ValueError unless the array is [..., rows of blocks, columns of blocks, 64]."""
     if array.ndim < 3 or array.shape[-1] != 64:
         raise ValueError(
@@ -148,8 +167,8 @@ def check_channels(array, name):
         )
 
 
-def _float32(array, name):
-    array = jnp.asarray(array)
+def _float32(values: ArrayLike, name: str) -> jax.Array:
+    array = jnp.asarray(values)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise ValueError(
             f"{name} of dtype {array.dtype}; expected floating point: convert with"

@@ -1,4 +1,4 @@
-"""The eight ways to turn and mirror an image, done to the coefficients of its JPEG.
+"""Turns and mirrors an image in the eight possible ways, by the coefficients of its JPEG.
 
 Mirroring an image mirrors each block and the order of the blocks, and in the DCT negates the odd
 frequencies along that axis: cos((2(7 - x) + 1)uπ/16) = (-1)^u cos((2x + 1)uπ/16). Transposing it
@@ -8,6 +8,7 @@ transposes blocks, coefficients and the quantisation table.
 import numpy as np
 
 COUNT = 8
+"""The number of ways: the order of the dihedral group of the square."""
 
 _SIGNS = np.array([1, -1] * 4, np.int8)
 _DOWN = np.repeat(_SIGNS, 8)  # (-1)^v of coefficient 8v + u
@@ -15,7 +16,7 @@ _ACROSS = np.tile(_SIGNS, 8)  # (-1)^u
 
 
 def turn(coefficients: np.ndarray, table: np.ndarray, which: int) -> tuple[np.ndarray, np.ndarray]:
-    """What the JPEG of the turned image would hold.
+    """Returns the coefficients and the table that the JPEG of the turned image would hold.
 
     Args:
         coefficients: k, integers [h, w, 64], natural order.
@@ -39,14 +40,14 @@ def turn(coefficients: np.ndarray, table: np.ndarray, which: int) -> tuple[np.nd
 
 
 def turn_back(plane: np.ndarray, which: int) -> np.ndarray:
-    """Undoes to pixels what `turn` did.
+    """Turns pixels back: the inverse of `turn`.
 
     Args:
         plane: [H, W], turned.
-        which: as it was given to `turn`.
+        which: as in `turn`.
 
     Returns:
-        The plane as it was; a view.
+        The plane before it was turned, as a view.
     """
     if which & 4:
         plane = plane.T

@@ -1,26 +1,28 @@
-"""Entropy decoding by libjpeg, in a process of its own. Run by path, not imported.
+"""The process in which libjpeg decodes. Run by path, not imported.
 
-For each line on standard input (numbers of blocks of each component, name of a file in the working
-directory) one reply goes to standard output: a byte that is 1 on success, the length of what
-libjpeg said and its text, and on success the coefficients, int16 [blocks, 64] a component.
-Ends when standard input does.
+Each line on standard input holds the number of blocks of each component and the name of a file in
+the working directory. The reply on standard output is a byte that is 1 on success, the length of
+libjpeg's messages and their text, and on success the coefficients, int16 [blocks, 64] for each
+component. The process ends when standard input does.
 """
 
 import ctypes
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 
-def main(library):
-    """Serves until standard input ends.
+def main(library: str) -> None:
+    """Answers requests until standard input ends.
 
     Args:
-        library: path of jpeglib's compiled libjpeg.
+        library: the path of jpeglib's compiled libjpeg.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     read = ctypes.CDLL(library).read_jpeg_dct
-    # libjpeg's warnings go to standard error, and nowhere else. Python's go where it was.
+    # libjpeg prints its warnings to standard error: it becomes a pipe to this process. Python's own
+    # messages go to the old one.
     sys.stderr = os.fdopen(os.dup(2), "w")
     messages, standard_error = os.pipe()
     os.dup2(standard_error, 2)
@@ -29,7 +31,7 @@ def main(library):
         answer(read, path, [int(size) for size in sizes], messages)
 
 
-def answer(read, path, sizes, messages):
+def answer(read: Callable[..., int], path: bytes, sizes: list[int], messages: int) -> None:
     """Decodes one file and writes the reply."""
     planes = [(ctypes.c_short * (64 * size))() for size in sizes]
     tables, slots = (ctypes.c_ushort * 256)(), (ctypes.c_short * 4)()
@@ -43,8 +45,8 @@ def answer(read, path, sizes, messages):
     output.flush()
 
 
-def drain(messages):
-    """What has gone to standard error since the last call."""
+def drain(messages: int) -> bytes:
+    """Returns what libjpeg has printed since the last call."""
     os.write(2, b"\0")
     text = b""
     while not text.endswith(b"\0"):

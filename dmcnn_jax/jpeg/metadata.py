@@ -1,36 +1,41 @@
-"""What a JPEG file says of its image beside the pixels: orientation, colour profile, and the like.
+"""Reads the metadata of JPEG files: EXIF, colour profile, XMP, resolution and comments.
 
-It travels in application segments, each of at most 64 kB, so that larger pieces come in several.
-Nothing in here is needed to decode the image: what is malformed is left out, and said.
+Metadata is in application segments of at most 64 kB each, so larger items are split over several.
+None of it is needed to decode the image: malformed items are left out, with a remark.
 """
 
 import dataclasses
 import struct
 
+from dmcnn_jax.jpeg.frame import Segments
+from dmcnn_jax.jpeg.marker_codes import APP0, APP1, APP2, APP13, COM
+
+Resolution = tuple[float, float]
+
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-    r"""What to hand on to the restored image.
+    r"""Metadata to carry over to the restored image.
 
     Attributes:
         exif: EXIF data with its header ``Exif\0\0``, as Pillow's ``save(exif=...)`` takes it.
-        orientation: EXIF's, 1 to 8; 1 (upright) without or if it makes no sense.
+        orientation: EXIF's, 1 to 8; 1 (upright) if it is missing or invalid.
         icc: ICC colour profile.
         xmp: the main XMP packet.
         resolution: pixels per inch, horizontal and vertical.
-        comments: as they are in the file, in no particular encoding.
+        comments: bytes as in the file, of unknown encoding.
     """
 
     exif: bytes | None = None
     orientation: int = 1
     icc: bytes | None = None
     xmp: bytes | None = None
-    resolution: tuple[float, float] | None = None
+    resolution: Resolution | None = None
     comments: tuple[bytes, ...] = ()
 
 
-def collect(segments: list[tuple[int, bytes]]) -> tuple[Metadata, tuple[str, ...]]:
-    """Puts together what the application segments of a file hold.
+def collect(segments: Segments) -> tuple[Metadata, tuple[str, ...]]:
+    """Collects the metadata in a file's application segments.
 
     Args:
         segments: markers and payloads, in the file's order.
@@ -38,26 +43,25 @@ def collect(segments: list[tuple[int, bytes]]) -> tuple[Metadata, tuple[str, ...
     Returns:
         The metadata, and remarks on what was left out.
     """
-    notes = []
+    notes: list[str] = []
     exif = _exif(segments)
     tags = _tiff_tags(exif[6:]) if exif else {}
-    orientation = tags.get(_ORIENTATION)
+    orientation = tags.get(_ORIENTATION, 1)
     metadata = Metadata(
         exif=exif,
-        orientation=orientation if orientation in range(1, 9) else 1,
+        orientation=int(orientation) if orientation in range(1, 9) else 1,
         icc=_icc(segments, notes),
-        xmp=_first(segments, _APP1, _XMP),
+        xmp=_first(segments, APP1, _XMP),
         resolution=_plausible(_jfif_resolution(segments) or _tiff_resolution(tags), notes),
-        comments=tuple(payload for marker, payload in segments if marker == _COM),
+        comments=tuple(payload for marker, payload in segments if marker == COM),
     )
-    if _first(segments, _APP1, _EXTENDED_XMP) is not None:
+    if _first(segments, APP1, _EXTENDED_XMP) is not None:
         notes.append("extended XMP is left out")
-    if _first(segments, _APP13, b"Photoshop 3.0\0") is not None:
+    if _first(segments, APP13, b"Photoshop 3.0\0") is not None:
         notes.append("IPTC data (captions, copyright) are left out")
     return metadata, tuple(notes)
 
 
-_APP0, _APP1, _APP2, _APP13, _COM = 0xE0, 0xE1, 0xE2, 0xED, 0xFE
 _EXIF = b"Exif\0"  # and a byte of padding, 0 in most files
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
@@ -68,28 +72,30 @@ _INCH, _CENTIMETRE = 2, 3
 _SHORT, _LONG, _RATIONAL = 3, 4, 5
 
 
-def _first(segments, marker, prefix):
+def _first(segments: Segments, marker: int, prefix: bytes) -> bytes | None:
+    """Returns the first payload of a marker that begins with a prefix, without it."""
     for each, payload in segments:
         if each == marker and payload.startswith(prefix):
             return payload[len(prefix) :]
     return None
 
 
-def _exif(segments):
+def _exif(segments: Segments) -> bytes | None:
     pieces = [
         payload[len(_EXIF) + 1 :]
         for marker, payload in segments
-        if marker == _APP1 and payload.startswith(_EXIF) and len(payload) > len(_EXIF)
+        if marker == APP1 and payload.startswith(_EXIF) and len(payload) > len(_EXIF)
     ]
-    # Over 64 kB goes on in the next segment, but some programs write the whole twice.
+    # EXIF over 64 kB continues in the next segment; but some programs write all of it twice.
     continued = [p for p in pieces[1:] if not p.startswith((b"II*\0", b"MM\0*"))]
     return b"".join([b"Exif\0\0", pieces[0], *continued]) if pieces else None
 
 
-def _icc(segments, notes):
-    pieces, counts = {}, set()
+def _icc(segments: Segments, notes: list[str]) -> bytes | None:
+    pieces: dict[int, bytes] = {}
+    counts: set[int] = set()
     for marker, payload in segments:
-        if marker == _APP2 and payload.startswith(_ICC) and len(payload) >= len(_ICC) + 2:
+        if marker == APP2 and payload.startswith(_ICC) and len(payload) >= len(_ICC) + 2:
             number, count = payload[len(_ICC) : len(_ICC) + 2]
             pieces.setdefault(number, payload[len(_ICC) + 2 :])
             counts.add(count)
@@ -102,34 +108,35 @@ def _icc(segments, notes):
     return b"".join(pieces[number] for number in numbers)
 
 
-def _jfif_resolution(segments):
-    payload = _first(segments, _APP0, b"JFIF\0")
+def _jfif_resolution(segments: Segments) -> Resolution | None:
+    payload = _first(segments, APP0, b"JFIF\0")
     if payload is None or len(payload) < 7:
         return None
     unit, x, y = struct.unpack_from(">2xBHH", payload)
-    # Unit 0 gives the shape of a pixel only.
+    # With unit 0, the numbers are only the aspect ratio of a pixel.
     inches = {1: 1.0, 2: 2.54}.get(unit)
     return (x * inches, y * inches) if inches and x and y else None
 
 
-def _plausible(resolution, notes):
-    # Formats that are written hold no more.
+def _plausible(resolution: Resolution | None, notes: list[str]) -> Resolution | None:
+    # Output formats can't store others.
     if resolution and not all(0.01 <= dots < 65535.5 for dots in resolution):
         notes.append("a resolution that makes no sense is left out")
         return None
     return resolution
 
 
-def _tiff_resolution(tags):
-    inches = {_INCH: 1.0, _CENTIMETRE: 2.54}.get(tags.get(_RESOLUTION_UNIT, _INCH))
+def _tiff_resolution(tags: dict[int, float]) -> Resolution | None:
+    scales: dict[float, float] = {_INCH: 1.0, _CENTIMETRE: 2.54}
+    inches = scales.get(tags.get(_RESOLUTION_UNIT, _INCH))
     x = tags.get(_X_RESOLUTION)
     y = tags.get(_Y_RESOLUTION, x)
     return (x * inches, y * inches) if inches and x and y else None
 
 
-def _tiff_tags(tiff):
-    """The single numbers of the first directory of a TIFF structure, as far as they make sense."""
-    tags = {}
+def _tiff_tags(tiff: bytes) -> dict[int, float]:
+    """Returns the single numbers in the first directory of a TIFF structure, as far as valid."""
+    tags: dict[int, float] = {}
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if order is None:
         return tags
@@ -149,5 +156,5 @@ def _tiff_tags(tiff):
                 numerator, denominator = struct.unpack_from(f"{order}II", tiff, offset)
                 tags[tag] = numerator / denominator if denominator else 0.0
     except struct.error:
-        pass  # cut off: what came before is as good as any
+        pass  # cut off: keep the tags before
     return tags

@@ -1,13 +1,18 @@
 """JPEG quantisation tables: the standard ones, and how a quality scales them.
 
-A table Q is an integer array ``[..., 8, 8]`` in natural order: ``Q[v, u]`` is the step, in grey
-levels of the orthonormal DCT, of vertical frequency v and horizontal frequency u. A JPEG file
-stores it in zigzag order, which never appears here.
+A table Q is an integer array ``[..., 8, 8]`` in natural order: ``Q[v, u]`` is the quantisation
+step, in grey levels of the orthonormal DCT, of vertical frequency v and horizontal frequency u.
+A JPEG file stores it in zigzag order (``ZIGZAG``).
 """
+
+from typing import overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
+
+Array = np.ndarray | jax.Array
 
 # ITU-T T.81, table K.1.
 STANDARD_LUMA = np.array(
@@ -40,23 +45,43 @@ STANDARD_CHROMA = np.array(
 STANDARD_LUMA.flags.writeable = False
 STANDARD_CHROMA.flags.writeable = False
 
-MAX_STEP = 65535  # an entry has 8 or 16 bits in a file
+MAX_STEP = 65535
+"""The largest quantisation step: an entry has 8 or 16 bits in a file."""
 
 
-def quality_table(quality, base=STANDARD_LUMA):
-    """The quantisation table that libjpeg, and so Pillow and most programs, uses at a quality.
+def _zigzag() -> np.ndarray:
+    v, u = np.divmod(np.arange(64), 8)
+    # Diagonal after diagonal; odd ones run downwards, even ones upwards.
+    return np.lexsort((np.where((v + u) % 2, v, u), v + u))
+
+
+ZIGZAG = _zigzag()
+"""Natural index 8*v + u of each zigzag position: int64 [64] (T.81, figure A.6)."""
+ZIGZAG.flags.writeable = False
+
+
+@overload
+def quality_table(quality: int | np.ndarray, base: np.ndarray = ...) -> np.ndarray: ...
+@overload
+def quality_table(quality: jax.Array, base: Array = ...) -> jax.Array: ...
+@overload
+def quality_table(quality: int | Array, base: jax.Array) -> jax.Array: ...
+
+
+def quality_table(quality: int | Array, base: Array = STANDARD_LUMA) -> Array:
+    """Returns the quantisation table that libjpeg, and so most programs, uses at a quality.
 
     libjpeg scales the base table to 5000/quality per cent below quality 50, to 200 - 2*quality per
-    cent from there (``jpeg_quality_scaling``), in integers, and clips the steps to 1..255, as
+    cent from there on (``jpeg_quality_scaling``), in integers, and clips the steps to 1..255, as
     baseline JPEG requires.
 
     Args:
         quality: integer or integer array [...] from 1 (worst) to 100. JAX arrays, whose values may
-            be known only later, are clipped to that range, as libjpeg does.
+            not be known yet, are clipped to that range, as libjpeg does.
         base: integer table [..., 8, 8]; leading axes broadcast against those of ``quality``.
 
     Returns:
-        int32 tables [..., 8, 8], natural order: a NumPy array, or a JAX array where an argument is.
+        int32 tables [..., 8, 8], natural order: a JAX array if an argument is, else a NumPy array.
 
     Raises:
         ValueError: the quality is not an integer or, where its value is known, not in 1..100; or
@@ -82,13 +107,13 @@ def quality_table(quality, base=STANDARD_LUMA):
     return xp.clip(scaled, 1, 255).astype(np.int32)
 
 
-def varied_table(key, quality, base=STANDARD_LUMA):
-    """A table like those of cameras and of other encoders, drawn at random.
+def varied_table(key: jax.Array, quality: jax.Array, base: np.ndarray = STANDARD_LUMA) -> jax.Array:
+    """Draws a random table like those of cameras and of other encoders.
 
-    The base table in logarithms, log2 S, with its mean m: m + shift + contrast *
-    (log2 S - m) + noise. Contrast from 0 (flat) over 1 (as steep as the base) to 1.3, evenly;
-    shift, in octaves, evenly from -1 to 0.5; noise normal with deviation 0.1, so that neighbours
-    are not bound to each other. What comes out is scaled as libjpeg does it.
+    With log2 of the base table, S, and its mean m: m + shift + contrast * (S - m) + noise, as
+    powers of 2, scaled by the quality as in libjpeg. Contrast is uniform from 0 (flat) over 1 (as
+    steep as the base) to 1.3; shift, in octaves, uniform from -1 to 0.5; noise is normal with
+    standard deviation 0.1, so that neighbouring steps differ.
 
     Args:
         key: a random JAX key.
@@ -110,19 +135,25 @@ def varied_table(key, quality, base=STANDARD_LUMA):
     return quality_table(quality, varied)
 
 
-def per_block(table):
-    """A table as it broadcasts against coefficients: [..., 8, 8] -> [..., 1, 1, 64]."""
+@overload
+def per_block(table: np.ndarray) -> np.ndarray: ...
+@overload
+def per_block(table: jax.Array) -> jax.Array: ...
+
+
+def per_block(table: Array) -> Array:
+    """Reshapes a table to broadcast against coefficients: [..., 8, 8] -> [..., 1, 1, 64]."""
     return table.reshape(*table.shape[:-2], 1, 1, 64)
 
 
-def check_table(table, name="table"):
-    """Returns an integer table [..., 8, 8] as an array, or says what is wrong with it.
+def check_table(table: ArrayLike, name: str = "table") -> Array:
+    """Returns an integer table [..., 8, 8] as an array, once it is checked.
 
-    Values are checked where looking at them does not wait for a device: not in JAX arrays.
+    Values are checked in NumPy arrays only: looking into a JAX array would wait for its device.
 
     Raises:
-        ValueError: the last two axes are not 8 by 8, the dtype is not integer, or a step is not in
-            1..65535.
+        ValueError: the last two axes are not 8 by 8, the dtype is not integer, or a
+            quantisation step is not in 1..65535.
     """
     if not isinstance(table, jax.Array):
         table = np.asarray(table)
@@ -144,5 +175,5 @@ def check_table(table, name="table"):
     return table
 
 
-def _brief(array):
-    return array if array.ndim == 0 else f"of shape {array.shape}"
+def _brief(array: Array) -> str:
+    return str(array) if array.ndim == 0 else f"of shape {array.shape}"

@@ -21,8 +21,8 @@ import pytest
 from jpeg_cases import Plane, Scan, adobe, full_progression, jfif, segment
 from PIL import Image
 
-from dmcnn_jax.jpeg import JpegError, JpegFile, entropy, markers, read
-from dmcnn_jax.jpeg.reader import decode_planes
+from dmcnn_jax import jpeg
+from dmcnn_jax.jpeg import JpegError, JpegFile, decode_planes, entropy, markers, read
 
 SAMPLING = {
     "gray": [(1, 1)],
@@ -172,6 +172,22 @@ def test_pillows_files(tmp_path, picture, kind):
             assert plane.shape == (component.height, component.width)
             if component.subsampling == (1, 1):
                 np.testing.assert_array_equal(plane, pixels[..., i])
+
+
+@pytest.mark.parametrize("name", jpeg.SUBSAMPLING_FACTORS)
+def test_subsamplings_by_name_are_pillows(picture, name):
+    """And chroma is brought to full size as Pillow does it."""
+    data = jpeg_cases.pillow(picture, quality=60, subsampling=name)
+    file = read(data)
+    assert [c.subsampling for c in file.components[1:]] == 2 * [jpeg.SUBSAMPLING_FACTORS[name]]
+    with Image.open(io.BytesIO(data)) as image:
+        image.draft("YCbCr", None)
+        pixels = np.asarray(image)
+    for i, (component, plane) in enumerate(zip(file.components, decode_planes(file), strict=True)):
+        full = jpeg.upsample(plane, component.subsampling)
+        np.testing.assert_array_equal(full[: file.height, : file.width], pixels[..., i])
+        rows = jpeg.upsample_rows(plane, component.subsampling, 13, 40)
+        np.testing.assert_array_equal(rows, full[13:40])
 
 
 def test_a_photograph(photographs):
@@ -710,7 +726,7 @@ def test_nothing_is_left_in_the_temporary_folder(tmp_path, picture, monkeypatch)
 def test_a_crash_costs_one_file(picture):
     data = jpeg_cases.pillow(picture)
     read(data)
-    process = entropy._worker.process
+    process = entropy.worker.process
     os.kill(process.pid, signal.SIGSTOP)
     threading.Timer(0.3, lambda: [os.kill(process.pid, s) for s in (11, signal.SIGCONT)]).start()
     with pytest.raises(JpegError, match=r"^x: damaged: libjpeg crashed \(SIGSEGV\)$"):
@@ -722,8 +738,8 @@ def test_a_crash_costs_one_file(picture):
 def test_a_hang_costs_one_file(picture, monkeypatch):
     data = jpeg_cases.pillow(picture)
     read(data)
-    monkeypatch.setattr(entropy, "_PATIENCE", 0.3)
-    os.kill(entropy._worker.process.pid, signal.SIGSTOP)
+    monkeypatch.setattr(entropy, "TIME_LIMIT", 0.3)
+    os.kill(entropy.worker.process.pid, signal.SIGSTOP)
     with pytest.raises(JpegError, match=r"^x: damaged: libjpeg took over 0 s$"):
         read(data, name="x")
     monkeypatch.undo()
@@ -733,8 +749,8 @@ def test_a_hang_costs_one_file(picture, monkeypatch):
 def test_a_death_between_files_costs_none(picture):
     data = jpeg_cases.pillow(picture)
     read(data)
-    entropy._worker.process.kill()
-    entropy._worker.process.wait()
+    entropy.worker.process.kill()
+    entropy.worker.process.wait()
     assert read(data).width == 101
 
 
@@ -742,7 +758,7 @@ def test_a_death_between_files_costs_none(picture):
 def test_an_interrupt_leaves_no_half_answer(picture):
     data = jpeg_cases.pillow(picture)
     read(data)
-    os.kill(entropy._worker.process.pid, signal.SIGSTOP)
+    os.kill(entropy.worker.process.pid, signal.SIGSTOP)
     main = threading.main_thread().ident
     threading.Timer(0.3, signal.pthread_kill, [main, signal.SIGINT]).start()
     with pytest.raises(KeyboardInterrupt):
@@ -789,11 +805,11 @@ def test_forked_processes_have_their_own(tmp_path, picture):
         warnings.simplefilter("ignore")
         from dmcnn_jax.jpeg import entropy, read
         read(sys.argv[1])
-        parents = entropy._worker.process.pid
+        parents = entropy.worker.process.pid
         children = [os.fork() for _ in range(2)]
         for _ in range(20):
             assert read(sys.argv[1]).width == 101
-        assert (entropy._worker.process.pid == parents) == all(children)
+        assert (entropy.worker.process.pid == parents) == all(children)
         for child in children:
             if child and children[-1]:
                 assert os.waitpid(child, 0)[1] == 0
@@ -813,7 +829,7 @@ def test_it_ends_with_its_parent(tmp_path, picture, ending):
         import os, sys
         from dmcnn_jax.jpeg import entropy, read
         read(sys.argv[1])
-        print(entropy._worker.process.pid, flush=True)
+        print(entropy.worker.process.pid, flush=True)
         {ending}
     """
     output, _ = run_script(script, path).communicate(timeout=120)
@@ -859,7 +875,7 @@ def check_mutations(picture, seeds):
     """Nothing but a sound JpegFile or a JpegError of one line, soon, from one lasting process."""
     files = corpus(picture)
     read(files[0])
-    process = entropy._worker.process.pid
+    process = entropy.worker.process.pid
     outcomes = {"whole": 0, "damaged": 0, "refused": 0}
     for seed in seeds:
         rng = np.random.default_rng(seed)
@@ -882,7 +898,7 @@ def check_mutations(picture, seeds):
             blocks = sum(component.coefficients.size // 64 for component in file.components)
             assert blocks < 10_000 + 400 * len(data)
         assert time.monotonic() - start < 30, seed
-    assert entropy._worker.process.pid == process, "libjpeg crashed"
+    assert entropy.worker.process.pid == process, "libjpeg crashed"
     assert min(outcomes.values()) > 0, outcomes
     return outcomes
 

@@ -1,4 +1,4 @@
-"""Files that were saved twice: what is found of the first time, and what is made of it."""
+"""Files that were compressed twice: what is detected and recovered of the first compression."""
 
 import io
 import json
@@ -21,7 +21,7 @@ def save(pixels, quality, **options):
 
 
 def save_twice(pixels, first, second, left=0, top=0):
-    """Crops between two saves, so that the first one's blocks begin at left, top."""
+    """Crops between two compressions, so that the first one's blocks begin at left, top."""
     decoded = np.asarray(Image.open(io.BytesIO(save(pixels, first))))
     return save(decoded[-top % 8 :, -left % 8 :], second)
 
@@ -40,7 +40,7 @@ def coffee():
 
 @pytest.fixture(scope="module")
 def pristine(photographs):
-    """Lumas without a history: reduced, since some of the photographs have one."""
+    """Lumas that were never compressed: reduced, since some of the photographs were."""
     return {
         name: np.asarray(
             Image.fromarray(pixels).resize(
@@ -63,11 +63,11 @@ def pristine(photographs):
         (50, 95, 4, 4),
     ],
 )
-def test_an_earlier_save_is_found(coffee, first, second, left, top):
-    earlier = find_prior_compression(luma(save_twice(coffee, first, second, left, top)))
-    assert (earlier.left, earlier.top) == (left, top)
-    assert abs(earlier.quality - first) <= 1 and earlier.share > 0.8
-    np.testing.assert_array_equal(earlier.table, jpeg.quality_table(earlier.quality))
+def test_a_prior_compression_is_found(coffee, first, second, left, top):
+    prior = find_prior_compression(luma(save_twice(coffee, first, second, left, top)))
+    assert (prior.left, prior.top) == (left, top)
+    assert abs(prior.quality - first) <= 1 and prior.share > 0.8
+    np.testing.assert_array_equal(prior.table, jpeg.quality_table(prior.quality))
 
 
 def test_multiples_of_steps_are_not_taken_for_the_steps(coffee):
@@ -76,14 +76,14 @@ def test_multiples_of_steps_are_not_taken_for_the_steps(coffee):
         assert find_prior_compression(luma(save_twice(coffee, first, 100, 2, 3))).quality == first
 
 
-def test_nothing_is_found_in_files_saved_once(pristine):
+def test_nothing_is_found_in_files_compressed_once(pristine):
     for number, pixels in enumerate(pristine.values()):
         for quality in range(5 + 2 * number, 101, 19):
             assert find_prior_compression(luma(save(pixels, quality))) is None
 
 
-def test_a_finer_save_before_is_of_no_use(pristine):
-    """What restores by the later, coarser table is right."""
+def test_a_finer_prior_compression_is_ignored(pristine):
+    """Restoring by the second, coarser table is right then."""
     for pixels in pristine.values():
         assert find_prior_compression(luma(save_twice(pixels, 90, 30, 3, 5))) is None
 
@@ -111,8 +111,8 @@ def test_nothing_is_found_in_drawings(draw, second):
 def test_pictures_of_hardly_any_blocks(rng, size):
     pixels = rng.integers(0, 256, size, dtype=np.uint8)
     assert find_prior_compression(luma(save(pixels, 90))) is None
-    earlier = find_prior_compression(luma(save(pixels, 90)), quality=20, grid=(7, 1))
-    assert requantize(luma(save(pixels, 90)), earlier).shape == (
+    prior = find_prior_compression(luma(save(pixels, 90)), quality=20, grid=(7, 1))
+    assert requantize(luma(save(pixels, 90)), prior).shape == (
         -(-(size[0] + 7) // 8),
         -(-(size[1] + 1) // 8),
         64,
@@ -131,19 +131,19 @@ def test_coefficients_are_those_of_the_first_file(coffee, left, top):
     inner = (slice(above > 0, -1), slice(before > 0, -1))
     same = found[inner] == first[inner]
     assert same.mean() > 0.997
-    # Of cut blocks something is missing, yet what there is counts.
+    # Most coefficients of blocks that the border cuts are recovered too.
     assert (found == first).mean() > 0.95
 
 
-def test_pieces_of_the_plane_make_no_difference(coffee, monkeypatch):
+def test_bands_make_no_difference(coffee, monkeypatch):
     file = luma(save_twice(coffee, 30, 92, 3, 5))
-    earlier = find_prior_compression(file)
-    whole = requantize(file, earlier)
-    monkeypatch.setattr("dmcnn_jax.jpeg.double_compression._BAND", 3)
-    np.testing.assert_array_equal(requantize(file, earlier), whole)
+    prior = find_prior_compression(file)
+    whole = requantize(file, prior)
+    monkeypatch.setattr("dmcnn_jax.jpeg.double_compression.BAND", 3)
+    np.testing.assert_array_equal(requantize(file, prior), whole)
 
 
-def test_what_is_known_is_not_looked_for(coffee):
+def test_given_quality_and_grid_are_used(coffee):
     file = luma(save_twice(coffee, 30, 90, 3, 5))
     assumed = find_prior_compression(file, quality=30)
     assert (assumed.left, assumed.top, assumed.quality) == (3, 5, 30)
@@ -165,7 +165,7 @@ def psnr(a, b):
 
 
 @pytest.mark.parametrize(("left", "top"), [(0, 0), (3, 5)])
-def test_it_gains(coffee, left, top):
+def test_restoring_by_the_prior_compression_gains(coffee, left, top):
     data = save_twice(coffee, 20, 90, left, top)
     original = coffee[-top % 8 :, -left % 8 :]
     file = jpeg.read(data)
@@ -207,7 +207,7 @@ def test_grids_that_make_no_sense(tmp_path, capsys, arguments):
 
 @pytest.mark.slow
 def test_rates(train_images):
-    """What `tools/resaved.py` prints of more pictures, as a lower bound."""
+    """A lower bound on the detection rates that `tools/resaved.py` prints for more pictures."""
     rng = np.random.default_rng(0)
     found = tried = 0
     for number, path in enumerate(train_images[:100]):
@@ -218,7 +218,7 @@ def test_rates(train_images):
         for first in (10, 30, 50):
             left, top = (int(n) for n in rng.integers(0, 8, 2))
             data = save_twice(pixels, first, int(rng.integers(85, 96)), left, top)
-            earlier = find_prior_compression(luma(data))
+            prior = find_prior_compression(luma(data))
             tried += 1
-            found += earlier is not None and (earlier.left, earlier.top) == (left, top)
+            found += prior is not None and (prior.left, prior.top) == (left, top)
     assert found / tried > 0.97

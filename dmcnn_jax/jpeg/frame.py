@@ -1,0 +1,175 @@
+"""Frame headers of JPEG files: size, colour components and their sampling (T.81, B.2.2)."""
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+
+from dmcnn_jax.jpeg.errors import MalformedError
+from dmcnn_jax.jpeg.marker_codes import APP0, APP14
+
+ColorModel = Literal["gray", "ycbcr", "rgb"]
+
+# Application data (0xE0..0xEF) and comments (0xFE) in the file's order: markers and payloads.
+Segments = list[tuple[int, bytes]]
+
+# libjpeg's limit on the sides of an image.
+_MAX_SIDE = 65_500
+
+
+@dataclasses.dataclass(eq=False)
+class FrameComponent:
+    """A colour component, as the frame header describes it.
+
+    Attributes:
+        id: the number by which scans refer to it, 0..255.
+        horizontal, vertical: sampling factors, 1..4.
+        table_index: the slot of its quantisation table, 0..3.
+        height, width: of its plane, in samples.
+        rows, columns: of its blocks, ceil(height / 8) and ceil(width / 8).
+        table: int32 [8, 8], natural order, as defined at the component's first scan; None before.
+        sent: for each coefficient in zigzag order, the lowest bit that scans have sent so far, -1
+            before the first. All zero at the end of a complete file.
+    """
+
+    id: int
+    horizontal: int
+    vertical: int
+    table_index: int
+    height: int = 0
+    width: int = 0
+    rows: int = 0
+    columns: int = 0
+    table: np.ndarray | None = None
+    sent: list[int] = dataclasses.field(default_factory=lambda: [-1] * 64)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Frame:
+    """A frame header.
+
+    Attributes:
+        height, width: of the image, in pixels.
+        progressive: whether coefficients come a few bits at a time.
+        components: one for gray, three for colour.
+    """
+
+    height: int
+    width: int
+    progressive: bool
+    components: tuple[FrameComponent, ...]
+
+    @property
+    def max_horizontal(self) -> int:
+        """The largest horizontal sampling factor, that of components at full width."""
+        return max(c.horizontal for c in self.components)
+
+    @property
+    def max_vertical(self) -> int:
+        """The largest vertical sampling factor, that of components at full height."""
+        return max(c.vertical for c in self.components)
+
+
+def read_frame(payload: bytes, *, progressive: bool, max_pixels: int, segments: Segments) -> Frame:
+    """Reads and checks a frame header.
+
+    Args:
+        payload: of the frame's segment.
+        progressive: whether its marker says so.
+        max_pixels: the largest width * height to accept.
+        segments: application data before it, which tells CMYK from YCCK.
+
+    Raises:
+        MalformedError: the header is malformed, or of an unsupported kind or size.
+    """
+    if len(payload) < 6:
+        raise MalformedError(f"the frame header has {len(payload)} bytes; expected at least 9")
+    precision, count = payload[0], payload[5]
+    height = int.from_bytes(payload[1:3], "big")
+    width = int.from_bytes(payload[3:5], "big")
+    if precision != 8:
+        raise MalformedError(f"{precision} bits a sample; only 8-bit JPEG is supported")
+    if count == 4:
+        kind = "YCCK" if _adobe_transform(segments) == 2 else "CMYK"
+        raise MalformedError(
+            f"four components ({kind}); only gray and three-component colour are supported"
+        )
+    if count not in (1, 3):
+        raise MalformedError(f"{count} components; expected 1 (gray) or 3 (colour)")
+    if len(payload) != 6 + 3 * count:
+        raise MalformedError(
+            f"the frame header has {len(payload)} bytes; expected {6 + 3 * count} for {count}"
+            " components"
+        )
+    _check_size(height, width, max_pixels)
+    frame = Frame(height, width, progressive, _read_components(payload[6:]))
+    _set_sizes(frame)
+    return frame
+
+
+def color_model(components: tuple[FrameComponent, ...], segments: Segments) -> ColorModel:
+    """Returns what the components are, by libjpeg's rules."""
+    if len(components) == 1:
+        return "gray"
+    if any(m == APP0 and p[:5] == b"JFIF\0" and len(p) >= 14 for m, p in segments):
+        return "ycbcr"
+    transform = _adobe_transform(segments)
+    if transform is not None:
+        return "ycbcr" if transform else "rgb"
+    return "rgb" if bytes(c.id for c in components) == b"RGB" else "ycbcr"
+
+
+def _check_size(height: int, width: int, max_pixels: int) -> None:
+    if not height:
+        raise MalformedError(
+            "the header leaves the height open (DNL), which is not supported; `jpegtran` or an"
+            " editor that reads it can write it anew"
+        )
+    if not width:
+        raise MalformedError("the header gives the width as 0")
+    if max(height, width) > _MAX_SIDE:
+        raise MalformedError(f"{width} x {height} pixels; libjpeg reads sides up to {_MAX_SIDE}")
+    if height * width > max_pixels:
+        raise MalformedError(
+            f"{width} x {height} pixels exceed the limit of {max_pixels}; raise"
+            " max_pixels if the file is to be trusted"
+        )
+
+
+def _read_components(payload: bytes) -> tuple[FrameComponent, ...]:
+    components = tuple(
+        FrameComponent(number, factors >> 4, factors & 15, table_index)
+        for number, factors, table_index in zip(*[iter(payload)] * 3, strict=True)
+    )
+    for c in components:
+        if not (1 <= c.horizontal <= 4 and 1 <= c.vertical <= 4):
+            raise MalformedError(
+                f"sampling factors {c.horizontal} x {c.vertical}; expected 1 to 4 each"
+            )
+        if c.table_index > 3:
+            raise MalformedError(f"quantisation table {c.table_index}; expected 0 to 3")
+    if len({c.id for c in components}) < len(components):
+        raise MalformedError("two components of the same number")
+    return components
+
+
+def _set_sizes(frame: Frame) -> None:
+    across, down = frame.max_horizontal, frame.max_vertical
+    for c in frame.components:
+        if across % c.horizontal or down % c.vertical:
+            raise MalformedError(
+                f"sampling factors {c.horizontal} x {c.vertical} beside {across} x {down}: a"
+                " plane smaller by a fraction, which libjpeg can't decode either"
+            )
+        c.height = -(-frame.height * c.vertical // down)
+        c.width = -(-frame.width * c.horizontal // across)
+        c.rows, c.columns = -(-c.height // 8), -(-c.width // 8)
+
+
+def _adobe_transform(segments: Segments) -> int | None:
+    """Returns the colour transform that Adobe's last segment names: 0 none, 1 YCbCr, 2 YCCK."""
+    transform = None
+    for marker, payload in segments:
+        if marker == APP14 and payload[:5] == b"Adobe" and len(payload) >= 12:
+            transform = payload[11]
+    return transform

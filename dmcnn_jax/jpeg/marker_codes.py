@@ -1,0 +1,32 @@
+"""The marker codes of JPEG files (ITU-T T.81, table B.1), and which of them are supported."""
+
+SOI, EOI, SOS, DQT, DHT, DRI = 0xD8, 0xD9, 0xDA, 0xDB, 0xC4, 0xDD
+APP0, APP1, APP2, APP13, APP14, APP15, COM = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xEF, 0xFE
+
+BASELINE, EXTENDED_SEQUENTIAL, PROGRESSIVE = 0xC0, 0xC1, 0xC2
+SUPPORTED_FRAMES = frozenset({BASELINE, EXTENDED_SEQUENTIAL, PROGRESSIVE})
+
+# Markers without a segment: restart markers, and one for temporary use in arithmetic coding.
+WITHOUT_SEGMENT = frozenset({*range(0xD0, 0xD8), 0x01})
+
+_LOSSLESSLY = "`jpegtran -optimize` turns it into a Huffman-coded file without loss"
+_NO_COEFFICIENTS = "it has no quantised coefficients to restore from"
+UNSUPPORTED = {
+    0xC3: f"lossless JPEG: {_NO_COEFFICIENTS}",
+    0xC5: "hierarchical JPEG (differential sequential), which is not supported",
+    0xC6: "hierarchical JPEG (differential progressive), which is not supported",
+    0xC7: f"hierarchical lossless JPEG: {_NO_COEFFICIENTS}",
+    0xC9: f"arithmetic-coded JPEG, which is not supported; {_LOSSLESSLY}",
+    0xCA: f"arithmetic-coded progressive JPEG, which is not supported; {_LOSSLESSLY}",
+    0xCB: f"arithmetic-coded lossless JPEG: {_NO_COEFFICIENTS}",
+    0xCD: "arithmetic-coded hierarchical JPEG, which is not supported",
+    0xCE: "arithmetic-coded hierarchical JPEG, which is not supported",
+    0xCF: f"arithmetic-coded hierarchical lossless JPEG: {_NO_COEFFICIENTS}",
+    0xDE: "hierarchical JPEG, which is not supported",
+    0xDF: "hierarchical JPEG, which is not supported",
+    0xF7: f"JPEG-LS: {_NO_COEFFICIENTS}",
+}
+"""Markers of files that can't be restored, and the reasons."""
+
+# Reserved for extensions that were never defined. No image has them, so the bytes are not a marker.
+RESERVED = frozenset([*range(0x02, 0xC0), 0xC8, *range(0xF0, 0xFE)])
