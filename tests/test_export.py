@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import runs
+from PIL import Image
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.evaluation import paper_results
@@ -487,3 +489,26 @@ def test_a_fresh_run_in_every_format(format, short_run, tmp_path):
         again, run = exporter.import_model(path), load(short_run)
         same_tree(again.variables, run.variables)
         assert again.about == json.loads(json.dumps(run.about))
+
+
+@pytest.mark.slow
+def test_snippets_of_the_page_run_as_printed(tmp_path, monkeypatch):
+    """Each in turn restores the same picture, from the files that the page's commands write."""
+    for package in exporter.FORMATS["onnx"].packages:
+        pytest.importorskip(package, reason=f"{package} is not installed: extra 'export'")
+    photographs = pytest.importorskip("skimage.data", reason="scikit-image is not installed")
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(photographs.astronaut()[:75, :90]).save("photo.jpg", quality=10)
+    model = load("dmcnn-small-qf10")
+    for name in ("dmcnn.onnx", "dmcnn.stablehlo"):
+        exporter.export_model(model, name)
+    text = (ROOT / "docs" / "exporting.md").read_text()
+    names, images = {}, []
+    for snippet in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S):
+        exec(snippet, names)
+        if "image" in names:
+            images.append(np.asarray(names.pop("image")))
+    expected = model.apply(model.variables, names["coefficients"], names["table"])
+    assert len(images) == 3
+    for image in images:
+        np.testing.assert_allclose(image, expected, rtol=0, atol=1e-5)

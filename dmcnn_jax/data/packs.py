@@ -59,18 +59,12 @@ def write_pack(
         ValueError: if no image gives a tile.
         OSError: if it can't be written; nothing of it is left.
     """
-    path = Path(path)
-    if path.exists():
-        raise FileExistsError(f"{str(path)!r} exists; name another folder, or remove it first")
-    temporary = path.with_name(path.name + ".partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     names: list[str] = []
     owners: list[int] = []
     skipped: Counter[str] = Counter()
-    try:
-        shape = (tile, tile, 3) if luma == "rgb" else (tile, tile)
-        with (_webp_writer if compact else _array_writer)(temporary, shape) as write:
+    shape = (tile, tile, 3) if luma == "rgb" else (tile, tile)
+    with _new_folder(Path(path)) as folder:
+        with (_webp_writer if compact else _array_writer)(folder, shape) as write:
             order = range(len(images))
             for name, cut in cut_each(images, order, tile, luma, max_short_side, skipped, progress):
                 write(cut)
@@ -85,11 +79,7 @@ def write_pack(
             "images": owners,
             "skipped": skipped,
         }
-        (temporary / "pack.json").write_text(json.dumps(about))
-        temporary.rename(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        (folder / "pack.json").write_text(json.dumps(about))
     return about
 
 
@@ -132,6 +122,22 @@ def open_pack(path: str | os.PathLike, *, tile: int, luma: str) -> Tiles:
             "pack the images again"
         )
     return Tiles(pixels, np.arange(len(pixels)), images, tuple(about["names"]), about["skipped"])
+
+
+@contextlib.contextmanager
+def _new_folder(path: Path) -> Iterator[Path]:
+    """Yields a temporary folder that is renamed to `path` at the end, or removed after an error."""
+    if path.exists():
+        raise FileExistsError(f"{str(path)!r} exists; name another folder, or remove it first")
+    temporary = path.with_name(path.name + ".partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
 
 
 @contextlib.contextmanager
