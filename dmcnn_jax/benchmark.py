@@ -29,10 +29,9 @@ import numpy as np
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.evaluation.complexity import arithmetic, flops_per_pixel
-from dmcnn_jax.inference import openvino_engine
+from dmcnn_jax.inference import openvino_engine, tiling
 from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model, estimate, is_openvino
-from dmcnn_jax.inference.tiling import tiling
 from dmcnn_jax.inference.variables import initialize
 from dmcnn_jax.models import create_model
 from dmcnn_jax.models.convolution import convolve, kernel_gradient, xla_kernel_gradient
@@ -432,7 +431,7 @@ class Benchmark:
             rows.append(
                 {
                     "side": side,
-                    "tiles": tiling.tiling(model, *blocks),
+                    "tiles": tiling.tile_grid(model, *blocks),
                     "computed": computed / side**2,
                     "memory": _memory_alone(settings.growth_features, kind, side, side),
                 }

@@ -10,12 +10,11 @@ from dmcnn_jax.inference.variables import variable_shapes
 def start(module, seed=0):
     """What a module starts with, its kernels drawn by NumPy: NumPy arrays."""
     rng = np.random.default_rng(seed)
-    # Layers that change nothing at first.
-    neutral = getattr(module, "neutral", ())
+    prefixes = getattr(module, "identity_init_prefixes", ())
 
     def is_kernel(path):
         *layers, name = (key.key for key in path)
-        return name == "kernel" and not any(layer.startswith(neutral) for layer in layers)
+        return name == "kernel" and not any(layer.startswith(prefixes) for layer in layers)
 
     @jax.jit
     def all_but_kernels(key):

@@ -15,8 +15,8 @@ import pytest
 
 from dmcnn_jax import benchmark
 from dmcnn_jax.evaluation.complexity import arithmetic
+from dmcnn_jax.inference import tiling
 from dmcnn_jax.inference.model import Model
-from dmcnn_jax.inference.tiling import tiling
 from dmcnn_jax.models import create_model
 
 CHECKOUT = Path(__file__).parents[1]

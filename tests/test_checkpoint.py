@@ -180,8 +180,33 @@ def test_names_of_weights(tmp_path, variables):
         assert json.dumps(load_weights(bundled)[1]["model"])
 
 
+@pytest.mark.parametrize("make", [Path.mkdir, Path.touch])
+def test_nothing_in_the_working_directory_hides_bundled_weights(
+    tmp_path, monkeypatch, variables, make
+):
+    monkeypatch.chdir(tmp_path)
+    make(Path("dmcnn-any"))
+    assert find_weights("dmcnn-any") == BUNDLED / "dmcnn-any.safetensors"
+    # A path says so by its separator.
+    if Path("dmcnn-any").is_file():
+        assert find_weights("./dmcnn-any") == Path("dmcnn-any")
+    else:
+        with pytest.raises(FileNotFoundError, match=r"no best\.safetensors in '\./dmcnn-any'"):
+            find_weights("./dmcnn-any")
+    # Workdirs and files of other names need none.
+    save_weights("runs/best.safetensors", variables, ABOUT)
+    assert find_weights("runs") == Path("runs/best.safetensors")
+    make(Path("dmcnn-any.safetensors"))
+    assert find_weights("dmcnn-any") == BUNDLED / "dmcnn-any.safetensors"
+
+
+def test_a_name_does_not_lead_out_of_the_bundled_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="a bundled name"):
+        find_weights("../weights/dmcnn-any")
+
+
 def test_bundled_weights_fit_their_networks():
-    # Loading them takes it for granted.
+    # `load` doesn't check them.
     for bundled in Path(BUNDLED).glob("*.safetensors"):
         variables, about = load_weights(bundled)
         check_variables(create_model(about["model"]), variables, bundled.stem)

@@ -18,14 +18,15 @@ from dmcnn_jax.data import images as images_module
 from dmcnn_jax.data import packs
 from dmcnn_jax.data import tiles as tiles_module
 from dmcnn_jax.evaluation import color_protocol
+from dmcnn_jax.inference import tiling
 from dmcnn_jax.inference.chroma import restore_chroma
 from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model, estimate
-from dmcnn_jax.inference.tiling import tiling
 from dmcnn_jax.inference.variables import initialize, variable_shapes
 from dmcnn_jax.inference.weights import save_weights
 from dmcnn_jax.jpeg import resampling
-from dmcnn_jax.models import chroma, create_model, decode, example
+from dmcnn_jax.jpeg.projection import project_upsampled
+from dmcnn_jax.models import chroma, create_model, decode, example_input, upsampling
 from dmcnn_jax.models.chroma import ChromaInput
 from dmcnn_jax.restoration import bands, coefficient_check
 from dmcnn_jax.restoration.options import RestoreOptions
@@ -67,37 +68,41 @@ def gray_jpeg(plane):
     return file.getvalue()
 
 
-def plane_of(rng, height, width, step):
+def plane_of(rng, height, width, subsampling):
     """Coefficients, tables and a guide of a plane of blocks."""
     k = np.zeros((2, height, width, 64), np.int16)
     k[..., :10] = rng.integers(-4, 5, (2, height, width, 10))
     tables = np.stack([jpeg.quality_table(q, jpeg.STANDARD_CHROMA) for q in (30, 60)])
-    guide = rng.uniform(0, 255, (8 * step[0] * height, 8 * step[1] * width)).astype(np.float32)
+    guide = rng.uniform(0, 255, (8 * subsampling[0] * height, 8 * subsampling[1] * width)).astype(
+        np.float32
+    )
     return k, tables, guide
 
 
-@pytest.mark.parametrize("step", [(1, 1), (1, 2), (2, 2), (4, 1)])
+@pytest.mark.parametrize("subsampling", [(1, 1), (1, 2), (2, 2), (4, 1)])
 @pytest.mark.parametrize("size", [(8, 16), (3, 5), (1, 2), (1, 1)])
-def test_upsampling_is_libjpegs(rng, step, size):
+def test_upsampling_is_libjpegs(rng, subsampling, size):
     """Against NumPy's, which is tested against libjpeg."""
     plane = rng.uniform(0, 255, (1, 8 * size[0], 8 * size[1], 2)).astype(np.float32)
-    ours = jax.jit(chroma.upsample, static_argnums=1)(plane, step)
+    ours = jax.jit(upsampling.upsample, static_argnums=1)(plane, subsampling)
     for c in range(2):
-        expected = resampling.upsample(plane[0, ..., c], step)
+        expected = resampling.upsample(plane[0, ..., c], subsampling)
         np.testing.assert_allclose(ours[0, ..., c], expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("step", [(1, 1), (1, 2), (2, 2)])
-def test_projection_gives_the_coefficients_back(rng, step):
+@pytest.mark.parametrize("subsampling", [(1, 1), (1, 2), (2, 2)])
+def test_projection_gives_the_coefficients_back(rng, subsampling):
     """The average over samples quantises to k, and nothing that does is nearer."""
-    k, tables, _ = plane_of(rng, 4, 3, step)
-    shape = (1, 8 * step[0] * 4, 8 * step[1] * 3, 2)
+    k, tables, _ = plane_of(rng, 4, 3, subsampling)
+    shape = (1, 8 * subsampling[0] * 4, 8 * subsampling[1] * 3, 2)
     image = jnp.asarray(rng.uniform(0, 1, shape).astype(np.float32))
-    project = jax.jit(chroma.project, static_argnums=3)
+    project = jax.jit(project_upsampled, static_argnums=3)
     projected = np.asarray(project(image, k[None], tables[None], -0.01))
 
     def coefficients(picture):
-        cells = picture[0].reshape(32, step[0], 24, step[1], 2).mean(axis=(1, 3)) * 255
+        cells = (
+            picture[0].reshape(32, subsampling[0], 24, subsampling[1], 2).mean(axis=(1, 3)) * 255
+        )
         blocks = (
             bands.to_blocks(cells[..., 0]),
             bands.to_blocks(cells[..., 1]),
@@ -114,15 +119,15 @@ def test_projection_gives_the_coefficients_back(rng, step):
     np.testing.assert_allclose(again, projected, atol=1e-6)
 
 
-@pytest.mark.parametrize("step", [(1, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize("subsampling", [(1, 1), (1, 2), (2, 2)])
 @pytest.mark.parametrize("size", [(1, 1), (2, 13), (11, 5), (19, 9)])
-def test_tiles_give_what_the_whole_does(model, rng, monkeypatch, step, size):
+def test_tiles_give_what_the_whole_does(model, rng, monkeypatch, subsampling, size):
     monkeypatch.setattr(tiling, "TILE_SIDES", (8, 16))
-    k, tables, guide = plane_of(rng, *size, step)
-    assert all(halo < 8 // max(step) for halo in model.module.halo(step))
+    k, tables, guide = plane_of(rng, *size, subsampling)
+    assert all(halo < 8 // max(subsampling) for halo in model.module.halo(subsampling))
     given = ChromaInput(k[None], guide[None, ..., None] / 255)
     whole = estimate(model.module, model.variables, given, tables[None])["image"]
-    tiled = restore_chroma(model, k, tables, guide, step)
+    tiled = restore_chroma(model, k, tables, guide, subsampling)
     assert tiled.shape == (2, *guide.shape)
     np.testing.assert_allclose(tiled / 255, np.moveaxis(np.asarray(whole[0]), -1, 0), atol=1e-5)
 
@@ -130,19 +135,23 @@ def test_tiles_give_what_the_whole_does(model, rng, monkeypatch, step, size):
 def test_halo_is_what_a_block_depends_on(model, rng):
     """Whatever its pixels depend on lies within; P does not move them, nor stop their gradient."""
     module = create_model(MODEL | {"rectify": False})
-    for step in chroma.STEPS:
-        k, tables, guide = plane_of(rng, 9, 9, step)
+    for subsampling in chroma.TRAINED_SUBSAMPLINGS:
+        k, tables, guide = plane_of(rng, 9, 9, subsampling)
         guide = jnp.asarray(guide[None, ..., None] / 255)
 
-        def middle(guide, k=k, tables=tables, step=step):
+        def middle(guide, k=k, tables=tables, subsampling=subsampling):
             found = module.apply(model.variables, ChromaInput(k[None], guide), tables[None])
-            inner = found["image"][:, 32 * step[0] : 40 * step[0], 32 * step[1] : 40 * step[1]]
+            inner = found["image"][
+                :,
+                32 * subsampling[0] : 40 * subsampling[0],
+                32 * subsampling[1] : 40 * subsampling[1],
+            ]
             return inner.sum()
 
         depends = np.asarray(jax.jit(jax.grad(middle))(guide))[0, ..., 0] != 0
-        for axis, halo in enumerate(model.module.halo(step)):
+        for axis, halo in enumerate(model.module.halo(subsampling)):
             (where,) = np.nonzero(depends.any(axis=1 - axis))
-            unit = 8 * step[axis]
+            unit = 8 * subsampling[axis]
             assert unit * (4 - halo) <= where.min()
             assert where.max() < unit * (5 + halo)
 
@@ -170,11 +179,11 @@ def test_gray_stays_gray(model, luma):
     assert spread[:, 80:].max() == 0
 
 
-def test_trust(rng):
+def test_the_correction_gate_follows_colour_and_the_table(rng):
     k = np.zeros((1, 2, 3, 7, 64), np.int32)
     k[0, 1, 1, 0, 5] = 1
     table = np.full((1, 2, 8, 8), 100)
-    weights = np.asarray(chroma.trust(k, table, (1, 2)))[0, ..., 0]
+    weights = np.asarray(chroma.correction_gate(k, table, (1, 2)))[0, ..., 0]
     assert weights.shape == (24, 112)
     along = weights[12]
     assert (weights == along).all()
@@ -182,7 +191,7 @@ def test_trust(rng):
     np.testing.assert_allclose(along[:16], 1, atol=1e-6)
     np.testing.assert_allclose(along[:64] + along[:64][::-1], 1, atol=1e-6)
     assert (np.diff(along) <= 0).all() and (along[48:] == 0).all()
-    fine = np.asarray(chroma.trust(k, table // 4, (1, 2)))[0, ..., 0]
+    fine = np.asarray(chroma.correction_gate(k, table // 4, (1, 2)))[0, ..., 0]
     np.testing.assert_allclose(fine, weights / 4, atol=1e-6)
 
 
@@ -191,7 +200,7 @@ def test_strength_and_sampling_are_checked(model, rng):
     none = restore_chroma(model, k, tables, guide, (2, 2), strength=0.0)
     middle = np.stack([resampling.upsample(plane, (2, 2)) for plane in middles(k, tables)])
     np.testing.assert_allclose(none, middle, atol=1e-3)
-    with pytest.raises(ValueError, match=r"step is \(3, 1\)"):
+    with pytest.raises(ValueError, match=r"subsampling is \(3, 1\)"):
         restore_chroma(model, k, tables, guide, (3, 1))
 
 
@@ -211,7 +220,7 @@ def test_untrained_is_what_libjpeg_decodes(rng):
     decoded = np.asarray(decode(module, given, tables[None]))
     assert np.abs(np.clip(image, 0, 255) - decoded).max() < 8
     assert np.abs(image - decoded).mean() < 1
-    assert example(module)[0].subsampling == (2, 2)
+    assert example_input(module)[0].subsampling == (2, 2)
 
 
 @pytest.fixture(scope="module")
@@ -244,23 +253,23 @@ def test_restored_files_keep_their_chroma(model, luma, subsampling):
         np.testing.assert_array_equal(np.rint(x / component.table), expected)
 
 
-@pytest.mark.parametrize("step", [(1, 4), (4, 1), (4, 2)])
-def test_by_four_is_by_two_of_half_the_size(model, rng, step):
+@pytest.mark.parametrize("subsampling", [(1, 4), (4, 1), (4, 2)])
+def test_by_four_is_by_two_of_half_the_size(model, rng, subsampling):
     """In bands as in whole; and what the file says of samples is kept."""
-    k, tables, guide = plane_of(rng, 66 if step == (4, 1) else 3, 2, step)
-    found = restore_chroma(model, k, tables, guide, step)
+    k, tables, guide = plane_of(rng, 66 if subsampling == (4, 1) else 3, 2, subsampling)
+    found = restore_chroma(model, k, tables, guide, subsampling)
     assert found.shape == (2, *guide.shape)
-    halves = tuple(2 if factor == 4 else 1 for factor in step)
+    halves = tuple(2 if factor == 4 else 1 for factor in subsampling)
     shape = guide.shape[0] // halves[0], halves[0], guide.shape[1] // halves[1], halves[1]
-    rest = tuple(factor // half for factor, half in zip(step, halves, strict=True))
+    rest = tuple(factor // half for factor, half in zip(subsampling, halves, strict=True))
     small = restore_chroma(model, k, tables, guide.reshape(shape).mean((1, 3)), rest)
     for plane, half in zip(found, small, strict=True):
         np.testing.assert_allclose(plane, resampling.upsample(half, halves), atol=1e-3)
     # A guide that ends within a block of chroma is continued.
-    cut = restore_chroma(model, k, tables, guide[:-3, :-5], step, project=True)
+    cut = restore_chroma(model, k, tables, guide[:-3, :-5], subsampling, project=True)
     for plane, coefficients, table in zip(cut, k, tables, strict=True):
         rows, columns, _ = coefficients.shape
-        own = plane.reshape(8 * rows, step[0], 8 * columns, step[1]).mean((1, 3))
+        own = plane.reshape(8 * rows, subsampling[0], 8 * columns, subsampling[1]).mean((1, 3))
         x = scipy.fft.dctn(own.reshape(rows, 8, columns, 8) - 128.0, axes=(1, 3), norm="ortho")
         quantised = np.rint(x.transpose(0, 2, 1, 3).reshape(rows, columns, 64) / table.ravel())
         np.testing.assert_array_equal(quantised, coefficients)

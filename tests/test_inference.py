@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.images.color import to_uint8
-from dmcnn_jax.inference.luma import _program, restore_plane
+from dmcnn_jax.inference import tiling
+from dmcnn_jax.inference.luma import one_pass_program, restore_plane
 from dmcnn_jax.inference.model import Model, load
-from dmcnn_jax.inference.tiling import plan_tiles, tiling
+from dmcnn_jax.inference.tiling import plan_tiles
 from dmcnn_jax.inference.variables import initialize, variable_shapes
 from dmcnn_jax.inference.weights import save_weights
+from dmcnn_jax.jpeg import dihedral
 from dmcnn_jax.jpeg.projection import project_plane
 from dmcnn_jax.models import MODELS, create_model
 from dmcnn_jax.models.base import Network
@@ -81,7 +83,7 @@ def test_a_padded_image_equals_the_exact_size(model, rng, size):
 )
 def test_a_tiled_image_equals_the_whole(model, rng, size, monkeypatch):
     monkeypatch.setattr(tiling, "TILE_SIDES", (16, 32))
-    monkeypatch.setattr(tiling, "_LONGEST", 0)
+    monkeypatch.setattr(tiling, "LONGEST_SIDE", 0)
     monkeypatch.setattr(tiling, "STRIP_SIDES", (16, 48))
     k, table = picture(rng, *size)
     restored = restore_plane(model, k, table)
@@ -94,7 +96,7 @@ def test_a_tiled_image_equals_the_whole(model, rng, size, monkeypatch):
 @pytest.mark.slow
 def test_tiles_of_the_sizes_in_use_equal_the_whole(model, rng):
     k, table = picture(rng, 145, 150)
-    assert len(tiling.plan_tiles(145, 9, tiling.tile_sides(model.module)).pieces) > 1
+    assert len(tiling.plan_tiles(145, 9, tiling.tile_sides(model.module)).tiles) > 1
     assert np.abs(restore_plane(model, k, table) - whole(model, k, table)).max() < 1e-5
 
 
@@ -111,7 +113,7 @@ def test_tiles_of_the_sizes_in_use_equal_the_whole(model, rng):
 )
 def test_variants_are_tiled_alike(rng, change, monkeypatch):
     monkeypatch.setattr(tiling, "TILE_SIDES", (32,))
-    monkeypatch.setattr(tiling, "_LONGEST", 0)
+    monkeypatch.setattr(tiling, "LONGEST_SIDE", 0)
     monkeypatch.setattr(tiling, "STRIP_SIDES", (48,))
     variant = busy_model(SMALL | change)
     k, table = picture(rng, 37, 34, quality=40)
@@ -121,7 +123,7 @@ def test_variants_are_tiled_alike(rng, change, monkeypatch):
 @pytest.mark.slow
 def test_bfloat16_is_tiled_to_its_own_rounding(rng, monkeypatch):
     monkeypatch.setattr(tiling, "TILE_SIDES", (32,))
-    monkeypatch.setattr(tiling, "_LONGEST", 0)
+    monkeypatch.setattr(tiling, "LONGEST_SIDE", 0)
     variant = busy_model(SMALL | {"dtype": "bfloat16"})
     k, table = picture(rng, 35, 33)
     exact = whole(Model(create_model(SMALL), variant.variables), k, table)
@@ -134,7 +136,7 @@ def test_bfloat16_is_tiled_to_its_own_rounding(rng, monkeypatch):
 @pytest.mark.parametrize("name", BASELINES)
 def test_baselines_are_tiled_alike(rng, name, monkeypatch):
     monkeypatch.setattr(tiling, "TILE_SIDES", (32,))
-    monkeypatch.setattr(tiling, "_LONGEST", 0)
+    monkeypatch.setattr(tiling, "LONGEST_SIDE", 0)
     baseline = busy_model({"name": name}, gain=1.0)
     k, table = picture(rng, 34, 3)
     exact = whole(baseline, k, table)
@@ -145,7 +147,7 @@ def test_baselines_are_tiled_alike(rng, name, monkeypatch):
 
 def test_a_module_that_does_not_say_how_far_it_sees_runs_whole(model, rng, monkeypatch):
     monkeypatch.setattr(tiling, "TILE_SIDES", (16,))
-    monkeypatch.setattr(tiling, "_LONGEST", 0)
+    monkeypatch.setattr(tiling, "LONGEST_SIDE", 0)
     monkeypatch.setattr(type(model.module), "halo_blocks", None)
     k, table = picture(rng, 20, 17)
     assert np.abs(restore_plane(model, k, table) - whole(model, k, table)).max() < 1e-5
@@ -153,7 +155,7 @@ def test_a_module_that_does_not_say_how_far_it_sees_runs_whole(model, rng, monke
 
 def test_batches_of_tiles_give_what_single_ones_give(model, rng, monkeypatch):
     monkeypatch.setattr(tiling, "TILE_SIDES", (32,))
-    monkeypatch.setattr(tiling, "_LONGEST", 0)
+    monkeypatch.setattr(tiling, "LONGEST_SIDE", 0)
     k, table = picture(rng, 10, 100)
     single = restore_plane(model, k, table)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
@@ -166,21 +168,22 @@ def test_batches_of_tiles_give_what_single_ones_give(model, rng, monkeypatch):
     sides=st.sampled_from([tiling.TILE_SIDES, tiling.STRIP_SIDES, (48,)]),
 )
 @settings(max_examples=300, deadline=None)
-def test_cuts_cover_an_axis_once_with_all_that_each_piece_needs(blocks, halo, sides):
-    cuts = plan_tiles(blocks, halo, sides)
-    assert cuts.length in sides
-    assert [p.first for p in cuts.pieces] == [0, *(p.last for p in cuts.pieces[:-1])]
-    assert cuts.pieces[-1].last == blocks
-    for piece in cuts.pieces:
-        assert piece.first < piece.last
-        assert piece.start <= max(0, piece.first - halo)
-        assert piece.start + cuts.length >= min(blocks, piece.last + halo)
-    if len(cuts.pieces) > 1:
-        assert cuts.pieces[0].start == 0 and cuts.pieces[-1].start + cuts.length == blocks
+def test_tiles_cover_an_axis_once_and_contain_the_halo_of_their_core(blocks, halo, sides):
+    plan = plan_tiles(blocks, halo, sides)
+    tiles = plan.tiles
+    assert plan.length in sides
+    assert [t.core_start for t in tiles] == [0, *(t.core_stop for t in tiles[:-1])]
+    assert tiles[-1].core_stop == blocks
+    for tile in tiles:
+        assert tile.core_start < tile.core_stop
+        assert tile.start <= max(0, tile.core_start - halo)
+        assert tile.start + plan.length >= min(blocks, tile.core_stop + halo)
+    if len(tiles) > 1:
+        assert tiles[0].start == 0 and tiles[-1].start + plan.length == blocks
 
 
 def test_few_shapes_are_compiled_for_many_sizes(model, rng):
-    compiled = _program._cache_size
+    compiled = one_pass_program._cache_size
     before = compiled()
     for height, width in [(3, 5), (9, 2), (11, 13), (16, 16), (7, 1), (15, 14)]:
         restore_plane(model, *picture(rng, height, width))
@@ -224,7 +227,7 @@ def test_projecting_is_the_nearest_point_and_leaves_alone_what_lies_within(rng):
 
 def test_progress_adds_up(model, rng, monkeypatch):
     monkeypatch.setattr(tiling, "TILE_SIDES", (32,))
-    monkeypatch.setattr(tiling, "_LONGEST", 0)
+    monkeypatch.setattr(tiling, "LONGEST_SIDE", 0)
     steps = []
     restore_plane(model, *picture(rng, 60, 35), progress=steps.append)
     assert len(steps) > 3 and sum(steps) == pytest.approx(1)
@@ -262,6 +265,43 @@ def test_weights_of_another_network_are_refused_by_name(model, tmp_path):
     save_weights(path, model.variables, {"model": SMALL | {"features": 6}})
     with pytest.raises(ValueError, match=r"don't fit the model DMCNN: .*g/conv1.* is \(.*not"):
         load(path)
+
+
+def test_models_are_compared_and_hashed_by_identity(model):
+    same = Model(model.module, model.variables, model.about)
+    assert model == model and model != same
+    assert {model: 1, same: 2}[model] == 1
+
+
+@pytest.mark.parametrize("name", ["arcnn", "dncnn"])
+def test_an_ensemble_keeps_the_border_of_a_picture_of_odd_size(rng, name):
+    """A network of pixels, against its eight passes over the exact picture, turned."""
+    config = {"name": name} | ({"depth": 4, "features": 8} if name == "dncnn" else {})
+    model = busy_model(config, gain=1.0)
+    k, table = picture(rng, 4, 5)
+    height, width = 27, 34
+
+    @jax.jit
+    def run(decoded):
+        passed = model.module.apply(
+            model.variables, None, None, decoded[None, ..., None], method="restore_pixels"
+        )
+        return passed["image"][0, ..., 0]
+
+    mean = np.zeros((height, width))
+    for which in range(8):
+        turned, q = dihedral.turn(k, table, which)
+        decoded = np.asarray(jpeg.decode(turned, q)) / np.float32(255)
+        # The exact picture, upright, and turned again.
+        upright = dihedral.turn_back(decoded, which)[:height, :width]
+        exact = upright[::-1] if which & 1 else upright
+        exact = exact[:, ::-1] if which & 2 else exact
+        exact = exact.T if which & 4 else exact
+        mean += dihedral.turn_back(np.asarray(run(exact)), which) / 8
+    found = restore_plane(model, k, table, ensemble=True, size=(height, width))
+    np.testing.assert_allclose(found[:height, :width], mean, atol=1e-5)
+    without = restore_plane(model, k, table, ensemble=True)
+    assert np.abs(without[:height, :width] - mean).max() > 1e-3
 
 
 def test_to_uint8_rounds_and_clips():

@@ -4,6 +4,7 @@ import importlib.util
 from functools import partial
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +15,7 @@ from networks import start
 from dmcnn_jax import jpeg
 from dmcnn_jax.inference.model import estimate
 from dmcnn_jax.inference.variables import initialize, variable_shapes
-from dmcnn_jax.models import create_model
+from dmcnn_jax.models import create_model, table_conditioning
 from dmcnn_jax.models.base import Network
 from dmcnn_jax.models.dmcnn import DMCNN, DCTBranch, PixelBranch
 from dmcnn_jax.models.layers import Deconv, PReLU, conv
@@ -357,8 +358,8 @@ def test_bfloat16_stays_near_float32(rng):
 
 def test_condition_on_table_starts_as_identity(rng):
     _, k, table = some_jpeg(rng)
-    plain, told = DMCNN(features=4), DMCNN(features=4, condition_on_table=True)
-    variables = start(told)
+    plain, conditioned = DMCNN(features=4), DMCNN(features=4, condition_on_table=True)
+    variables = start(conditioned)
     shared = {
         "params": {
             branch: {n: v for n, v in layers.items() if not n.startswith("table")}
@@ -368,13 +369,47 @@ def test_condition_on_table_starts_as_identity(rng):
         }
     }
     np.testing.assert_allclose(
-        estimate(told, variables, k, table)["image"],
+        estimate(conditioned, variables, k, table)["image"],
         estimate(plain, shared, k, table)["image"],
         atol=1e-6,
     )
-    variables = lively(told)
-    other = [estimate(told, variables, k, q)["dct"] for q in (table, 2 * table)]
+    variables = lively(conditioned)
+    other = [estimate(conditioned, variables, k, q)["dct"] for q in (table, 2 * table)]
     assert np.abs(np.subtract(*other)).max() > 1e-3
+
+
+@pytest.mark.parametrize("shape, channels", [((2, 64), {1: 4, 6: 3}), ((2, 2, 66), {2: 5})])
+def test_the_table_s_perceptron_is_the_same_in_flax_and_in_numpy(rng, shape, channels):
+    class Modulated(nn.Module):
+        """Scales and shifts ones, at each layer."""
+
+        @nn.compact
+        def __call__(self, encoding):
+            modulate = table_conditioning.modulate_by_table(encoding, channels)
+            other = modulate(9, jnp.full((2, 1, 1, 1), 7.0))
+            return other, [modulate(i, jnp.full((2, 1, 1, n), 3.0)) for i, n in channels.items()]
+
+    encoding = rng.normal(size=shape).astype(np.float32)
+    shapes = jax.eval_shape(Modulated().init, jax.random.key(0), encoding)
+    variables = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
+    other, modulated = Modulated().apply(variables, encoding)
+    params = variables["params"]
+    assert table_conditioning.modulated_layers(params) == sorted(channels)
+    pairs = table_conditioning.scales_and_shifts(params, encoding)
+    for found, (factor, shift) in zip(modulated, pairs, strict=True):
+        np.testing.assert_allclose(found[:, 0, 0], 3 * factor + shift, rtol=1e-4, atol=1e-4)
+    assert (other == 7).all()
+
+
+def test_tables_are_encoded_by_logarithms():
+    steps = np.array([1, 2, 16, 255], np.int32)
+    table = np.resize(steps, (1, 8, 8))
+    expected = np.resize(np.log2(steps / 16) / 2, 64)
+    for numpy in (np, jnp):
+        found = table_conditioning.encode_table(numpy.asarray(table), numpy)
+        np.testing.assert_allclose(found[0], expected, rtol=1e-6)
+    both = table_conditioning.encode_tables(np.stack([table[0], table[0]])[None], (1, 2))
+    np.testing.assert_allclose(both, [[[*expected, 0, 1]] * 2], rtol=1e-6)
 
 
 def test_unknown_models_and_fields_are_named():

@@ -15,11 +15,10 @@ from dmcnn_jax import jpeg
 from dmcnn_jax.cli import arguments as arguments_module
 from dmcnn_jax.cli import restore
 from dmcnn_jax.cli.evaluate import main as evaluate
-from dmcnn_jax.inference import openvino_engine
+from dmcnn_jax.inference import openvino_engine, tiling
 from dmcnn_jax.inference.chroma import restore_chroma
 from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import ENGINES, Model
-from dmcnn_jax.inference.tiling import tiling
 from dmcnn_jax.inference.variables import variable_shapes
 from dmcnn_jax.inference.weights import save_weights
 from dmcnn_jax.models import create_model
@@ -92,14 +91,14 @@ def test_luma_in_tiles_is_jax_s(rng, project, platform, monkeypatch):
     options = {"project": project, "strength": 0.7}
     expected = restore_plane(plain, k, table, **options)
     monkeypatch.setattr(tiling, "TILE_SIDES", (32,))
-    monkeypatch.setattr(tiling, "_LONGEST", 32)
+    monkeypatch.setattr(tiling, "LONGEST_SIDE", 32)
     # Where the rest of the work is an accelerator's, several tiles at a time.
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
     np.testing.assert_allclose(restore_plane(fast, k, table, **options), expected, atol=2e-5)
 
 
 @needs_openvino
-def test_a_model_that_is_told_tables_is_told_each(rng):
+def test_a_model_conditioned_on_the_table_gets_each_table(rng):
     plain, fast = by_both(DMCNN | {"condition_on_table": True})
     k, _ = picture(rng, 6, 7)
     results = []
@@ -112,20 +111,20 @@ def test_a_model_that_is_told_tables_is_told_each(rng):
 
 
 @needs_openvino
-@pytest.mark.parametrize("step", [(1, 1), (1, 2), (2, 1), (2, 2), (1, 4)])
+@pytest.mark.parametrize("subsampling", [(1, 1), (1, 2), (2, 1), (2, 2), (1, 4)])
 @pytest.mark.parametrize("size", [(1, 1), (5, 7), (40, 20)])
-def test_chroma_is_jax_s(rng, step, size, monkeypatch):
+def test_chroma_is_jax_s(rng, subsampling, size, monkeypatch):
     monkeypatch.setattr(tiling, "TILE_SIDES", (32,))
     plain, fast = by_both(CHROMA, gain=0.3)
     k = np.zeros((2, *size, 64), np.int16)
     k[..., :10] = rng.integers(-4, 5, (2, *size, 10))
     tables = np.stack([jpeg.quality_table(q, jpeg.STANDARD_CHROMA) for q in (30, 60)])
-    shape = 8 * step[0] * size[0], 8 * step[1] * size[1]
+    shape = 8 * subsampling[0] * size[0], 8 * subsampling[1] * size[1]
     guide = rng.uniform(0, 255, shape).astype(np.float32)
-    expected = restore_chroma(plain, k, tables, guide, step, project=True)
-    found = restore_chroma(fast, k, tables, guide, step, project=True)
+    expected = restore_chroma(plain, k, tables, guide, subsampling, project=True)
+    found = restore_chroma(fast, k, tables, guide, subsampling, project=True)
     np.testing.assert_allclose(found, expected, atol=5e-3)  # of 255 levels
-    still = restore_chroma(plain, k, tables, guide, step, strength=0)
+    still = restore_chroma(plain, k, tables, guide, subsampling, strength=0)
     assert np.abs(expected - still).max() > 1
 
 
@@ -154,7 +153,7 @@ def test_bfloat16_is_near_and_keeps_the_file_s_coefficients(photographs, quality
 
 @needs_openvino
 def test_what_is_kept_ready_is_bounded(rng, monkeypatch):
-    monkeypatch.setattr(openvino_engine, "_PIXELS", 64 * 2 * 20)
+    monkeypatch.setattr(openvino_engine, "MAX_READY_PIXELS", 64 * 2 * 20)
     _, fast = by_both(DMCNN)
     pictures = [picture(rng, 2, columns) for columns in (5, 6, 7, 8, 30)]
     first = [restore_plane(fast, k, table) for k, table in pictures]

@@ -1,1 +1,1 @@
-"""Runs a model over whole planes: weights, tiling, engines."""
+"""Running a network over whole planes: weights files, tiles, and engines for the convolutions."""

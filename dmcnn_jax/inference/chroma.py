@@ -1,21 +1,26 @@
 """Restores Cb and Cr of any size, in tiles."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dmcnn_jax.inference.model import Model
-from dmcnn_jax.inference.tiling import TILE_SIDES, Tile, TileSource, plan_tiles, run_on_tiles
+from dmcnn_jax.inference import tiling
+from dmcnn_jax.inference.model import Model, apply_module
+from dmcnn_jax.inference.tiling import Tile, TilePlan, TileSource
 from dmcnn_jax.jpeg import dihedral
-from dmcnn_jax.jpeg.projection import BAND, INTERVAL_INSET, project_plane
+from dmcnn_jax.jpeg.projection import BAND, project_upsampled, project_upsampled_band
 from dmcnn_jax.jpeg.resampling import upsample_rows
-from dmcnn_jax.models import chroma
-from dmcnn_jax.system.malloc import trim_memory
+from dmcnn_jax.models.chroma import ChromaInput, ChromaNet
+from dmcnn_jax.models.table_conditioning import encode_tables
+
+CHROMA_SUBSAMPLINGS = tuple(itertools.product((1, 2, 4), repeat=2))
+"""Rows and columns of the picture to a chroma sample that `restore_chroma` supports: those that
+networks are trained for, their transposes, and factors of four."""
 
 
 def restore_chroma(
@@ -23,173 +28,231 @@ def restore_chroma(
     coefficients: Sequence[np.ndarray],
     tables: Sequence[np.ndarray],
     guide: np.ndarray,
-    step: tuple[int, int],
+    subsampling: tuple[int, int],
     *,
     project: bool = False,
     strength: float = 1.0,
     progress: Callable[[float], None] | None = None,
 ) -> np.ndarray:
-    """Restores Cb and Cr and brings them to full size; as `restore_plane`, in tiles.
+    """Restores Cb and Cr and brings them to full size, in tiles as `restore_plane`.
 
     Args:
-        model: what to run, a `ChromaNet`.
+        model: the model to run, a `ChromaNet`.
         coefficients: k of Cb and of Cr, integers [h, w, 64] each, natural order.
         tables: Q of Cb and of Cr, integers [8, 8] each.
         guide: the restored luma, float32 [H, W], levels 0 to 255. Where the blocks of chroma reach
             further, its border is repeated.
-        step: rows and columns of the picture to a chroma sample, one of `CHROMA_STEPS`.
-        project: whether the result is moved to where averaging it over samples, and quantising
-            that, gives `coefficients` back.
-        strength: how far to go from chroma as upsampled (0) to the estimate (1).
-        progress: as of `restore_plane`.
+        subsampling: rows and columns of the picture to a chroma sample, one of
+            `CHROMA_SUBSAMPLINGS`.
+        project: whether the result is projected onto the nearest planes whose averages over chroma
+            samples quantise to `coefficients`.
+        strength: blends the upsampled chroma (0) with the estimate (1).
+        progress: as in `restore_plane`.
 
     Returns:
-        float32 [2, 8h · step[0], 8w · step[1]], levels 0 to 255, not clipped.
+        float32 [2, 8h · subsampling[0], 8w · subsampling[1]], levels 0 to 255, not clipped.
 
     Raises:
-        ValueError: if there is no way to restore such a step.
+        ValueError: if the subsampling is not supported.
     """
-    if step not in CHROMA_STEPS:
-        raise ValueError(f"step is {step}; expected one of {CHROMA_STEPS}")
-    options = {"project": project, "strength": strength, "progress": progress}
-    if 4 in step:
-        return _restore_chroma_by_four(model, coefficients, tables, guide, step, **options)
-    if step == (2, 1):
-        # Training is the same for a picture and its transpose, and knows the other.
-        turned = [dihedral.turn(k, q, 4) for k, q in zip(coefficients, tables, strict=True)]
-        k, q = zip(*turned, strict=True)
-        return restore_chroma(model, k, q, guide.T, (1, 2), **options).swapaxes(1, 2)
-    height, width, _ = coefficients[0].shape
-    unit = 8 * step[0], 8 * step[1]
-    halos = model.module.halo(step)
-    rows, columns = (
-        plan_tiles(blocks, halo, [side // max(step) for side in TILE_SIDES])
-        for blocks, halo in zip((height, width), halos, strict=True)
-    )
-    sources = [TileSource(k, q) for k, q in zip(coefficients, tables, strict=True)]
-    if model.engine:
-        program = partial(_engine_chroma, model)
+    if subsampling not in CHROMA_SUBSAMPLINGS:
+        raise ValueError(f"subsampling is {subsampling}; expected one of {CHROMA_SUBSAMPLINGS}")
+    if 4 in subsampling:
+        run = _restore_by_four
+    elif subsampling == (2, 1):
+        run = _restore_transposed
     else:
-        program = partial(_chroma_program, model.module, model.variables)
-    last = np.float32(strength), np.bool_(project)
-
-    def tile(row: Tile, column: Tile) -> tuple[np.ndarray, ...]:
-        parts = [s.tile(row.start, rows.length, column.start, columns.length) for s in sources]
-        k, q, mask = (np.stack(part) for part in zip(*parts, strict=True))
-        y, x = (
-            np.clip(np.arange(u * piece.start, u * (piece.start + cuts.length)), 0, size - 1)
-            for u, piece, cuts, size in zip(
-                unit, (row, column), (rows, columns), guide.shape, strict=True
-            )
-        )
-        return k, guide[y[:, None], x, None] / np.float32(255), q, mask[0]
-
-    planes = np.empty((2, unit[0] * height, unit[1] * width), np.float32)
-    for row in rows.pieces:
-        results = run_on_tiles(
-            lambda *batch: program(*batch, *last),
-            (tile(row, column) for column in columns.pieces),
-            len(columns.pieces),
-            by_engine=model.engine is not None,
-        )
-        for column, result in zip(columns.pieces, results, strict=True):
-            (target_y, source_y), (target_x, source_x) = (
-                (
-                    slice(u * piece.first, u * piece.last),
-                    slice(u * (piece.first - piece.start), u * (piece.last - piece.start)),
-                )
-                for u, piece in zip(unit, (row, column), strict=True)
-            )
-            part = planes[:, target_y, target_x]
-            np.multiply(np.moveaxis(result[source_y, source_x], -1, 0), 255, out=part)
-            if progress:
-                progress(1 / (len(rows.pieces) * len(columns.pieces)))
-    if len(rows.pieces) * len(columns.pieces) > 1:
-        trim_memory()
-    return planes
+        run = _restore_in_tiles
+    return run(model, coefficients, tables, guide, subsampling, project, strength, progress)
 
 
-CHROMA_STEPS = tuple(itertools.product((1, 2, 4), repeat=2))
-"""Rows and columns of the picture to a chroma sample that `restore_chroma` knows: those that there
-is training for, their transposes, and by four."""
-
-
-def _restore_chroma_by_four(
+def _restore_transposed(
     model: Model,
     coefficients: Sequence[np.ndarray],
     tables: Sequence[np.ndarray],
     guide: np.ndarray,
-    step: tuple[int, int],
-    *,
+    subsampling: tuple[int, int],
     project: bool,
-    **options: Any,
+    strength: float,
+    progress: Callable[[float], None] | None,
 ) -> np.ndarray:
-    """`restore_chroma` for 4:1:1 and the like.
+    """Restores 4:4:0 as the transpose of 4:2:2, which networks are trained for."""
+    turned = [dihedral.turn(k, q, 4) for k, q in zip(coefficients, tables, strict=True)]
+    k, q = zip(*turned, strict=True)
+    down, across = subsampling
+    planes = _restore_in_tiles(model, k, q, guide.T, (across, down), project, strength, progress)
+    return planes.swapaxes(1, 2)
 
-    A sample of four columns is one of two in a picture half as wide, which there is training for.
-    That is brought to full size as by libjpeg's filter for two, and projected there.
+
+def _restore_by_four(
+    model: Model,
+    coefficients: Sequence[np.ndarray],
+    tables: Sequence[np.ndarray],
+    guide: np.ndarray,
+    subsampling: tuple[int, int],
+    project: bool,
+    strength: float,
+    progress: Callable[[float], None] | None,
+) -> np.ndarray:
+    """Restores 4:1:1 and other subsampling by four from a picture of half the size.
+
+    A sample of four columns is one of two columns in a picture half as wide, which networks are
+    trained for. Its restored chroma is upsampled by libjpeg's filter and projected at full size.
     """
-    halves = tuple(2 if factor == 4 else 1 for factor in step)
-    edges = [(0, -size % half) for size, half in zip(guide.shape, halves, strict=True)]
+    down, across = (2 if factor == 4 else 1 for factor in subsampling)
+    edges = [(0, -guide.shape[0] % down), (0, -guide.shape[1] % across)]
     cells = np.pad(guide, edges, mode="edge") if np.any(edges) else guide
-    rows, columns = (size // half for size, half in zip(cells.shape, halves, strict=True))
+    rows, columns = cells.shape[0] // down, cells.shape[1] // across
     small = restore_chroma(
         model,
         coefficients,
         tables,
-        cells.reshape(rows, halves[0], columns, halves[1]).mean(axis=(1, 3)),
-        tuple(factor // half for factor, half in zip(step, halves, strict=True)),
+        cells.reshape(rows, down, columns, across).mean(axis=(1, 3)),
+        (subsampling[0] // down, subsampling[1] // across),
         project=project,
-        **options,
+        strength=strength,
+        progress=progress,
     )
-    planes = np.empty((2, halves[0] * small.shape[1], halves[1] * small.shape[2]), np.float32)
+    planes = np.empty((2, down * small.shape[1], across * small.shape[2]), np.float32)
     for plane, half, k, table in zip(planes, small, coefficients, tables, strict=True):
         for first in range(0, len(k), BAND):
             last = min(first + BAND, len(k))
-            top, bottom = 8 * step[0] * first, 8 * step[0] * last
+            top, bottom = 8 * subsampling[0] * first, 8 * subsampling[0] * last
             band = plane[top:bottom]
-            band[:] = upsample_rows(half, halves, top, bottom)
+            band[:] = upsample_rows(half, (down, across), top, bottom)
             if project:
-                shape = 8 * (last - first), step[0], 8 * k.shape[1], step[1]
-                samples = band.reshape(shape).mean(axis=(1, 3))
-                moved = np.asarray(project_plane(samples / 255, k[first:last], table))
-                moved = moved * 255 - samples
-                band += np.repeat(np.repeat(moved, step[0], axis=0), step[1], axis=1)
+                project_upsampled_band(band, k[first:last], table, subsampling)
     return planes
 
 
+def _restore_in_tiles(
+    model: Model,
+    coefficients: Sequence[np.ndarray],
+    tables: Sequence[np.ndarray],
+    guide: np.ndarray,
+    subsampling: tuple[int, int],
+    project: bool,
+    strength: float,
+    progress: Callable[[float], None] | None,
+) -> np.ndarray:
+    """Restores chroma of a subsampling that networks are trained for; see `restore_chroma`."""
+    height, width, _ = coefficients[0].shape
+    down, across = 8 * subsampling[0], 8 * subsampling[1]  # pixels to a block
+    halo_rows, halo_columns = cast(ChromaNet, model.module).halo(subsampling)
+    sides = tiling.chroma_tile_sides(subsampling)
+    rows = tiling.plan_tiles(height, halo_rows, sides)
+    columns = tiling.plan_tiles(width, halo_columns, sides)
+    sources = [TileSource(k, q) for k, q in zip(coefficients, tables, strict=True)]
+    program: Callable = partial(_program, model.module, model.variables)
+    if model.engine:
+        program = partial(_run_by_engine, model)
+    settings = np.float32(strength), np.bool_(project)
+
+    def arguments(row: Tile, column: Tile) -> tuple[np.ndarray, ...]:
+        parts = [s.tile(row.start, rows.length, column.start, columns.length) for s in sources]
+        k, q, mask = (np.stack(part) for part in zip(*parts, strict=True))
+        y = _pixels(row, rows, down, guide.shape[0])
+        x = _pixels(column, columns, across, guide.shape[1])
+        return k, guide[y[:, None], x, None] / np.float32(255), q, mask[0]
+
+    def prepare_row(row: Tile) -> tuple[Callable, Iterator[tuple[np.ndarray, ...]]]:
+        tiles = (arguments(row, column) for column in columns.tiles)
+        return lambda *batch: program(*batch, *settings), tiles
+
+    planes = np.empty((2, down * height, across * width), np.float32)
+    by_engine = model.engine is not None
+    for row, column, result in tiling.run_plan(
+        rows, columns, prepare_row, by_engine=by_engine, progress=progress
+    ):
+        core = np.moveaxis(result[row.core_in_tile(down), column.core_in_tile(across)], -1, 0)
+        target = planes[:, row.core_in_plane(down), column.core_in_plane(across)]
+        np.multiply(core, 255, out=target)
+    return planes
+
+
+def _pixels(tile: Tile, plan: TilePlan, block: int, size: int) -> np.ndarray:
+    """Returns the pixels that a tile covers, those outside of the guide replaced by its border."""
+    covered = np.arange(block * tile.start, block * (tile.start + plan.length))
+    return np.clip(covered, 0, size - 1)
+
+
 @partial(jax.jit, static_argnums=0)
-def _chroma_program(module, variables, k, guide, q, mask, strength, project) -> jax.Array:
-    """A network of chroma over a batch of tiles, with strength and projection: [B, H, W, 2]."""
-    estimates = module.apply(variables, chroma.ChromaInput(k, guide), q, mask=mask)
-    return _settle_chroma(estimates, k, q, strength, project)
+def _program(
+    module: ChromaNet,
+    variables: Mapping[str, Any],
+    k: jax.Array,
+    guide: jax.Array,
+    q: jax.Array,
+    mask: jax.Array,
+    strength: jax.Array,
+    project: jax.Array,
+) -> jax.Array:
+    """Runs the network over a batch of tiles: float32 [B, H, W, 2]."""
+    estimates = apply_module(module, variables, ChromaInput(k, guide), q, mask=mask)
+    return _blend_and_project(estimates, k, q, strength, project)
 
 
-def _settle_chroma(estimates, k, q, strength, project) -> jax.Array:
+def _run_by_engine(
+    model: Model,
+    k: np.ndarray,
+    guide: np.ndarray,
+    q: np.ndarray,
+    mask: np.ndarray,
+    strength: np.float32,
+    project: np.bool_,
+) -> jax.Array:
+    """Runs the layers of the network by the model's engine, and the rest by JAX."""
+    assert model.engine is not None
+    network = model.module, model.variables
+    x, encoding = _engine_first_program(*network, k, guide, q, mask)
+    correction = model.engine(np.asarray(x), np.asarray(encoding), mask)
+    return _engine_last_program(*network, k, guide, q, mask, correction, strength, project)
+
+
+@partial(jax.jit, static_argnums=0)
+def _engine_first_program(
+    module: ChromaNet,
+    variables: Mapping[str, Any],
+    k: jax.Array,
+    guide: jax.Array,
+    q: jax.Array,
+    mask: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Runs what precedes an engine's layers: their input, and the encoded tables."""
+    inputs = ChromaInput(k, guide)
+    base = apply_module(module, variables, inputs, q, mask, method="upsampled_centres")
+    x = apply_module(module, variables, inputs, base, mask, method="layer_input")
+    return x, encode_tables(q, inputs.subsampling)
+
+
+@partial(jax.jit, static_argnums=0)
+def _engine_last_program(
+    module: ChromaNet,
+    variables: Mapping[str, Any],
+    k: jax.Array,
+    guide: jax.Array,
+    q: jax.Array,
+    mask: jax.Array,
+    correction: jax.Array,
+    strength: jax.Array,
+    project: jax.Array,
+) -> jax.Array:
+    """Runs what follows an engine's layers: float32 [B, H, W, 2]."""
+    inputs = ChromaInput(k, guide)
+    base = apply_module(module, variables, inputs, q, mask, method="upsampled_centres")
+    arguments = inputs, q, base, correction, mask
+    estimates = apply_module(module, variables, *arguments, method="add_correction")
+    return _blend_and_project(estimates, k, q, strength, project)
+
+
+def _blend_and_project(
+    estimates: Mapping[str, jax.Array],
+    k: jax.Array,
+    q: jax.Array,
+    strength: jax.Array,
+    project: jax.Array,
+) -> jax.Array:
+    """Blends the estimate with upsampled chroma and projects it; as `luma.blend_and_project`."""
     image, start = estimates["image"], estimates["jpeg"]
     image = jnp.where(strength == 1, image, start + strength * (image - start))
-    return jnp.where(project, chroma.project(image, k, q, -INTERVAL_INSET), image)
-
-
-def _engine_chroma(model, k, guide, q, mask, strength, project) -> jax.Array:
-    """A network of chroma, its layers by the model's engine."""
-    which = model.module, model.variables
-    x, told = _chroma_input_program(*which, k, guide, q, mask)
-    correction = model.engine(np.asarray(x), np.asarray(told), mask)
-    return _add_chroma_program(*which, k, guide, q, mask, correction, strength, project)
-
-
-@partial(jax.jit, static_argnums=0)
-def _chroma_input_program(module, variables, k, guide, q, mask) -> tuple[jax.Array, jax.Array]:
-    chosen = chroma.ChromaInput(k, guide)
-    base = module.apply(variables, chosen, q, mask, method="base")
-    x = module.apply(variables, chosen, base, mask, method="input")
-    return x, chroma.told(q, chosen.step)
-
-
-@partial(jax.jit, static_argnums=0)
-def _add_chroma_program(module, variables, k, guide, q, mask, x, strength, project) -> jax.Array:
-    chosen = chroma.ChromaInput(k, guide)
-    base = module.apply(variables, chosen, q, mask, method="base")
-    estimates = module.apply(variables, chosen, q, base, x, mask, method="add_correction")
-    return _settle_chroma(estimates, k, q, strength, project)
+    return jnp.where(project, project_upsampled(image, k, q), image)

@@ -1,29 +1,23 @@
 """Restores one plane of luma of any size, in tiles."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.inference.model import Model, check_restores_luma
-from dmcnn_jax.inference.tiling import (
-    STRIP_SIDES,
-    Tile,
-    TilePlan,
-    TileSource,
-    halos,
-    plan_tiles,
-    run_on_tiles,
-    tile_sides,
-    whole_axis,
-)
+from dmcnn_jax.inference import tiling
+from dmcnn_jax.inference.model import Model, apply_module, check_restores_luma
+from dmcnn_jax.inference.tiling import Tile, TilePlan, TileSource
 from dmcnn_jax.jpeg import dihedral
 from dmcnn_jax.jpeg.projection import project_in_bands, project_plane
-from dmcnn_jax.models import dmcnn
-from dmcnn_jax.system.malloc import trim_memory
+from dmcnn_jax.models.table_conditioning import encode_table
+
+Picture = tuple[tuple[int, int], tuple[int, int]]
 
 
 def restore_plane(
@@ -37,33 +31,33 @@ def restore_plane(
     size: tuple[int, int] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> np.ndarray:
-    """Restores one plane, of any size, in tiles of a few shapes.
+    """Restores one plane of any size, in tiles of a few shapes.
 
-    The result is that of the network over the whole plane at its exact size: tiles overlap by what
-    the network sees, and what lies outside the plane is zero at every layer. Memory besides the
-    result is bounded by a row of tiles.
+    The result is that of the network over the whole plane at its exact size: tiles overlap by the
+    network's receptive field, and what lies outside of the plane is zero at every layer. Memory in
+    addition to the result is bounded by a row of tiles.
 
     Args:
-        model: what to run.
+        model: the model to run.
         coefficients: k, integers [h, w, 64], natural order.
         table: Q, integers [8, 8], natural order.
-        project: whether the result is moved, by as little as possible, to where quantising it gives
-            `coefficients` back.
-        strength: how far to go from the decoded plane (0) to the estimate (1); before the
-            projection.
-        ensemble: whether the estimate is the mean of eight, of the image turned and mirrored
+        project: whether the result is projected onto the nearest plane that quantises to
+            `coefficients`.
+        strength: blends the decoded plane (0) with the estimate (1), before the projection.
+        ensemble: whether the estimate is the mean over the eight turned and mirrored images
             (Timofte et al., "Seven ways to improve example-based single image super resolution",
-            2016): a little better, at eight times the work.
-        size: height and width of the picture in the plane, pixels, where the last blocks reach
-            beyond it: published networks that work on pixels (`pixel_masks`) don't see the rest.
-        progress: called now and then with the share of the work that was done since its last call.
+            2016): slightly better, at eight times the work.
+        size: height and width of the picture in pixels, if the last blocks of the plane reach
+            beyond it. Published networks that run on pixels (`pixel_masks`) don't see the rest;
+            other networks ignore it.
+        progress: called now and then with the share of the work done since the last call.
 
     Returns:
         float32 [8h, 8w], pixels scaled to [0, 1], not clipped.
 
     Raises:
-        ValueError: if there are no coefficients, or they or the table are of another shape; if the
-            model restores chroma.
+        ValueError: if the coefficients or the table have a wrong shape, there are no coefficients,
+            or the model restores chroma.
     """
     check_restores_luma(model)
     coefficients, table = np.asarray(coefficients), np.asarray(table)
@@ -73,157 +67,250 @@ def restore_plane(
         )
     if table.shape != (8, 8):
         raise ValueError(f"table has shape {table.shape}; expected one table [8, 8]")
-    if ensemble:
-        return _ensemble(model, coefficients, table, project, strength, progress)
-    height, width, _ = coefficients.shape
-    first_halo, halo = halos(model.module)
-    if halo is None:
-        rows, columns = (
-            TilePlan(height, (whole_axis(height),)),
-            TilePlan(width, (whole_axis(width),)),
-        )
+    if size is None or not getattr(model.module, "pixel_masks", False):
+        picture = None
     else:
-        sides = tile_sides(model.module)
-        rows, columns = plan_tiles(height, halo, sides), plan_tiles(width, halo, sides)
-    tiled = len(rows.pieces) > 1 or len(columns.pieces) > 1
-    if not getattr(model.module, "pixel_masks", False):
-        size = None
-    source = TileSource(coefficients, table, size)
-    last = (np.float32(strength), np.bool_(project))
-    plane = np.empty((8 * height, 8 * width), np.float32)
-    for row in rows.pieces:
-        first = None
-        which = (model.module, model.variables)
-        if model.engine:
-            first = _first_pass(model, source, row, rows, first_halo)
-            program = partial(_engine_pixels, model)
-        elif first_halo and tiled:
-            first = _first_pass(model, source, row, rows, first_halo)
-            program = partial(_pixels_program, *which)
-        else:
-            program = partial(_program, *which)
-        tiles = (
-            source.tile(row.start, rows.length, column.start, columns.length)
-            + (
-                ()
-                if first is None
-                else (first[:, 8 * column.start : 8 * (column.start + columns.length)],)
-            )
-            for column in columns.pieces
-        )
-        results = run_on_tiles(
-            lambda *batch, program=program: program(*batch, *last),
-            tiles,
-            len(columns.pieces),
-            by_engine=model.engine is not None,
-        )
-        for column, tile in zip(columns.pieces, results, strict=True):
-            down = slice(8 * (row.first - row.start), 8 * (row.last - row.start))
-            across = slice(8 * (column.first - column.start), 8 * (column.last - column.start))
-            plane[8 * row.first : 8 * row.last, 8 * column.first : 8 * column.last] = tile[
-                down, across, 0
-            ]
-            if progress:
-                progress(1 / (len(rows.pieces) * len(columns.pieces)))
-    if tiled:
-        trim_memory()
-    return plane
+        picture = (0, size[0]), (0, size[1])
+    run = _mean_over_symmetries if ensemble else _restore_in_tiles
+    return run(model, coefficients, table, picture, strength, project, progress)
 
 
-def _ensemble(model, coefficients, table, project, strength, progress) -> np.ndarray:
-    """The mean over all symmetries; arguments and result as of `restore_plane`.
-
-    Mirrored blocks that are filled up lie at the other side, so that there is no `size`.
-    """
+def _mean_over_symmetries(
+    model: Model,
+    coefficients: np.ndarray,
+    table: np.ndarray,
+    picture: Picture | None,
+    strength: float,
+    project: bool,
+    progress: Callable[[float], None] | None,
+) -> np.ndarray:
+    """Averages `_restore_in_tiles` over all symmetries; arguments and result as there."""
     mean = np.zeros([8 * blocks for blocks in coefficients.shape[:2]], np.float32)
     for which in range(dihedral.COUNT):
         k, q = dihedral.turn(coefficients, table, which)
-        restored = restore_plane(
-            model,
-            k,
-            q,
-            strength=strength,
-            progress=progress and (lambda share: progress(share / dihedral.COUNT)),
-        )
+        turned = picture and _turn_picture(picture, mean.shape, which)
+        part = progress and (lambda share: progress(share / dihedral.COUNT))
+        restored = _restore_in_tiles(model, k, q, turned, strength, False, part)
         mean += dihedral.turn_back(restored, which) / dihedral.COUNT
     if project:
         project_in_bands(mean, coefficients, table)
     return mean
 
 
-def _first_pass(
+def _turn_picture(picture: Picture, shape: Sequence[int], which: int) -> Picture:
+    """Returns where the picture lies in a plane [H, W] that was turned as by `dihedral.turn`."""
+    rows, columns = picture
+    if which & 1:
+        rows = shape[0] - rows[1], shape[0] - rows[0]
+    if which & 2:
+        columns = shape[1] - columns[1], shape[1] - columns[0]
+    return (columns, rows) if which & 4 else (rows, columns)
+
+
+def _restore_in_tiles(
+    model: Model,
+    coefficients: np.ndarray,
+    table: np.ndarray,
+    picture: Picture | None,
+    strength: float,
+    project: bool,
+    progress: Callable[[float], None] | None,
+) -> np.ndarray:
+    """Restores a plane; `picture` is as in `TileSource`, the rest as in `restore_plane`."""
+    height, width, _ = coefficients.shape
+    rows, columns = tiling.plan_plane(model.module, height, width)
+    source = TileSource(coefficients, table, picture)
+    settings = np.float32(strength), np.bool_(project)
+    plane = np.empty((8 * height, 8 * width), np.float32)
+    results = tiling.run_plan(
+        rows,
+        columns,
+        partial(_prepare_row, model, source, rows, columns, settings),
+        by_engine=model.engine is not None,
+        progress=progress,
+    )
+    for row, column, result in results:
+        core = result[row.core_in_tile(8), column.core_in_tile(8), 0]
+        plane[row.core_in_plane(8), column.core_in_plane(8)] = core
+    return plane
+
+
+def _prepare_row(
+    model: Model,
+    source: TileSource,
+    rows: TilePlan,
+    columns: TilePlan,
+    settings: tuple[np.float32, np.bool_],
+    row: Tile,
+) -> tuple[Callable, Iterator[tuple[np.ndarray, ...]]]:
+    """Returns the program for a row of tiles, and its arguments for each tile.
+
+    Where the first pass sees further than the second one, it runs here, over the whole row, so that
+    the tiles of the second pass overlap by less.
+    """
+    first_halo, _ = tiling.halos(model.module)
+    tiled = len(rows.tiles) * len(columns.tiles) > 1
+    initial = None
+    program: Callable = partial(one_pass_program, model.module, model.variables)
+    if model.engine or (first_halo and tiled):
+        initial = _run_first_pass(model, source, row, rows, first_halo)
+        program = partial(_second_pass_program, model.module, model.variables)
+    if model.engine:
+        program = partial(_engine_second_pass, model)
+
+    def arguments(column: Tile) -> tuple[np.ndarray, ...]:
+        tile = source.tile(row.start, rows.length, column.start, columns.length)
+        if initial is None:
+            return tile
+        return *tile, initial[:, 8 * column.start : 8 * (column.start + columns.length)]
+
+    return lambda *batch: program(*batch, *settings), map(arguments, columns.tiles)
+
+
+def _run_first_pass(
     model: Model, source: TileSource, row: Tile, rows: TilePlan, halo: int
 ) -> np.ndarray:
-    """What the second pass needs of a row of tiles, over the full width, in strips.
+    """Runs the first pass for a row of tiles, over the full width of the plane, in strips.
 
-    Float32 [8 · rows.length, at least the plane's width, …]: ÕD, of one channel, or for an engine
-    what the pixel branch sees, C and ÕD.
+    Args:
+        model: the model.
+        source: of the plane.
+        row: the row of tiles.
+        rows: all rows.
+        halo: blocks that the first pass sees to every side.
+
+    Returns:
+        ÕD, float32 [8 · rows.length, W, 1]; for an engine the input of its layers, C and ÕD
+        centred, [8 · rows.length, W, 1 or 2]. W is at least the width of the widest tile; outside
+        of the plane it is zero.
     """
-    several = len(rows.pieces) > 1
+    several = len(rows.tiles) > 1
     top = row.start - halo if several else 0
     length = rows.length + 2 * halo if several else rows.length
-    columns = plan_tiles(source.width, halo, STRIP_SIDES)
-    tiles = (source.tile(top, length, column.start, columns.length) for column in columns.pieces)
-    program = _pixel_input_program if model.engine else _coefficients_program
-    program = partial(program, model.module, model.variables)
-    # As wide as the tiles of the second pass may reach.
-    shape = 8 * rows.length, 8 * max(source.width, *tile_sides(model.module))
-    result = None
-    for column, tile in zip(
-        columns.pieces, run_on_tiles(program, tiles, len(columns.pieces)), strict=True
-    ):
-        if result is None:
-            result = np.zeros((*shape, tile.shape[-1]), np.float32)
-        down = slice(8 * (row.start - top), 8 * (row.start - top + rows.length))
-        across = slice(8 * (column.first - column.start), 8 * (column.last - column.start))
-        result[:, 8 * column.first : 8 * column.last] = tile[down, across]
-    return result
+    columns = tiling.plan_tiles(source.width, halo, tiling.STRIP_SIDES)
+    strips = (source.tile(top, length, column.start, columns.length) for column in columns.tiles)
+    program = _engine_first_pass_program if model.engine else _first_pass_program
+    results = tiling.run_on_tiles(
+        partial(program, model.module, model.variables), strips, len(columns.tiles)
+    )
+    down = slice(8 * (row.start - top), 8 * (row.start - top + rows.length))
+    width = 8 * max(source.width, *tiling.tile_sides(model.module))
+    initial = np.zeros(0, np.float32)
+    for column, result in zip(columns.tiles, results, strict=True):
+        if not initial.size:
+            initial = np.zeros((8 * rows.length, width, result.shape[-1]), np.float32)
+        initial[:, column.core_in_plane(8)] = result[down, column.core_in_tile(8)]
+    return initial
 
 
 @partial(jax.jit, static_argnums=0)
-def _program(module, variables, k, q, mask, strength, project) -> jax.Array:
-    """A network in one pass over a batch of tiles: the last estimate, [B, H, W, 1]."""
-    return _settle(module.apply(variables, k, q, mask=mask)["image"], k, q, strength, project)
+def one_pass_program(
+    module: nn.Module,
+    variables: Mapping[str, Any],
+    k: jax.Array,
+    q: jax.Array,
+    mask: jax.Array,
+    strength: jax.Array,
+    project: jax.Array,
+) -> jax.Array:
+    """Runs a network in one pass over a batch of tiles: float32 [B, H, W, 1]."""
+    estimates = apply_module(module, variables, k, q, mask=mask)
+    return blend_and_project(estimates["image"], k, q, strength, project)
 
 
 @partial(jax.jit, static_argnums=0)
-def _coefficients_program(module, variables, k, q, mask) -> jax.Array:
-    """The first of two passes: ÕD, [B, H, W, 1]."""
-    return module.apply(variables, k, q, mask=mask, method="restore_coefficients")
+def _first_pass_program(
+    module: nn.Module,
+    variables: Mapping[str, Any],
+    k: jax.Array,
+    q: jax.Array,
+    mask: jax.Array,
+) -> jax.Array:
+    """Runs the first of two passes: ÕD, [B, H, W, 1]."""
+    return apply_module(module, variables, k, q, mask=mask, method="restore_coefficients")
 
 
 @partial(jax.jit, static_argnums=0)
-def _pixels_program(module, variables, k, q, mask, dct, strength, project) -> jax.Array:
-    """The second pass."""
-    estimates = module.apply(variables, k, q, dct, mask=mask, method="restore_pixels")
-    return _settle(estimates["image"], k, q, strength, project)
+def _second_pass_program(
+    module: nn.Module,
+    variables: Mapping[str, Any],
+    k: jax.Array,
+    q: jax.Array,
+    mask: jax.Array,
+    initial: jax.Array,
+    strength: jax.Array,
+    project: jax.Array,
+) -> jax.Array:
+    """Runs the second of two passes: float32 [B, H, W, 1]."""
+    estimates = apply_module(module, variables, k, q, initial, mask=mask, method="restore_pixels")
+    return blend_and_project(estimates["image"], k, q, strength, project)
 
 
-def _engine_pixels(model, k, q, mask, x, strength, project) -> jax.Array:
-    """The second pass, its layers by the model's engine; x is their input, [1, H, W, 1 or 2]."""
-    correction = model.engine(x, dmcnn.told(q, np), mask)
-    last = strength, project
-    return _add_correction_program(
-        model.module, model.variables, k, q, x[..., -1:], correction, *last
+@partial(jax.jit, static_argnums=0)
+def _engine_first_pass_program(
+    module: nn.Module,
+    variables: Mapping[str, Any],
+    k: jax.Array,
+    q: jax.Array,
+    mask: jax.Array,
+) -> jax.Array:
+    """Runs what precedes an engine's layers: their input, C and ÕD centred, [B, H, W, 1 or 2]."""
+    dct = apply_module(module, variables, k, q, mask=mask, method="restore_coefficients")
+    return apply_module(module, variables, k, q, dct, method="pixel_input")
+
+
+def _engine_second_pass(
+    model: Model,
+    k: np.ndarray,
+    q: np.ndarray,
+    mask: np.ndarray,
+    layer_input: np.ndarray,
+    strength: np.float32,
+    project: np.bool_,
+) -> jax.Array:
+    """Runs the layers of the second pass by the model's engine, and the rest by JAX."""
+    assert model.engine is not None
+    correction = model.engine(layer_input, encode_table(q, np), mask)
+    centred_dct = layer_input[..., -1:]
+    return _engine_last_program(
+        model.module, model.variables, k, q, centred_dct, correction, strength, project
     )
 
 
 @partial(jax.jit, static_argnums=0)
-def _pixel_input_program(module, variables, k, q, mask) -> jax.Array:
-    """The first of two passes for an engine: C and ÕD, centred, [B, H, W, 1 or 2]."""
-    dct = module.apply(variables, k, q, mask=mask, method="restore_coefficients")
-    return module.apply(variables, k, q, dct, method="pixel_input")
+def _engine_last_program(
+    module: nn.Module,
+    variables: Mapping[str, Any],
+    k: jax.Array,
+    q: jax.Array,
+    centred_dct: jax.Array,
+    correction: jax.Array,
+    strength: jax.Array,
+    project: jax.Array,
+) -> jax.Array:
+    """Runs what follows an engine's layers: float32 [B, H, W, 1]."""
+    arguments = k, q, centred_dct + 0.5, (correction,)
+    estimates = apply_module(module, variables, *arguments, method="add_corrections")
+    return blend_and_project(estimates["image"], k, q, strength, project)
 
 
-@partial(jax.jit, static_argnums=0)
-def _add_correction_program(module, variables, k, q, x, correction, strength, project) -> jax.Array:
-    arguments = k, q, x + 0.5, (correction,)
-    estimates = module.apply(variables, *arguments, method="add_corrections")
-    return _settle(estimates["image"], k, q, strength, project)
+def blend_and_project(
+    image: jax.Array, k: jax.Array, q: jax.Array, strength: jax.Array, project: jax.Array
+) -> jax.Array:
+    """Blends an estimate with the decoded image, and projects it onto the file's intervals.
 
+    Strength and projection are arrays, so that one compiled program serves all settings.
 
-def _settle(image, k, q, strength, project) -> jax.Array:
-    """Strength and projection. Neither is known to the compiler, so that one program serves all."""
+    Args:
+        image: the estimate, float32 [B, H, W, 1], scaled to [0, 1].
+        k: coefficients, integers [B, H/8, W/8, 64].
+        q: tables, integers [B, 8, 8].
+        strength: scalar, from 0, the decoded image, to 1, the estimate.
+        project: scalar bool.
+
+    Returns:
+        float32 [B, H, W, 1].
+    """
     decoded = jpeg.decode(k, q)[..., None].astype(jnp.float32) / 255
     image = jnp.where(strength == 1, image, decoded + strength * (image - decoded))
     return jnp.where(project, project_plane(image[..., 0], k, q)[..., None], image)

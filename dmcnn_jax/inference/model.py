@@ -4,7 +4,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -15,29 +15,35 @@ from dmcnn_jax.inference.variables import check_variables
 from dmcnn_jax.inference.weights import BUNDLED, find_weights, load_weights
 from dmcnn_jax.models import chroma, create_model
 
+ENGINES = ("auto", "jax", "openvino", "openvino-float32", "openvino-bfloat16")
+"""Engines that can run the convolutions of a model over whole images."""
 
-@dataclasses.dataclass(frozen=True)
+
+# Arrays have no equality that is true or false, so models are compared and hashed by identity.
+@dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """A network and its weights.
+    """A network and its weights; equal only to itself.
 
     Attributes:
         module: the Flax module.
-        variables: {"params": …} and, of some models, {"batch_stats": …}.
-        about: what its weights file says: "model", the configuration, and more.
-        name: what it was loaded as.
-        engine: what computes its layers over whole images; None for JAX.
+        variables: {"params": …} and, for some models, {"batch_stats": …}.
+        about: description stored in the weights file: "model", the configuration, and more.
+        name: the name or path that it was loaded from.
+        engine: runs its convolutions over whole images; None for JAX.
     """
 
     module: nn.Module
     variables: Mapping[str, Any]
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     name: str = ""
-    engine: openvino_engine.Engine | None = dataclasses.field(default=None, compare=False)
+    engine: openvino_engine.Engine | None = None
 
     def apply(
         self, variables: Mapping[str, Any], coefficients: jax.Array, table: jax.Array
     ) -> jax.Array:
-        """Restores luma. Pure: jit, grad and vmap it (not jvp: on CPUs a gradient is our own).
+        """Restores luma; a pure function that supports jit, grad and vmap.
+
+        `jvp` is not supported, since convolutions have a custom gradient on CPUs.
 
         Args:
             variables: `self.variables`, or others of the same tree.
@@ -46,17 +52,16 @@ class Model:
 
         Returns:
             float32 [..., H, W], pixels scaled to [0, 1], not clipped.
+
+        Raises:
+            ValueError: if the model restores chroma.
         """
         check_restores_luma(self)
         leading = coefficients.shape[:-3]
         k = coefficients.reshape(-1, *coefficients.shape[-3:])
         q = jnp.broadcast_to(table, (*leading, 8, 8)).reshape(-1, 8, 8)
-        image = self.module.apply(variables, k, q)["image"]
+        image = apply_module(self.module, variables, k, q)["image"]
         return image.reshape(*leading, *image.shape[1:3])
-
-
-ENGINES = ("auto", "jax", "openvino", "openvino-float32", "openvino-bfloat16")
-"""What computes the layers of a model over whole images."""
 
 
 def load(name: str | os.PathLike, engine: str = "jax") -> Model:
@@ -64,20 +69,20 @@ def load(name: str | os.PathLike, engine: str = "jax") -> Model:
 
     Args:
         name: a bundled name ("dmcnn-qf10"), a weights file, or the workdir of a run.
-        engine: what computes its layers over whole images. "jax": JAX, in float32 if the network
-            says nothing else. "openvino": OpenVINO, on a CPU, in bfloat16 where that has the
-            instructions, and else in float32, or in the one that is named; of the networks that it
-            knows (`openvino.supports`). "auto": OpenVINO where JAX runs on a CPU, if it is
-            installed and knows the network.
+        engine: runs its convolutions over whole images. "jax": JAX, in the dtype of the network.
+            "openvino": OpenVINO on a CPU, in bfloat16 if the CPU has instructions for it, otherwise
+            in float32; "openvino-float32" and "openvino-bfloat16" choose. OpenVINO runs `DMCNN` and
+            `ChromaNet` only. "auto": OpenVINO where JAX runs on a CPU, OpenVINO is installed and
+            can run the network; otherwise JAX.
 
     Returns:
         The model.
 
     Raises:
-        FileNotFoundError: if there are no such weights.
-        ImportError: if OpenVINO is asked for, and not installed.
-        ValueError: if the file is none of ours, or its weights don't fit the network that it names;
-            for an unknown engine, or one that doesn't know the network.
+        FileNotFoundError: if the weights don't exist.
+        ImportError: if OpenVINO is requested, but not installed.
+        ValueError: if the file isn't a weights file of this package, its weights don't fit the
+            network that it names, or the engine is unknown or can't run the network.
     """
     by_openvino = is_openvino(engine)
     path = find_weights(name)
@@ -85,7 +90,7 @@ def load(name: str | os.PathLike, engine: str = "jax") -> Model:
     if not isinstance(about, dict) or not isinstance(about.get("model"), dict):
         raise ValueError(f"{str(path)!r} does not say which network its weights are of")
     module = create_model(about["model"])
-    # Tests have seen to the bundled ones, and checking takes a tenth of a small picture's time.
+    # Tests check the bundled weights; checking takes a tenth of the time of a small picture.
     if path.parent != BUNDLED:
         check_variables(module, variables, str(path))
     model = Model(module, jax.tree.map(jnp.asarray, variables), about, str(name))
@@ -96,10 +101,13 @@ def load(name: str | os.PathLike, engine: str = "jax") -> Model:
 
 
 def is_openvino(engine: str) -> bool:
-    """Whether an engine is OpenVINO here, for the networks that it knows; "auto" may be.
+    """Returns whether an engine means OpenVINO on this machine, for networks that it can run.
+
+    Args:
+        engine: one of `ENGINES`.
 
     Raises:
-        ValueError: if it is none of `ENGINES`.
+        ValueError: if the engine is unknown.
     """
     if engine not in ENGINES:
         raise ValueError(f"engine is {engine!r}; expected one of: {', '.join(ENGINES)}")
@@ -110,14 +118,35 @@ def is_openvino(engine: str) -> bool:
 
 @partial(jax.jit, static_argnums=0)
 def estimate(
-    module: nn.Module, variables: Mapping[str, Any], coefficients: jax.Array, table: jax.Array
+    module: nn.Module, variables: Mapping[str, Any], coefficients: Any, table: jax.Array
 ) -> dict[str, jax.Array]:
-    """All that a module estimates of a batch, jitted; arguments and results of its `__call__`."""
-    return module.apply(variables, coefficients, table)
+    """Runs a network, compiled; arguments and estimates are those of its `__call__`."""
+    return apply_module(module, variables, coefficients, table)
+
+
+def apply_module(
+    module: nn.Module, variables: Mapping[str, Any], *arguments: Any, **options: Any
+) -> Any:
+    """Runs a network without updating its variables, as `module.apply` but without its union type.
+
+    Args:
+        module: the network.
+        variables: its variables.
+        arguments: of its `__call__`, or of another method.
+        options: keyword arguments, "method" among them.
+
+    Returns:
+        What the method returns.
+    """
+    return cast(Any, module.apply(variables, *arguments, **options))
 
 
 def check_restores_luma(model: Model) -> None:
-    """Raises a ValueError for a model that restores chroma."""
+    """Checks that a model restores luma.
+
+    Raises:
+        ValueError: if it restores chroma.
+    """
     if isinstance(model.module, chroma.ChromaNet):
         raise ValueError(
             f"the weights {model.name!r} restore chroma, guided by restored luma; expected weights "

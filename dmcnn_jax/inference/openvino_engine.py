@@ -1,11 +1,11 @@
-"""The convolutions of a restorer on a CPU, by OpenVINO: in bfloat16, where the CPU has it.
+"""Runs the convolutions of a network on a CPU by OpenVINO, in bfloat16 if the CPU supports it.
 
-XLA's CPU backend turns a bfloat16 convolution into a float32 one; OpenVINO's (oneDNN's) take half
-the time of float32 on a CPU that has such instructions. What is next to nothing of the work stays
-JAX's and float32: decoding, the DCT branch, the sums that make the output, the projection.
+XLA's CPU backend computes bfloat16 convolutions in float32; those of OpenVINO (oneDNN) take half
+the time of float32 on a CPU with bfloat16 instructions. Everything else takes little time and stays
+in JAX and float32: decoding, the DCT branch, the sums that make the output, the projection.
 
-Of a network, OpenVINO gets the layers that its module's `connect` names, with the same weights.
-OpenVINO is an option (`pip install "dmcnn-jax[openvino]"`), and imported when it is asked for.
+OpenVINO runs the layers that `wire_layers` of the network's module connects, and the last one, with
+the same weights. It is optional (`pip install "dmcnn-jax[openvino]"`), and imported on first use.
 """
 
 import importlib.util
@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -22,21 +22,22 @@ import numpy as np
 from dmcnn_jax.models import chroma, dmcnn
 from dmcnn_jax.models.chroma import ChromaNet
 from dmcnn_jax.models.dmcnn import DMCNN
+from dmcnn_jax.models.table_conditioning import modulated_layers, scales_and_shifts
 
 PRECISIONS = ("float32", "bfloat16")
 
-# Networks are compiled for one size of image, in a tenth of a second, and kept ready while their
-# images together have no more pixels than one of the largest tiles: that bounds their memory.
-_PIXELS = 1152**2
+MAX_READY_PIXELS = 1152**2
+"""A network is compiled for one size of image, in a tenth of a second. Compiled networks are kept
+while their images together have no more pixels than one of the largest tiles, to bound memory."""
 
 
 def is_installed() -> bool:
-    """Whether OpenVINO can be imported."""
+    """Returns whether OpenVINO can be imported."""
     return importlib.util.find_spec("openvino") is not None
 
 
 def supports(module: Any) -> bool:
-    """Whether a network's layers can be handed over: those of `DMCNN` and `ChromaNet`."""
+    """Returns whether OpenVINO can run a network's layers: those of `DMCNN` and `ChromaNet`."""
     return isinstance(module, tuple(_NETWORKS))
 
 
@@ -44,17 +45,17 @@ class Engine:
     """The layers of one network, for images of any size.
 
     Args:
-        module: the network, one that `supports` is true of.
-        params: its variables.
-        precision: one of `PRECISIONS`; empty: what suits this CPU, bfloat16 where it has the
-            instructions.
+        module: the network, a `DMCNN` or a `ChromaNet`.
+        variables: its variables.
+        precision: one of `PRECISIONS`; empty: bfloat16 if this CPU has instructions for it,
+            otherwise float32.
 
     Raises:
         ImportError: if OpenVINO is not installed.
-        ValueError: for another network or precision.
+        ValueError: if the network or the precision is not supported.
     """
 
-    def __init__(self, module: Any, params: Mapping[str, Any], precision: str = ""):
+    def __init__(self, module: Any, variables: Mapping[str, Any], precision: str = ""):
         if not supports(module):
             raise ValueError(
                 f"OpenVINO runs DMCNN and ChromaNet, not {type(module).__name__}; "
@@ -69,36 +70,37 @@ class Engine:
             raise ValueError(f"precision is {precision!r}; expected one of {PRECISIONS}")
         self.precision = precision
         self._module = module
-        params = jax.tree.map(np.asarray, dict(params)["params"])
+        params = jax.tree.map(np.asarray, dict(variables)["params"])
         self._params = params["g"] if isinstance(module, DMCNN) else params
         self._ready: OrderedDict[tuple[int, ...], Any] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __call__(self, x: np.ndarray, told: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """Runs the layers on one image, as if it ended where its mask does.
+    def __call__(self, x: np.ndarray, encoding: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Runs the layers on one image, as if it ended at the border of its mask.
 
         Args:
             x: their input, float32 [1, H, W, C].
-            told: what the network is told of the tables, float32, as its module's `told` has it.
+            encoding: the encoded quantisation tables, float32: those of `encode_table` for a
+                `DMCNN`, of `encode_tables` for a `ChromaNet`.
             mask: bool [1, h, w, 1], true on a rectangle; H and W are multiples of h and w.
 
         Returns:
             float32 [1, H, W, N], zero outside of the rectangle.
         """
-        rows, columns = (_inside(mask, axis, x.shape[axis]) for axis in (1, 2))
+        rows, columns = (_masked_part(mask, axis, x.shape[axis]) for axis in (1, 2))
         image = np.ascontiguousarray(np.moveaxis(x[:, rows, columns], -1, 1))
         with self._lock:
             request = self._request(image.shape)
-            inputs = [image, *self._modulations(told)]
+            inputs = [image, *self._modulations(encoding)]
             answer = request.infer(inputs, share_inputs=True, share_outputs=True)[0]
             result = np.zeros((*x.shape[:3], answer.shape[1]), np.float32)
             result[:, rows, columns] = np.moveaxis(answer, 1, -1)
         return result
 
     def _request(self, shape: tuple[int, ...]) -> Any:
-        """What runs images of a shape [1, C, H, W]."""
+        """Returns an inference request for images of a shape [1, C, H, W], compiled if new."""
         if shape not in self._ready:
-            while self._ready and sum(map(_pixels, (*self._ready, shape))) > _PIXELS:
+            while self._ready and sum(map(_pixels, (*self._ready, shape))) > MAX_READY_PIXELS:
                 self._ready.popitem(last=False)
             options = {
                 "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[self.precision],
@@ -115,27 +117,28 @@ class Engine:
         return self._ready[shape]
 
     def _build(self, shape: tuple[int, ...]) -> Any:
+        """Builds the OpenVINO model for images of a shape [1, C, H, W]."""
         layers = _Layers(self._openvino.opset13, self._params)
         x = layers.input(shape)
         answer = _NETWORKS[type(self._module)](self._module, layers, x)
         return self._openvino.Model([answer], layers.inputs)
 
-    def _modulations(self, told: np.ndarray) -> list[np.ndarray]:
-        """Scales and shifts of the layers that are told something, [1, channels, 1, 1] each."""
-        if "table_dense" not in self._params:
-            return []
-        code = _dense(self._params["table_dense"], told)
-        code = code.mean(axis=tuple(range(1, code.ndim - 1)))  # over Cb and Cr, of chroma
-        code = np.where(code >= 0, code, self._params["table_prelu"]["slope"] * code)
-        results = []
-        for layer in _told(self._params):
-            scale, shift = np.split(_dense(self._params[f"table_dense{layer}"], code), 2, axis=-1)
-            results += [(1 + scale)[..., None, None], shift[..., None, None]]
-        return [np.ascontiguousarray(a, np.float32) for a in results]
+    def _modulations(self, encoding: np.ndarray) -> list[np.ndarray]:
+        """Returns the inputs of layers conditioned on the table, [1, channels, 1, 1] each."""
+        return [
+            np.ascontiguousarray(values[..., None, None], np.float32)
+            for pair in scales_and_shifts(self._params, encoding)
+            for values in pair
+        ]
 
 
 class _Layers:
-    """Makes layers of the weights of a Flax tree; images are [1, C, H, W]."""
+    """Builds OpenVINO layers from the parameters of a Flax module; images are [1, C, H, W].
+
+    Attributes:
+        inputs: inputs of the OpenVINO model, the image first, then scale and shift of each layer
+            that is conditioned on the table.
+    """
 
     def __init__(self, ops: Any, params: Mapping[str, Any]):
         self._ops, self._params = ops, params
@@ -143,17 +146,20 @@ class _Layers:
         self._modulations: dict[int, tuple[Any, Any]] = {}
 
     def input(self, shape: tuple[int, ...]) -> Any:
+        """Creates all inputs and returns that of the image, of a shape [1, C, H, W]."""
         x = self._parameter(shape)
-        for layer in _told(self._params):
-            channels = len(self._params[f"prelu{layer}"]["slope"])
-            self._modulations[layer] = tuple(self._parameter((1, channels, 1, 1)) for _ in range(2))
+        for layer in modulated_layers(self._params):
+            vector = (1, len(self._params[f"prelu{layer}"]["slope"]), 1, 1)
+            self._modulations[layer] = self._parameter(vector), self._parameter(vector)
         return x
 
     def _parameter(self, shape: tuple[int, ...]) -> Any:
+        """Creates one input of the OpenVINO model."""
         self.inputs.append(self._ops.parameter(list(shape), np.float32))
         return self.inputs[-1]
 
     def conv(self, name: str, x: Any, *, stride: int = 1, dilation: int = 1) -> Any:
+        """Adds a convolution, padded by zeros to keep the size at stride 1."""
         weights = self._params[name]
         kernel = weights["kernel"].transpose(3, 2, 0, 1)
         pad = [dilation * (kernel.shape[-1] - 1) // 2] * 2
@@ -161,6 +167,7 @@ class _Layers:
         return self._ops.add(y, self._constant(weights["bias"][None, :, None, None]))
 
     def deconv(self, name: str, x: Any) -> Any:
+        """Adds a 4 × 4 deconvolution of stride 2, see `models.layers.Deconv`."""
         weights = self._params[name]
         y = self._ops.convolution_backprop_data(
             x,
@@ -172,6 +179,7 @@ class _Layers:
         return self._ops.add(y, self._constant(weights["bias"][None, :, None, None]))
 
     def rectify(self, i: int, y: Any) -> Any:
+        """Adds scale and shift of layer i, if it has them, and its PReLU."""
         if i in self._modulations:
             scale, shift = self._modulations[i]
             y = self._ops.add(self._ops.multiply(y, scale), shift)
@@ -182,15 +190,16 @@ class _Layers:
 
 
 def _import_openvino() -> Any:
-    """The module, without its telemetry.
+    """Imports OpenVINO without its telemetry.
 
-    Where that is installed, importing OpenVINO reports so to its makers, and forks a process for
-    it, which one with JAX's threads can't do safely. Without, it says nothing.
+    With the package openvino_telemetry installed, importing OpenVINO reports it over the network
+    from a forked process; forking isn't safe beside JAX's threads. Hiding that package prevents it.
     """
     telemetry = "openvino_telemetry"
     silence = telemetry not in sys.modules
+    modules: dict[str, Any] = sys.modules
     if silence:
-        sys.modules[telemetry] = None
+        modules[telemetry] = None  # makes `import openvino_telemetry` fail
     try:
         import openvino
         import openvino.opset13
@@ -200,16 +209,16 @@ def _import_openvino() -> Any:
         ) from error
     finally:
         if silence:
-            del sys.modules[telemetry]
+            del modules[telemetry]
     return openvino
 
 
 def _core() -> Any:
-    """The process's one OpenVINO core, which is kept to its end.
+    """Returns the OpenVINO core of this process, which is never destroyed.
 
-    Each core gives the thread that first uses it a stack of its own for signals, and at its end
-    brings back the one that was there before. Of two that don't end in the opposite order, the one
-    brought back is gone: the next signal, an interrupt say, would be a segmentation fault.
+    A core replaces the signal stack of the thread that first uses it, and restores the old one when
+    it is destroyed. If two cores are destroyed in the order in which they were created, the stack
+    restored by the second no longer exists, and the next signal causes a segmentation fault.
     """
     global _the_core
     with _making:
@@ -218,47 +227,45 @@ def _core() -> Any:
         return _the_core
 
 
-_the_core, _making = None, threading.Lock()
+_the_core: Any = None
+_making = threading.Lock()
 
 
 def _pixels(shape: tuple[int, ...]) -> int:
     return shape[2] * shape[3]
 
 
-def _inside(mask: np.ndarray, axis: int, length: int) -> slice:
-    """Where a rectangle lies along an axis that is `length` long in another unit."""
+def _masked_part(mask: np.ndarray, axis: int, length: int) -> slice:
+    """Returns where a mask's rectangle lies along an axis of an image that is `length` long."""
     found = np.flatnonzero(mask[0, :, :, 0].any(axis=2 - axis))
     unit = length // mask.shape[axis]
     return slice(unit * found[0], unit * (found[-1] + 1))
 
 
-def _told(params: Mapping[str, Any]) -> list[int]:
-    """Layers that are told something."""
-    prefix = "table_dense"
-    return sorted(int(name[len(prefix) :]) for name in params if name[len(prefix) :].isdigit())
-
-
-def _dense(weights: Mapping[str, Any], x: np.ndarray) -> np.ndarray:
-    return x @ weights["kernel"] + weights["bias"]
-
-
 def _pixel_branch(module: DMCNN, layers: _Layers, x: Any) -> Any:
-    def layer(i: int, x: Any, channels: int, cells: int, **options: int) -> Any:
+    """Builds the pixel branch of a `DMCNN` up to its correction at full size."""
+
+    def layer(i: int, x: Any, channels: int, scale: int, **options: int) -> Any:
         return layers.rectify(i, layers.conv(f"conv{i}", x, **options))
 
-    def up(i: int, x: Any, channels: int, cells: int) -> Any:
+    def up(i: int, x: Any, channels: int, scale: int) -> Any:
         return layers.rectify(i, layers.deconv(f"deconv{i}", x))
 
-    full, *_ = dmcnn.connect(x, module.features, module.dilations, layer, up)
+    full, *_ = dmcnn.wire_layers(x, module.features, module.dilations, layer, up)
     return layers.conv("conv15", full)
 
 
 def _chroma_net(module: ChromaNet, layers: _Layers, x: Any) -> Any:
+    """Builds the convolutions of a `ChromaNet`."""
+
     def layer(i: int, x: Any, dilation: int = 1) -> Any:
         return layers.rectify(i, layers.conv(f"conv{i}", x, dilation=dilation))
 
-    x = chroma.connect(x, module.dilations, layer)
+    x = chroma.wire_layers(x, module.dilations, layer)
     return layers.conv(f"conv{len(module.dilations) + 2}", x)
 
 
-_NETWORKS = {DMCNN: _pixel_branch, ChromaNet: _chroma_net}
+_NETWORKS: dict[type, Callable[[Any, _Layers, Any], Any]] = {
+    DMCNN: _pixel_branch,
+    ChromaNet: _chroma_net,
+}

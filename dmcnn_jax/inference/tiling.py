@@ -1,4 +1,4 @@
-"""Plans overlapping tiles of a few shapes, and runs a program on them."""
+"""Plans overlapping tiles of a few shapes, and runs programs on them."""
 
 import dataclasses
 import itertools
@@ -13,86 +13,70 @@ import numpy as np
 from dmcnn_jax.inference.model import Model
 from dmcnn_jax.system.malloc import trim_memory
 
-
-def tiling(model: Model, rows: int, columns: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """How `restore_plane` cuts a plane of so many blocks: along both axes, tiles and their pixels.
-
-    Of two passes, the last, which does nearly all of the work.
-    """
-    _, halo = halos(model.module)
-    if halo is None:
-        return (1, 8 * rows), (1, 8 * columns)
-    along = []
-    for blocks in (rows, columns):
-        cuts = plan_tiles(blocks, halo, tile_sides(model.module))
-        # JAX computes what of a tile lies outside of the plane, other engines don't.
-        length = min(cuts.length, blocks) if model.engine else cuts.length
-        along.append((len(cuts.pieces), 8 * length))
-    return along[0], along[1]
-
-
-def computed_pixels(model: Model, rows: int, columns: int) -> int:
-    """Pixels of all those tiles: what is computed, overlaps included."""
-    return math.prod(count * pixels for count, pixels in tiling(model, rows, columns))
-
-
 TILE_SIDES = (16, 32, 48, 64, 80, 96)
-"""Sides that tiles may have, in blocks. Few, since each pair of sides is a program to compile, of
-which a size of picture has one; the largest keeps a network of 64 channels near 2 GB."""
-
-
-# What the largest tile is for, and how much longer it may get where there is memory for it.
-_FEATURES, _LONGEST, _STEP = 64, 144, 16
-
-
-def tile_sides(module: nn.Module) -> tuple[int, ...]:
-    """Sides that a network's tiles may have, in blocks.
-
-    One of fewer channels has the memory for longer ones, which overlap less.
-    """
-    largest = TILE_SIDES[-1]
-    longer = largest * math.sqrt(_FEATURES / getattr(module, "features", _FEATURES))
-    longest = min(int(longer), _LONGEST)
-    return (*TILE_SIDES, *range(largest + _STEP, longest + 1, _STEP))
-
+"""Sides that tiles may have, in blocks. They are few, since each pair of sides is a program to
+compile, of which a picture needs one. The largest keeps a network of 64 channels near 2 GB."""
 
 STRIP_SIDES = (*TILE_SIDES, 256)
-"""Widths of tiles of the first pass, in blocks.
+"""Widths of tiles of the first pass, in blocks; on the grid of blocks, wide ones fit in memory."""
 
-On the grid of blocks there is memory for wide ones.
-"""
+LONGEST_SIDE = 144
+"""The longest side of tiles for narrow networks, in blocks (`tile_sides`)."""
+
+# Channels of the network that the largest of TILE_SIDES is for, and how longer sides are spaced.
+_FEATURES, _SPACING = 64, 16
+
+# Tiles that an accelerator computes at a time.
+_BATCH = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Tile:
-    """A stretch of an axis.
+    """The extent of a tile along one axis, in blocks.
 
-    It starts at block `start`, maybe outside the plane; its results count from `first` to `last`.
+    Attributes:
+        start: the first block that the tile reads, possibly outside of the plane.
+        core_start: the first block of its core, the part whose results are kept.
+        core_stop: the block after the last one of its core.
     """
 
     start: int
-    first: int
-    last: int
+    core_start: int
+    core_stop: int
+
+    def core_in_plane(self, block: int) -> slice:
+        """Returns where the core lies in the plane, given the side of a block in pixels."""
+        return slice(block * self.core_start, block * self.core_stop)
+
+    def core_in_tile(self, block: int) -> slice:
+        """Returns where the core lies in the tile, given the side of a block in pixels."""
+        first, last = self.core_start - self.start, self.core_stop - self.start
+        return slice(block * first, block * last)
 
 
 @dataclasses.dataclass(frozen=True)
 class TilePlan:
-    """An axis cut into pieces of one length, in blocks."""
+    """Tiles along one axis.
+
+    Attributes:
+        length: of every tile, in blocks.
+        tiles: whose cores cover the axis once, in order.
+    """
 
     length: int
-    pieces: tuple[Tile, ...]
+    tiles: tuple[Tile, ...]
 
 
 def plan_tiles(blocks: int, halo: int, sides: Sequence[int]) -> TilePlan:
-    """Cuts an axis into overlapping pieces of one length, chosen so that there is least to compute.
+    """Covers an axis with overlapping tiles of the length that costs the least computation.
 
     Args:
         blocks: length of the axis.
-        halo: blocks that a result needs to know on either side.
-        sides: lengths that pieces may have, ascending.
+        halo: blocks that a result depends on at either side.
+        sides: lengths that tiles may have, ascending.
 
     Returns:
-        The cuts. One piece may be longer than the axis; several lie within it.
+        The plan. A single tile may be longer than the axis; several lie within it.
     """
 
     def count(side: int) -> float:
@@ -103,66 +87,195 @@ def plan_tiles(blocks: int, halo: int, sides: Sequence[int]) -> TilePlan:
 
     side = min(sides, key=lambda side: (count(side) * side, -side))
     if math.isinf(count(side)):
-        # A network that sees further than the largest tile: smaller would be in vain.
-        return TilePlan(blocks, (whole_axis(blocks),))
-    pieces = []
+        # The network sees further than the largest tile, so that tiles would save nothing.
+        return plan_one_tile(blocks)
+    tiles: list[Tile] = []
     for i in range(int(count(side))):
         start = max(0, min(i * (side - 2 * halo), blocks - side))
-        first = pieces[-1].last if pieces else 0
-        last = blocks if start + side >= blocks else start + side - halo
-        pieces.append(Tile(start, first, last))
-    return TilePlan(side, tuple(pieces))
+        core_start = tiles[-1].core_stop if tiles else 0
+        core_stop = blocks if start + side >= blocks else start + side - halo
+        tiles.append(Tile(start, core_start, core_stop))
+    return TilePlan(side, tuple(tiles))
 
 
-def whole_axis(blocks: int) -> Tile:
-    """Returns the one tile that covers an axis of so many blocks."""
-    return Tile(0, 0, blocks)
+def plan_one_tile(blocks: int) -> TilePlan:
+    """Covers an axis with a single tile of its length."""
+    return TilePlan(blocks, (Tile(0, 0, blocks),))
+
+
+def plan_plane(module: nn.Module, rows: int, columns: int) -> tuple[TilePlan, TilePlan]:
+    """Plans the tiles of a network's last pass, which does nearly all of the work.
+
+    Args:
+        module: the network.
+        rows: height of the plane, in blocks.
+        columns: width of the plane, in blocks.
+
+    Returns:
+        The plans of rows and of columns.
+    """
+    _, halo = halos(module)
+    if halo is None:
+        return plan_one_tile(rows), plan_one_tile(columns)
+    sides = tile_sides(module)
+    return plan_tiles(rows, halo, sides), plan_tiles(columns, halo, sides)
 
 
 def halos(module: nn.Module) -> tuple[int, int | None]:
-    """What passes see, in blocks: the first (0: there is only one), and the last (None: all)."""
+    """Returns the distances that a network's passes see, in blocks.
+
+    Returns:
+        That of the first pass (0: the network runs in one pass) and that of the last one (None: it
+        is unknown).
+    """
     halo = getattr(module, "halo_blocks", None)
     return halo if isinstance(halo, tuple) else (0, halo)
 
 
+def tile_sides(module: nn.Module) -> tuple[int, ...]:
+    """Returns the sides that a network's tiles may have, in blocks.
+
+    Networks of fewer than 64 channels have memory for longer tiles, which overlap less.
+    """
+    largest = TILE_SIDES[-1]
+    longer = largest * math.sqrt(_FEATURES / getattr(module, "features", _FEATURES))
+    longest = min(int(longer), LONGEST_SIDE)
+    return (*TILE_SIDES, *range(largest + _SPACING, longest + 1, _SPACING))
+
+
+def chroma_tile_sides(subsampling: tuple[int, int]) -> tuple[int, ...]:
+    """Returns the sides that tiles of chroma may have, in coded blocks, to cover as many pixels."""
+    return tuple(side // max(subsampling) for side in TILE_SIDES)
+
+
+def tile_grid(model: Model, rows: int, columns: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Returns how `restore_plane` tiles a plane.
+
+    Args:
+        model: the model.
+        rows: height of the plane, in blocks.
+        columns: width of the plane, in blocks.
+
+    Returns:
+        Along rows and along columns, the number of tiles and their length in pixels.
+    """
+
+    def along(plan: TilePlan, blocks: int) -> tuple[int, int]:
+        # JAX computes the part of a tile that lies outside of the plane, other engines don't.
+        length = min(plan.length, blocks) if model.engine else plan.length
+        return len(plan.tiles), 8 * length
+
+    row_plan, column_plan = plan_plane(model.module, rows, columns)
+    return along(row_plan, rows), along(column_plan, columns)
+
+
+def computed_pixels(model: Model, rows: int, columns: int) -> int:
+    """Returns the pixels of all tiles of `tile_grid`, overlaps included; arguments as there."""
+    return math.prod(count * pixels for count, pixels in tile_grid(model, rows, columns))
+
+
 class TileSource:
-    """Where tiles of a plane are cut from: coefficients, tables and masks for a program."""
+    """Cuts tiles of coefficients from a plane, with the table and a mask for each.
+
+    Attributes:
+        width: width of the plane, in blocks.
+
+    Args:
+        coefficients: k of the plane, integers [h, w, 64].
+        table: Q, integers [8, 8].
+        picture: first row and the row after the last, and the same for columns, of the picture in
+            the plane, in pixels; masks are of pixels then. None: masks are of blocks.
+    """
 
     def __init__(
-        self, coefficients: np.ndarray, table: np.ndarray, size: tuple[int, int] | None = None
+        self,
+        coefficients: np.ndarray,
+        table: np.ndarray,
+        picture: tuple[tuple[int, int], tuple[int, int]] | None = None,
     ):
         self._coefficients, self._table = coefficients, table.astype(np.int32)
-        self._size = size
+        self._picture = picture
+        self.width: int = coefficients.shape[1]
 
     def tile(self, top: int, rows: int, left: int, columns: int) -> tuple[np.ndarray, ...]:
-        """A tile, which may reach outside: k [rows, columns, 64], Q, mask [rows, columns, 1].
+        """Cuts a tile, which may reach outside of the plane; all arguments are in blocks.
 
-        With a size, the mask is one of pixels, [8 rows, 8 columns, 1].
+        Returns:
+            k, int32 [rows, columns, 64], zero outside; Q, int32 [8, 8]; and a mask that is true on
+            the plane, bool [rows, columns, 1], or, of pixels, true on the picture, bool [8 rows,
+            8 columns, 1].
         """
         inner = self._coefficients[max(0, top) : top + rows, max(0, left) : left + columns]
         y, x = max(0, -top), max(0, -left)
         k = np.zeros((rows, columns, 64), np.int32)
         k[y : y + inner.shape[0], x : x + inner.shape[1]] = inner
+        if self._picture:
+            inside_rows, inside_columns = (
+                _inside(8 * start, 8 * length, *ends)
+                for start, length, ends in zip(
+                    (top, left), (rows, columns), self._picture, strict=True
+                )
+            )
+            return k, self._table, inside_rows[:, None, None] & inside_columns[:, None]
         mask = np.zeros((rows, columns, 1), bool)
         mask[y : y + inner.shape[0], x : x + inner.shape[1]] = True
-        if self._size:
-            mask = mask.repeat(8, axis=0).repeat(8, axis=1)
-            mask[max(0, self._size[0] - 8 * top) :] = False
-            mask[:, max(0, self._size[1] - 8 * left) :] = False
         return k, self._table, mask
 
-    @property
-    def width(self) -> int:
-        """The width of the plane, in blocks."""
-        return self._coefficients.shape[1]
+
+def _inside(start: int, length: int, first: int, stop: int) -> np.ndarray:
+    """Returns which of the positions from `start` on lie in first … stop - 1, bool [length]."""
+    positions = np.arange(start, start + length)
+    return (first <= positions) & (positions < stop)
+
+
+def run_plan(
+    rows: TilePlan,
+    columns: TilePlan,
+    prepare_row: Callable[[Tile], tuple[Callable, Iterable[tuple[np.ndarray, ...]]]],
+    *,
+    by_engine: bool,
+    progress: Callable[[float], None] | None,
+) -> Iterator[tuple[Tile, Tile, np.ndarray]]:
+    """Runs programs on all tiles of a plane, a row of tiles at a time.
+
+    Args:
+        rows: plan of the rows.
+        columns: plan of the columns.
+        prepare_row: returns the program for a row of tiles, and its arguments for each tile of it.
+        by_engine: as in `run_on_tiles`.
+        progress: called after each tile with its share of the work.
+
+    Yields:
+        A tile's rows, its columns, and the result.
+    """
+    count = len(rows.tiles) * len(columns.tiles)
+    for row in rows.tiles:
+        # No name here keeps a row's first pass in memory while that of the next row is computed.
+        results = run_on_tiles(*prepare_row(row), len(columns.tiles), by_engine)
+        for column, result in zip(columns.tiles, results, strict=True):
+            yield row, column, result
+            if progress:
+                progress(1 / count)
+    if count > 1:
+        trim_memory()
 
 
 def run_on_tiles(
     program: Callable, tiles: Iterable[tuple[np.ndarray, ...]], count: int, by_engine: bool = False
 ) -> Iterator[np.ndarray]:
-    """Results of a program on tiles, in batches, or one by one: engines take no more."""
-    # On a CPU, unlike on an accelerator, nothing is gained by batches, nor by beginning the next
-    # before the last is fetched; that would take the memory of two.
+    """Runs a program on tiles, in batches on accelerators.
+
+    Args:
+        program: takes the arrays of a batch of tiles and returns an array [B, …].
+        tiles: arrays for each tile, without an axis of batches.
+        count: number of tiles.
+        by_engine: whether an engine other than JAX runs the program; those take one tile at a time.
+
+    Yields:
+        The result of each tile, in order.
+    """
+    # On a CPU, batches are no faster, nor is starting a batch before the last one is fetched, which
+    # would take twice the memory.
     on_cpu = jax.default_backend() == "cpu"
     single = by_engine or on_cpu
     size = 1 if single or count < _BATCH else _BATCH
@@ -181,11 +294,9 @@ def run_on_tiles(
         if len(pending) > ahead:
             yield from fetch()
             if on_cpu and not by_engine and count > 1:
-                # XLA asks for all the memory of a tile at once. Where something small has landed in
-                # what the last tile left, that lies idle, and the next takes as much again.
+                # XLA allocates all the memory of a tile at once. If something small lies in what
+                # the last tile freed, the allocator can't reuse it, and the next tile takes as much
+                # again.
                 trim_memory()
     while pending:
         yield from fetch()
-
-
-_BATCH = 4

@@ -13,82 +13,88 @@ from dmcnn_jax.models import init_variables
 
 
 def initialize(module: nn.Module, key: jax.Array) -> dict[str, Any]:
-    """`init_variables`, compiled; not to be called within a jit.
+    """Draws a network's initial variables, as `init_variables` but compiled.
+
+    It must not be called inside `jax.jit`.
 
     Args:
         module: the network.
         key: a scalar key of `jax.random.key`.
 
     Returns:
-        {"params": …} and, of some networks, {"batch_stats": …}; float32.
+        {"params": …} and, for some networks, {"batch_stats": …}; float32.
     """
     draw = jax.jit(partial(init_variables, module), compiler_options=fast_compile_options())
     return draw(key)
 
 
 def variable_shapes(module: nn.Module) -> dict[str, Any]:
-    """Of a module's variables `jax.ShapeDtypeStruct`s; none is made."""
+    """Returns the tree of a network's variables as `jax.ShapeDtypeStruct`s, computing none."""
     return jax.eval_shape(partial(init_variables, module), jax.random.key(0))
 
 
 def fast_compile_options() -> dict[str, Any] | None:
-    """`compiler_options` of `jax.jit` for what runs once, and is large; None for those of always.
+    """Returns `compiler_options` of `jax.jit` for large programs that run once.
 
-    On CPUs, to compile a network's random weights takes ten seconds, and three if that is not
-    asked to be fast; the weights are the same bits.
+    On CPUs, compiling a network's random weights takes ten seconds, and three with these options;
+    the weights are the same bits.
+
+    Returns:
+        The options; None for the default ones.
     """
     return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
 
 
 def extend_variables(
-    module: nn.Module, variables: Mapping[str, Any], first: Mapping[str, Any]
+    module: nn.Module, variables: Mapping[str, Any], initial: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Adds layers that weights lack, where they change nothing at first.
+    """Fills in missing identity-initialised layers, so that older weights load.
 
     Args:
-        module: the network; `neutral`, if it has that, says what such layers' names begin with.
-        variables: of the network with or without them.
-        first: the variables that it starts with.
+        module: the network, whose `identity_init_prefixes` name such layers.
+        variables: its variables, with or without these layers.
+        initial: its initial variables.
 
     Returns:
-        `variables`, and of `first` what they lack of such layers.
+        `variables`, completed by such layers of `initial`.
     """
-    neutral = getattr(module, "neutral", ())
+    prefixes = _identity_init_prefixes(module)
     added = {
         path: value
-        for path, value in flatten_dict(first).items()
-        if any(name.startswith(neutral) for name in path)
+        for path, value in flatten_dict(initial).items()
+        if any(name.startswith(prefixes) for name in path)
     }
     return unflatten_dict(added | flatten_dict(variables))
 
 
 def widen_variables(
-    module: nn.Module, variables: Mapping[str, Any], first: Mapping[str, Any]
+    module: nn.Module, variables: Mapping[str, Any], initial: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The weights of a narrower network as a wider one's, which at first computes the same.
+    """Embeds the weights of a narrower network in a wider one that computes the same.
 
-    New channels see all that there is, by random weights, and nothing of the old network sees them
-    yet: weights from new channels to old ones are zero. After Net2WiderNet (Chen, Goodfellow,
-    Shlens, "Net2Net: accelerating learning via knowledge transfer", ICLR 2016), which copies old
-    channels instead; these learn something else from the first step on.
+    New channels read every input; their weights into old channels are zero, so the output is
+    unchanged. After Net2WiderNet (Chen, Goodfellow, Shlens, "Net2Net: accelerating learning via
+    knowledge transfer", ICLR 2016), which copies old channels instead; random ones differ from them
+    from the first training step.
 
     Args:
         module: the wider network.
-        variables: of one that differs by fewer channels alone.
-        first: the variables that the wider one starts with otherwise.
+        variables: variables of a network that differs only in having fewer channels.
+        initial: initial variables of the wider network.
 
     Returns:
-        Variables of the wider one; arrays that fit as they are, or don't fit so, unchanged, and
-        all of them for a network that doesn't say that it `supports_widening`.
+        Variables of the wider network. Arrays that already fit, or can't be embedded, are returned
+        unchanged; so are all arrays of a network without `supports_widening`.
     """
     if not getattr(module, "supports_widening", False):
         return dict(variables)
-    wide, neutral = flatten_dict(first), getattr(module, "neutral", ())
+    wide, prefixes = flatten_dict(initial), _identity_init_prefixes(module)
 
     def widen(path: tuple[str, ...], narrow: Any) -> Any:
         start = wide.get(path)
-        # Layers that are told Q hold a scale and a shift side by side.
-        if start is None or any(name.startswith(neutral) for name in path if neutral):
+        # Layers conditioned on the table hold a scale and a shift side by side, which embedding
+        # would mix.
+        if start is None or any(name.startswith(prefixes) for name in path):
             return narrow
         fits = len(start.shape) == len(narrow.shape) and all(
             few <= many for few, many in zip(narrow.shape, start.shape, strict=True)
@@ -106,7 +112,16 @@ def widen_variables(
 
 
 def check_variables(module: nn.Module, variables: Mapping[str, Any], source: str) -> None:
-    """Raises a ValueError that names what is missing, superfluous or of another shape."""
+    """Checks that variables fit a network.
+
+    Args:
+        module: the network.
+        variables: its variables, arrays of any kind.
+        source: where they come from, for the message.
+
+    Raises:
+        ValueError: if arrays are missing, unknown or of another shape; the message names them.
+    """
     expected = _shapes(variable_shapes(module))
     found = _shapes(variables)
     wrong = [f"{key} missing" for key in sorted(expected.keys() - found.keys())]
@@ -122,6 +137,10 @@ def check_variables(module: nn.Module, variables: Mapping[str, Any], source: str
             f"the weights of {source!r} don't fit the model {type(module).__name__}: "
             f"{'; '.join(wrong[:4])}{more}"
         )
+
+
+def _identity_init_prefixes(module: nn.Module) -> tuple[str, ...]:
+    return getattr(module, "identity_init_prefixes", ())
 
 
 def _shapes(variables: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from dmcnn_jax.system.atomic_write import write_file
 
 BUNDLED = Path(__file__).parents[1] / "weights"
+"""Folder of the weights files that come with the package."""
 
 
 def save_weights(
@@ -21,15 +22,15 @@ def save_weights(
     about: Mapping[str, Any],
     dtype: str = "float32",
 ) -> None:
-    """Writes a weights file, to a temporary name first.
+    """Writes a weights file, under a temporary name first.
 
     Args:
         path: of the file, .safetensors.
-        variables: Flax variables: {"params": …} and, of some models, {"batch_stats": …}.
-        about: JSON to keep with it: "model", the configuration that makes the network, and
-            whatever else one should know.
-        dtype: type to store weights of two and more dimensions in, "float32" or "float16"; the
-            others stay as they are.
+        variables: Flax variables: {"params": …} and, for some models, {"batch_stats": …}.
+        about: JSON to store with them: "model", the configuration of the network, and any further
+            description.
+        dtype: type to store arrays of two and more dimensions in, "float32" or "float16"; others
+            keep theirs.
     """
     from safetensors.numpy import save
 
@@ -48,10 +49,10 @@ def load_weights(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any
         path: of the file.
 
     Returns:
-        Flax variables in float32, and what `save_weights` was told about them.
+        Flax variables in float32, and the description that was stored with them.
 
     Raises:
-        ValueError: if it is none of ours.
+        ValueError: if `save_weights` didn't write the file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -78,7 +79,10 @@ def load_weights(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any
 
 
 def find_weights(name: str | os.PathLike) -> Path:
-    """The weights file that a name means.
+    """Finds the weights file that a name or a path stands for.
+
+    A bundled name always means the bundled weights, whatever the working directory contains; write
+    "./NAME" for a file or a workdir of such a name.
 
     Args:
         name: a bundled name ("dmcnn-qf10"), a weights file, or a workdir, which stands for its
@@ -88,8 +92,11 @@ def find_weights(name: str | os.PathLike) -> Path:
         Path of the file.
 
     Raises:
-        FileNotFoundError: if there is none; the message lists the bundled names.
+        FileNotFoundError: if the file doesn't exist; the message lists the bundled names.
     """
+    bundled = {path.stem: path for path in sorted(BUNDLED.glob("*.safetensors"))}
+    if os.fspath(name) in bundled:
+        return bundled[os.fspath(name)]
     path = Path(name)
     if path.is_dir():
         if (path / "best.safetensors").exists():
@@ -100,10 +107,7 @@ def find_weights(name: str | os.PathLike) -> Path:
         )
     if path.is_file():
         return path
-    bundled = BUNDLED / f"{name}.safetensors"
-    if bundled.is_file():
-        return bundled
-    known = ", ".join(sorted(p.stem for p in BUNDLED.glob("*.safetensors"))) or "none"
+    known = ", ".join(bundled) or "none"
     raise FileNotFoundError(
         f"no weights {str(name)!r}; expected a .safetensors file, a workdir, or a bundled "
         f"name ({known})"
@@ -111,6 +115,6 @@ def find_weights(name: str | os.PathLike) -> Path:
 
 
 def _without_params(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters at the top, other collections beside them under their names."""
-    variables = jax.tree.map(np.asarray, dict(variables))
-    return dict(variables.pop("params")) | variables
+    """Returns parameters at the top level, beside other collections under their names."""
+    collections = jax.tree.map(np.asarray, dict(variables))
+    return dict(collections.pop("params")) | collections

@@ -1,13 +1,13 @@
-"""The networks, by name.
+"""The registry of networks: from the name in a configuration to a Flax module.
 
-Each is a `base.Network`, and is trained, evaluated and exported by the same commands: a new one is
-a file here, a line in `MODELS`, and a file in `configs/` (docs/adding-a-model.md).
+Every network is trained, evaluated and exported by the same commands. To add one, write a file
+here, a line in `MODELS` and a file in `configs/` (docs/adding-a-model.md).
 """
 
 import dataclasses
 import importlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from dmcnn_jax import jpeg
 from dmcnn_jax.models.base import Network
 
-# What `config.model.name` may be → file and class, which are imported when they are asked for.
 MODELS: dict[str, str] = {
     "arcnn": "baselines.arcnn.ARCNN",
     "cas_cnn": "baselines.cas_cnn.CASCNN",
@@ -27,27 +26,28 @@ MODELS: dict[str, str] = {
     "memnet": "baselines.memnet.MemNet",
     "tnrd": "baselines.tnrd.TNRD",
 }
+"""Values of `config.model.name` → file and class in this package, imported on demand."""
 
 
 def create_model(config: Mapping[str, Any]) -> Network:
-    """Makes the network that a configuration describes.
+    """Creates the network that a configuration describes.
 
     Args:
-        config: `name`, a key of `MODELS`, and any of that module's attributes; `dtype` as a string.
+        config: `name`, a key of `MODELS`, and any fields of that module; `dtype` as a string.
 
     Returns:
-        The Flax module.
+        The Flax module; "chroma" gives a `ChromaNet`, every other name a `Network`.
 
     Raises:
-        ValueError: for an unknown model or attribute.
+        ValueError: if the model, a field or the dtype is unknown.
     """
     fields = dict(config)
     name = fields.pop("name", None)
     if name not in MODELS:
         raise ValueError(f"model.name is {name!r}; expected one of: {', '.join(sorted(MODELS))}")
-    file, network = MODELS[name].rsplit(".", 1)
-    module = getattr(importlib.import_module(f"dmcnn_jax.models.{file}"), network)
-    known = {field.name for field in dataclasses.fields(module)} - {"name", "parent"}
+    file, class_name = MODELS[name].rsplit(".", 1)
+    network = getattr(importlib.import_module(f"dmcnn_jax.models.{file}"), class_name)
+    known = {field.name for field in dataclasses.fields(network)} - {"name", "parent"}
     if unknown := sorted(set(fields) - known):
         raise ValueError(
             f"model {name!r} has no field {', '.join(map(repr, unknown))}; "
@@ -59,21 +59,39 @@ def create_model(config: Mapping[str, Any]) -> Network:
                 f"model.dtype is {fields['dtype']!r}; expected 'float32' or 'bfloat16'"
             )
         fields["dtype"] = jnp.dtype(fields["dtype"])
-    return module(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
-
-
-def example(module: nn.Module) -> tuple[Any, jax.Array]:
-    """The smallest coefficients and table that a network takes."""
-    if hasattr(module, "example"):
-        return module.example()
-    return jnp.zeros((1, 2, 2, 64), jnp.int32), jnp.ones((1, 8, 8), jnp.int32)
+    # Lists come from JSON; Flax modules have to be hashable.
+    return network(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
 
 
 def init_variables(module: nn.Module, key: jax.Array) -> dict[str, Any]:
-    """The variables that a network starts with, from a scalar random key."""
-    return module.init(key, *example(module))
+    """Returns a network's initial variables.
+
+    Args:
+        module: the network.
+        key: a scalar key of `jax.random.key`.
+
+    Returns:
+        {"params": …} and, for some networks, {"batch_stats": …}; float32.
+    """
+    return cast(dict[str, Any], module.init(key, *example_input(module)))
+
+
+def example_input(module: nn.Module) -> tuple[Any, jax.Array]:
+    """Returns the smallest coefficients and table that a network accepts, zeros and ones."""
+    if hasattr(module, "example_input"):
+        return module.example_input()
+    return jnp.zeros((1, 2, 2, 64), jnp.int32), jnp.ones((1, 8, 8), jnp.int32)
 
 
 def decode(module: nn.Module, coefficients: Any, table: jax.Array) -> jax.Array:
-    """What libjpeg makes of a network's input: uint8 [B, H, W], or [B, H, W, channels]."""
+    """Decodes a network's input as libjpeg does.
+
+    Args:
+        module: the network.
+        coefficients: its coefficients, as `__call__` takes them.
+        table: its quantisation tables, as `__call__` takes them.
+
+    Returns:
+        uint8 [B, H, W], or [B, H, W, 2] for a `ChromaNet`.
+    """
     return getattr(module, "decode", jpeg.decode)(coefficients, table)

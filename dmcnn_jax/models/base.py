@@ -1,4 +1,4 @@
-"""What every network here is: what it takes, what it gives back, how it is measured."""
+"""The interface of networks that restore luma: inputs, estimates, receptive field and loss."""
 
 import abc
 from collections.abc import Mapping
@@ -13,30 +13,36 @@ from dmcnn_jax.models.losses import mse
 
 
 class Network(nn.Module, abc.ABC):
-    """A network that turns what a JPEG file holds of luma into estimates of the original.
+    """A network that estimates the original luma from the coefficients of a JPEG.
 
-    In two passes: `restore_coefficients` makes a first image of what the file holds, by default
-    what libjpeg decodes; `restore_pixels` makes the estimates of that, and is what a new network
-    has to write. Whatever is a Network is trained, evaluated, tiled, exported and compared by the
-    commands that are there.
+    It runs in two passes. `restore_coefficients` makes a first image from the coefficients, by
+    default the one that libjpeg decodes. `restore_pixels` makes the estimates from that image, and
+    is the only method that a new network has to write. Every `Network` can be trained, evaluated,
+    tiled, exported and compared by the existing commands.
+
+    Attributes:
+        pixel_masks: whether a mask may be one of pixels, where the last blocks of a JPEG reach
+            beyond its picture: for networks whose authors ran them on pictures of exact size.
+        JAX_ONLY_FIELDS: fields that affect only the loss, or the precision of JAX's arithmetic;
+            exports to other frameworks omit them.
+        supports_widening: whether the weights of a narrower network can initialise this one
+            (`inference.variables.widen_variables`). This needs layers that take the channels of
+            other layers as they are, or added, never concatenated.
+        identity_init_prefixes: what the names of layers begin with that are initialised to change
+            nothing, so that weights without them can be loaded.
     """
 
-    # Whether masks may be of pixels: of networks that their authors ran on images of their exact
-    # size, where a JPEG's last blocks reach beyond it.
     pixel_masks: ClassVar[bool] = False
-    # Fields that alter the loss or the precision of a computation in JAX, and nothing of what the
-    # weights compute: exports to other frameworks leave them out.
     JAX_ONLY_FIELDS: ClassVar[tuple[str, ...]] = ("dtype",)
-    # Whether the weights of a narrower one are a start for it (`inference.widen_variables`): of
-    # networks whose layers take other layers' channels as they are, or added, never side by side.
     supports_widening: ClassVar[bool] = False
+    identity_init_prefixes: ClassVar[tuple[str, ...]] = ()
 
     @property
     def halo_blocks(self) -> int | tuple[int, int] | None:
-        """How far it sees to every side, in blocks of 8 pixels, rounded up.
+        """The distance that the network sees to every side, in blocks of 8 pixels, rounded up.
 
-        A pair: in `restore_coefficients` and in `restore_pixels`, for a first pass that sees
-        further. None: nobody knows, so that images are never tiled.
+        A pair gives it for `restore_coefficients` and for `restore_pixels`, where the first pass
+        sees further. None: the receptive field is unknown, and tiling is disabled.
         """
         return None
 
@@ -48,44 +54,60 @@ class Network(nn.Module, abc.ABC):
         mask: jax.Array | None = None,
         train: bool = False,
     ) -> dict[str, jax.Array]:
-        """Estimates the original from what the file holds.
+        """Estimates the original from a JPEG's coefficients.
 
         Args:
             coefficients: k, integers [B, H/8, W/8, 64].
             table: Q, integers [B, 8, 8].
-            mask: bool [B, H/8, W/8, 1], true on the rectangle of blocks that is the image: with it,
-                what lies outside has no influence, as if the image ended there. With
-                `pixel_masks`, also bool [B, H, W, 1], of pixels. None: all is image.
+            mask: bool [B, H/8, W/8, 1], true on the rectangle of blocks that is the image. What
+                lies outside has no influence, as if the image ended there. With `pixel_masks` it
+                may be bool [B, H, W, 1], of pixels. None: everything is image.
             train: whether batch statistics are used and updated, in networks that have them.
 
         Returns:
             float32 estimates of the original, pixels scaled to [0, 1], not clipped: "image", the
-            answer, and "jpeg", C or what stands for it, [B, H, W, 1]; others as the loss wants.
+            result, and "jpeg", what it started from (C for most networks), both [B, H, W, 1]; and
+            further ones that the loss needs.
         """
-        first = self.restore_coefficients(coefficients, table, mask=mask)
-        return self.restore_pixels(coefficients, table, first, mask=mask, train=train)
+        initial = self.restore_coefficients(coefficients, table, mask=mask)
+        return self.restore_pixels(coefficients, table, initial, mask=mask, train=train)
 
     def restore_coefficients(
         self, coefficients: jax.Array, table: jax.Array, *, mask: jax.Array | None = None
     ) -> jax.Array:
-        """The first pass, k and Q → float32 [B, H, W, 1]; arguments as of `__call__`."""
+        """Runs the first pass, from k and Q to an image; arguments as in `__call__`.
+
+        Returns:
+            float32 [B, H, W, 1], scaled to [0, 1].
+        """
         del mask
-        return decode(coefficients, table)
+        return decode_luma(coefficients, table)
 
     @abc.abstractmethod
     def restore_pixels(
         self,
         coefficients: jax.Array,
         table: jax.Array,
-        first: jax.Array,
+        initial: jax.Array,
         *,
         mask: jax.Array | None = None,
         train: bool = False,
     ) -> dict[str, jax.Array]:
-        """The second pass: what `__call__` returns, of the first image, the rest as there."""
+        """Runs the second pass, from the first image to the estimates.
+
+        Args:
+            coefficients: as in `__call__`.
+            table: as in `__call__`.
+            initial: the image that `restore_coefficients` returned, float32 [B, H, W, 1].
+            mask: as in `__call__`.
+            train: as in `__call__`.
+
+        Returns:
+            As `__call__`.
+        """
 
     def loss(self, estimates: Mapping[str, jax.Array], original: jax.Array) -> jax.Array:
-        """What training makes small: here the mean squared error of the answer.
+        """Returns the loss to minimise, here the mean squared error of the result.
 
         Args:
             estimates: what `__call__` returned.
@@ -97,6 +119,6 @@ class Network(nn.Module, abc.ABC):
         return mse(estimates["image"], original)
 
 
-def decode(coefficients: jax.Array, table: jax.Array) -> jax.Array:
-    """C, the image as libjpeg decodes it: float32 [B, H, W, 1], scaled to [0, 1]."""
+def decode_luma(coefficients: jax.Array, table: jax.Array) -> jax.Array:
+    """Returns C, the image as libjpeg decodes it: float32 [B, H, W, 1], scaled to [0, 1]."""
     return jpeg.decode(coefficients, table)[..., None].astype(jnp.float32) / 255

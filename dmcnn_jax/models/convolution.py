@@ -1,7 +1,7 @@
-"""A convolution whose gradient by the kernel is fast on CPUs, too."""
+"""A convolution whose gradient by the kernel is fast on CPUs as well."""
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,31 +13,37 @@ def convolve(
     kernel: jax.Array,
     *,
     stride: int = 1,
-    padding: Any = ((0, 0), (0, 0)),
+    padding: Sequence[Sequence[int]] = ((0, 0), (0, 0)),
     dilation: int = 1,
 ) -> jax.Array:
-    """`lax.conv_general_dilated`, with a gradient by the kernel of our own on CPUs.
+    """Computes `lax.conv_general_dilated`, with a faster gradient by the kernel on CPUs.
 
-    Jit, grad and vmap it. `jvp` is refused, since that gradient is a custom VJP, except for batches
-    of unknown size, which have none.
+    It supports jit, grad and vmap. It doesn't support `jvp`, since that gradient is a custom VJP,
+    except for batches of symbolic size, which don't have it.
 
     Args:
         x: [B, H, W, C].
-        kernel: [h, w, C, N], of the same type.
-        stride: step between outputs, pixels.
-        padding: zeros before and after, of both axes.
+        kernel: [h, w, C, N], of the same dtype.
+        stride: distance between outputs, pixels.
+        padding: zeros before and after, for each of both axes.
         dilation: distance between neighbouring taps, pixels.
 
     Returns:
         [B, H', W', N].
     """
-    options = stride, tuple(map(tuple, padding)), dilation
-    # Of exported programs, which nobody trains by, the batch is a symbol.
+    (top, bottom), (left, right) = padding
+    options = stride, ((top, bottom), (left, right)), dilation
+    # The batch is a symbol in exported programs, which nobody trains with.
     known = isinstance(x.shape[0], int)
     return (_convolve_trained if known else _convolve)(options, x, kernel)
 
 
-def _convolve(options: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
+# Stride, padding ((top, bottom), (left, right)) and dilation of a convolution.
+Options = tuple[int, tuple[tuple[int, int], tuple[int, int]], int]
+Shape = tuple[int, ...]
+
+
+def _convolve(options: Options, x: jax.Array, kernel: jax.Array) -> jax.Array:
     stride, padding, dilation = options
     return lax.conv_general_dilated(
         x,
@@ -50,70 +56,75 @@ def _convolve(options: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _convolve_trained(options: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _convolve_trained(options: Options, x: jax.Array, kernel: jax.Array) -> jax.Array:
     return _convolve(options, x, kernel)
 
 
-def _forward(options, x, kernel):
+def _forward(
+    options: Options, x: jax.Array, kernel: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return _convolve(options, x, kernel), (x, kernel)
 
 
-def _backward(options, residuals, cotangent):
+def _backward(
+    options: Options, residuals: tuple[jax.Array, jax.Array], cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     x, kernel = residuals
     (x_gradient,) = jax.linear_transpose(lambda x: _convolve(options, x, kernel), x)(cotangent)
-    on_cpu = kernel_gradient if _suits(options, x, cotangent) else xla_kernel_gradient
+    on_cpu = kernel_gradient if _is_faster(options, x, cotangent) else xla_kernel_gradient
     on_cpu, default = (
         partial(function, options, kernel.shape) for function in (on_cpu, xla_kernel_gradient)
     )
-    # Decided where it is lowered: a program may be compiled for another platform than this one.
+    # Chosen when it is lowered: a program may be compiled for another platform than this one.
     return x_gradient, lax.platform_dependent(x, cotangent, cpu=on_cpu, default=default)
 
 
 _convolve_trained.defvjp(_forward, _backward)
 
-# Of fewer channels, or on fewer pixels, XLA's own gradient is nearly as good and sooner compiled,
+# With fewer channels or fewer pixels XLA's own gradient is nearly as fast and compiles sooner,
 # unless the batch is odd: its kernels for odd numbers of examples are up to 15 times slower.
 _FEW_CHANNELS, _FEW_PIXELS = 8, 100
 
 
-def _suits(options: Any, x: jax.Array, cotangent: jax.Array) -> bool:
-    """Whether `kernel_gradient` is the faster one; it is right in any case."""
+def _is_faster(options: Options, x: jax.Array, cotangent: jax.Array) -> bool:
+    """Returns whether `kernel_gradient` is the faster one; it is correct in any case."""
     stride, _, dilation = options
     batch, height, width, features = cotangent.shape
     few = min(x.shape[3], features) < _FEW_CHANNELS or height * width < _FEW_PIXELS
     odd = batch > 1 and batch % 2 == 1
-    # A convolution whose kernel is longer than what it goes over is a slow one.
+    # XLA is slow at convolutions with a kernel longer than the input.
     long = x.shape[1] > stride * height
     return (odd or not few) and not long and (stride == 1 or dilation == 1)
 
 
 def xla_kernel_gradient(
-    options: Any, shape: tuple[int, int, int, int], x: jax.Array, cotangent: jax.Array
+    options: Options, shape: Shape, x: jax.Array, cotangent: jax.Array
 ) -> jax.Array:
-    """What `kernel_gradient` computes, by XLA."""
+    """Computes what `kernel_gradient` does by XLA's own gradient; arguments as there."""
     kernel = jax.ShapeDtypeStruct(shape, x.dtype)
     return jax.linear_transpose(lambda kernel: _convolve(options, x, kernel), kernel)(cotangent)[0]
 
 
 def kernel_gradient(
-    options: Any, shape: tuple[int, int, int, int], x: jax.Array, cotangent: jax.Array
+    options: Options, shape: Shape, x: jax.Array, cotangent: jax.Array
 ) -> jax.Array:
-    """The gradient of a convolution by its kernel, as CPUs are fast at it.
+    """Computes the gradient of a convolution by its kernel in a way that is fast on CPUs.
 
         G[i, j] = Σ over b, y, x of X[b, s·y + d·i - top, s·x + d·j - left]ᵀ · Y[b, y, x]
 
-    XLA computes it as one convolution over y and x whose channels are the examples of the batch:
-    few, so that it takes two or three times as long as the forward one. This is one over y whose
-    channels are examples and columns at once; copies of X, shifted by d·j, are its outputs.
+    XLA computes it as a convolution over y and x that contracts the examples of the batch. These
+    are few channels, so that it takes two or three times as long as the forward pass. This function
+    computes it as a convolution over y that contracts examples and columns at once, with copies of
+    X, shifted by d·j, as its outputs.
 
     Args:
-        options: stride s, padding ((top, bottom), (left, right)), dilation d; one of s and d is 1.
+        options: stride s, padding and dilation d of the convolution; s or d is 1.
         shape: of the kernel, [h, w, C, N].
-        x: X, [B, H, W, C], of a floating-point type.
-        cotangent: Y, [B, H', W', N], of the same type.
+        x: X, [B, H, W, C], of a floating-point dtype.
+        cotangent: Y, [B, H', W', N], of the same dtype.
 
     Returns:
-        [h, w, C, N], of that type.
+        G, [h, w, C, N], of that dtype.
     """
     stride, ((top, _), (left, _)), dilation = options
     rows, columns, channels, features = shape
@@ -123,37 +134,38 @@ def kernel_gradient(
     zero = jnp.zeros((), x.dtype)
 
     def shifted(j: int) -> jax.Array:
-        """The columns of X that tap j sees, [H, B, W', C]."""
+        """Returns the columns of X that tap j sees, [H, B, W', C]."""
         before = left - dilation * j
         sides = (0, 0, 0), (0, 0, 0), (before, reach - before - x.shape[2], 0), (0, 0, 0)
         return lax.pad(x, zero, sides)[:, :, ::stride].transpose(1, 0, 2, 3)
 
     x = jnp.stack([shifted(j) for j in range(columns)], axis=3)
     x = x.reshape(-1, batch * width, columns * channels)
-    gradient = _gradient_along_rows((stride, top, dilation), rows, x, y)
+    gradient = _gradient_along_rows(stride, top, dilation, rows, x, y)
     return gradient.reshape(rows, features, columns, channels).transpose(0, 2, 3, 1)
 
 
-def _gradient_along_rows(options: Any, rows: int, x: jax.Array, y: jax.Array) -> jax.Array:
-    """The same along one axis: X [H, K, C] and Y [N, H', K] → [rows, N, C].
+def _gradient_along_rows(
+    stride: int, top: int, dilation: int, rows: int, x: jax.Array, y: jax.Array
+) -> jax.Array:
+    """Computes the gradient along one axis, X [H, K, C] and Y [N, H', K] → [rows, N, C].
 
     For a stride of 1 it is the convolution of Y by X, which gives the taps in reverse. For a larger
-    one, taps that see the same rows of X, every `stride`-th, are such a case each.
+    stride, the taps that see the same rows of X, every `stride`-th one, are computed together.
     """
-    stride, top, dilation = options
     taps = [jnp.zeros((y.shape[0], x.shape[2]), x.dtype)] * rows
     for phase in range(min(stride, rows)):
         count = len(range(phase, rows, stride))
-        # Of these taps' rows, s·m + phase - top, the first that isn't padding.
+        # These taps see rows s·m + phase - top of X; the first that isn't padding is at m = before.
         before = max(0, -(-(top - phase) // stride))
         seen = x[stride * before + phase - top :: stride]
         if not len(seen):
-            continue  # They see nothing but padding.
+            continue  # They see only padding.
         reach = dilation * (count - 1)
         low = reach - before
         high = reach - low + seen.shape[0] - y.shape[1]
-        # Rows of Y that see nothing but padding are cut off: XLA takes negative padding, but on a
-        # CPU the result is wrong.
+        # Rows of Y that see only padding are cut off here, since XLA's negative padding gives wrong
+        # results on CPUs.
         within = y[:, max(0, -low) : y.shape[1] - max(0, -high)]
         found = lax.conv_general_dilated(
             within,

@@ -1,7 +1,8 @@
-"""Layers that the networks of this package share.
+"""Layers that several networks share.
 
 All take and return NHWC arrays, keep their parameters in float32 and compute in `dtype`. Padding is
-symmetric and zero, at stride 2 too: `SAME` would pad one side only and shift the image by a pixel.
+zero and symmetric, at stride 2 too, where `SAME` would pad one side only and shift the image by a
+pixel.
 """
 
 from collections.abc import Callable
@@ -32,12 +33,12 @@ def conv(
     use_bias: bool = True,
     name: str | None = None,
 ) -> "Conv":
-    """A convolution, [B, H, W, C] → [B, ⌈H / stride⌉, ⌈W / stride⌉, features].
+    """Creates a convolution, [B, H, W, C] → [B, ⌈H / stride⌉, ⌈W / stride⌉, features].
 
     Args:
         features: output channels.
         size: side of the square kernel, odd.
-        stride: step between outputs, pixels.
+        stride: distance between outputs, pixels.
         dilation: distance between neighbouring taps, pixels.
         kernel_init: initialiser of the kernel, [size, size, C, features].
         dtype: type to compute in and to return.
@@ -60,7 +61,7 @@ def conv(
 
 
 class Conv(nn.Module):
-    """What `conv` makes; its parameters are those of `nn.Conv`."""
+    """A convolution made by `conv`; parameters are named and shaped as those of `nn.Conv`."""
 
     features: int
     size: int
@@ -72,7 +73,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C] → [B, ⌈H / stride⌉, ⌈W / stride⌉, features]."""
+        """Convolves, [B, H, W, C] → [B, ⌈H / stride⌉, ⌈W / stride⌉, features]."""
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
         pad = self.dilation * (self.size - 1) // 2
@@ -92,11 +93,11 @@ class Conv(nn.Module):
 class Deconv(nn.Module):
     """A 4×4 transposed convolution of stride 2, [B, H, W, C] → [B, 2H, 2W, features].
 
-    What PyTorch's `ConvTranspose2d(4, stride=2, padding=1)` computes, as four 2×2 convolutions,
-    one for each phase of the output: along an axis, output 2m sees inputs m - 1 and m through taps
-    3 and 1, output 2m + 1 inputs m and m + 1 through taps 2 and 0. `lax.conv_transpose` puts zeros
-    between inputs instead, and its gradient is slow on CPUs; so is that of one 2×2 convolution with
-    four times the channels.
+    It computes PyTorch's `ConvTranspose2d(4, stride=2, padding=1)` as four 2×2 convolutions, one
+    for each phase of the output: along an axis, output 2m sees inputs m - 1 and m through taps 3
+    and 1, output 2m + 1 sees inputs m and m + 1 through taps 2 and 0. `lax.conv_transpose` puts
+    zeros between inputs instead, and its gradient is slow on CPUs; so is the gradient of one 2×2
+    convolution with four times the channels.
 
     Attributes:
         features: output channels.
@@ -112,16 +113,16 @@ class Deconv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C] → [B, 2H, 2W, features]."""
+        """Convolves, [B, H, W, C] → [B, 2H, 2W, features]."""
         batch, height, width, channels = x.shape
 
-        def init(key, shape):
+        def init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
             # An output sees 2×2 taps, not 4×4: the fan-in is that of a phase.
-            phases = [
+            drawn = [
                 self.kernel_init(k, (2, 2, *shape[2:]), jnp.float32)
                 for k in jax.random.split(key, 4)
             ]
-            phases = jnp.stack(phases).reshape(2, 2, 2, 2, *shape[2:])  # [p, q, j, i, C, N]
+            phases = jnp.stack(drawn).reshape(2, 2, 2, 2, *shape[2:])  # [p, q, j, i, C, N]
             return phases.transpose(2, 0, 3, 1, 4, 5).reshape(shape)[::-1, ::-1]
 
         kernel = self.param("kernel", init, (4, 4, channels, self.features))
@@ -140,14 +141,14 @@ class PReLU(nn.Module):
     """A rectifier with learned slopes (He et al., 2015): max(x, 0) + slope · min(x, 0).
 
     Attributes:
-        initial_slope: first value of the slopes, one for each channel.
+        initial_slope: initial value of the slopes, one for each channel.
     """
 
     initial_slope: float = SLOPE
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., C] → the same shape and type."""
+        """Rectifies [..., C], keeping its shape and dtype."""
         slope = self.param("slope", nn.initializers.constant(self.initial_slope), (x.shape[-1],))
         return jnp.where(x >= 0, x, slope.astype(x.dtype) * x)
 
@@ -156,10 +157,8 @@ def mask_to_scale(mask: jax.Array | None, cells: int) -> jax.Array | None:
     """Brings a mask of blocks to a finer grid.
 
     Args:
-        mask: bool [B, H/8, W/8, 1], true on blocks of the image; or None, for an image without an
-            outside.
-        cells: cells of the finer grid along a block: 8 for pixels, 4 and 2 for half and quarter
-            size.
+        mask: bool [B, H/8, W/8, 1], true on blocks of the image. None: everything is image.
+        cells: side of a block on the finer grid: 8 for pixels, 4 and 2 at half and quarter size.
 
     Returns:
         bool [B, cells · H/8, cells · W/8, 1], or None.
@@ -170,27 +169,27 @@ def mask_to_scale(mask: jax.Array | None, cells: int) -> jax.Array | None:
 
 
 def pixel_mask(mask: jax.Array | None, image: jax.Array) -> jax.Array | None:
-    """Brings a mask of blocks to the pixels of an image [B, H, W, C]; leaves a mask of pixels."""
+    """Brings a mask to the pixels of an image [B, H, W, C], unless it already is one of pixels."""
     return mask if mask is None or mask.shape[1] == image.shape[1] else mask_to_scale(mask, 8)
 
 
 def apply_mask(x: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """`x` where the mask is true, zero elsewhere; all of `x` without a mask."""
+    """Sets `x` to zero where the mask is false; returns all of `x` without a mask."""
     return x if mask is None else jnp.where(mask, x, jnp.zeros((), x.dtype))
 
 
 def extend(x: jax.Array, pad: int, mode: str, mask: jax.Array | None = None) -> jax.Array:
-    """Pads an image beyond its border with its own pixels, where zeros would not be faithful.
+    """Pads an image with its own pixels, for networks whose authors did not pad with zeros.
 
     Args:
         x: [B, H, W, C].
         pad: pixels to add on every side.
         mode: "edge" (the border repeated) or "symmetric" (mirrored, the border included).
-        mask: bool [B, H, W, 1], true on a rectangle of at least `pad` pixels a side: the image,
-            whose border then is that of the rectangle. None: all of `x` is.
+        mask: bool [B, H, W, 1], true on a rectangle, the image, whose sides are at least `pad`
+            pixels; its border is extended. None: everything is image.
 
     Returns:
-        [B, H + 2 pad, W + 2 pad, C]. What lies further outside is arbitrary.
+        [B, H + 2 pad, W + 2 pad, C]; arbitrary at more than `pad` pixels from the image.
     """
     if mask is None:
         return jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode=mode)
@@ -209,5 +208,5 @@ def extend(x: jax.Array, pad: int, mode: str, mask: jax.Array | None = None) -> 
 
 
 def scale_gradient(x: jax.Array, factor: float) -> jax.Array:
-    """`x`, whose gradient is scaled: under SGD, a learning rate of its own for a parameter."""
+    """Returns `x`, with its gradient scaled: under SGD this scales a parameter's learning rate."""
     return factor * x + (1 - factor) * jax.lax.stop_gradient(x)

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.inference.chroma import CHROMA_STEPS, restore_chroma
+from dmcnn_jax.inference.chroma import CHROMA_SUBSAMPLINGS, restore_chroma
 from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model, is_openvino, load
 from dmcnn_jax.inference.weights import BUNDLED
@@ -326,7 +326,7 @@ class Restorer:
         if self.chroma is None or file.color != "ycbcr":
             return False
         luma, *others = (component.subsampling for component in file.components)
-        return luma == (1, 1) and others[0] == others[1] and others[0] in CHROMA_STEPS
+        return luma == (1, 1) and others[0] == others[1] and others[0] in CHROMA_SUBSAMPLINGS
 
     def _restore_chroma(
         self, file: jpeg.JpegFile, luma: np.ndarray, progress: Progress | None

@@ -3,13 +3,13 @@
     C. Dong, Y. Deng, C. C. Loy, X. Tang: Compression artifacts reduction by a deep convolutional
     network. ICCV 2015.
 
-9×9 to 64 channels, 7×7 to 32, 1×1 to 16, 5×5 to 1, ReLU between; no shortcut, the image itself is
-predicted. Layers, initialisation (Gaussian, of deviation 0.001), loss and the learning rate of the
-last layer, a tenth of the others', are the authors' (Caffe). 106,561 weights, 106,448 of them in
-kernels; it sees 19 × 19 pixels.
+9×9 to 64 channels, 7×7 to 32, 1×1 to 16, 5×5 to 1, with ReLU between. It has no shortcut: it
+predicts the image itself. Layers, initialisation (Gaussian, standard deviation 0.001), loss and the
+learning rate of the last layer, a tenth of the others', are those of the authors' Caffe code.
+106,561 weights, 106,448 of them in kernels; the receptive field is 19 × 19 pixels.
 
-Assumed: padding by replication, as in the authors' test code; they train without padding, which is
-the loss over what no padding reaches.
+Assumed: padding by replication, as in the authors' test code. They train without padding, which is
+the same as measuring the loss only where padding has no influence.
 """
 
 from collections.abc import Mapping
@@ -23,13 +23,14 @@ from dmcnn_jax.models.layers import extend, pixel_mask, scale_gradient
 from dmcnn_jax.models.losses import half_sum_squares
 
 _init = nn.initializers.normal(0.001)
-# (channels, side of the kernel, learning rate against the others)
+# Channels, side of the kernel, and learning rate relative to the others.
 _LAYERS = ((64, 9, 1.0), (32, 7, 1.0), (16, 1, 1.0), (1, 5, 0.1))
-_REACH = sum(size // 2 for _, size, _ in _LAYERS)
+# Pixels that the network sees to every side.
+_HALO = sum(size // 2 for _, size, _ in _LAYERS)
 
 
 class ARCNN(Network):
-    """The network.
+    """The network of the ARCNN paper.
 
     Attributes:
         dtype: type to compute in.
@@ -40,12 +41,20 @@ class ARCNN(Network):
 
     @property
     def halo_blocks(self) -> int:
-        """How far it sees, in blocks."""
-        return -(-_REACH // 8)
+        """The distance seen to every side, in blocks."""
+        return -(-_HALO // 8)
 
     @nn.compact
-    def restore_pixels(self, coefficients, table, decoded, *, mask=None, train=False):
-        """The layers."""
+    def restore_pixels(
+        self,
+        coefficients: jax.Array,
+        table: jax.Array,
+        decoded: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        train: bool = False,
+    ) -> dict[str, jax.Array]:
+        """Runs the four convolutions; see `Network.restore_pixels`."""
         del coefficients, table, train
         pixels = pixel_mask(mask, decoded)
         x = decoded
@@ -56,17 +65,20 @@ class ARCNN(Network):
         return {"image": x.astype(jnp.float32), "jpeg": decoded}
 
     def loss(self, estimates: Mapping[str, jax.Array], original: jax.Array) -> jax.Array:
-        """Half the summed squared error of an image inside a border of 9 pixels, mean over images.
+        """Returns half the summed squared error of an image, averaged over images.
+
+        It leaves out a border of 9 pixels, where padding has influence.
 
         Raises:
-            ValueError: if there is nothing inside the border.
+            ValueError: if the images have no pixels inside the border.
         """
-        if min(original.shape[1:3]) <= 2 * _REACH:
+        if min(original.shape[1:3]) <= 2 * _HALO:
             raise ValueError(
-                f"{original.shape[1]} × {original.shape[2]} pixels to measure; ARCNN's loss "
-                f"leaves out a border of {_REACH}: set config.train.patch_sizes to 24 or more"
+                f"images of {original.shape[1]} × {original.shape[2]} pixels are too small, as "
+                f"ARCNN's loss leaves out a border of {_HALO}: set config.train.patch_sizes to 24 "
+                "or more"
             )
-        inside = slice(_REACH, -_REACH)
+        inside = slice(_HALO, -_HALO)
         return half_sum_squares(estimates["image"][:, inside, inside], original[:, inside, inside])
 
 

@@ -3,7 +3,7 @@
     L. Cavigelli, P. Hager, L. Benini: CAS-CNN: a deep convolutional neural network for image
     compression artifact suppression. IJCNN 2017.
 
-Twelve layers with hierarchical shortcuts and a loss at every scale, as its abstract has it. Layers:
+Twelve layers with hierarchical shortcuts and a loss at every scale, as its abstract says:
 
 | scale | down | up (a 4×4 deconvolution of stride 2) | side output |
 | --- | --- | --- | --- |
@@ -12,12 +12,12 @@ Twelve layers with hierarchical shortcuts and a loss at every scale, as its abst
 | 1/4 | C1 128→256, C2 256→256 | C3 256→256, with C2: 512 | 512→1 |
 | 1/8 | D1, D2 256→256 | | 256→1 |
 
-5,133,697 weights, 5,142,916 with the side outputs; the paper counts 5.14 M. It sees up
-to 84 × 84 pixels.
+5,133,697 weights, 5,142,916 with the side outputs; the paper counts 5.14 M. The receptive field is
+at most 84 × 84 pixels.
 
-Assumed: these widths, which the count confirms; halving by the mean of 2 × 2 pixels; that outputs
-are added to the JPEG; He initialisation; ReLU; equal weights of the scales in the loss, of which
-training with `side_weight` 0 from such weights is the second phase.
+Assumed: these widths, which the count confirms; downsampling by the mean of 2 × 2 pixels; outputs
+are added to the JPEG; He initialisation; ReLU; all scales have the same weight in the loss, and a
+second phase of training, with `side_weight` 0, continues from such weights.
 """
 
 from collections.abc import Mapping
@@ -35,13 +35,13 @@ _init = nn.initializers.he_normal()
 
 
 class CASCNN(Network):
-    """The network.
+    """The network of the CAS-CNN paper.
 
-    Besides the image it estimates "half", "quarter" and "eighth", [B, H/2, W/2, 1] and so on.
+    Its further estimates are "half", "quarter" and "eighth", [B, H/2, W/2, 1] and so on.
 
     Attributes:
         features: channels at full and half size; twice as many below.
-        side_weight: what each side output's loss counts against the output's.
+        side_weight: weight of each side output's loss relative to that of the output.
         dtype: type to compute in.
     """
 
@@ -53,12 +53,20 @@ class CASCNN(Network):
 
     @property
     def halo_blocks(self) -> int:
-        """How far it sees, in blocks."""
+        """The distance seen to every side, in blocks."""
         return 7
 
     @nn.compact
-    def restore_pixels(self, coefficients, table, decoded, *, mask=None, train=False):
-        """The layers."""
+    def restore_pixels(
+        self,
+        coefficients: jax.Array,
+        table: jax.Array,
+        decoded: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        train: bool = False,
+    ) -> dict[str, jax.Array]:
+        """Runs the layers of the table above; see `Network.restore_pixels`."""
         del coefficients, table, train
         n = self.features
         masks = [mask_to_scale(mask, cells) for cells in (8, 4, 2, 1)]
@@ -95,7 +103,7 @@ class CASCNN(Network):
         }
 
     def loss(self, estimates: Mapping[str, jax.Array], original: jax.Array) -> jax.Array:
-        """The mean squared error of the output, and `side_weight` times that of each other scale.
+        """Returns the mean squared error, plus `side_weight` times that of each other scale.
 
         The original at a scale is its mean over 2 × 2, 4 × 4 or 8 × 8 pixels.
         """

@@ -1,15 +1,15 @@
-"""DnCNN-3: twenty convolutions that predict what JPEG added (Zhang, Zuo, Chen, Meng, Zhang, 2017).
+"""DnCNN-3: twenty convolutions that predict the artifacts (Zhang, Zuo, Chen, Meng, Zhang, 2017).
 
     K. Zhang, W. Zuo, Y. Chen, D. Meng, L. Zhang: Beyond a Gaussian denoiser: residual learning of
     deep CNN for image denoising. IEEE Transactions on Image Processing 26(7), 2017.
 
-Layers, initialisation and loss follow the authors' MatConvNet code: 3×3 throughout, 64 wide; ReLU
-after all but the last, batch normalisation before it but in the first; the output is the input less
-the prediction. 667,073 weights, 664,704 of them in kernels; 665,921 in the published form, whose
-batch normalisation is merged into the convolutions. It sees 41 × 41 pixels.
+Layers, initialisation and loss follow the authors' MatConvNet code: 3×3 kernels, 64 wide; ReLU
+after all layers but the last, batch normalisation before it in all but the first; the prediction is
+subtracted from the input. 667,073 weights, 664,704 of them in kernels; 665,921 in the published
+form, which merges batch normalisation into the convolutions. The receptive field is 41 × 41 pixels.
 
-Assumed: that convolutions with batch normalisation need no bias of their own (the shift is one),
-and the momentum of its statistics.
+Assumed: convolutions followed by batch normalisation have no bias, since its shift is one; and the
+momentum of its statistics.
 """
 
 from collections.abc import Mapping
@@ -22,18 +22,18 @@ from dmcnn_jax.models.base import Network
 from dmcnn_jax.models.layers import apply_mask, conv, pixel_mask
 from dmcnn_jax.models.losses import half_sum_squares
 
-# The authors draw every layer's weights with the variance of the middle ones.
+# The authors draw the weights of every layer with the variance of the middle layers.
 _init = nn.initializers.normal((2 / (9 * 64)) ** 0.5)
 
 
 class DnCNN(Network):
-    """The network.
+    """The network of the DnCNN paper.
 
     Attributes:
         features: channels.
-        depth: layers.
-        batch_norm: whether layers 2 to depth - 1 have batch normalisation, to train; without it,
-            the form that the authors published.
+        depth: number of layers.
+        batch_norm: whether layers 2 to depth - 1 have batch normalisation, as for training; the
+            weights that the authors published have none.
         dtype: type to compute in.
     """
 
@@ -45,12 +45,20 @@ class DnCNN(Network):
 
     @property
     def halo_blocks(self) -> int:
-        """How far it sees, in blocks."""
+        """The distance seen to every side, in blocks."""
         return -(-self.depth // 8)
 
     @nn.compact
-    def restore_pixels(self, coefficients, table, decoded, *, mask=None, train=False):
-        """The layers."""
+    def restore_pixels(
+        self,
+        coefficients: jax.Array,
+        table: jax.Array,
+        decoded: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        train: bool = False,
+    ) -> dict[str, jax.Array]:
+        """Predicts the artifacts and subtracts them; see `Network.restore_pixels`."""
         del coefficients, table
         pixels = pixel_mask(mask, decoded)
         x = apply_mask(decoded, pixels)
@@ -75,5 +83,5 @@ class DnCNN(Network):
         return {"image": decoded - artifacts.astype(jnp.float32), "jpeg": decoded}
 
     def loss(self, estimates: Mapping[str, jax.Array], original: jax.Array) -> jax.Array:
-        """Half the summed squared error of an image, mean over images."""
+        """Returns half the summed squared error of an image, averaged over images."""
         return half_sum_squares(estimates["image"], original)

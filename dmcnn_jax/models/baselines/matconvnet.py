@@ -1,6 +1,7 @@
-"""Reads networks that MatConvNet saved, MATLAB v7.3 files (HDF5): a chain of convolutions and ReLU.
+"""Reads networks that MatConvNet saved as MATLAB v7.3 files (HDF5): convolutions and ReLU in turn.
 
-Such are the weights that the authors of DnCNN published, batch normalisation merged. Needs h5py.
+The weights published by the authors of DnCNN have this form, with batch normalisation merged into
+the convolutions. Reading them needs h5py.
 """
 
 import os
@@ -13,24 +14,25 @@ def read_dncnn(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]
     """Reads the weights of a DnCNN.
 
     MATLAB's arrays are stored with their axes reversed: a kernel [height, width, in, out] as [out,
-    in, width, height], without trailing ones. MatConvNet, too, computes correlations, so that
-    nothing is turned.
+    in, width, height], without trailing axes of length 1. MatConvNet computes correlations as JAX
+    does, so that kernels are not turned.
 
     Args:
         path: of the .mat file.
 
     Returns:
-        Flax variables of `DnCNN(features, depth, batch_norm=False)`, and the configuration of that.
+        Flax variables of `DnCNN(features, depth, batch_norm=False)`, and its configuration.
 
     Raises:
-        ValueError: if the file is no such network.
-        FileNotFoundError: if there is no file.
+        FileNotFoundError: if the file doesn't exist.
+        ImportError: if h5py is not installed.
+        ValueError: if the file holds no such network.
     """
     try:
         import h5py
     except ImportError as error:
         raise ImportError(
-            f"reading it needs h5py ({error}); pip install dmcnn-jax[compare]"
+            f"reading {str(path)!r} needs h5py ({error}); pip install dmcnn-jax[compare]"
         ) from error
     if not os.path.exists(path):
         raise FileNotFoundError(
@@ -76,5 +78,5 @@ def read_dncnn(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]
 
 
 def _text(dataset: Any) -> str:
-    """A MATLAB char array, stored as UTF-16 code units."""
+    """Reads a MATLAB char array, stored as UTF-16 code units."""
     return "".join(map(chr, np.asarray(dataset).ravel()))

@@ -3,21 +3,22 @@
     Y. Tai, J. Yang, X. Liu, C. Xu: MemNet: a persistent memory network for image restoration.
     ICCV 2017.
 
-MemNet_M6R6, 80 layers, 64 wide, after the authors' network definition (Caffe): every convolution is
-batch norm, ReLU, convolution, the first included. A memory block applies one residual unit six
-times, two 3×3 convolutions whose kernels and biases are shared and whose batch norms are not; its
-gate, a 1×1 convolution, sees the first features, what all blocks before gave, and the six states.
-One 3×3 convolution turns each block's result into an image, added to the JPEG; the output is a
-learned sum of the six. 695,497 weights, 676,992 of them in kernels (677 K published); it sees
-149 × 149 pixels.
+MemNet_M6R6, 80 layers, 64 wide, follows the authors' network definition (Caffe). Every convolution,
+the first included, comes after batch normalisation and ReLU. A memory block applies a residual unit
+of two 3×3 convolutions six times, with shared kernels and biases but separate batch normalisations.
+Its gate, a 1×1 convolution, sees the first features, the outputs of all earlier blocks, and the six
+states. One 3×3 convolution turns each block's output into an image that is added to the JPEG; the
+output is a learned weighted sum of the six images. 695,497 weights, 676,992 of them in kernels (677
+K published); the receptive field is 149 × 149 pixels.
 
 The definition gives biases a tenth of the learning rate, and sums seven losses, of the six images
-and of the output, with equal weights. It leaves the sum's weights to Caffe's default, 1, so that
-training starts from six times the image: here they start at 1/6. Batch statistics have a momentum
-of 0.99, where Caffe's 0.999 would outlast a short training.
+and of the output, with equal weights. It leaves the weights of the sum at Caffe's default, 1, so
+that training starts from six times the image; here they start at 1/6. Batch statistics have a
+momentum of 0.99, since Caffe's 0.999 is too slow for a short training.
 """
 
 from collections.abc import Mapping
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -32,14 +33,14 @@ _BIAS_RATE = 0.1
 
 
 class MemNet(Network):
-    """The network.
+    """The network of the MemNet paper.
 
-    Besides the image it estimates "block1" and so on, what each memory block makes of it.
+    Its further estimates are "block1" and so on, the image of each memory block.
 
     Attributes:
         features: channels.
-        blocks: memory blocks.
-        recursions: of the residual unit, in each block.
+        blocks: number of memory blocks.
+        recursions: how often a block applies its residual unit.
         dtype: type to compute in.
     """
 
@@ -51,12 +52,20 @@ class MemNet(Network):
 
     @property
     def halo_blocks(self) -> int:
-        """How far it sees, in blocks."""
+        """The distance seen to every side, in blocks."""
         return -(-2 * (1 + self.blocks * self.recursions) // 8)
 
     @nn.compact
-    def restore_pixels(self, coefficients, table, decoded, *, mask=None, train=False):
-        """The layers."""
+    def restore_pixels(
+        self,
+        coefficients: jax.Array,
+        table: jax.Array,
+        decoded: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        train: bool = False,
+    ) -> dict[str, jax.Array]:
+        """Runs the memory blocks and sums their images; see `Network.restore_pixels`."""
         del coefficients, table
         pixels = pixel_mask(mask, decoded)
 
@@ -89,16 +98,13 @@ class MemNet(Network):
         return {"image": output, "jpeg": decoded, **blocks}
 
     def loss(self, estimates: Mapping[str, jax.Array], original: jax.Array) -> jax.Array:
-        """Half the summed squared errors of the output and the blocks' images, mean over images."""
-        return sum(
-            half_sum_squares(estimate, original)
-            for name, estimate in estimates.items()
-            if name != "jpeg"
-        )
+        """Returns half the summed squared errors of output and blocks, averaged over images."""
+        restored = (estimate for name, estimate in estimates.items() if name != "jpeg")
+        return cast(jax.Array, sum(half_sum_squares(estimate, original) for estimate in restored))
 
 
 class _Conv(nn.Module):
-    """A convolution padded by zeros, whose bias learns at a tenth of the rate."""
+    """A zero-padded convolution whose bias has a tenth of the learning rate."""
 
     features: int
     size: int = 3

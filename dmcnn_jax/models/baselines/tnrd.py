@@ -4,16 +4,17 @@
     effective image restoration. IEEE TPAMI 39(6), 2017.
 
     x = u - Σᵢ rot180(kᵢ) * φᵢ(kᵢ * u)         diffusion, i = 1 … 48, kernels of 7 × 7
-    u' = D⁻¹(clip(D(x), k·Q ± 0.4·Q))         reaction: no further from the file than that
+    u' = D⁻¹(clip(D(x), k·Q ± 0.4·Q))         reaction: stays near the file's coefficients
 
-After the authors' MATLAB code for deblocking, whose four stages have parameters of their own: a
-kernel is a sum of the 48 cosine patterns of 7 × 7 pixels that are not constant, scaled to unit
-length; an influence function φ is a sum of 63 Gaussians. Images are mirrored at their borders, the
-first u is D⁻¹(k·Q) clipped to 8 bits' range but not rounded, and gradients pass the reaction where
-it does not clip. 21,312 weights; the kernels reach 49 × 49 pixels, the reaction adds whole blocks.
+This follows the authors' MATLAB code for deblocking. Each of the four stages has its own
+parameters: a kernel is a sum of the 48 cosine patterns of 7 × 7 pixels that are not constant,
+scaled to unit length; an influence function φ is a sum of 63 Gaussians. Images are mirrored at
+their borders. The first u is D⁻¹(k·Q), clipped to the range of 8 bits but not rounded. Gradients
+pass the reaction where it does not clip. 21,312 weights; the kernels see 49 × 49 pixels, and the
+reaction extends that to whole blocks.
 
 The authors train all stages jointly by L-BFGS, 300 iterations over 400 crops of 176 × 176, on the
-last stage's squared error, which is the loss here too.
+squared error of the last stage, which is the loss here too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,18 +33,17 @@ _SIZE = 7
 # Centres of the Gaussians, grey levels, and their standard deviation.
 _CENTRES = np.arange(-310, 311, 10)
 _WIDTH = 10
-# The reaction's half-width, quantisation steps.
-_REACH = 0.4
+# Half the width of the reaction's interval, in quantisation steps.
+_HALF_WIDTH = 0.4
 
 
 class TNRD(Network):
-    """The network.
-
-    "jpeg" is the first u.
+    """The network of the TNRD paper; its estimate "jpeg" is the first u.
 
     Attributes:
-        strengths: of each stage's diffusion at first: φ starts as this times 2z / (400 + z²).
-        reaction: whether stages end with it.
+        strengths: initial strength of each stage's diffusion: φ starts as strength · 2z / (400 +
+            z²).
+        reaction: whether stages end with the reaction.
     """
 
     strengths: Sequence[float] = (10.0, 5.0, 1.0, 1.0)
@@ -51,38 +51,48 @@ class TNRD(Network):
 
     @property
     def halo_blocks(self) -> int:
-        """How far it sees, in blocks: each stage, 6 pixels and the rest of their blocks."""
+        """The distance seen to every side, in blocks: each stage sees 6 pixels, so a block."""
         return len(self.strengths)
 
-    def restore_coefficients(self, coefficients, table, *, mask=None):
-        """The first u, neither rounded nor, but for its range, clipped."""
+    def restore_coefficients(
+        self, coefficients: jax.Array, table: jax.Array, *, mask: jax.Array | None = None
+    ) -> jax.Array:
+        """Returns the first u, scaled to [0, 1]; see `Network.restore_coefficients`."""
         del mask
         u = jnp.clip(jpeg.idct(jpeg.dequantize(coefficients, table)), -128, 128)
         return (u[..., None] + 128) / 255
 
     @nn.compact
-    def restore_pixels(self, coefficients, table, first, *, mask=None, train=False):
-        """The stages."""
+    def restore_pixels(
+        self,
+        coefficients: jax.Array,
+        table: jax.Array,
+        initial: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        train: bool = False,
+    ) -> dict[str, jax.Array]:
+        """Runs the stages; see `Network.restore_pixels`."""
         del train
         pixels = mask_to_scale(mask, 8)
         steps = jpeg.per_block(table).astype(jnp.float32)
         centre = jpeg.dequantize(coefficients, table)
-        u = first * 255 - 128
+        u = initial * 255 - 128
         for i, strength in enumerate(self.strengths, start=1):
             u = _Diffusion(strength, name=f"stage{i}")(u, pixels)
             if self.reaction:
                 x = jpeg.dct(u[..., 0])
-                x = jnp.clip(x, centre - _REACH * steps, centre + _REACH * steps)
+                x = jnp.clip(x, centre - _HALF_WIDTH * steps, centre + _HALF_WIDTH * steps)
                 u = jpeg.idct(x)[..., None]
-        return {"image": (u + 128) / 255, "jpeg": first}
+        return {"image": (u + 128) / 255, "jpeg": initial}
 
     def loss(self, estimates: Mapping[str, jax.Array], original: jax.Array) -> jax.Array:
-        """Half the summed squared error of an image, mean over images."""
+        """Returns half the summed squared error of an image, averaged over images."""
         return half_sum_squares(estimates["image"], original)
 
 
 class _Diffusion(nn.Module):
-    """u - Σᵢ rot180(kᵢ) * φᵢ(kᵢ * u), u float32 [B, H, W, 1] in grey levels."""
+    """One step of diffusion, u - Σᵢ rot180(kᵢ) * φᵢ(kᵢ * u), u [B, H, W, 1] in grey levels."""
 
     strength: float
 
@@ -97,13 +107,13 @@ class _Diffusion(nn.Module):
         mixture = mixture / jnp.linalg.norm(mixture, axis=0)
         kernels = jnp.einsum("yxp,pf->yxf", patterns, mixture, precision="highest")[:, :, None]
         responses = influence(_convolve(u, kernels, mask), weights)
-        # Turned by 180°, and back from 48 channels to one.
+        # Turned by 180°, and from 48 channels to one.
         back = kernels[::-1, ::-1].transpose(0, 1, 3, 2)
         return u - _convolve(responses, back, mask)
 
 
 def cosine_patterns() -> np.ndarray:
-    """The 7 × 7 DCT's basis but for the constant: float32 [7, 7, 48], each of unit length."""
+    """Returns the basis of the 7 × 7 DCT without the constant: float32 [7, 7, 48], unit length."""
     frequency, position = np.mgrid[:_SIZE, :_SIZE]
     basis = np.cos((2 * position + 1) * frequency * np.pi / (2 * _SIZE))
     basis /= np.linalg.norm(basis, axis=1, keepdims=True)
@@ -112,11 +122,11 @@ def cosine_patterns() -> np.ndarray:
 
 
 def influence(z: jax.Array, weights: jax.Array) -> jax.Array:
-    """φ(z) = Σⱼ wⱼ exp(-(z - μⱼ)² / 2s²), μ = -310, -300 … 310, s = 10, one φ a channel.
+    """Computes φ(z) = Σⱼ wⱼ exp(-(z - μⱼ)² / 2s²), μ = -310, -300 … 310, s = 10, per channel.
 
-    Spacing and width are alike, so that of nine neighbours around a centre c, with τ = (z - c) / s,
-    the Gaussians are exp(-τ²/2) · exp(jτ) · exp(-j²/2), j = -4 … 4: a polynomial in exp(τ) and one
-    in exp(-τ). Three exponentials do for nine.
+    Centres are as far apart as the Gaussians are wide. With τ = (z - c) / s, the nine Gaussians
+    around a centre c are therefore exp(-τ²/2) · exp(jτ) · exp(-j²/2), j = -4 … 4: polynomials in
+    exp(τ) and exp(-τ), so that three exponentials are enough for nine Gaussians.
 
     Args:
         z: float32 [..., C], grey levels.
@@ -127,7 +137,7 @@ def influence(z: jax.Array, weights: jax.Array) -> jax.Array:
     """
     total = jnp.zeros_like(z)
     for middle in range(4, len(_CENTRES), 9):
-        # Beyond 12 the Gaussians are below 1e-13, and exp(4τ) above what float32 holds is not far.
+        # Beyond 12 the Gaussians are below 1e-13, and exp(4τ) would soon overflow float32.
         tau = jnp.clip((z - _CENTRES[middle]) / _WIDTH, -12, 12)
         up, down = jnp.exp(tau), jnp.exp(-tau)
         above = below = jnp.zeros_like(z)
@@ -140,13 +150,14 @@ def influence(z: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def _fit(strength: float) -> np.ndarray:
-    """Weights, float32 [63], of the Gaussians that fit strength · 2z / (400 + z²) best."""
+    """Fits Gaussians to strength · 2z / (400 + z²) and returns their weights, float32 [63]."""
     z = np.arange(_CENTRES[0], _CENTRES[-1] + 1.0)
     gaussians = np.exp(-((z[:, None] - _CENTRES) ** 2) / (2 * _WIDTH**2))
     return np.linalg.lstsq(gaussians, strength * 2 * z / (400 + z**2))[0].astype(np.float32)
 
 
 def _convolve(x: jax.Array, kernels: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Convolves [B, H, W, C] with [7, 7, C, N], mirroring the image at its border."""
     return jax.lax.conv_general_dilated(
         extend(x, _SIZE // 2, "symmetric", mask),
         kernels,

@@ -1,0 +1,123 @@
+"""Conditioning on the quantisation table: one network for every quality.
+
+A small perceptron encodes the table and gives some layers a scale and a shift for each channel,
+x → x · (1 + scale) + shift, as in FiLM (Perez et al., "FiLM: visual reasoning with a general
+conditioning layer", AAAI 2018). Scales and shifts start at zero, so that a network starts as the
+one without conditioning.
+
+`modulate_by_table` is the perceptron in Flax. `scales_and_shifts` is the same in NumPy, for engines
+that run only a network's convolutions.
+"""
+
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dmcnn_jax.models.layers import PReLU
+
+PREFIX = "table_"
+"""What the names of the perceptron's layers begin with."""
+
+
+def encode_table(table: Any, numpy: ModuleType = jnp) -> Any:
+    """Encodes a quantisation table as normalised log₂ steps.
+
+    Args:
+        table: Q, integers [B, 8, 8].
+        numpy: the module to compute with, `jax.numpy` or `numpy`.
+
+    Returns:
+        log₂(Q / 16) / 2, float32 [B, 64], an array of that module.
+    """
+    return _normalised_log(table.reshape(-1, 64), numpy)
+
+
+def encode_tables(table: jax.Array, subsampling: tuple[int, int]) -> jax.Array:
+    """Encodes the tables of Cb and Cr, and how they are subsampled.
+
+    Args:
+        table: Q of Cb and of Cr, integers [B, 2, 8, 8].
+        subsampling: rows and columns of the picture to a chroma sample.
+
+    Returns:
+        For Cb and Cr the normalised log₂ steps and log₂ of the subsampling: float32 [B, 2, 66].
+    """
+    log_steps = _normalised_log(table.reshape(-1, 2, 64), jnp)
+    factors = jnp.log2(jnp.asarray(subsampling, jnp.float32))
+    factors = jnp.broadcast_to(factors, (*log_steps.shape[:2], 2))
+    return jnp.concatenate([log_steps, factors], axis=-1)
+
+
+def _normalised_log(steps: Any, numpy: ModuleType) -> Any:
+    # Steps run from 1 to 255; 16 is about their middle on a logarithmic scale.
+    return numpy.log2(steps.astype(numpy.float32) / 16) / 2
+
+
+def modulate_by_table(
+    encoding: jax.Array, channels: Mapping[int, int]
+) -> Callable[[int, jax.Array], jax.Array]:
+    """Creates the perceptron, in the Flax module whose compact method calls this.
+
+    Args:
+        encoding: of the table, float32 [B, N]; or of several, [B, planes, N].
+        channels: layer number → its channels, for the layers to modulate.
+
+    Returns:
+        A function that takes a layer's number and its output before the rectifier, [B, H, W, C],
+        and returns x · (1 + scale) + shift; layers that aren't in `channels` are left unchanged.
+    """
+    hidden = nn.Dense(64, name="table_dense")(encoding)
+    if hidden.ndim == 3:
+        # Cb and Cr mostly have the same table; otherwise their encodings are averaged.
+        hidden = hidden.mean(axis=1)
+    code = PReLU(name="table_prelu")(hidden)
+    zeros = nn.initializers.zeros_init()
+    modulations = {
+        layer: nn.Dense(2 * count, kernel_init=zeros, name=f"table_dense{layer}")(code)
+        for layer, count in channels.items()
+    }
+
+    def modulate(layer: int, x: jax.Array) -> jax.Array:
+        if layer not in modulations:
+            return x
+        scale, shift = jnp.split(modulations[layer].astype(x.dtype)[:, None, None], 2, axis=-1)
+        return x * (1 + scale) + shift
+
+    return modulate
+
+
+def modulated_layers(params: Mapping[str, Any]) -> list[int]:
+    """Returns the numbers of the layers that are modulated, from the parameters of a module."""
+    prefix = "table_dense"
+    return sorted(int(name[len(prefix) :]) for name in params if name[len(prefix) :].isdigit())
+
+
+def scales_and_shifts(
+    params: Mapping[str, Any], encoding: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Computes in NumPy what `modulate_by_table` multiplies and adds.
+
+    Args:
+        params: parameters of the module, NumPy arrays.
+        encoding: as in `modulate_by_table`.
+
+    Returns:
+        For each of `modulated_layers`, 1 + scale and shift, [B, channels].
+    """
+    layers = modulated_layers(params)
+    if not layers:
+        return []
+    code = _dense(params["table_dense"], encoding)
+    code = code.mean(axis=tuple(range(1, code.ndim - 1)))
+    code = np.where(code >= 0, code, params["table_prelu"]["slope"] * code)
+    pairs = (np.split(_dense(params[f"table_dense{layer}"], code), 2, axis=-1) for layer in layers)
+    return [(1 + scale, shift) for scale, shift in pairs]
+
+
+def _dense(weights: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+    return x @ weights["kernel"] + weights["bias"]
