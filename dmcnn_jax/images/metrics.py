@@ -25,6 +25,9 @@ _GAUSS_SIGMA = 1.5
 SMALLEST_SIDE = 2 * _GAUSS_RADIUS + 1
 """Of images that `measure` takes, pixels."""
 
+HEADINGS = {"psnr": "PSNR", "ssim": "SSIM 8×8", "ssim_gauss": "SSIM Gauss", "psnr_b": "PSNR-B"}
+"""Names of the measures in tables, by their keys in `measure`'s result, in order."""
+
 
 def measure(original: Any, output: Any) -> dict[str, float]:
     """All four measures of one image.
