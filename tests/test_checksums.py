@@ -29,7 +29,7 @@ def test_pixels_count_and_not_files(tmp_path, rng, capsys):
     pixels[0, 0, 0, 0] ^= 1
     Image.fromarray(pixels[0]).save(folder / "0.tif")
     (folder / "1.png").rename(folder / "2.png")
-    with pytest.raises(SystemExit, match="0 differs; 1 is missing; 2 is none of them"):
+    with pytest.raises(SystemExit, match="0 differs; 1 is missing; 2 is not in the list"):
         checksums(check)
 
 

@@ -38,12 +38,12 @@ def pictures():
 @pytest.mark.parametrize("subsampling", PILLOW)
 @pytest.mark.parametrize("size", [(96, 112), (91, 75), (33, 18), (17, 16), (1, 2)])
 def test_coefficients_are_pillows(pictures, subsampling, size):
-    step = chroma_pairs.SUBSAMPLING[subsampling]
+    factors = chroma_pairs.SUBSAMPLING[subsampling]
     rgb = np.ascontiguousarray(pictures[:, : size[0], : size[1]])
     qualities = np.array([5, 10, 50, 95, 30])
     luma, chroma = jax.device_get(
         jax.jit(chroma_pairs.encode, static_argnums=2)(
-            rgb, chroma_pairs.standard_tables(qualities), step
+            rgb, chroma_pairs.standard_tables(qualities), factors
         )
     )
     for i, quality in enumerate(qualities):
@@ -57,7 +57,7 @@ def test_coefficients_are_pillows(pictures, subsampling, size):
             np.testing.assert_array_equal(table, component.table)
             rows, columns, _ = component.coefficients.shape
             np.testing.assert_array_equal(k[:rows, :columns], component.coefficients)
-        assert file.components[1].subsampling == step
+        assert file.components[1].subsampling == factors
 
 
 def test_chroma_decodes_as_libjpeg_has_it(pictures):

@@ -1,8 +1,10 @@
-"""Exports answer as the model does, and come back as what they were."""
+"""Exports compute what the model computes, and weights come back bit for bit."""
 
 import dataclasses
 import inspect
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import runs
+from PIL import Image
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.evaluation import paper_results
-from dmcnn_jax.export.exporter import exporter
+from dmcnn_jax.export import exporter, pytorch
+from dmcnn_jax.export.formats import model_runner
+from dmcnn_jax.export.onnx import OPSET
 from dmcnn_jax.inference.model import Model, estimate, load
 from dmcnn_jax.inference.variables import variable_shapes
 from dmcnn_jax.inference.weights import BUNDLED, load_weights, save_weights
@@ -95,8 +101,8 @@ def suffix(format):
 def test_pytorch_module_is_the_flax_module(config, photographs):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: extra 'export'")
     model = make_model(config)
-    state = exporter._torch_state(torch, model)
-    network = exporter._torch_module(state["_extra_state"], state)
+    state = pytorch.state_dict(model)
+    network = pytorch.make_module(state)
     coefficients, table = next(jpegs(photographs, 2, 1))
     expected = estimate(model.module, model.variables, coefficients, table)
     with torch.inference_mode():
@@ -109,7 +115,7 @@ def test_pytorch_module_is_the_flax_module(config, photographs):
     assert np.abs(expected["image"] - expected["jpeg"]).max() > 1e-3, "corrections must show"
     # What PyTorch makes of itself is the same as what is written, and makes the same model.
     again = {k: v.numpy() for k, v in network.state_dict().items() if k != "_extra_state"}
-    same_tree(exporter.from_torch(model.module, again), jax.tree.map(np.asarray, model.variables))
+    same_tree(pytorch.from_torch(model.module, again), jax.tree.map(np.asarray, model.variables))
     assert network.state_dict()["_extra_state"]["quality"] == 10
 
 
@@ -123,14 +129,13 @@ def test_every_pytorch_module_is_compared():
 
 
 PROGRAMS = ("torch", "onnx", "stablehlo")
-PACKAGES = {"torch": ["torch"], "onnx": ["torch", "onnx", "onnxruntime", "onnxscript"]}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format", exporter.TOLERANCES)
+@pytest.mark.parametrize("format", exporter.FORMATS)
 @pytest.mark.parametrize("name", sorted(p.stem for p in BUNDLED.glob("*.safetensors")))
 def test_every_bundled_model_in_every_format(name, format, tmp_path):
-    for package in PACKAGES.get(format, []):
+    for package in exporter.FORMATS[format].packages:
         pytest.importorskip(package, reason=f"{package} is not installed: extra 'export'")
     path = tmp_path / f"model{suffix(format)}"
     if name == "dmcnn-chroma" and format in PROGRAMS:
@@ -179,7 +184,7 @@ def test_weights_come_back_bit_for_bit(format, model, tmp_path):
     path = tmp_path / f"model{suffix(format)}"
     done = exporter.export_model(model, path)
     assert (done.path, done.format, done.images) == (path, format, 4)
-    assert done.difference <= exporter.TOLERANCES[format]
+    assert done.max_difference <= exporter.FORMATS[format].tolerance
     again = exporter.import_model(path)
     same_tree(again.variables, model.variables)
     assert again.about == model.about
@@ -195,13 +200,13 @@ def test_batch_statistics_travel_too(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format", exporter.TOLERANCES)
+@pytest.mark.parametrize("format", exporter.FORMATS)
 def test_a_hundred_images_of_odd_sizes(format, model, photographs, tmp_path):
-    for package in {"torch": ["torch"], "onnx": ["torch", "onnx", "onnxruntime"]}.get(format, []):
+    for package in exporter.FORMATS[format].packages:
         pytest.importorskip(package, reason=f"{package} is not installed: extra 'export'")
     path = tmp_path / f"model{suffix(format)}"
     exporter.export_model(model, path, format)
-    run, expect = exporter._RUNNERS[format](path), exporter._runner(model)
+    run, expect = exporter.FORMATS[format].run(path), model_runner(model)
     worst = images = 0
     for coefficients, table in jpegs(photographs, 100, 10):
         difference = run(coefficients, table) - expect(coefficients, table)
@@ -229,7 +234,7 @@ def test_onnx_says_what_it_is(model, tmp_path):
     onnx = pytest.importorskip("onnx", reason="onnx is not installed: extra 'export'")
     exporter.export_model(model, tmp_path / "model.onnx")
     proto = onnx.load(tmp_path / "model.onnx")
-    assert [(o.domain, o.version) for o in proto.opset_import] == [("", exporter.ONNX_OPSET)]
+    assert [(o.domain, o.version) for o in proto.opset_import] == [("", OPSET)]
     shapes = {
         i.name: [d.dim_param or d.dim_value for d in i.type.tensor_type.shape.dim]
         for i in proto.graph.input
@@ -296,7 +301,7 @@ def test_weights_that_do_not_say_of_which_network(model, tmp_path):
 def test_a_bare_state_dict_of_another_network(model, tmp_path):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: extra 'export'")
     save_weights(tmp_path / "home.safetensors", model.variables, model.about)
-    state = exporter._torch_state(torch, model)
+    state = pytorch.state_dict(model)
     del state["_extra_state"]
     torch.save(state, tmp_path / "bare.pt")
     again = exporter.import_model(tmp_path / "bare.pt", like=tmp_path / "home.safetensors")
@@ -308,22 +313,24 @@ def test_a_bare_state_dict_of_another_network(model, tmp_path):
 
 
 def test_pytorch_refuses_the_state_dict_of_another_configuration(model):
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed: extra 'export'")
-    state = exporter._torch_state(torch, model)
-    network = exporter._torch_module(state["_extra_state"], state)
+    pytest.importorskip("torch", reason="PyTorch is not installed: extra 'export'")
+    state = pytorch.state_dict(model)
+    network = pytorch.make_module(state)
     other = type(network)(features=3, condition_on_table=True, rectifier="none")
     with pytest.raises(ValueError, match="rectifier='interval', this model 'none'"):
         other.load_state_dict(state)
 
 
-def test_what_answers_otherwise_is_not_left_behind(model, tmp_path, monkeypatch):
+def test_an_export_with_other_outputs_is_not_left_behind(model, tmp_path, monkeypatch):
     wrong = jax.tree.map(lambda a: a + 1e-3, dict(model.variables))
-    write = exporter._WRITERS["npz"]
-    monkeypatch.setitem(
-        exporter._WRITERS, "npz", lambda m, path: write(Model(m.module, wrong, m.about), path)
-    )
+    npz = exporter.FORMATS["npz"]
+
+    def write_wrong(model, path):
+        npz.write(Model(model.module, wrong, model.about), path)
+
+    monkeypatch.setitem(exporter.FORMATS, "npz", dataclasses.replace(npz, write=write_wrong))
     (tmp_path / "model.npz").write_text("from before")
-    with pytest.raises(ValueError, match="answers otherwise than the model: by"):
+    with pytest.raises(ValueError, match="as npz differ from the model's by"):
         exporter.export_model(model, tmp_path / "model.npz")
     assert (tmp_path / "model.npz").read_text() == "from before"
     assert len(list(tmp_path.iterdir())) == 1
@@ -354,21 +361,47 @@ def test_what_can_not_be_written(model, tmp_path):
         exporter.export_model(model, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("format", "package", "extra"),
+    [
+        ("torch", "torch", "export"),
+        ("onnx", "torch", "export"),
+        ("onnx", "onnx", "export"),
+        ("onnx", "onnxscript", "export"),
+        ("onnx", "onnxruntime", "export"),
+        ("stablehlo", "flatbuffers", "export"),
+        ("orbax", "orbax.checkpoint", "train"),
+    ],
+)
+def test_a_missing_package_is_one_line_that_names_the_extra(
+    format, package, extra, model, tmp_path, monkeypatch
+):
+    for other in exporter.FORMATS[format].packages:
+        if other != package:
+            pytest.importorskip(other, reason=f"{other} is not installed: extra 'export'")
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError) as caught:
+        exporter.export_model(model, tmp_path / f"model{suffix(format)}", format)
+    message = str(caught.value)
+    assert message.startswith(f"the format {format} needs {package}, ")
+    assert message.endswith(f'pip install "dmcnn-jax[{extra}]"') and "\n" not in message
+    assert not list(tmp_path.iterdir())
+
+
 def run_tool(*arguments):
+    return run_python(ROOT, ROOT / "tools/export_params.py", *arguments)
+
+
+def run_python(package_root, *arguments, cwd=None):
+    """Runs Python on the package below a folder: the checkout's, or what a wheel holds."""
     return subprocess.run(
-        [sys.executable, ROOT / "tools/export_params.py", *arguments],
+        [sys.executable, *arguments],
         capture_output=True,
         text=True,
-        env=_environment(),
+        env=os.environ | {"PYTHONPATH": str(package_root)},
+        cwd=cwd,
         check=False,
     )
-
-
-def _environment():
-    import os
-
-    # The checkout under test, whether or not it is the one that is installed.
-    return os.environ | {"PYTHONPATH": str(ROOT)}
 
 
 def test_the_command(model, tmp_path):
@@ -389,3 +422,93 @@ def test_scalars_stay_scalars(model, tmp_path):
     save_weights(tmp_path / "w.safetensors", model.variables, model.about)
     variables, _ = load_weights(tmp_path / "w.safetensors")
     assert variables["params"]["r"].shape == ()
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """What a wheel of the checkout holds, in a folder of its own."""
+    pytest.importorskip("setuptools", reason="setuptools is not installed")
+    folder = tmp_path_factory.mktemp("wheel")
+    build = ("build", "--build-base", folder / "build", "--build-lib", folder / "lib")
+    subprocess.run([sys.executable, "setup.py", "-q", *build], cwd=ROOT, check=True)
+    return folder / "lib"
+
+
+def test_a_wheel_holds_the_pytorch_modules(installed):
+    modules = {path.name for path in (ROOT / "dmcnn_jax" / "export").glob("*.py")}
+    assert {"torch_dmcnn.py", "torch_baselines.py"} <= modules
+    assert {path.name for path in (installed / "dmcnn_jax" / "export").iterdir()} == modules
+
+
+@pytest.mark.slow
+def test_an_installed_package_exports_programs_without_the_checkout(installed, tmp_path):
+    for package in exporter.FORMATS["onnx"].packages:
+        pytest.importorskip(package, reason=f"{package} is not installed: extra 'export'")
+    code = """
+        import sys, dmcnn_jax
+        from dmcnn_jax.export import exporter, torch_baselines, torch_dmcnn
+        model = dmcnn_jax.load("dmcnn-small-qf10")
+        for name in ("model.pt", "model.onnx"):
+            exporter.export_model(model, name)
+        torch_dmcnn.load("model.pt")
+        print(dmcnn_jax.__file__, torch_dmcnn.__file__, torch_baselines.__file__, sep="\\n")
+    """
+    done = run_python(installed, "-c", inspect.cleandoc(code), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    files = done.stdout.splitlines()
+    assert len(files) == 3 and all(Path(file).is_relative_to(installed) for file in files)
+    assert {path.name for path in tmp_path.iterdir()} == {"model.pt", "model.onnx"}
+
+
+@pytest.fixture(scope="module")
+def short_run(tmp_path_factory):
+    """The workdir of a run of six steps."""
+    pytest.importorskip("optax", reason="optax is not installed: extra 'train'")
+    folder = tmp_path_factory.mktemp("run")
+    runs.write_images(folder / "images")
+    arguments = runs.command(
+        folder,
+        folder / "workdir",
+        f"--config.data.source={folder / 'images'}",
+        "--config.train.stage_steps=(4,2)",
+        "--config.train.validate_every=2",
+    )
+    subprocess.run(arguments, env=runs.environment(folder / "cache"), check=True)
+    return folder / "workdir"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", exporter.FORMATS)
+def test_a_fresh_run_in_every_format(format, short_run, tmp_path):
+    for package in exporter.FORMATS[format].packages:
+        pytest.importorskip(package, reason=f"{package} is not installed: extra 'export'")
+    path = tmp_path / f"model{suffix(format)}"
+    done = run_tool(short_run, "--format", format, "-o", path)
+    assert done.returncode == 0, done.stderr
+    if exporter.FORMATS[format].read:
+        again, run = exporter.import_model(path), load(short_run)
+        same_tree(again.variables, run.variables)
+        assert again.about == json.loads(json.dumps(run.about))
+
+
+@pytest.mark.slow
+def test_snippets_of_the_page_run_as_printed(tmp_path, monkeypatch):
+    """Each in turn restores the same picture, from the files that the page's commands write."""
+    for package in exporter.FORMATS["onnx"].packages:
+        pytest.importorskip(package, reason=f"{package} is not installed: extra 'export'")
+    photographs = pytest.importorskip("skimage.data", reason="scikit-image is not installed")
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(photographs.astronaut()[:75, :90]).save("photo.jpg", quality=10)
+    model = load("dmcnn-small-qf10")
+    for name in ("dmcnn.onnx", "dmcnn.stablehlo"):
+        exporter.export_model(model, name)
+    text = (ROOT / "docs" / "exporting.md").read_text()
+    names, images = {}, []
+    for snippet in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S):
+        exec(snippet, names)
+        if "image" in names:
+            images.append(np.asarray(names.pop("image")))
+    expected = model.apply(model.variables, names["coefficients"], names["table"])
+    assert len(images) == 3
+    for image in images:
+        np.testing.assert_allclose(image, expected, rtol=0, atol=1e-5)

@@ -129,15 +129,28 @@ def test_any_step_can_be_had_without_those_before_it(config):
     assert not np.array_equal(other["original"], steps[0]["original"])
 
 
-def test_an_epoch_has_every_image_once(config, monkeypatch):
-    feed, drawn = open_feed(config), []
-    read = feed._read
-    monkeypatch.setattr(feed, "_read", lambda index, side: drawn.append(index) or read(index, side))
-    count = len(feed._chosen)
-    for position in range(3 * count):
+class Recorded:
+    """Images that note which of them are opened."""
+
+    def __init__(self, images):
+        self._images, self.opened = images, []
+
+    def __len__(self):
+        return len(self._images)
+
+    def open(self, index):
+        self.opened.append(index)
+        return self._images.open(index)
+
+
+def test_an_epoch_has_every_image_once(config, folder):
+    images = Recorded(images_module.open_images(str(folder)))
+    chosen = np.arange(1, len(images), dtype=np.int32)
+    feed = tf_pipeline.PipelineFeed(images, chosen, config, devices.make_mesh())
+    for position in range(3 * len(chosen)):
         feed.example(0, position)
-    epochs = np.reshape(drawn, (3, count))
-    assert (np.sort(epochs, axis=1) == np.sort(feed._chosen)).all()
+    epochs = np.reshape(images.opened, (3, len(chosen)))
+    assert (np.sort(epochs, axis=1) == chosen).all()
     assert not np.array_equal(epochs[0], epochs[1])
 
 

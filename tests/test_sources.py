@@ -272,7 +272,7 @@ def test_a_pack_holds_what_it_was_given(tmp_path, rng, compact):
     assert "exists; name another folder" in again.stderr
     about = json.loads((tmp_path / "pack" / "pack.json").read_text())
     (tmp_path / "pack" / "pack.json").write_text(json.dumps(about | {"images": [0]}))
-    with pytest.raises(ValueError, match=r"holds 18 tiles, but its pack.json speaks of 1"):
+    with pytest.raises(ValueError, match=r"holds 18 tiles, but its pack.json lists 1"):
         sources.open_source(str(tmp_path / "pack"), **OPTIONS)
 
 
@@ -311,6 +311,15 @@ def test_a_pack_is_written_as_it_is_cut(tmp_path, rng, compact, count):
     first = packed.take(slice(16))
     np.testing.assert_array_equal(first, tiles_module.cut_tiles(rgb_to_y(images.rgb, "studio"), 32))
     assert (packed.take().reshape(count, 16, 32, 32) == first).all()
+
+
+def test_an_image_may_have_more_tiles_than_a_webp_image_holds(tmp_path, rng):
+    images = Repeated(picture(rng, 736, 736), 2)
+    packs.write_pack(tmp_path / "pack", images, compact=True, **OPTIONS)
+    assert len(list((tmp_path / "pack").glob("*.webp"))) == 4
+    packed = sources.open_source(str(tmp_path / "pack"), **OPTIONS)
+    expected = tiles_module.cut_tiles(rgb_to_y(images.rgb, "studio"), 32)
+    np.testing.assert_array_equal(packed.take(), np.concatenate([expected, expected]))
 
 
 def test_a_pack_that_cannot_be_finished_leaves_nothing(tmp_path, rng):

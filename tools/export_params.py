@@ -1,23 +1,24 @@
 #!/usr/bin/env python
-"""Writes a model as npz, safetensors, Orbax, PyTorch, ONNX or StableHLO, and brings weights back.
+"""Writes a model as npz, safetensors, Orbax, PyTorch, ONNX or StableHLO, and reads weights back.
 
-The format follows from the suffix, or is named:
+The format follows from the suffix, or from --format:
 
     python tools/export_params.py dmcnn-small-qf10 --format onnx -o dmcnn.onnx
     python tools/export_params.py runs/qf10 -o dmcnn.pt
     python tools/export_params.py finetuned.pt -o finetuned.safetensors
 
-The last makes weights of PyTorch something that --config.init_from goes on training from.
+The last command turns PyTorch weights into a file that --config.init_from starts training from.
 """
 
 import argparse
 import sys
+from collections.abc import Sequence
 
-from dmcnn_jax.export.exporter import exporter
+from dmcnn_jax.export.exporter import FORMATS, export_model, import_model
 
 
-def main() -> None:
-    """Does what the arguments say; an error that a user can mend is one line and exit status 1."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Exports a model; an error that the user can mend is one line and exit status 1."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -27,27 +28,24 @@ def main() -> None:
     )
     parser.add_argument("-o", "--output", required=True, help="file, or new directory for orbax")
     parser.add_argument(
-        "--format", default="", choices=list(exporter.TOLERANCES), help="default: by the suffix"
+        "--format", default="", choices=list(FORMATS), help="default: by the suffix of the output"
     )
     parser.add_argument(
         "--like",
         default="",
-        help="a source of the same network, where SOURCE does not say which its weights are of",
+        help="another source of the same network, if SOURCE does not name its network",
     )
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     try:
-        model = exporter.import_model(arguments.source, arguments.like)
-        done = exporter.export_model(model, arguments.output, arguments.format)
+        model = import_model(arguments.source, arguments.like)
+        result = export_model(model, arguments.output, arguments.format)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"export_params: {error}")
-    detail = {
-        "onnx": f", opset {exporter.ONNX_OPSET}",
-        "stablehlo": f", for {', '.join(exporter.STABLEHLO_PLATFORMS)}",
-    }
+    format = FORMATS[result.format]
     print(
-        f"{done.path}: {done.format}{detail.get(done.format, '')}, {done.bytes / 1e6:.2f} MB; on "
-        f"{done.images} images within {done.difference:.1e} of the model "
-        f"(at most {exporter.TOLERANCES[done.format]:.0e}, pixels from 0 to 1)"
+        f"{result.path}: {format.name}{format.details}, {result.bytes / 1e6:.2f} MB; on "
+        f"{result.images} images within {result.max_difference:.1e} of the model "
+        f"(at most {format.tolerance:.0e}, pixels from 0 to 1)"
     )
 
 

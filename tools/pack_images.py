@@ -1,9 +1,9 @@
-"""Packs images into tiles of luma, ready to train on: cropped, checked, fast to open.
+"""Cuts a folder of images into tiles, as a pack that training opens at once.
 
-python tools/pack_images.py FOLDER -o PACK
-python -m dmcnn_jax.main --config configs/qf20.py --config.data.source=PACK
+    python tools/pack_images.py FOLDER -o PACK
+    python -m dmcnn_jax.main --config configs/qf20.py --config.data.source=PACK
 
-Options that are not the configuration's defaults have to be given to training as well; it says so.
+--tile and --luma have to agree with config.data.tile and config.data.luma; training checks them.
 """
 
 import argparse
@@ -17,28 +17,31 @@ from dmcnn_jax.data import images, packs, tiles
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Packs; an error is one line and exit status 1, an interrupt 130."""
+    """Writes a pack; an error is one line and exit status 1, an interrupt 130."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", help='of images, with folders below it; or "packaged"')
+    parser.add_argument("folder", help='folder of images, or "packaged"')
     parser.add_argument("-o", "--output", required=True, help="folder to make")
-    parser.add_argument("--tile", type=int, default=256, help="side of the tiles, pixels (256)")
+    parser.add_argument(
+        "--tile", type=int, default=256, help="side of the tiles, pixels (default: 256)"
+    )
     parser.add_argument(
         "--luma",
         choices=("studio", "full", "rgb"),
         default="studio",
-        help="what tiles hold: luma of a range, or RGB for networks of chroma (studio)",
+        help="luma of 16 to 235 (studio) or 0 to 255 (full), or rgb for networks of chroma "
+        "(default: studio)",
     )
     parser.add_argument(
         "--max-short-side",
         type=int,
         default=512,
-        help="reduce images to this shorter side first, which removes what artifacts they have "
-        "themselves; 0: never (512)",
+        help="reduce images to this shorter side first, which removes their own JPEG artifacts, "
+        "pixels; 0: never (default: 512)",
     )
     parser.add_argument(
-        "--compact", action="store_true", help="lossless WebP: about half the bytes, slower to open"
+        "--compact", action="store_true", help="lossless WebP: less than half the bytes, slower"
     )
     options = parser.parse_args(argv)
     try:
@@ -51,7 +54,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def pack(options: argparse.Namespace) -> None:
-    """Reads, cuts and writes; prints what there is."""
+    """Writes a pack as the options say, and prints the number of tiles and what was skipped.
+
+    Raises:
+        ValueError: if an option is out of range, or no image gives a tile.
+        OSError: if the folder can't be read, or the pack can't be written.
+    """
     if options.tile < 8 or options.tile % 8:
         raise ValueError(f"--tile is {options.tile}; expected a multiple of 8")
     if options.max_short_side < 0:

@@ -1,62 +1,71 @@
-"""What a run trains and validates on, as `config.data` says: the one place that chooses.
+"""Opens what `config.data` names for training and validation: the one place that chooses.
 
-A feed gives the arrays that the jitted step makes its batch of:
+A feed returns the arrays that the jitted training step makes its batch of:
 
-    inputs(stage, stage_step) -> {name: array}     the same for the same arguments, at any time
-    fingerprint                                    differs where the images do
-    skipped                                        reason -> number of images that were no use
+    inputs(stage, stage_step) -> {name: array}     a pure function of its arguments
+    fingerprint                                    differs where the images differ
+    skipped                                        number of unusable images by reason
 
-`on_device.TileFeed` sends tiles, of which the step makes pairs; `pipeline.PipelineFeed` sends pairs
-that tf.data made. Both give the same pairs for the same crops, to the last bit.
-`color_pairs.ColorFeed` sends tiles of RGB, of which the step makes pairs of chroma.
+`on_device.TileFeed` sends tiles, of which the step makes pairs; `tf_pipeline.PipelineFeed` sends
+pairs that tf.data made. Both give the same pairs for the same crops, to the last bit.
+`chroma_pairs.ColorFeed` sends tiles of RGB, of which the step makes pairs of chroma.
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import jax
 import numpy as np
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.config.validation import pipeline_of
+from dmcnn_jax.config.view import Config
 from dmcnn_jax.data import chroma_pairs, on_device, sources
 from dmcnn_jax.data import images as images_module
 from dmcnn_jax.data import tiles as tiles_module
 
+Inputs = Mapping[str, jax.Array] | chroma_pairs.ColorInputs
+"""What a feed sends to the training step."""
+
 
 class Feed(Protocol):
-    """What gives the step its inputs."""
+    """A source of inputs of the training step."""
 
-    skipped: Mapping[str, int]
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """Number of unusable images, by reason."""
 
     @property
     def fingerprint(self) -> str:
-        """Differs where the images do."""
+        """Text that differs where the images differ."""
 
-    def inputs(self, stage: int, stage_step: int) -> dict[str, jax.Array]:
-        """Of a step, given the index of its stage and the steps done in the stage."""
+    def inputs(self, stage: int, stage_step: int) -> Inputs:
+        """Returns the inputs of a training step.
+
+        Args:
+            stage: index of the stage.
+            stage_step: number of steps done in the stage.
+        """
 
 
-def uses_tf_data(config: Mapping[str, Any]) -> bool:
-    """Whether pairs are made by tf.data rather than on the device."""
+def uses_tf_data(config: Config) -> bool:
+    """Returns whether pairs are made by tf.data rather than on the device."""
     return pipeline_of(config.data.pipeline, config.data.source) == "tf.data"
 
 
-def open_data(
-    config: Mapping[str, Any], mesh: jax.sharding.Mesh
-) -> tuple[Feed, tiles_module.Tiles]:
-    """Opens what to train and to validate on.
+def open_data(config: Config, mesh: jax.sharding.Mesh) -> tuple[Feed, tiles_module.Tiles]:
+    """Opens the data to train and to validate on.
 
     Args:
-        config: of the run.
-        mesh: that batches are put on.
+        config: configuration of the run.
+        mesh: devices to put batches on.
 
     Returns:
         The feed, and validation tiles.
 
     Raises:
         FileNotFoundError: if there is no such data.
-        ValueError: if none of it can be used.
+        ValueError: if no image can be used, or the pipeline can't make such pairs.
         ModuleNotFoundError: if a package that the source needs is not installed.
     """
     if uses_tf_data(config):
@@ -71,44 +80,50 @@ def open_data(
         images = _open_images(config, config.data.source)
         chosen, validation = split_images(config, images)
         return tf_pipeline.PipelineFeed(images, chosen, config, mesh), validation
-    training, validation = _tiles(config)
-    feed = chroma_pairs.ColorFeed if config.data.luma == "rgb" else on_device.TileFeed
-    return feed(training, config, mesh), validation
+    training, validation = _open_tiles(config)
+    if config.data.luma == "rgb":
+        return chroma_pairs.ColorFeed(training, config, mesh), validation
+    return on_device.TileFeed(training, config, mesh), validation
 
 
-def open_validation(config: Mapping[str, Any]) -> tiles_module.Tiles:
-    """Opens what to validate on alone; arguments and errors as of `open_data`."""
+def open_validation(config: Config) -> tiles_module.Tiles:
+    """Opens the validation tiles alone.
+
+    Raises:
+        FileNotFoundError: if there is no such data.
+        ValueError: if no image can be used.
+        ModuleNotFoundError: if a package that the source needs is not installed.
+    """
     if config.data.validation:
-        return _named_validation(config)
+        return _open_named_validation(config)
     if uses_tf_data(config):
         return split_images(config, _open_images(config, config.data.source))[1]
-    return _tiles(config)[1]
+    return _open_tiles(config)[1]
 
 
 def make_batch(
-    inputs: Mapping[str, jax.Array],
+    inputs: Inputs,
     key: jax.Array,
     patch_size: int,
-    config: Mapping[str, Any],
+    config: Config,
     batched: jax.sharding.NamedSharding,
-) -> dict[str, jax.Array]:
-    """What a feed gave → a batch; jitted with the step.
+) -> dict[str, Any]:
+    """Makes a batch of a feed's inputs, inside the jitted training step.
 
-    Coefficients are made here in both cases, by `jpeg.encode`. tf.data can write and read JPEG
-    files, but has no way to tell the coefficients that they hold, and those can't be recovered
-    from decoded pixels; the codec gives what libjpeg writes, bit for bit, at less than a thousandth
-    of a step's arithmetic. What libjpeg decoded inside tf.data comes along as "decoded", so that
-    each step can check this promise instead of trusting it.
+    Coefficients are always computed here, by `jpeg.encode`: tf.data writes and reads JPEG files,
+    but can't read their coefficients, which don't follow from decoded pixels. `jpeg.encode` gives
+    libjpeg's coefficients bit for bit, at less than a thousandth of a step's arithmetic. Pixels
+    that libjpeg decoded inside tf.data come along as "decoded", so that each step verifies this.
 
     Args:
-        inputs: what `Feed.inputs` gave.
-        key: a random key, for crops, flips, turns and qualities if they aren't made yet.
+        inputs: result of `Feed.inputs`.
+        key: random key of what the feed has not drawn yet: crops, flips, transpositions, tables.
         patch_size: side of the patches, pixels.
-        config: of the run.
+        config: configuration of the run.
         batched: sharding of a batch.
 
     Returns:
-        As of `on_device.make_batch`, or of `color_pairs.make_batch`, and of tf.data "decoded" uint8
+        As `on_device.make_batch` or `chroma_pairs.make_batch`; with tf.data also "decoded", uint8
         [B, patch_size, patch_size].
     """
     if isinstance(inputs, chroma_pairs.ColorInputs):
@@ -126,15 +141,15 @@ def make_batch(
     )
 
 
-def validation_batch(tiles: np.ndarray, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Validation tiles → a batch, at the quality of `config`.
+def validation_batch(tiles: np.ndarray, config: Config) -> dict[str, Any]:
+    """Makes a batch of validation tiles, at the quality of `config`.
 
     Args:
         tiles: uint8 [B, side, side], or [B, side, side, 3] of RGB.
-        config: of the run.
+        config: configuration of the run.
 
     Returns:
-        As of `make_batch`, in memory of the host.
+        As `make_batch`, in host memory.
     """
     if config.data.luma == "rgb":
         return jax.device_get(chroma_pairs.validation_batch(tiles, config))
@@ -146,46 +161,50 @@ def validation_batch(tiles: np.ndarray, config: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def split_images(config: Mapping[str, Any], images: images_module.Images):
-    """The images to train on, and validation tiles, as `config.data` says.
+def split_images(
+    config: Config, images: images_module.Images
+) -> tuple[np.ndarray, tiles_module.Tiles]:
+    """Splits images into those to train on and validation tiles, as `config.data` says.
 
     Args:
-        config: of the run.
-        images: all there are.
+        config: configuration of the run.
+        images: all images.
 
     Returns:
         int32 indices of the images to train on, and tiles of others.
 
     Raises:
-        ValueError: if there are fewer than two images, or none is any use.
+        ValueError: if there are fewer than two images, or none can be used.
     """
     order = on_device.epoch_order(len(images), (config.seed,))
     if config.data.validation:
-        return order, _named_validation(config)
+        return order, _open_named_validation(config)
     if len(images) < 2:
         raise ValueError(
             f"{config.data.source!r} holds {len(images)} image; expected at least 2, one to "
             "validate on; or name others as config.data.validation"
         )
-    # More candidates than are needed, since some may be no use.
+    # Twice as many candidates as needed, since some may be unusable.
     wanted = max(1, min(config.data.validation_images, len(images) // 3))
     aside = order[: max(1, min(2 * wanted, len(images) // 2))]
     validation = tiles_module.cut_images(images, chosen=aside, limit=wanted, **_options(config))
     return order[len(aside) :], validation
 
 
-def _tiles(config: Mapping[str, Any]) -> tuple[tiles_module.Tiles, tiles_module.Tiles]:
+def _open_tiles(config: Config) -> tuple[tiles_module.Tiles, tiles_module.Tiles]:
+    """Opens training and validation tiles for pairs made on the device."""
     data = config.data
     if data.source.startswith("tfds:"):
         tiles = tiles_module.cut_images(_open_images(config, data.source), **_options(config))
     else:
         tiles = sources.open_source(data.source, **_options(config))
     if data.validation:
-        return tiles, _named_validation(config)
+        return tiles, _open_named_validation(config)
     return tiles_module.split(tiles, data.validation_images, config.seed)
 
 
-def _named_validation(config: Mapping[str, Any]) -> tiles_module.Tiles:
+def _open_named_validation(config: Config) -> tiles_module.Tiles:
+    """Opens the tiles that `config.data.validation` names."""
     source = config.data.validation
     if not source.startswith("tfds:"):
         return sources.open_source(source, **_options(config))
@@ -195,7 +214,7 @@ def _named_validation(config: Mapping[str, Any]) -> tiles_module.Tiles:
     return tiles_module.cut_images(images, chosen=order, limit=limit, **_options(config))
 
 
-def _open_images(config: Mapping[str, Any], source: str) -> images_module.Images:
+def _open_images(config: Config, source: str) -> images_module.Images:
     if not source.startswith("tfds:"):
         return images_module.open_images(source)
     from dmcnn_jax.data import tfds
@@ -203,6 +222,14 @@ def _open_images(config: Mapping[str, Any], source: str) -> images_module.Images
     return tfds.TfdsImages(source.removeprefix("tfds:"), config.data.data_dir)
 
 
-def _options(config: Mapping[str, Any]) -> dict[str, Any]:
+class _TileOptions(TypedDict):
+    """Keyword arguments that say how images are cut into tiles."""
+
+    tile: int
+    luma: str
+    max_short_side: int
+
+
+def _options(config: Config) -> _TileOptions:
     data = config.data
     return {"tile": data.tile, "luma": data.luma, "max_short_side": data.max_short_side}

@@ -1,39 +1,39 @@
-"""Image files: found, read and reduced."""
+"""Finds and reads images, and converts them to 8-bit RGB or luma."""
 
 import hashlib
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from dmcnn_jax.images.color import rgb_to_y
+from dmcnn_jax.images.color import Range, rgb_to_y
 
 EXTENSIONS = frozenset(
-    (
-        ".png",
-        ".jpg",
-        ".jpeg",
-        ".jpe",
+    {
         ".bmp",
+        ".gif",
+        ".jp2",
+        ".jpe",
+        ".jpeg",
+        ".jpg",
+        ".pgm",
+        ".png",
+        ".pnm",
+        ".ppm",
         ".tif",
         ".tiff",
         ".webp",
-        ".ppm",
-        ".pgm",
-        ".pnm",
-        ".gif",
-        ".jp2",
-    )
+    }
 )
+"""Suffixes of the files that are looked at in a folder."""
 
-
-# scikit-image's photographs that lie in its wheel. Left out: drawings, scans, microscope slides,
-# and pictures of another kind of statistics than a photograph's.
+# Photographs that scikit-image's wheel contains. Its drawings, scans and microscope slides are left
+# out: their statistics are not those of photographs.
 PACKAGED = (
     "astronaut.png",
     "brick.png",
@@ -55,21 +55,21 @@ class Images(Protocol):
     """Images in a fixed order, any of which can be opened at any time."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Returns the number of images."""
 
     def name(self, index: int) -> str:
-        """What to call one in a message."""
+        """Returns what messages call an image."""
 
     def open(self, index: int) -> str | os.PathLike | io.BytesIO:
-        """One of them, for Pillow to open."""
+        """Returns an image as something that Pillow opens."""
 
     @property
     def fingerprint(self) -> str:
-        """Differs where the images do."""
+        """Text that differs where the images differ."""
 
 
 class ImageFiles:
-    """Images that are files.
+    """Images in files.
 
     Args:
         paths: of the files.
@@ -82,25 +82,34 @@ class ImageFiles:
         return len(self._paths)
 
     def name(self, index: int) -> str:
-        """The file's name."""
+        """Returns the file's name."""
         return self._paths[index].name
 
     def open(self, index: int) -> Path:
-        """The file's path."""
+        """Returns the file's path."""
         return self._paths[index]
 
     @property
     def fingerprint(self) -> str:
-        """Of names and sizes; the folder may move."""
+        """Digest of names and sizes, independent of the folder."""
         return digest([path.name, path.stat().st_size] for path in self._paths)
 
 
 class UnusableImageError(Exception):
-    """An image that can't be trained on; its message is the reason, as it is counted."""
+    """Raised for an image that can't be trained on; the message is the reason that is counted."""
 
 
 def open_images(source: str) -> ImageFiles:
-    """Opens "packaged" or a folder, as images; errors as of `list_images`, and for a pack."""
+    """Opens the images of a data source.
+
+    Args:
+        source: "packaged" for scikit-image's photographs, or a folder.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ModuleNotFoundError: if the packaged photographs are not installed.
+        ValueError: if the folder holds no image, or is a pack.
+    """
     if source == "packaged":
         return ImageFiles(packaged_images())
     if not Path(source).is_dir():
@@ -117,7 +126,7 @@ def open_images(source: str) -> ImageFiles:
 
 
 def packaged_images() -> list[Path]:
-    """Paths of the photographs that come with scikit-image.
+    """Returns the paths of the photographs that come with scikit-image.
 
     Raises:
         ModuleNotFoundError: if scikit-image is not installed.
@@ -134,7 +143,10 @@ def packaged_images() -> list[Path]:
 
 
 def find_images(source: str | os.PathLike) -> dict[str, Path]:
-    """Images by name: those of a folder by their paths in it, or those of "packaged".
+    """Returns the paths of images by name.
+
+    Args:
+        source: a folder, whose images are named by their paths in it, or "packaged".
 
     Raises:
         FileNotFoundError: if the folder is not there.
@@ -147,11 +159,11 @@ def find_images(source: str | os.PathLike) -> dict[str, Path]:
 
 
 def list_images(folder: str | os.PathLike) -> list[Path]:
-    """Paths of all images in a folder and below it, sorted.
+    """Returns the paths of all images in a folder and the folders below it, sorted.
 
     Raises:
         FileNotFoundError: if the folder is not there.
-        ValueError: if there is none.
+        ValueError: if there is no image in it.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -168,50 +180,75 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
 def read_luma(
     file: str | os.PathLike | io.BytesIO, luma: str, max_short_side: int = 0
 ) -> np.ndarray:
-    """Reads an image's luma: uint8 [H, W], "studio" or "full"; the rest as of `read_rgb`."""
-    return rgb_to_y(read_rgb(file, max_short_side), luma)
-
-
-def read_rgb(file: str | os.PathLike | io.BytesIO, max_short_side: int = 0) -> np.ndarray:
-    """Reads an image.
-
-    Gray, palettes and CMYK are converted, 16 bits are rounded to 8, transparency lies over white;
-    the image is turned as its EXIF orientation says. An animation gives its first frame.
+    """Reads an image's luma.
 
     Args:
         file: anything that Pillow opens.
-        max_short_side: longest shorter side that is left as it is, pixels; 0: any.
+        luma: range of the luma, "studio" or "full".
+        max_short_side: as in `read_rgb`.
+
+    Returns:
+        uint8 [H, W].
+
+    Raises:
+        OSError: if the image can't be decoded, or its pixels have an unknown range.
+        Image.DecompressionBombError: if it has more pixels than Pillow allows.
+    """
+    return select_channels(read_rgb(file, max_short_side), luma)
+
+
+def select_channels(rgb: np.ndarray, luma: str) -> np.ndarray:
+    """Returns what networks are trained on: luma, or RGB as it is.
+
+    Args:
+        rgb: uint8 [..., 3].
+        luma: as in `config.data.luma`: "studio" (16 to 235) or "full" (0 to 255) for luma of that
+            range, uint8 [...]; "rgb" for RGB.
+    """
+    return rgb if luma == "rgb" else rgb_to_y(rgb, cast(Range, luma))
+
+
+def read_rgb(file: str | os.PathLike | io.BytesIO, max_short_side: int = 0) -> np.ndarray:
+    """Reads an image as 8-bit RGB.
+
+    Gray, palettes and CMYK are converted, 16 bits are rounded to 8, transparent pixels are blended
+    with white, and the image is rotated by its EXIF orientation. Of an animation, the first frame
+    is read.
+
+    Args:
+        file: anything that Pillow opens.
+        max_short_side: images whose shorter side is longer are reduced to it, pixels; 0: never.
 
     Returns:
         uint8 [H, W, 3].
 
     Raises:
-        OSError: if it can't be decoded, or has pixels of an unknown range.
-        Image.DecompressionBombError: if it has more pixels than Pillow deems sane.
+        OSError: if the image can't be decoded, or its pixels have an unknown range.
+        Image.DecompressionBombError: if it has more pixels than Pillow allows.
     """
-    with Image.open(file) as image:
-        image = _to_rgb(ImageOps.exif_transpose(image))
+    with Image.open(file) as opened:
+        image = _to_rgb(ImageOps.exif_transpose(opened))
         shorter = min(image.size)
         if max_short_side and shorter > max_short_side:
-            size = tuple(max(1, round(side * max_short_side / shorter)) for side in image.size)
-            image = image.resize(size, Image.Resampling.LANCZOS)
+            width, height = (max(1, round(side * max_short_side / shorter)) for side in image.size)
+            image = image.resize((width, height), Image.Resampling.LANCZOS)
         return np.asarray(image)
 
 
 def read_usable(images: Images, index: int, max_short_side: int, smallest: int) -> np.ndarray:
-    """Reads an image that is to be trained on.
+    """Reads an image to train on.
 
     Args:
-        images: what there is.
-        index: which of them.
-        max_short_side: as of `read_rgb`.
-        smallest: side that both sides must have, pixels.
+        images: images to choose from.
+        index: index of the image.
+        max_short_side: as in `read_rgb`.
+        smallest: minimum height and width, pixels.
 
     Returns:
         uint8 [H, W, 3].
 
     Raises:
-        UnusableImageError: if it is damaged, too large or too small.
+        UnusableImageError: if the image is damaged, too large or too small.
     """
     try:
         rgb = read_rgb(images.open(index), max_short_side)
@@ -226,9 +263,9 @@ def read_usable(images: Images, index: int, max_short_side: int, smallest: int) 
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """RGB of 8 bits."""
+    """Converts an image to 8-bit RGB."""
     if image.mode.startswith("I"):
-        # Pillow opens 16-bit gray as 16 or 32-bit integers, whose conversion to 8 clips.
+        # Pillow opens 16-bit gray as 16 or 32-bit integers, and clips them if asked for 8 bits.
         wide = np.asarray(image).astype(np.int64)
         if wide.min() < 0 or wide.max() > 65535:
             raise OSError("pixels are integers of more than 16 bits, whose range is not known")
@@ -241,7 +278,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def digest(value: Any) -> str:
-    """A fingerprint of what JSON can hold, or of the items of an iterable."""
-    text = json.dumps(value if isinstance(value, list) else list(value))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def digest(items: Iterable[Any]) -> str:
+    """Returns a fingerprint of items that JSON can hold: 16 hexadecimal digits of their SHA-256."""
+    return hashlib.sha256(json.dumps(list(items)).encode()).hexdigest()[:16]

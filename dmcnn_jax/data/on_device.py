@@ -1,13 +1,12 @@
-"""Training pairs made on the device, inside the jitted step, by stateless randomness.
+"""Training pairs of luma made on the device, inside the jitted training step.
 
-The order of tiles is a permutation by (seed, epoch), on the host; crop, flips, turn and quality
-follow from (seed, step). So any step's batch can be made at any time, alone, on any number of
-devices.
+Randomness is stateless: the order of tiles is a permutation drawn from (seed, epoch) on the host;
+crops, flips, transpositions and quantisation tables are drawn from (seed, step). So the batch of
+any step can be made at any time, on its own, on any number of devices.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,49 +14,50 @@ import numpy as np
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.config.validation import batch_sizes
+from dmcnn_jax.config.view import Config
 from dmcnn_jax.data.tiles import Tiles
 from dmcnn_jax.system import devices
 
 
-class TileFeed:
-    """What the step makes its pairs of: tiles, all on the device or a batch at a time.
+class TileSampler:
+    """Draws the tiles of each training step, which are all on the device or sent batch by batch.
 
     Args:
-        tiles: what to train on.
-        config: of the run.
-        mesh: to put them on.
+        tiles: tiles to train on.
+        config: configuration of the run.
+        mesh: devices to put the tiles on.
 
     Attributes:
-        skipped: reason → number of images that gave no tile.
+        skipped: number of images that gave no tile, by reason.
     """
 
-    def __init__(self, tiles: Tiles, config: Mapping[str, Any], mesh: jax.sharding.Mesh):
+    def __init__(self, tiles: Tiles, config: Config, mesh: jax.sharding.Mesh) -> None:
         self.skipped = tiles.skipped
         self._tiles, self._seed, self._sizes = tiles, config.seed, batch_sizes(config)
         self._batched = devices.batched(mesh)
-        self._resident = None
+        self._resident: jax.Array | None = None
         if tiles.nbytes <= config.data.device_bytes:
             self._resident = devices.to_devices(tiles.take(), devices.replicated(mesh))
 
     @property
     def fingerprint(self) -> str:
-        """Differs where the tiles do."""
+        """Text that differs where the tiles differ."""
         return self._tiles.fingerprint
 
     def __str__(self) -> str:
         return f"{len(self._tiles):,} tiles of {len(self._tiles.names):,} images, pairs on device"
 
-    def inputs(self, stage: int, stage_step: int) -> dict[str, jax.Array]:
-        """Arguments of `make_batch` for a step.
+    def draw_tiles(self, stage: int, stage_step: int) -> dict[str, jax.Array]:
+        """Returns the tiles of a training step.
 
         Args:
             stage: index of the stage.
-            stage_step: steps done in it.
+            stage_step: number of steps done in the stage.
 
         Returns:
-            Of tiles that are all on the device, "tiles" uint8 [N, side, side], and "indices"
-            int32 [B] of those in the batch, split over the devices; else "tiles" uint8
-            [B, side, side] of the batch, split over the devices.
+            If all tiles are on the device, "tiles", uint8 [N, side, side] or [N, side, side, 3],
+            and "indices", int32 [B], which of them are in the batch, split over the devices. Else
+            "tiles" of the batch alone, [B, ...], split over the devices.
         """
         size = self._sizes[stage]
         indices = epoch_indices(len(self._tiles), size, stage_step, (self._seed, stage))
@@ -70,19 +70,27 @@ class TileFeed:
         return {"tiles": devices.to_devices(self._tiles.take(mine), self._batched)}
 
 
-def epoch_indices(count: int, batch_size: int, step: int, seed: Sequence[int]) -> np.ndarray:
-    """Which examples a batch is made of: any batch, at any time, from its number alone.
+class TileFeed(TileSampler):
+    """A feed of tiles of luma, of which the training step makes pairs."""
 
-    Examples come one after another, an epoch after another, each epoch in an order of its own.
+    def inputs(self, stage: int, stage_step: int) -> dict[str, jax.Array]:
+        """Returns the tiles of a training step, as `draw_tiles` does."""
+        return self.draw_tiles(stage, stage_step)
+
+
+def epoch_indices(count: int, batch_size: int, step: int, seed: Sequence[int]) -> np.ndarray:
+    """Returns which examples are in a batch, as a pure function of the batch's number.
+
+    Each epoch goes through all examples in an order of its own; a batch may span several epochs.
 
     Args:
-        count: examples there are.
-        batch_size: examples to take, any number.
+        count: number of examples in the data set.
+        batch_size: number of examples in a batch, which may exceed `count`.
         step: number of the batch, from 0.
-        seed: integers that decide the orders.
+        seed: integers that the orders are drawn from, together with the epoch.
 
     Returns:
-        int32 [batch_size], within 0 to count - 1.
+        int32 [batch_size], 0 to count - 1.
     """
     positions = step * batch_size + np.arange(batch_size)
     epochs = positions // count
@@ -95,7 +103,7 @@ def epoch_indices(count: int, batch_size: int, step: int, seed: Sequence[int]) -
 
 @functools.lru_cache(maxsize=4)
 def epoch_order(count: int, seed: tuple[int, ...]) -> np.ndarray:
-    """A permutation of 0 to count - 1, int32, that follows from integers; read-only."""
+    """Returns a permutation of 0 to count - 1, int32, read-only, drawn from the seed."""
     order = np.random.default_rng(seed).permutation(count).astype(np.int32)
     order.flags.writeable = False
     return order
@@ -109,47 +117,73 @@ def make_batch(
     quality_range: Sequence[int] = (),
     random_table_prob: float = 0.0,
 ) -> dict[str, jax.Array]:
-    """Crops, flips, turns and compresses.
+    """Makes pairs: crops, flips and transposes tiles at random, and compresses them.
 
     Args:
         tiles: uint8 [B, side, side].
-        key: a random key; decides all of it.
+        key: random key; everything random follows from it.
         patch_size: side of the patches, pixels, a multiple of 8 and at most `side`.
         quality: JPEG quality, 1 to 100.
         quality_range: (lowest, highest), to draw a quality for each patch uniformly instead; ()
-            for none.
-        random_table_prob: share of the patches that get a `jpeg.varied_table` instead of their
-            quality's standard one.
+            for `quality`.
+        random_table_prob: probability that a patch gets a `jpeg.varied_table` instead of the
+            standard table of its quality.
 
     Returns:
-        A batch: "original" uint8 [B, patch_size, patch_size], "coefficients" int32 [B,
-            patch_size/8, patch_size/8, 64] and
-        "table" int32 [B, 8, 8], as a file that Pillow writes of the original with such a table
-        would hold them.
+        A batch: "original", uint8 [B, patch_size, patch_size]; "coefficients", int32
+        [B, patch_size/8, patch_size/8, 64]; and "table", int32 [B, 8, 8]. Coefficients and table
+        are those of a file that Pillow writes of the original with this table.
     """
-    batch = len(tiles)
     corner_key, turn_key, quality_key = jax.random.split(key, 3)
     original = crop_patches(tiles, corner_key, turn_key, patch_size)
-    lowest, highest = quality_range or (quality, quality)
-    qualities = jax.random.randint(quality_key, (batch,), lowest, highest + 1)
-    table = jpeg.quality_table(qualities)
-    if random_table_prob:
-        # Keys of their own: without variety, what is drawn stays what it was.
-        chosen_key, table_key = jax.random.split(jax.random.fold_in(quality_key, 1))
-        chosen = jax.random.bernoulli(chosen_key, random_table_prob, (batch, 1, 1))
-        table = jnp.where(chosen, jpeg.varied_table(table_key, qualities), table)
+    (table,) = draw_tables(
+        quality_key, len(tiles), quality_range or (quality, quality), random_table_prob
+    )
     return {"original": original, "coefficients": jpeg.encode(original, table), "table": table}
+
+
+def draw_tables(
+    key: jax.Array,
+    count: int,
+    quality_range: Sequence[int],
+    random_table_prob: float,
+    bases: Sequence[np.ndarray] = (jpeg.STANDARD_LUMA,),
+) -> tuple[jax.Array, ...]:
+    """Draws quantisation tables for a batch.
+
+    Args:
+        key: random key.
+        count: number of patches.
+        quality_range: lowest and highest JPEG quality, drawn uniformly, one for each patch.
+        random_table_prob: probability that a patch gets varied tables instead of standard ones.
+        bases: tables to scale by the quality, int32 [8, 8]: those of luma, or of luma and chroma.
+
+    Returns:
+        For each base, int32 [count, 8, 8].
+    """
+    lowest, highest = quality_range
+    qualities = jax.random.randint(key, (count,), lowest, highest + 1)
+    tables = tuple(jpeg.quality_table(qualities, base) for base in bases)
+    if not random_table_prob:
+        return tables
+    # The fold gives varied tables keys of their own, so qualities don't depend on the probability.
+    chosen_key, *table_keys = jax.random.split(jax.random.fold_in(key, 1), 1 + len(bases))
+    chosen = jax.random.bernoulli(chosen_key, random_table_prob, (count, 1, 1))
+    return tuple(
+        jnp.where(chosen, jpeg.varied_table(table_key, qualities, base), table)
+        for table_key, base, table in zip(table_keys, bases, tables, strict=True)
+    )
 
 
 def crop_patches(
     tiles: jax.Array, corner_key: jax.Array, turn_key: jax.Array, patch_size: int
 ) -> jax.Array:
-    """Crops, flips and turns at random.
+    """Crops, flips and transposes tiles at random.
 
     Args:
         tiles: [B, side, side] or [B, side, side, channels].
-        corner_key: a random key, which decides where.
-        turn_key: a random key, which decides how they are flipped and turned.
+        corner_key: random key of the positions.
+        turn_key: random key of the flips and transpositions.
         patch_size: side of the patches, pixels.
 
     Returns:
@@ -159,7 +193,7 @@ def crop_patches(
     corners = jax.random.randint(corner_key, (batch, 2), 0, side - patch_size + 1)
     turns = jax.random.bernoulli(turn_key, 0.5, (batch, 3))
 
-    def crop(tile, corner, turn):
+    def crop(tile: jax.Array, corner: jax.Array, turn: jax.Array) -> jax.Array:
         start = (*corner, *(0 for _ in channels))
         patch = jax.lax.dynamic_slice(tile, start, (patch_size, patch_size, *channels))
         patch = jnp.where(turn[0], patch[::-1], patch)

@@ -1,4 +1,4 @@
-"""Opens what a configuration names as a source of training tiles."""
+"""Opens a folder of images or a pack as training tiles."""
 
 from pathlib import Path
 
@@ -12,17 +12,18 @@ def open_source(source: str, *, tile: int, luma: str, max_short_side: int) -> Ti
 
     Args:
         source: "packaged", a folder of images, or a pack.
-        tile: side of the tiles, pixels; of a pack, what it must have.
-        luma: "studio", "full", or "rgb" for tiles of RGB; likewise.
+        tile: side of the tiles, pixels; a pack must have been made with the same.
+        luma: "studio", "full", or "rgb" for tiles of RGB; a pack must have been made with the same.
         max_short_side: images whose shorter side is longer are reduced to it first, pixels; 0:
-            never. A pack's images already were.
+            never. Not used for packs, whose images were reduced when they were made.
 
     Returns:
         The tiles.
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        ValueError: if it holds no image that gives a tile, or a pack of other tiles.
+        ModuleNotFoundError: if the packaged photographs are not installed.
+        ValueError: if no image in it gives a tile, or the pack holds tiles of another kind.
     """
     if source != "packaged" and (Path(source) / "pack.json").exists():
         return open_pack(source, tile=tile, luma=luma)

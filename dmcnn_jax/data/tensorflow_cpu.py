@@ -1,8 +1,8 @@
-"""Imports TensorFlow as `tf`, on the CPU alone: accelerators are JAX's."""
+"""Imports TensorFlow as `tf`, limited to the CPU: JAX uses the accelerators."""
 
 import os
 
-# TensorFlow's messages at import tell a user nothing.
+# Hides TensorFlow's remarks on import, which don't concern users of this package.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 try:

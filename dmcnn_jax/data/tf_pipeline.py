@@ -1,70 +1,66 @@
-"""Training pairs by tf.data, from images that are read as they are needed."""
+"""Training pairs made by tf.data, of images that are read when they are needed."""
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 
 from dmcnn_jax.config.validation import batch_sizes
+from dmcnn_jax.config.view import Config
 from dmcnn_jax.data import images as images_module
 from dmcnn_jax.data import tiles
 from dmcnn_jax.data.on_device import epoch_order
 from dmcnn_jax.data.tensorflow_cpu import tf
-from dmcnn_jax.images.color import rgb_to_y
 from dmcnn_jax.system import devices
 
-# Batches that are sent to the devices before the step asks for them.
+# Number of batches that are sent to the devices before the training step asks for them.
 _AHEAD = 2
 
-
-# Images of no use in a row, after which the data set as a whole is deemed to be.
+# Number of unusable images in a row after which the data set is given up.
 _ATTEMPTS = 100
 
-
-# Where TensorFlow writes the file's only table: after SOI, APP0, and DQT's marker, length, number.
+# Offset, in bytes, of the only table in the files that TensorFlow writes: it follows SOI, APP0, and
+# the marker, length and number of DQT.
 _TABLE_START = 25
 
 
 class PipelineFeed:
-    """Pairs from tf.data.
+    """A feed of pairs of luma that tf.data makes.
 
     Args:
-        images: what there is.
+        images: all images.
         chosen: int32 [count], indices of the images to train on.
-        config: of the run.
-        mesh: to put batches on.
-
-    Attributes:
-        skipped: reason → number of images found to be of no use so far.
+        config: configuration of the run.
+        mesh: devices to put batches on.
     """
 
     def __init__(
         self,
         images: images_module.Images,
         chosen: np.ndarray,
-        config: Mapping[str, Any],
+        config: Config,
         mesh: jax.sharding.Mesh,
-    ):
+    ) -> None:
         self._images, self._chosen, self._config = images, chosen, config
         self._sizes, self._batched = batch_sizes(config), devices.batched(mesh)
-        # By index: one is counted once, however often it is drawn.
+        # By index, so that an image is counted once, however often it is drawn.
         self._reasons: dict[int, str] = {}
         self._lock = threading.Lock()
         self._error: BaseException | None = None
         self._next: tuple[int, int] | None = None
-        self._batches, self._ready = iter(()), []
+        self._batches: Iterator[dict[str, np.ndarray]] = iter(())
+        self._ready: list[dict[str, jax.Array]] = []
 
     @property
     def fingerprint(self) -> str:
-        """Differs where the images do."""
+        """Text that differs where the images differ."""
         return self._images.fingerprint
 
     @property
     def skipped(self) -> dict[str, int]:
-        """Reason → number of images found to be of no use so far."""
+        """Number of images found to be unusable so far, by reason."""
         with self._lock:
             return dict(Counter(self._reasons.values()))
 
@@ -72,19 +68,20 @@ class PipelineFeed:
         return f"{len(self._chosen):,} images, pairs from tf.data"
 
     def inputs(self, stage: int, stage_step: int) -> dict[str, jax.Array]:
-        """A batch.
+        """Returns the batch of a training step.
 
         Args:
             stage: index of the stage.
-            stage_step: steps done in it; going on from the last call's is cheap, others start
-                tf.data anew.
+            stage_step: number of steps done in the stage. Consecutive steps are cheap; any other
+                order restarts tf.data.
 
         Returns:
-            "original" and "decoded", uint8 [B, patch, patch], and "table", int32 [B, 8, 8], of the
-            file between them; split over the devices.
+            "original" and "decoded", uint8 [B, patch, patch], and "table", int32 [B, 8, 8], the
+            table of the file that "original" was saved to and "decoded" was read from; split over
+            the devices.
 
         Raises:
-            ValueError: if the images turn out to be of no use.
+            ValueError: if many images in a row are unusable.
         """
         if self._next != (stage, stage_step):
             self._batches = iter(self.dataset(stage, stage_step).as_numpy_iterator())
@@ -93,7 +90,7 @@ class PipelineFeed:
             try:
                 batch = next(self._batches)
             except tf.errors.OpError:
-                # What went wrong inside Python says more than TensorFlow's account of it.
+                # An exception of Python code inside tf.data is clearer than TensorFlow's of it.
                 if self._error is not None:
                     raise self._error from None
                 raise
@@ -104,20 +101,20 @@ class PipelineFeed:
         return self._ready.pop(0)
 
     def dataset(self, stage: int, first_step: int = 0) -> tf.data.Dataset:
-        """This process's rows of a stage's batches, without end.
+        """Returns an endless data set of this process's rows of a stage's batches.
 
         Args:
             stage: index of the stage.
-            first_step: of the stage, to begin with.
+            first_step: step of the stage to begin with.
 
         Returns:
-            Batches as of `inputs`, of as many rows as this process provides.
+            Batches as `inputs` returns them, of as many rows as this process provides.
         """
         size, patch = self._sizes[stage], self._config.train.patch_sizes[stage]
         rows = devices.local_rows(size)
         share = rows.stop - rows.start
 
-        def fetch(example: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        def fetch(example: np.ndarray) -> tuple[np.ndarray, np.int32]:
             step, row = divmod(int(example), share)
             try:
                 return self.example(stage, step * size + rows.start + row)
@@ -136,18 +133,18 @@ class PipelineFeed:
         dataset = dataset.map(make, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         return dataset.batch(share, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
-    def example(self, stage: int, position: int) -> tuple[np.ndarray, np.ndarray]:
-        """An original, a pure function of its arguments, the seed and the images.
+    def example(self, stage: int, position: int) -> tuple[np.ndarray, np.int32]:
+        """Returns an original, which is a pure function of the arguments, the seed and the images.
 
         Args:
             stage: index of the stage.
-            position: of the example in the stage, from 0, counted over all hosts.
+            position: position of the example in the stage, from 0, counted over all processes.
 
         Returns:
-            Pixels, uint8 [patch, patch], and the JPEG quality to compress them at, int32.
+            Pixels, uint8 [patch, patch], and the JPEG quality to compress them at, int32 scalar.
 
         Raises:
-            ValueError: if many images in a row turn out to be of no use.
+            ValueError: if many images in a row are unusable.
         """
         config = self._config
         patch = config.train.patch_sizes[stage]
@@ -164,12 +161,12 @@ class PipelineFeed:
                 f"{_ATTEMPTS} images of {config.data.source!r} in a row can't be trained on: "
                 f"{tiles.format_counts(self.skipped)}"
             )
-        pixels = rgb_to_y(augment(rgb, patch, rng), config.data.luma)
+        pixels = images_module.select_channels(augment(rgb, patch, rng), config.data.luma)
         lowest, highest = tuple(config.quality_range) or (config.quality, config.quality)
         return pixels, np.int32(rng.integers(lowest, highest + 1))
 
     def _read(self, index: int, smallest: int) -> np.ndarray | None:
-        """An image, or None if it is of no use, which is noted."""
+        """Returns an image, or None if it is unusable, which is counted."""
         try:
             return images_module.read_usable(
                 self._images, index, self._config.data.max_short_side, smallest
@@ -181,7 +178,16 @@ class PipelineFeed:
 
 
 def augment(rgb: np.ndarray, patch: int, rng: np.random.Generator) -> np.ndarray:
-    """A crop, flipped and turned at random: uint8 [H, W, 3] → [patch, patch, 3], contiguous."""
+    """Crops, flips and transposes an image at random.
+
+    Args:
+        rgb: uint8 [H, W, 3].
+        patch: side of the crop, pixels.
+        rng: random generator.
+
+    Returns:
+        uint8 [patch, patch, 3], contiguous.
+    """
     y, x = (rng.integers(0, side - patch + 1) for side in rgb.shape[:2])
     crop = rgb[y : y + patch, x : x + patch]
     upside_down, mirrored, transposed = rng.random(3) < 0.5
@@ -195,17 +201,17 @@ def augment(rgb: np.ndarray, patch: int, rng: np.random.Generator) -> np.ndarray
 
 
 def compress(original: tf.Tensor, quality: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Writes a JPEG file as Pillow would, and reads it back as Pillow would.
+    """Writes a JPEG file and reads it back, with the same bytes and pixels as Pillow.
 
     Args:
         original: uint8 [H, W].
         quality: int32 scalar, 1 to 100.
 
     Returns:
-        "decoded", uint8 [H, W], and "table", int32 [8, 8], natural order, as it stands in the file.
+        "decoded", uint8 [H, W], and "table", int32 [8, 8], the file's table in natural order.
     """
     file = tf.raw_ops.EncodeJpegVariableQuality(images=original[..., None], quality=quality)
-    # By default TensorFlow decodes by another, faster inverse DCT, up to 18 levels away.
+    # TensorFlow's default is a faster inverse DCT that is off by up to 18 levels.
     decoded = tf.io.decode_jpeg(file, channels=1, dct_method="INTEGER_ACCURATE")[..., 0]
     zigzag = tf.io.decode_raw(tf.strings.substr(file, _TABLE_START, 64), tf.uint8)
     table = tf.reshape(tf.gather(zigzag, _ZIGZAG_RANK), (8, 8))

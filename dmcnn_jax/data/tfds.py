@@ -1,10 +1,10 @@
-"""Images of TFDS data sets, by random access."""
+"""Random access to the images of TensorFlow Datasets (TFDS)."""
 
 import io
 import os
 import struct
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -13,22 +13,23 @@ from dmcnn_jax.data.tensorflow_cpu import tf
 
 
 class TfdsImages:
-    """The images of a TFDS data set, opened at random, whether ArrayRecord or TFRecord.
+    """The images of a TFDS data set, stored as ArrayRecord or TFRecord.
 
-    A data set that is not there yet is downloaded and prepared as ArrayRecord, if it can be.
-    TFRecord files have no index; theirs is made at the start, by hopping from record to record.
+    A data set that is not prepared yet is downloaded and prepared as ArrayRecord, if possible.
+    TFRecord files have no index; one is made at the start from the lengths of the records.
 
     Args:
-        name: of the data set, with "@" and a split if it isn't "train": "imagenet2012@validation".
-        data_dir: where data sets lie; empty: TFDS's own place.
+        name: name of the data set, followed by "@" and a split unless that is "train":
+            "imagenet2012@validation".
+        data_dir: folder of the data sets; empty for TFDS's default.
 
     Raises:
-        FileNotFoundError: if it has to be downloaded by hand first.
+        FileNotFoundError: if the data set has to be downloaded by hand first.
         ValueError: if there is no such data set or split, or it has no images.
         ModuleNotFoundError: if tensorflow-datasets is not installed.
     """
 
-    def __init__(self, name: str, data_dir: str = ""):
+    def __init__(self, name: str, data_dir: str = "") -> None:
         try:
             import tensorflow_datasets as tfds
         except ModuleNotFoundError as error:
@@ -49,6 +50,7 @@ class TfdsImages:
             ) from error
         self._about = [str(builder.info.full_name), split, info.num_examples]
         instructions = info.file_instructions
+        self._records: _Records
         if str(builder.info.file_format.value).lower() == "array_record":
             self._records = _ArrayRecords(instructions)
         elif str(builder.info.file_format.value).lower() == "tfrecord":
@@ -63,22 +65,22 @@ class TfdsImages:
         return len(self._records)
 
     def name(self, index: int) -> str:
-        """The data set's name and the index."""
+        """Returns the data set's name and the index."""
         return f"{self._name}[{index}]"
 
     def open(self, index: int) -> io.BytesIO:
-        """The encoded image, as it lies in the data set."""
+        """Returns an image as a file, encoded as in the data set."""
         example = tf.train.Example.FromString(self._records[int(index)])
         return io.BytesIO(example.features.feature[self._key].bytes_list.value[0])
 
     @property
     def fingerprint(self) -> str:
-        """Of name, version, split and size."""
+        """Name, version, split and size of the data set."""
         return " ".join(map(str, self._about))
 
 
 def _open_builder(tfds: Any, name: str, data_dir: str | None) -> Any:
-    """The builder of a data set that is prepared, or is now."""
+    """Returns the builder of a data set, which is prepared first if need be."""
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:
@@ -86,7 +88,7 @@ def _open_builder(tfds: Any, name: str, data_dir: str | None) -> Any:
             f"TFDS knows no data set {name!r}, and there is none in "
             f"{data_dir or 'its data_dir'!r}; "
             "expected a name of https://www.tensorflow.org/datasets/catalog, or of a data set "
-            "prepared there; see config.data.data_dir"
+            "prepared in config.data.data_dir"
         ) from error
     if builder.is_prepared():
         return builder
@@ -107,17 +109,17 @@ def _open_builder(tfds: Any, name: str, data_dir: str | None) -> Any:
         folder = builder.data_path.parents[1] / "downloads" / "manual"
         if builder.builder_config is not None:
             folder = folder.parent.parent.parent / "downloads" / "manual"
-        told = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+        instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
         raise FileNotFoundError(
             f"tfds:{name} is not prepared in {str(builder.data_path)!r}, and its files have to be "
-            f"downloaded by hand, to {str(folder)!r}: {told} Then the same command prepares it; or "
-            "set config.data.data_dir to where it is prepared"
+            f"downloaded by hand, to {str(folder)!r}: {instructions} Then the same command "
+            "prepares it; or set config.data.data_dir to the folder of a prepared one"
         ) from error
     return builder
 
 
 def _image_feature(tfds: Any, builder: Any, name: str) -> str:
-    """The name of the first feature that is an image."""
+    """Returns the name of the first feature that is an image."""
     features = builder.info.features
     for key, feature in features.items():
         if isinstance(feature, tfds.features.Image):
@@ -125,11 +127,21 @@ def _image_feature(tfds: Any, builder: Any, name: str) -> str:
     raise ValueError(f"tfds:{name} has no images; its features are: {', '.join(features)}")
 
 
+class _Records(Protocol):
+    """Serialised examples by index."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> bytes: ...
+
+
 class _ArrayRecords:
     """Records of ArrayRecord files by index."""
 
-    def __init__(self, instructions: Sequence[Any]):
-        from array_record.python.array_record_data_source import ArrayRecordDataSource
+    def __init__(self, instructions: Sequence[Any]) -> None:
+        from array_record.python.array_record_data_source import (  # type: ignore[import-untyped]  # it has no types
+            ArrayRecordDataSource,
+        )
 
         self._source = ArrayRecordDataSource(list(instructions))
 
@@ -146,8 +158,10 @@ class _TfRecords:
     A record is its length (8 bytes), a checksum of that (4), the data, and a checksum of those (4).
     """
 
-    def __init__(self, instructions: Sequence[Any]):
-        self._paths, files, places = [], [], []
+    def __init__(self, instructions: Sequence[Any]) -> None:
+        self._paths: list[str] = []
+        files: list[np.ndarray] = []
+        places: list[np.ndarray] = []
         for instruction in instructions:
             starts, lengths = _index_records(instruction.filename)
             if len(starts) != instruction.examples_in_shard:
@@ -174,9 +188,11 @@ class _TfRecords:
 
 
 def _index_records(path: str) -> tuple[np.ndarray, np.ndarray]:
-    """Where the data of a TFRecord file's records start, and their lengths, int64, bytes."""
+    """Returns offsets and lengths of the data of a TFRecord file's records, int64, bytes."""
     size = tf.io.gfile.stat(path).length
-    starts, lengths, place = [], [], 0
+    starts: list[int] = []
+    lengths: list[int] = []
+    place = 0
     with tf.io.gfile.GFile(path, "rb") as file:
         while place < size:
             file.seek(place)

@@ -1,4 +1,4 @@
-"""Square tiles that images are cut into."""
+"""Cuts images into square tiles."""
 
 import dataclasses
 import hashlib
@@ -6,15 +6,33 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 
-from dmcnn_jax.data.images import Images, UnusableImageError, digest, read_usable
-from dmcnn_jax.images.color import rgb_to_y
+from dmcnn_jax.data.images import (
+    Images,
+    UnusableImageError,
+    digest,
+    read_usable,
+    select_channels,
+)
 
-# Tiles whose pixels enter a fingerprint.
+# Number of tiles whose pixels enter a fingerprint.
 SAMPLED_TILES = 64
+
+Progress = Callable[[Iterable, int], Iterable]
+"""Wraps an iterable of known length to show how far a loop over it has come, as tqdm does."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def no_progress(items: Iterable, total: int) -> Iterable:
+    """Returns the items as they are: a `Progress` that shows nothing."""
+    del total
+    return items
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,12 +40,12 @@ class Tiles:
     """Square tiles of luma, or of RGB.
 
     Attributes:
-        pixels: uint8 [rows, side, side] or [rows, side, side, 3], an array or a memory map; more
-            than these tiles, perhaps.
-        rows: int64 [tiles], where in `pixels` each tile is.
-        images: int32 [tiles], index in `names` of the image that a tile was cut from.
-        names: of the images.
-        skipped: reason → number of images that gave no tile.
+        pixels: uint8 [rows, side, side] or [rows, side, side, 3], an array or a memory map; it may
+            hold other tiles too.
+        rows: int64 [tiles], index in `pixels` of each tile.
+        images: int32 [tiles], index in `names` of the image that each tile was cut from.
+        names: names of the images.
+        skipped: number of images that gave no tile, by reason.
     """
 
     pixels: np.ndarray
@@ -46,22 +64,22 @@ class Tiles:
 
     @property
     def nbytes(self) -> int:
-        """Size of the tiles, bytes."""
+        """Size of the tiles in memory, bytes."""
         return len(self) * math.prod(self.pixels.shape[1:])
 
     @property
     def fingerprint(self) -> str:
-        """Of which tile is from which image, and of the pixels of some; the files may move."""
+        """Digest of names, of which tile is from which image, and of the pixels of some tiles."""
         sample = np.linspace(0, len(self) - 1, min(len(self), SAMPLED_TILES)).astype(int)
-        pixels = hashlib.sha256(np.ascontiguousarray(self.take(sample))).hexdigest()
+        pixels = hashlib.sha256(self.take(sample).tobytes()).hexdigest()
         return digest([list(self.names), self.images.tolist(), self.side, pixels])
 
     def take(self, indices: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """Some tiles, or all: uint8 [indices, side, side], of RGB [indices, side, side, 3]."""
+        """Returns tiles by index, or all: uint8 [count, side, side], or [count, side, side, 3]."""
         return np.asarray(self.pixels[self.rows[indices]])
 
     def of_images(self, chosen: Iterable[int]) -> "Tiles":
-        """The tiles of some of the images, by index; no pixel is copied."""
+        """Returns the tiles of some of the images, given by index; no pixel is copied."""
         chosen = sorted(chosen)
         (kept,) = np.nonzero(np.isin(self.images, chosen))
         images = np.searchsorted(chosen, self.images[kept]).astype(np.int32)
@@ -70,12 +88,12 @@ class Tiles:
 
 
 def split(tiles: Tiles, validation_images: int, seed: int) -> tuple[Tiles, Tiles]:
-    """Sets images aside, all their tiles with them.
+    """Sets images aside for validation, with all their tiles.
 
     Args:
-        tiles: all there are.
-        validation_images: how many images to set aside; at most a third of them are.
-        seed: decides which.
+        tiles: tiles to split.
+        validation_images: number of images to set aside, which is limited to a third of them.
+        seed: random seed of the choice.
 
     Returns:
         Training tiles and validation tiles.
@@ -102,38 +120,41 @@ def cut_images(
     max_short_side: int,
     chosen: Iterable[int] | None = None,
     limit: int | None = None,
-    progress: Callable[[Iterable, int], Iterable] = lambda items, total: items,
+    progress: Progress = no_progress,
 ) -> Tiles:
     """Reads images and cuts them into tiles.
 
-    An image is covered by the fewest tiles, at even distances; they overlap where its sides are no
-    multiples of theirs. Images that can't be read or are smaller than a tile are skipped and
-    counted.
+    Each image is covered by as few tiles as possible, evenly spaced; they overlap where its sides
+    are not multiples of a tile's. Images that can't be read or are smaller than a tile are skipped
+    and counted.
 
     Args:
-        images: what to read.
+        images: images to read.
         tile: side of a tile, pixels.
         luma: "studio", "full", or "rgb" for tiles of RGB.
-        max_short_side: as of `read_rgb`.
-        chosen: indices of those to read, in this order; None for all.
-        limit: how many usable images are enough; None for all.
-        progress: wraps the loop over images, to show how far it is.
+        max_short_side: as in `read_rgb`.
+        chosen: indices of the images to read, in this order; None for all.
+        limit: number of usable images after which to stop; None for no limit.
+        progress: wraps the loop over images.
 
     Returns:
         The tiles.
 
     Raises:
-        ValueError: if no image gives one.
+        ValueError: if no image gives a tile.
     """
-    pixels, owners, names, skipped = [], [], [], Counter()
+    cuts: list[np.ndarray] = []
+    owners: list[np.ndarray] = []
+    names: list[str] = []
+    skipped: Counter[str] = Counter()
     order = list(range(len(images)) if chosen is None else chosen)
     for name, cut in cut_each(images, order, tile, luma, max_short_side, skipped, progress):
-        pixels.append(cut)
+        cuts.append(cut)
         owners.append(np.full(len(cut), len(names), np.int32))
         names.append(name)
         if len(names) == limit:
             break
-    pixels = np.concatenate(pixels)
+    pixels = np.concatenate(cuts)
     return Tiles(
         pixels, np.arange(len(pixels)), np.concatenate(owners), tuple(names), dict(skipped)
     )
@@ -145,19 +166,27 @@ def cut_each(
     tile: int,
     luma: str,
     max_short_side: int,
-    skipped: Counter,
-    progress: Callable[[Iterable, int], Iterable],
+    skipped: Counter[str],
+    progress: Progress,
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and tiles of each image that gives some; reasons of others are counted in `skipped`.
+    """Yields name and tiles of each image that gives any, so that not all are in memory at once.
+
+    Args:
+        images: images to read.
+        order: indices of the images to read, in this order.
+        tile: side of a tile, pixels.
+        luma: "studio", "full", or "rgb" for tiles of RGB.
+        max_short_side: as in `read_rgb`.
+        skipped: counts the images that give none, by reason; updated.
+        progress: wraps the loop over images.
 
     Raises:
-        ValueError: at the end, if none gave one.
+        ValueError: at the end, if no image gave a tile.
     """
 
     def read(index: int) -> np.ndarray | str:
         try:
-            rgb = read_usable(images, int(index), max_short_side, tile)
-            return rgb if luma == "rgb" else rgb_to_y(rgb, luma)
+            return select_channels(read_usable(images, int(index), max_short_side, tile), luma)
         except UnusableImageError as error:
             return str(error)
 
@@ -177,12 +206,12 @@ def cut_each(
 
 
 def format_counts(skipped: Mapping[str, int]) -> str:
-    """What was skipped, in words: "3 unreadable, 1 smaller than 56 pixels"."""
+    """Returns counts in words: "3 unreadable, 1 smaller than 56 pixels", or "none"."""
     return ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "none"
 
 
 def cut_tiles(plane: np.ndarray, tile: int) -> np.ndarray:
-    """Covers an image [H, W, …] by the fewest tiles, at even distances: [tiles, tile, tile, …]."""
+    """Cuts an image [H, W, …] into as few tiles as cover it, evenly spaced: [n, tile, tile, …]."""
 
     def starts(size: int) -> np.ndarray:
         return np.linspace(0, size - tile, -(-size // tile)).round().astype(int)
@@ -193,11 +222,14 @@ def cut_tiles(plane: np.ndarray, tile: int) -> np.ndarray:
     )
 
 
-def parallel_map(function: Callable, items: Sequence) -> Iterator:
-    """`map` on all cores (decoding releases the interpreter's lock), in order, few items ahead."""
+def parallel_map(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """Yields the results of `map` in order, computed on all cores, few items ahead.
+
+    It uses threads: decoding releases the interpreter's lock.
+    """
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
-        pending = []
+        pending: list[Future[Result]] = []
         for item in items:
             pending.append(pool.submit(function, item))
             if len(pending) > 4 * workers:

@@ -1,4 +1,4 @@
-"""The networks that DMCNN was measured against, in PyTorch, for weights trained with dmcnn_jax.
+"""The networks that DMCNN is compared with, in PyTorch, for weights trained with dmcnn_jax.
 
     python tools/export_params.py runs/dncnn --format torch -o dncnn.pt
 
@@ -6,8 +6,8 @@
 >>> model = torch_baselines.load("dncnn.pt")                    # doctest: +SKIP
 >>> image = model(coefficients, table)["image"]                 # doctest: +SKIP
 
-They take and give what `torch_dmcnn.DMCNN` does. Which paper
-each is of, and what is assumed about it, stands in dmcnn_jax/models.
+Inputs and outputs are those of `torch_dmcnn.DMCNN`. The papers, and what is assumed where they are
+silent, are named in dmcnn_jax/models/baselines.
 """
 
 import math
@@ -22,7 +22,14 @@ from dmcnn_jax.export.torch_dmcnn import Restorer, constructor_arguments, intege
 
 
 def load(path: str | os.PathLike) -> Restorer:
-    """Makes the network of a state dict that `tools/export_params.py` wrote, on the CPU."""
+    """Loads a network from a state dict that `tools/export_params.py` wrote.
+
+    Args:
+        path: path of the file.
+
+    Returns:
+        The network, in evaluation mode, on the CPU.
+    """
     state = torch.load(path, map_location="cpu", weights_only=True)
     name = state["_extra_state"]["model"]["name"]
     model = MODELS[name](**constructor_arguments(state))
@@ -31,9 +38,14 @@ def load(path: str | os.PathLike) -> Restorer:
 
 
 class ARCNN(Restorer):
-    """Four convolutions, padded by replication."""
+    """ARCNN: four convolutions, padded by replication."""
 
-    def __init__(self):
+    conv1: nn.Conv2d
+    conv2: nn.Conv2d
+    conv3: nn.Conv2d
+    conv4: nn.Conv2d
+
+    def __init__(self) -> None:
         super().__init__({"name": "arcnn"})
         sizes = ((1, 64, 9), (64, 32, 7), (32, 16, 1), (16, 1, 5))
         for i, (inputs, outputs, size) in enumerate(sizes, 1):
@@ -41,7 +53,7 @@ class ARCNN(Restorer):
             self.add_module(f"conv{i}", conv)
 
     def forward(self, coefficients: Tensor, table: Tensor) -> dict[str, Tensor]:
-        """As of `torch_dmcnn.DMCNN`: "image" and "jpeg"."""
+        """Estimates the original as `torch_dmcnn.DMCNN` does: "image" and "jpeg"."""
         decoded = self.decode(*integers(coefficients, table))
         x = F.relu(self.conv1(decoded))
         x = F.relu(self.conv2(x))
@@ -50,9 +62,15 @@ class ARCNN(Restorer):
 
 
 class DnCNN(Restorer):
-    """Predicts what JPEG added: `depth` convolutions, with batch normalisation or without."""
+    """DnCNN: `depth` convolutions that predict the error of the JPEG, to subtract it.
 
-    def __init__(self, *, features: int = 64, depth: int = 20, batch_norm: bool = True):
+    Args:
+        features: channels between the layers.
+        depth: number of convolutions.
+        batch_norm: whether outputs of all but the first and the last are normalised.
+    """
+
+    def __init__(self, *, features: int = 64, depth: int = 20, batch_norm: bool = True) -> None:
         config = {"features": features, "depth": depth, "batch_norm": batch_norm}
         super().__init__({"name": "dncnn"} | config)
         self.depth = depth
@@ -65,7 +83,7 @@ class DnCNN(Restorer):
                 self.add_module(f"norm{i}", nn.BatchNorm2d(features))
 
     def forward(self, coefficients: Tensor, table: Tensor) -> dict[str, Tensor]:
-        """As of `torch_dmcnn.DMCNN`: "image" and "jpeg"."""
+        """Estimates the original as `torch_dmcnn.DMCNN` does: "image" and "jpeg"."""
         decoded = self.decode(*integers(coefficients, table))
         x = decoded
         for i in range(1, self.depth):
@@ -77,9 +95,13 @@ class DnCNN(Restorer):
 
 
 class CASCNN(Restorer):
-    """An auto-encoder over four scales, `features` wide at the upper two and twice that below."""
+    """CAS-CNN: an auto-encoder over four scales.
 
-    def __init__(self, *, features: int = 128):
+    Args:
+        features: channels at the two larger scales; twice as many at the two smaller.
+    """
+
+    def __init__(self, *, features: int = 128) -> None:
         super().__init__({"name": "cas_cnn", "features": features})
         n = features
         down = {"a1": (1, n), "a2": (n, n), "b1": (n, n), "b2": (n, n), "c1": (n, 2 * n)}
@@ -91,35 +113,53 @@ class CASCNN(Restorer):
             self.add_module(name, nn.ConvTranspose2d(*channels, 4, stride=2, padding=1))
 
     def forward(self, coefficients: Tensor, table: Tensor) -> dict[str, Tensor]:
-        """As of `torch_dmcnn.DMCNN`: "image", "half", "quarter", "eighth" and "jpeg"."""
+        """Estimates the original as `torch_dmcnn.DMCNN` does.
+
+        Returns:
+            "image", "half", "quarter", "eighth" and "jpeg".
+        """
         decoded = self.decode(*integers(coefficients, table))
-        a2 = F.relu(self.a2(F.relu(self.a1(decoded))))
-        b2 = F.relu(self.b2(F.relu(self.b1(F.avg_pool2d(a2, 2)))))
-        c2 = F.relu(self.c2(F.relu(self.c1(F.avg_pool2d(b2, 2)))))
-        d2 = F.relu(self.d2(F.relu(self.d1(F.avg_pool2d(c2, 2)))))
-        c3 = torch.cat([F.relu(self.c3(d2)), c2], 1)
-        b3 = torch.cat([F.relu(self.b3(c3)), b2], 1)
-        a3 = torch.cat([F.relu(self.a3(b3)), a2], 1)
+
+        def layers(x: Tensor, *names: str) -> Tensor:
+            for name in names:
+                x = F.relu(self.get_submodule(name)(x))
+            return x
+
+        def residual(name: str, x: Tensor) -> Tensor:
+            return self.get_submodule(name)(x)
+
+        a2 = layers(decoded, "a1", "a2")
+        b2 = layers(F.avg_pool2d(a2, 2), "b1", "b2")
+        c2 = layers(F.avg_pool2d(b2, 2), "c1", "c2")
+        d2 = layers(F.avg_pool2d(c2, 2), "d1", "d2")
+        c3 = torch.cat([layers(d2, "c3"), c2], 1)
+        b3 = torch.cat([layers(c3, "b3"), b2], 1)
+        a3 = torch.cat([layers(b3, "a3"), a2], 1)
         return {
-            "image": decoded + self.a4(a3),
-            "half": F.avg_pool2d(decoded, 2) + self.b4(b3),
-            "quarter": F.avg_pool2d(decoded, 4) + self.c4(c3),
-            "eighth": F.avg_pool2d(decoded, 8) + self.d4(d2),
+            "image": decoded + residual("a4", a3),
+            "half": F.avg_pool2d(decoded, 2) + residual("b4", b3),
+            "quarter": F.avg_pool2d(decoded, 4) + residual("c4", c3),
+            "eighth": F.avg_pool2d(decoded, 8) + residual("d4", d2),
             "jpeg": decoded,
         }
 
 
 class DDCN(Restorer):
-    """Pixels and DCT coefficients, joined; three stacks of `depth` convolutions."""
+    """DDCN: a stack of convolutions on coefficients, one on pixels, and one on both.
 
-    def __init__(self, *, features: int = 64, depth: int = 10):
+    Args:
+        features: channels between the layers.
+        depth: convolutions in each stack.
+    """
+
+    def __init__(self, *, features: int = 64, depth: int = 10) -> None:
         super().__init__({"name": "ddcn", "features": features, "depth": depth})
         self.f = _stack(64, features, depth, 64)
         self.g = _stack(1, features, depth, None)
         self.h = _stack(features + 1, features, depth, 1)
 
     def forward(self, coefficients: Tensor, table: Tensor) -> dict[str, Tensor]:
-        """As of `torch_dmcnn.DMCNN`: "image", "dct" and "jpeg"."""
+        """Estimates the original as `torch_dmcnn.DMCNN` does: "image", "dct" and "jpeg"."""
         k, steps = integers(coefficients, table)
         decoded = self.decode(k, steps)
         centre, reach = k * steps.float(), steps / 2
@@ -131,14 +171,20 @@ class DDCN(Restorer):
 
 
 class MemNet(Restorer):
-    """`blocks` memory blocks of `recursions` recursive units, `features` wide."""
+    """MemNet: memory blocks of recursive units.
 
-    def __init__(self, *, features: int = 64, blocks: int = 6, recursions: int = 6):
+    Args:
+        features: channels between the layers.
+        blocks: number of memory blocks.
+        recursions: recursive units in each block.
+    """
+
+    def __init__(self, *, features: int = 64, blocks: int = 6, recursions: int = 6) -> None:
         config = {"features": features, "blocks": blocks, "recursions": recursions}
         super().__init__({"name": "memnet"} | config)
         self.blocks, self.recursions = blocks, recursions
 
-        def norm(name, channels):
+        def norm(name: str, channels: int) -> None:
             self.add_module(name, nn.BatchNorm2d(channels, momentum=0.01))
 
         norm("norm1", 1)
@@ -157,10 +203,14 @@ class MemNet(Restorer):
         self.sum = nn.Parameter(torch.full((blocks,), 1 / blocks))
 
     def forward(self, coefficients: Tensor, table: Tensor) -> dict[str, Tensor]:
-        """As of `torch_dmcnn.DMCNN`: "image", "jpeg", and "block1" and so on."""
+        """Estimates the original as `torch_dmcnn.DMCNN` does.
+
+        Returns:
+            "image", "jpeg", and the estimate of each block, "block1" and so on.
+        """
         decoded = self.decode(*integers(coefficients, table))
 
-        def activate(name, x):
+        def activate(name: str, x: Tensor) -> Tensor:
             return F.relu(getattr(self, name)(x))
 
         memories = [self.conv1(activate("norm1", decoded))]
@@ -181,14 +231,19 @@ class MemNet(Restorer):
 
 
 class TNRD(Restorer):
-    """Stages of diffusion, one of each of the `strengths` at first, and of reaction."""
+    """TNRD: stages of trainable diffusion and reaction.
+
+    Args:
+        strengths: initial strength of the diffusion in each stage.
+        reaction: whether each stage limits coefficients to their quantisation intervals.
+    """
 
     def __init__(
         self,
         *,
         strengths: Sequence[float] = (10.0, 5.0, 1.0, 1.0),
         reaction: bool = True,
-    ):
+    ) -> None:
         config = {"strengths": list(strengths), "reaction": reaction}
         super().__init__({"name": "tnrd"} | config)
         self.reaction = reaction
@@ -197,7 +252,11 @@ class TNRD(Restorer):
             self.add_module(f"stage{i}", _Diffusion(strength))
 
     def forward(self, coefficients: Tensor, table: Tensor) -> dict[str, Tensor]:
-        """As of `torch_dmcnn.DMCNN`: "image", and "jpeg", decoded but not rounded."""
+        """Estimates the original as `torch_dmcnn.DMCNN` does.
+
+        Returns:
+            "image", and "jpeg", decoded but not rounded.
+        """
         k, steps = integers(coefficients, table)
         centre, reach = k * steps.float(), 0.4 * steps
         decoded = (self.idct(centre) * 255 - 128).clamp(-128, 128)
@@ -212,9 +271,17 @@ class TNRD(Restorer):
 
 
 class _Diffusion(nn.Module):
-    """u - Σᵢ rot180(kᵢ) * φᵢ(kᵢ * u), grey levels; 48 kernels of 7 × 7, φ sums of 63 Gaussians."""
+    """A diffusion step, u - Σᵢ rot180(kᵢ) * φᵢ(kᵢ * u), grey levels.
 
-    def __init__(self, strength: float):
+    There are 48 kernels kᵢ of 7 × 7; each φᵢ is a sum of 63 Gaussians.
+
+    Args:
+        strength: initial strength of φ.
+    """
+
+    patterns: Tensor
+
+    def __init__(self, strength: float) -> None:
         super().__init__()
         patterns = _cosine_patterns()  # [7, 7, 48]
         self.register_buffer("patterns", patterns, persistent=False)
@@ -234,7 +301,7 @@ class _Diffusion(nn.Module):
         return u - F.conv2d(_mirror(responses), back)
 
     def _respond(self, z: Tensor) -> Tensor:
-        """φ(z): Gaussians by nines, as polynomials in exp(±τ)."""
+        """Returns φ(z), summed by nine Gaussians at a time as polynomials in exp(±τ)."""
         weights = self.influence[:, :, None, None]
         total = torch.zeros_like(z)
         for middle in range(4, 63, 9):
@@ -250,25 +317,25 @@ class _Diffusion(nn.Module):
 
 
 def _stack(inputs: int, features: int, depth: int, outputs: int | None) -> nn.Sequential:
-    """Convolutions with ReLU; with `outputs`, the last is linear, of so many channels."""
+    """Returns convolutions with ReLU; with `outputs`, the last is linear, of that many channels."""
     stack = nn.Sequential()
     for i in range(1, depth + 1):
-        last = i == depth and outputs is not None
-        channels = (inputs if i == 1 else features, outputs if last else features)
-        stack.add_module(f"conv{i}", nn.Conv2d(*channels, 3, padding=1))
-        if not last:
+        last = outputs if i == depth else None
+        conv = nn.Conv2d(inputs if i == 1 else features, last or features, 3, padding=1)
+        stack.add_module(f"conv{i}", conv)
+        if last is None:
             stack.add_module(f"relu{i}", nn.ReLU())
     return stack
 
 
 def _mirror(x: Tensor) -> Tensor:
-    """Three pixels more on every side, mirrored with the border pixel repeated."""
+    """Adds three pixels on every side, mirrored with the border pixel repeated."""
     x = torch.cat([x[:, :, :3].flip(2), x, x[:, :, -3:].flip(2)], 2)
     return torch.cat([x[..., :3].flip(3), x, x[..., -3:].flip(3)], 3)
 
 
 def _cosine_patterns() -> Tensor:
-    """The 7 × 7 DCT's basis but for the constant: float32 [7, 7, 48], each of unit length."""
+    """Returns the 7 × 7 DCT's basis without the constant: float32 [7, 7, 48], of unit length."""
     index = torch.arange(7, dtype=torch.float64)
     basis = torch.cos((2 * index + 1) * index[:, None] * math.pi / 14)
     basis = basis / basis.norm(dim=1, keepdim=True)

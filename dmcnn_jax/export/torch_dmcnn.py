@@ -1,4 +1,4 @@
-"""DMCNN in PyTorch, for weights trained with dmcnn_jax. Needs PyTorch alone: it is there to copy.
+"""DMCNN in PyTorch, for weights trained with dmcnn_jax. Imports PyTorch only, so it can be copied.
 
     python tools/export_params.py dmcnn-small-qf10 --format torch -o dmcnn.pt
 
@@ -6,17 +6,17 @@
 >>> model = torch_dmcnn.load("dmcnn.pt")                        # doctest: +SKIP
 >>> image = model(coefficients, table)["image"]                 # doctest: +SKIP
 
-A JPEG is what its file holds: integer coefficients [B, H/8, W/8, 64], of whole blocks, channel
-8*v + u with v the vertical frequency (natural order, not zigzag), and the quantisation table
-[B, 8, 8] in the same order; jpeglib, among others, reads both. The equations and their reasons
-stand in dmcnn_jax/models/dmcnn.py; modules have the same names here as there, and arrays between
-them are [B, C, H, W].
+The input is not pixels but what the JPEG file holds: integer coefficients [B, H/8, W/8, 64] of
+whole blocks, channel 8*v + u with v the vertical frequency (natural order, not zigzag), and the
+quantisation table [B, 8, 8] in the same order; jpeglib, among others, reads both. Equations and
+reasons are in dmcnn_jax/models/dmcnn.py; modules have the same names here as there, and arrays
+between them are [B, C, H, W].
 """
 
 import inspect
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,10 +25,10 @@ from torch import Tensor, nn
 
 
 def load(path: str | os.PathLike) -> "DMCNN":
-    """Makes the network of a state dict that `tools/export_params.py` or a `DMCNN` wrote.
+    """Loads a network from a state dict that `tools/export_params.py` wrote, or that a DMCNN saved.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Returns:
         The network, in evaluation mode, on the CPU.
@@ -45,13 +45,16 @@ def constructor_arguments(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Restorer(nn.Module):
-    """What networks for JPEG share: libjpeg's decoder, the DCT, and what their state dicts say.
+    """A base class of networks for JPEG: libjpeg's decoder, the DCT, and the state dict's extras.
 
     Args:
         model: the configuration, JSON: "name" and the keyword arguments of the class.
     """
 
-    def __init__(self, model: Mapping[str, Any]):
+    basis: Tensor
+    integer_dct: Tensor
+
+    def __init__(self, model: Mapping[str, Any]) -> None:
         super().__init__()
         self.about = {"model": dict(model)}
         # Constants: no part of the state dict.
@@ -69,7 +72,7 @@ class Restorer(nn.Module):
             float32 [B, 1, H, W], levels scaled to [0, 1].
         """
         levels = _saturate(k * steps).unflatten(3, (8, 8))
-        # Sums are spelled out: integer matrix products are not to be had on GPUs.
+        # Sums instead of matrix products, which PyTorch lacks for integers on GPUs.
         terms = (levels[..., v, None, :] * self.integer_dct[v, :, None] for v in range(8))
         columns = _saturate(_shift(sum(terms), 11))
         terms = (columns[..., u, None] * self.integer_dct[u] for u in range(8))
@@ -77,19 +80,23 @@ class Restorer(nn.Module):
         return from_blocks(pixels.clamp(0, 255).flatten(3)).float() / 255
 
     def idct(self, x: Tensor) -> Tensor:
-        """Coefficients, float32 [B, H/8, W/8, 64], grey levels → pixels, [B, 1, H, W], 0 to 1."""
+        """Transforms coefficients [B, H/8, W/8, 64] to pixels [B, 1, H, W], scaled to [0, 1]."""
         return (from_blocks(x @ self.basis) + 128) / 255
 
     def dct(self, image: Tensor) -> Tensor:
-        """The inverse of `idct`."""
+        """Transforms pixels to coefficients: the inverse of `idct`."""
         return to_blocks(image * 255 - 128) @ self.basis.T
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What the state dict says about the model: JSON."""
+        """Returns what the state dict says about the model: JSON."""
         return self.about
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Takes what a state dict says; raises a ValueError if it is of another configuration."""
+        """Adopts what a state dict says about the model.
+
+        Raises:
+            ValueError: if it belongs to a model of another configuration.
+        """
         for field, default in _keywords(type(self)).items():
             theirs, mine = (about["model"].get(field, default) for about in (state, self.about))
             if _plain(theirs) != _plain(mine):
@@ -100,7 +107,7 @@ class Restorer(nn.Module):
 
 
 class DMCNN(Restorer):
-    """The network.
+    """The network DMCNN, for luma.
 
     Args:
         features: channels of the pixel branch at full size; twice and four times as many at half
@@ -108,14 +115,15 @@ class DMCNN(Restorer):
         dct_features: channels of the DCT branch; None for twice `features`.
         dilations: of layers 7, 8 and 9 of the pixel branch.
         dct_dilations: of layers 4, 5 and 6 of the DCT branch.
-        dct_branch: whether there is one.
-        rectifier: what the DCT branch may answer: "interval", "leaky", "decoded" or "none".
-        margin: what the interval is widened by on both sides, grey levels.
-        multi_scale: whether the estimates at half and quarter size exist.
-        residual: r, the share of the DCT branch's estimate in what the pixel branch corrects, at
-            first.
-        learn_residual: whether r is learned or stays.
-        condition_on_table: whether both branches are told the table.
+        dct_branch: whether there is a DCT branch.
+        rectifier: how the output of the DCT branch is limited to the quantisation intervals:
+            "interval", "leaky", "decoded" or "none".
+        margin: what the intervals are widened by on both sides, grey levels.
+        multi_scale: whether there are estimates at half and quarter size.
+        residual: initial r, the share of the DCT branch's estimate in the image that the pixel
+            branch corrects.
+        learn_residual: whether r is learned or constant.
+        condition_on_table: whether both branches are conditioned on the quantisation table.
     """
 
     def __init__(
@@ -132,7 +140,7 @@ class DMCNN(Restorer):
         residual: float = 0.5,
         learn_residual: bool = True,
         condition_on_table: bool = False,
-    ):
+    ) -> None:
         super().__init__(
             {
                 "name": "dmcnn",
@@ -165,8 +173,8 @@ class DMCNN(Restorer):
 
         Returns:
             float32 estimates of the original, [B, 1, H, W], pixels scaled to [0, 1], not clipped:
-            "image", "dct" (what the DCT branch makes of it) and "jpeg" (what libjpeg decodes); with
-            multi_scale, "half" and "quarter".
+            "image", "dct" (the DCT branch's) and "jpeg" (what libjpeg decodes); with multi_scale,
+            also "half" and "quarter".
         """
         k, steps = integers(coefficients, table)
         decoded = self.decode(k, steps)
@@ -182,8 +190,8 @@ class DMCNN(Restorer):
         return estimates
 
     def _restore_coefficients(self, k: Tensor, steps: Tensor, decoded: Tensor) -> Tensor:
-        """The DCT branch: ÕD, [B, 1, H, W]."""
-        correction = self.f(_compress(k, steps), steps).permute(0, 2, 3, 1)
+        """Returns the DCT branch's estimate ÕD, [B, 1, H, W]."""
+        correction = self.f(_scale_coefficients(k, steps), steps).permute(0, 2, 3, 1)
         centre = k * steps.float()
         x = centre + steps * correction
         if self.rectifier != "none":
@@ -195,10 +203,45 @@ class DMCNN(Restorer):
         return self.idct(x)
 
 
-class DCTBranch(nn.Module):
-    """f: 9 convolutions on the grid of blocks → a correction in quantisation steps."""
+class _Branch(nn.Module):
+    """A branch, some of whose layers may be conditioned on the quantisation table."""
 
-    def __init__(self, features: int, dilations: Sequence[int], condition_on_table: bool):
+    table_dense: nn.Linear
+    table_prelu: nn.PReLU
+
+    def add_table_layers(self, widths: Mapping[int, int]) -> None:
+        """Adds layers that compute a scale and a shift from the table.
+
+        Args:
+            widths: channels by number of the layer to condition.
+        """
+        self.conditioned_layers = tuple(widths)
+        if widths:
+            self.table_dense = nn.Linear(64, 64)
+            self.table_prelu = nn.PReLU(64, 0.1)
+        for i, width in widths.items():
+            self.add_module(f"table_dense{i}", nn.Linear(64, 2 * width))
+
+    def conditioning(self, steps: Tensor) -> Callable[[int, Tensor], Tensor]:
+        """Returns a function of a layer's number and output: x → x · (1 + scale(Q)) + shift(Q)."""
+        if self.conditioned_layers:
+            code = self.table_dense(torch.log2(steps.flatten(1).float() / 16) / 2)
+            code = self.table_prelu(code)
+
+        def condition(i: int, x: Tensor) -> Tensor:
+            if i not in self.conditioned_layers:
+                return x
+            dense = self.get_submodule(f"table_dense{i}")
+            scale, shift = dense(code)[..., None, None].chunk(2, 1)
+            return x * (1 + scale) + shift
+
+        return condition
+
+
+class DCTBranch(_Branch):
+    """f: 9 convolutions on the grid of blocks, which correct coefficients in quantisation steps."""
+
+    def __init__(self, features: int, dilations: Sequence[int], condition_on_table: bool) -> None:
         super().__init__()
         dilations = [1, 1, 1, *dilations, 1, 1]
         for i, dilation in enumerate(dilations, 1):
@@ -206,14 +249,14 @@ class DCTBranch(nn.Module):
             self.add_module(f"conv{i}", _conv(inputs, features, dilation=dilation))
             self.add_module(f"prelu{i}", nn.PReLU(features, 0.1))
         self.conv9 = _conv(features, 64)
-        _add_table(self, {1: features, 4: features} if condition_on_table else {})
+        self.add_table_layers({1: features, 4: features} if condition_on_table else {})
 
     def forward(self, x: Tensor, steps: Tensor) -> Tensor:
-        """Compressed k, [B, 64, H/8, W/8], and Q → [B, 64, H/8, W/8]."""
-        modulate = _modulations(self, steps)
+        """Returns the correction, [B, 64, H/8, W/8], of scaled k of the same shape, given Q."""
+        condition = self.conditioning(steps)
 
-        def layer(i, x):
-            return self.get_submodule(f"prelu{i}")(modulate(i, self.get_submodule(f"conv{i}")(x)))
+        def layer(i: int, x: Tensor) -> Tensor:
+            return self.get_submodule(f"prelu{i}")(condition(i, self.get_submodule(f"conv{i}")(x)))
 
         x1 = layer(1, x)
         x2 = layer(2, x1)
@@ -223,8 +266,8 @@ class DCTBranch(nn.Module):
         return self.conv9(layer(8, x7) + x1)
 
 
-class PixelBranch(nn.Module):
-    """g: 15 layers, an auto-encoder over three scales → corrections at each of them."""
+class PixelBranch(_Branch):
+    """g: an auto-encoder of 15 layers over three scales, which corrects pixels at each of them."""
 
     def __init__(
         self,
@@ -233,11 +276,11 @@ class PixelBranch(nn.Module):
         dilations: Sequence[int],
         multi_scale: bool,
         condition_on_table: bool,
-    ):
+    ) -> None:
         super().__init__()
         f = features
         self.multi_scale = multi_scale
-        layers = {
+        layers: dict[int, nn.Conv2d | nn.ConvTranspose2d] = {
             1: _conv(inputs, f),
             2: _conv(f, f),
             3: _conv(f, f),
@@ -260,15 +303,15 @@ class PixelBranch(nn.Module):
         if multi_scale:
             self.head_half = _conv(2 * f, 1)
             self.head_quarter = _conv(4 * f, 1)
-        _add_table(self, {1: f, 4: 2 * f, 6: 4 * f} if condition_on_table else {})
+        self.add_table_layers({1: f, 4: 2 * f, 6: 4 * f} if condition_on_table else {})
 
     def forward(self, x: Tensor, steps: Tensor) -> tuple[Tensor, ...]:
-        """Centred pixels, [B, channels, H, W], and Q → corrections, at full size first."""
-        modulate = _modulations(self, steps)
+        """Returns corrections of centred pixels, [B, channels, H, W], at full size first."""
+        condition = self.conditioning(steps)
 
-        def layer(i, x):
+        def layer(i: int, x: Tensor) -> Tensor:
             module = self.get_submodule(f"deconv{i}" if i in (10, 12) else f"conv{i}")
-            return self.get_submodule(f"prelu{i}")(modulate(i, module(x)))
+            return self.get_submodule(f"prelu{i}")(condition(i, module(x)))
 
         x3 = layer(3, layer(2, layer(1, x)))
         x5 = layer(5, layer(4, x3))
@@ -281,19 +324,19 @@ class PixelBranch(nn.Module):
 
 
 def integers(coefficients: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
-    """Makes k and Q int32 arrays that broadcast: [B, H/8, W/8, 64] and [B, 1, 1, 64]."""
+    """Returns k and Q as int32 tensors that broadcast: [B, H/8, W/8, 64] and [B, 1, 1, 64]."""
     return coefficients.int(), table.int().flatten(1)[:, None, None]
 
 
 def to_blocks(image: Tensor) -> Tensor:
-    """Pixels [B, 1, H, W] → [B, H/8, W/8, 64]."""
+    """Rearranges pixels [B, 1, H, W] into blocks [B, H/8, W/8, 64]."""
     batch, _, height, width = image.shape
     blocks = image.reshape(batch, height // 8, 8, width // 8, 8)
     return blocks.transpose(2, 3).flatten(3)
 
 
 def from_blocks(blocks: Tensor) -> Tensor:
-    """Blocks [B, H/8, W/8, 64] → [B, 1, H, W]."""
+    """Rearranges blocks [B, H/8, W/8, 64] into pixels [B, 1, H, W]."""
     batch, rows, columns, _ = blocks.shape
     blocks = blocks.unflatten(3, (8, 8)).transpose(2, 3)
     return blocks.reshape(batch, 1, rows * 8, columns * 8)
@@ -303,39 +346,14 @@ def _conv(inputs: int, outputs: int, *, stride: int = 1, dilation: int = 1) -> n
     return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=dilation, dilation=dilation)
 
 
-def _compress(k: Tensor, steps: Tensor) -> Tensor:
-    """What the DCT branch sees: AC in steps, through asinh, DC in units of 256 grey levels."""
+def _scale_coefficients(k: Tensor, steps: Tensor) -> Tensor:
+    """Returns the DCT branch's input: asinh of AC in steps, and DC in units of 256 grey levels."""
     dc = k[..., :1] * steps[..., :1] / 256
     return torch.cat([dc, torch.asinh(k[..., 1:].float())], 3).permute(0, 3, 1, 2)
 
 
-def _add_table(branch: nn.Module, widths: Mapping[int, int]) -> None:
-    """Adds what tells a branch its table: at each layer of `widths`, a scale and a shift."""
-    branch.told = tuple(widths)
-    if widths:
-        branch.table_dense = nn.Linear(64, 64)
-        branch.table_prelu = nn.PReLU(64, 0.1)
-    for i, width in widths.items():
-        branch.add_module(f"table_dense{i}", nn.Linear(64, 2 * width))
-
-
-def _modulations(branch: nn.Module, steps: Tensor):
-    """A function of a layer's number and its output, x → x · (1 + scale(Q)) + shift(Q)."""
-    if branch.told:
-        code = branch.table_dense(torch.log2(steps.flatten(1).float() / 16) / 2)
-        code = branch.table_prelu(code)
-
-    def modulate(i: int, x: Tensor) -> Tensor:
-        if i not in branch.told:
-            return x
-        scale, shift = branch.get_submodule(f"table_dense{i}")(code)[..., None, None].chunk(2, 1)
-        return x * (1 + scale) + shift
-
-    return modulate
-
-
 def _keywords(kind: type) -> dict[str, Any]:
-    """Keyword arguments and their defaults."""
+    """Returns the keyword arguments of a class and their defaults."""
     parameters = inspect.signature(kind).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
@@ -345,7 +363,7 @@ def _plain(value: Any) -> Any:
 
 
 def _shift(values: Tensor, bits: int) -> Tensor:
-    """Division by 2**bits, halves rounded up."""
+    """Divides by 2**bits, rounding halves up."""
     return (values + (1 << (bits - 1))) >> bits
 
 
@@ -354,7 +372,7 @@ def _saturate(values: Tensor) -> Tensor:
 
 
 def _basis() -> Tensor:
-    """The orthonormal 8×8 DCT, float32 [64, 64]: frequency 8*v + u, pixel 8*y + x."""
+    """Returns the orthonormal 8×8 DCT, float32 [64, 64]: frequency 8*v + u, pixel 8*y + x."""
     rows = [
         [
             math.sqrt(1 / 8 if u == 0 else 1 / 4) * math.cos((2 * x + 1) * u * math.pi / 16)
@@ -367,10 +385,10 @@ def _basis() -> Tensor:
 
 
 def _integer_dct() -> Tensor:
-    """What libjpeg's factored DCT ("islow") amounts to: int32 [8, 8], frequency, position.
+    """Returns the matrix of libjpeg's factored DCT ("islow"): int32 [8, 8], frequency, position.
 
-    The eight-point DCT times 8192·√8. Its constants were rounded as they enter the factorisation
-    (Loeffler, Ligtenberg and Moschytz, ICASSP 1989): its entries are up to 1 off the exact ones.
+    It is the eight-point DCT times 8192·√8. libjpeg rounds the constants of the factorisation
+    (Loeffler, Ligtenberg and Moschytz, ICASSP 1989), so entries are up to 1 off the exact ones.
     """
     even = [[8192] * 4, [10703, 4433, -4433, -10703], [8192, -8192, -8192, 8192]]
     even += [[4433, -10704, 10704, -4433]]

@@ -1,0 +1,117 @@
+"""What an export format consists of, and what several of them share."""
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dmcnn_jax.inference.model import Model, estimate
+from dmcnn_jax.inference.variables import check_variables
+from dmcnn_jax.models import create_model
+from dmcnn_jax.models.chroma import ChromaInput
+
+Runner = Callable[[np.ndarray | ChromaInput, np.ndarray], np.ndarray]
+"""Restores a batch: coefficients and tables → float32 [B, H, W], or [B, H, W, 2] of chroma."""
+
+Reader = Callable[[Path, Mapping[str, Any] | None], Model]
+"""Reads a file as a model, given what to assume about weights that don't name their network."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """A file format that models are written in.
+
+    Attributes:
+        name: as in `--format`.
+        suffixes: of paths that mean this format where none is named; "" for none.
+        tolerance: maximum difference between the outputs of the model and of what was written, in
+            pixels scaled to [0, 1]. Programs of other frameworks add in another order.
+        write: writes a model to a path.
+        run: opens what was written, as a function to compare with the model.
+        read: reads what was written as a model; None for programs, which can't be read back.
+        packages: modules that writing, reading and running import, checked beforehand.
+        extra: extra of this package that installs them.
+        float32: whether the written program computes in float32, whatever the model computes in.
+        details: what a report adds to the name.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    tolerance: float
+    write: Callable[[Model, Path], None]
+    run: Callable[[Path], Runner]
+    read: Reader | None = None
+    packages: tuple[str, ...] = ()
+    extra: str = "export"
+    float32: bool = False
+    details: str = ""
+
+    def check_installed(self) -> None:
+        """Imports the packages that the format needs.
+
+        Raises:
+            ImportError: if one can't be imported; the message names it and the extra.
+        """
+        for package in self.packages:
+            try:
+                importlib.import_module(package)
+            except ImportError as error:
+                raise ImportError(
+                    f"the format {self.name} needs {package}, which can't be imported ({error}); "
+                    f'install it with: pip install "dmcnn-jax[{self.extra}]"'
+                ) from error
+
+
+def make_model(path: Path, variables: Mapping[str, Any], about: Mapping[str, Any]) -> Model:
+    """Makes a model of variables that were read.
+
+    Args:
+        path: of the file, for errors and as the model's name.
+        variables: arrays as a Flax tree.
+        about: what is known about the weights; "model" is the configuration of the network.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: if the variables don't fit the network.
+    """
+    module = create_model(about["model"])
+    check_variables(module, variables, str(path))
+    return Model(module, jax.tree.map(jnp.asarray, dict(variables)), about, str(path))
+
+
+def choose_about(path: Path, about: object, like: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Returns what a file says about its weights, or `like` if it names no network.
+
+    Raises:
+        ValueError: if neither does.
+    """
+    if isinstance(about, Mapping) and "model" in about:
+        return dict(about)
+    if like is None:
+        raise ValueError(
+            f"{str(path)!r} does not say which network its weights are of; expected `like`: a "
+            "model of the same network"
+        )
+    return dict(like)
+
+
+def model_runner(model: Model) -> Runner:
+    """Returns a function that restores a batch by a model."""
+
+    def run(coefficients: np.ndarray | ChromaInput, table: np.ndarray) -> np.ndarray:
+        image = np.asarray(estimate(model.module, model.variables, coefficients, table)["image"])
+        return image[..., 0] if image.shape[-1] == 1 else image
+
+    return run
+
+
+def reading_runner(read: Reader) -> Callable[[Path], Runner]:
+    """Returns a format's `run` that reads the file as a model and runs that."""
+    return lambda path: model_runner(read(path, None))

@@ -1,0 +1,62 @@
+"""Weights as an Orbax checkpoint: a directory that JAX programs restore from."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from dmcnn_jax.export.formats import Format, make_model, reading_runner
+from dmcnn_jax.inference.model import Model
+from dmcnn_jax.inference.variables import variable_shapes
+from dmcnn_jax.models import create_model
+
+
+def write(model: Model, path: Path) -> None:
+    """Writes a new directory with two items: "variables", arrays, and "about", JSON."""
+    import orbax.checkpoint as ocp
+
+    items = ocp.args.Composite(
+        variables=ocp.args.StandardSave(dict(model.variables)),
+        about=ocp.args.JsonSave(dict(model.about)),
+    )
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        checkpointer.save(path.absolute(), args=items)
+
+
+def read(path: Path, like: Mapping[str, Any] | None = None) -> Model:
+    """Reads what `write` wrote, which always names its network; `like` is not used."""
+    del like
+    import orbax.checkpoint as ocp
+
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        about = checkpointer.restore(
+            path.absolute(), args=ocp.args.Composite(about=ocp.args.JsonRestore())
+        ).about
+        # A target puts the arrays on this machine's devices, wherever they were saved.
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        target = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
+            variable_shapes(create_model(about["model"])),
+        )
+        variables = checkpointer.restore(
+            path.absolute(), args=ocp.args.Composite(variables=ocp.args.StandardRestore(target))
+        ).variables
+    return make_model(path, variables, about)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Returns whether a directory is one that `write` wrote."""
+    return (path / "variables").is_dir()
+
+
+ORBAX = Format(
+    name="orbax",
+    suffixes=("",),
+    tolerance=0.0,
+    write=write,
+    run=reading_runner(read),
+    read=read,
+    packages=("orbax.checkpoint",),
+    extra="train",
+)

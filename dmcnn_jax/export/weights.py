@@ -1,0 +1,73 @@
+"""Weights alone, under the names of the Flax tree: npz and safetensors."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from dmcnn_jax.export.formats import Format, choose_about, make_model, reading_runner
+from dmcnn_jax.inference.model import Model
+from dmcnn_jax.inference.weights import load_weights, save_weights
+
+
+def write_npz(model: Model, path: Path) -> None:
+    """Writes arrays by names such as "params/g/conv1/kernel", and "about", JSON."""
+    flat = flatten_dict(dict(model.variables))
+    arrays: dict[str, Any] = {"/".join(names): np.asarray(value) for names, value in flat.items()}
+    with path.open("wb") as file:
+        np.savez(file, **{"about": json.dumps(dict(model.about))} | arrays)
+
+
+def read_npz(path: Path, like: Mapping[str, Any] | None = None) -> Model:
+    """Reads what `write_npz` wrote; without "about", the network is that of `like`.
+
+    Raises:
+        ValueError: if the file is no npz of arrays, names no network, or doesn't fit it.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{str(path)!r} is no npz file of arrays ({error})") from error
+    stored = arrays.pop("about", None)
+    about = choose_about(path, None if stored is None else json.loads(str(stored)), like)
+    variables = unflatten_dict({tuple(key.split("/")): value for key, value in arrays.items()})
+    return make_model(path, variables, about)
+
+
+def write_safetensors(model: Model, path: Path) -> None:
+    """Writes a weights file, as training does."""
+    save_weights(path, model.variables, model.about)
+
+
+def read_safetensors(path: Path, like: Mapping[str, Any] | None = None) -> Model:
+    """Reads a weights file, which always names its network; `like` is not used.
+
+    Raises:
+        ValueError: if it is not a weights file of this package.
+    """
+    del like
+    variables, about = load_weights(path)
+    return make_model(path, variables, about)
+
+
+NPZ = Format(
+    name="npz",
+    suffixes=(".npz",),
+    tolerance=0.0,
+    write=write_npz,
+    run=reading_runner(read_npz),
+    read=read_npz,
+)
+
+SAFETENSORS = Format(
+    name="safetensors",
+    suffixes=(".safetensors",),
+    tolerance=0.0,
+    write=write_safetensors,
+    run=reading_runner(read_safetensors),
+    read=read_safetensors,
+)
