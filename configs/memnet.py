@@ -5,8 +5,6 @@
 
 SGD at 0.1, divided by 10, momentum 0.9, weight decay 1e-4, gradients clipped to a norm of 0.01,
 batches of 32 are those of the authors' solver; their 31 × 31 pixels become 32 × 32.
-
-Published for LIVE1: 29.45 dB at quality 10, 31.83 dB at 20.
 """
 
 import ml_collections

@@ -18,7 +18,7 @@ from dmcnn_jax.models import create_model
 
 @pytest.fixture(scope="module")
 def skies():
-    images, ramps = banding.skies(6)
+    images, ramps = banding.make_skies(6)
     jpegs = np.asarray(jpeg.roundtrip(images, jpeg.quality_table(10)))
     return images, jpegs, ramps
 
@@ -30,21 +30,21 @@ def test_skies_are_slow_ramps(skies):
     slopes = np.abs(np.diff(ramps, axis=1)).max(), np.abs(np.diff(ramps, axis=2)).max()
     assert 0.05 < max(slopes) < 0.6  # gray levels a pixel
     assert abs((images - ramps).std() - np.sqrt(1 + 1 / 12)) < 0.02
-    np.testing.assert_array_equal(banding.skies(6)[0], images)
+    np.testing.assert_array_equal(banding.make_skies(6)[0], images)
 
 
 def test_the_jpeg_is_worst_and_the_sky_best(skies):
     images, jpegs, ramps = skies
-    np.testing.assert_allclose(banding.remaining(jpegs, jpegs, ramps), 1)
-    own = banding.remaining(images, jpegs, ramps)
+    np.testing.assert_allclose(banding.banding_ratios(jpegs, jpegs, ramps), 1)
+    own = banding.banding_ratios(images, jpegs, ramps)
     assert own.max() < 0.1
-    np.testing.assert_array_equal(banding.remaining(ramps, jpegs, ramps), 0)
+    np.testing.assert_array_equal(banding.banding_ratios(ramps, jpegs, ramps), 0)
 
 
 def test_wider_filters_leave_less(skies):
     _, jpegs, ramps = skies
     shares = [
-        banding.remaining(scipy.ndimage.gaussian_filter(jpegs * 1.0, (0, s, s)), jpegs, ramps)
+        banding.banding_ratios(scipy.ndimage.gaussian_filter(jpegs * 1.0, (0, s, s)), jpegs, ramps)
         for s in (0.1, 4, 8, 16)
     ]
     for narrow, wide in itertools.pairwise(shares):
@@ -53,25 +53,32 @@ def test_wider_filters_leave_less(skies):
     assert shares[2].mean() > 0.3
 
 
-def test_half_a_stair_is_half(skies):
+def test_half_the_error_is_half_the_banding(skies):
     _, jpegs, ramps = skies
-    np.testing.assert_allclose(banding.remaining((jpegs + ramps) / 2, jpegs, ramps), 0.5)
+    np.testing.assert_allclose(banding.banding_ratios((jpegs + ramps) / 2, jpegs, ramps), 0.5)
 
 
-def test_shift_noise_and_texture_are_no_stair(skies, rng):
+def test_shift_noise_and_texture_are_no_banding(skies, rng):
     _, jpegs, ramps = skies
-    plain = banding.stair(jpegs[0], ramps[0])
-    assert banding.stair(jpegs[0] + 3.0, ramps[0]) == pytest.approx(plain)
+    plain = banding.banding_error(jpegs[0], ramps[0])
+    assert banding.banding_error(jpegs[0] + 3.0, ramps[0]) == pytest.approx(plain)
     noisy = jpegs[0] + rng.normal(0, 2, ramps[0].shape)
-    assert banding.stair(noisy, ramps[0]) == pytest.approx(plain, rel=0.03)
+    assert banding.banding_error(noisy, ramps[0]) == pytest.approx(plain, rel=0.03)
     checkered = jpegs[0] + 5.0 * (-1) ** np.indices(ramps[0].shape).sum(axis=0)
-    assert banding.stair(checkered, ramps[0]) == pytest.approx(plain, rel=1e-3)
+    assert banding.banding_error(checkered, ramps[0]) == pytest.approx(plain, rel=1e-3)
 
 
-def test_the_slow_part_is_scipys(rng):
+def test_only_low_frequencies_count(rng):
+    """Against plain NumPy: weighted sums of rows, then of columns, mirrored beyond the border."""
     plane = rng.normal(size=(64, 48))
-    expected = scipy.ndimage.gaussian_filter(plane, 4, mode="reflect", truncate=3).std()
-    assert banding.stair(plane, np.zeros_like(plane)) == pytest.approx(expected)
+    weights = np.exp(-(np.arange(-12, 13) ** 2) / (2 * 4**2))
+    weights /= weights.sum()
+    smooth = plane
+    for _ in range(2):
+        padded = np.pad(smooth, ((12, 12), (0, 0)), mode="symmetric")
+        smooth = sum(weight * padded[i : i + len(smooth)] for i, weight in enumerate(weights)).T
+    error = banding.banding_error(plane, np.zeros_like(plane))
+    assert error == pytest.approx(smooth.std(), rel=1e-12)
 
 
 def test_the_command(tmp_path, capsys):
@@ -105,6 +112,6 @@ def test_dncnn3_is_between(skies, dncnn3):
 
     images, jpegs, ramps = skies
     restored = banding.restore_skies(load(dncnn3), images[:3], 10)
-    shares = banding.remaining(restored, jpegs[:3], ramps[:3])
-    own = banding.remaining(images[:3], jpegs[:3], ramps[:3])
+    shares = banding.banding_ratios(restored, jpegs[:3], ramps[:3])
+    own = banding.banding_ratios(images[:3], jpegs[:3], ramps[:3])
     assert (own < shares).all() and (shares < 1).all()

@@ -13,11 +13,20 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from dmcnn_jax import benchmark
 from dmcnn_jax.evaluation.complexity import arithmetic
 from dmcnn_jax.inference import tiling
 from dmcnn_jax.inference.model import Model
 from dmcnn_jax.models import create_model
+
+sys.path.append(str(Path(__file__).parents[1] / "tools"))
+
+from benchmark import growth as growth_section
+from benchmark import operations
+from benchmark.harness import Benchmark
+from benchmark.processes import run_script
+from benchmark.report import to_markdown
+from benchmark.sections import SECTIONS, measure_machine
+from benchmark.settings import Settings
 
 CHECKOUT = Path(__file__).parents[1]
 # Figures don't matter here: compiling takes most of the time.
@@ -28,7 +37,7 @@ ENVIRONMENT = os.environ | {
 
 
 def command(output, *flags):
-    tool = str(CHECKOUT / "tools" / "benchmark.py")
+    tool = str(CHECKOUT / "tools" / "benchmark")
     return [sys.executable, tool, "--quick", "-o", str(output), *flags]
 
 
@@ -81,7 +90,7 @@ def test_quick_run_compares_training_and_restoring(tmp_path):
 
 @pytest.mark.slow
 def test_quick_run_of_everything_else(tmp_path):
-    sections = [s for s in benchmark.SECTIONS if s not in ("train", "restore")]
+    sections = [s for s in SECTIONS if s not in ("train", "restore")]
     done = run(tmp_path / "b", "--only", *sections)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "b.json").read_text())
@@ -127,16 +136,40 @@ def test_what_a_section_has_measured_outlives_its_failure(tmp_path, monkeypatch)
 
     row = {"side": 8, "tiles": ((1, 8), (2, 4)), "computed": 1.0, "memory": 0}
     row |= {"pixels_per_second": 3e6, "nanoseconds_per_computed_pixel": 1}
-    bench = benchmark.Benchmark(benchmark.Settings.quick())
-    monkeypatch.setattr(bench, "_measure_areas", lambda *arguments: [row])
-    monkeypatch.setattr(benchmark, "Step", no_memory)
-    bench.run(["growth"], tmp_path / "b.json")
+    bench = Benchmark(Settings.quick())
+    monkeypatch.setattr(growth_section, "measure_areas", lambda *arguments: [row])
+    monkeypatch.setattr(growth_section, "TrainingStep", no_memory)
+    sections = {"machine": measure_machine, "growth": growth_section.measure_growth}
+    bench.run(sections, tmp_path / "b.json")
     growth = json.loads((tmp_path / "b.json").read_text())["growth"]
     assert growth["error"] == "no memory for a step"
     assert growth["area"][0]["pixels_per_second"] == 3e6
-    markdown = benchmark.to_markdown(bench.results)
+    markdown = to_markdown(bench.results)
     assert "**Growth**: no memory for a step" in markdown
     assert "| 8 | 1 × 2 of 8 × 4 |" in markdown
+
+
+def test_every_section_that_fails_is_reported():
+    results = {"machine": {"device": "cpu"}, "settings": {"rounds": 1}}
+    results |= {section: {"error": f"{section} failed"} for section in SECTIONS}
+    markdown = to_markdown(results)
+    for section in SECTIONS:
+        assert f"**: {section} failed" in markdown
+
+
+def test_scripts_find_the_package_and_the_tool_from_anywhere(tmp_path, monkeypatch):
+    """Without the package installed: neither PYTHONPATH nor the working directory leads to it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    assert run_script("memory.py", 4, ["float32"], 16, 24) >= 0
+    with pytest.raises(RuntimeError, match="measure_memory"):
+        run_script("memory.py", 4)
+
+
+def test_the_torch_peer_has_help():
+    script = CHECKOUT / "tools" / "benchmark" / "torch_peer.py"
+    done = subprocess.run([sys.executable, script, "--help"], capture_output=True, timeout=60)
+    assert done.returncode == 0 and done.stdout.startswith(b"usage: torch_peer.py")
 
 
 def test_operations_of_a_program_by_hand():
@@ -148,7 +181,7 @@ def test_operations_of_a_program_by_hand():
 
     shapes = [(2, 8, 6, 3), (3, 3, 3, 5), (5, 7)]
     arrays = [jnp.ones(shape) for shape in shapes]
-    found = benchmark.operations(jax.make_jaxpr(jax.grad(program, (0, 1, 2)))(*arrays).jaxpr)
+    found = operations.find_operations(jax.make_jaxpr(jax.grad(program, (0, 1, 2)))(*arrays).jaxpr)
     convolution, product = 2 * (2 * 4 * 3) * 9 * 3 * 5, 2 * (2 * 4 * 3) * 5 * 7
     forward = [operation.flops for operation in found if "backward" not in operation.name]
     assert forward == [convolution, product]
@@ -164,8 +197,8 @@ def test_operations_of_a_program_by_hand():
 def test_a_convolution_is_three_products():
     x, kernel = jnp.arange(2 * 5 * 3.0).reshape(1, 2, 5, 3), jnp.arange(9 * 3 * 4.0)
     arguments = x, kernel.reshape(3, 3, 3, 4)
-    expected = benchmark._convolution(*arguments)
-    assert jnp.allclose(benchmark._three_products(*arguments), expected, rtol=1e-6)
+    expected = operations.convolution(*arguments)
+    assert jnp.allclose(operations.convolution_by_products(*arguments), expected, rtol=1e-6)
 
 
 def test_of_branches_one_counts():

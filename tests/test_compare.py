@@ -70,7 +70,7 @@ def images(tmp_path_factory, photographs):
 def no_profiles(monkeypatch):
     """Costs take long to measure, and are tested elsewhere."""
     fake = {"weights": 123_456, "flops": 54_321.0, "speed": 2.5e6, "field": 7}
-    monkeypatch.setattr(comparison, "profile", lambda model: fake)
+    monkeypatch.setattr(comparison, "measure_complexity", lambda model: fake)
 
 
 def scored(weights, images, output, *more, monkeypatch):
@@ -114,10 +114,10 @@ def test_jpeg_rows_are_pillows(images, tmp_path):
     )
     measured = []
     for path in sorted(images.iterdir()):
-        rgb = np.asarray(Image.open(path).convert("RGB"), np.float64)
-        luma = np.floor(16 + rgb @ [65.481, 128.553, 24.966] / 255 + 0.5).astype(np.uint8)
-        Image.fromarray(luma).save(tmp_path / "x.jpg", quality=10)
-        measured.append(metrics.measure(luma, np.asarray(Image.open(tmp_path / "x.jpg"))))
+        original = np.asarray(Image.open(path))
+        assert original.ndim == 2  # gray, so measured as it is
+        Image.fromarray(original).save(tmp_path / "x.jpg", quality=10)
+        measured.append(metrics.measure(original, np.asarray(Image.open(tmp_path / "x.jpg"))))
     row = results["tables"][0]["rows"][0]
     assert row["measured"] == pytest.approx(metrics.mean(measured))
     assert row["gain"] is None
@@ -143,7 +143,7 @@ def test_measures_are_those_of_evaluate(weights, images, tmp_path, no_profiles):
 
 def test_it_goes_on_where_it_stopped(weights, images, tmp_path, monkeypatch, no_profiles):
     """Killed while scoring: what was measured is kept, and not measured again."""
-    calls, score = [], comparison._score
+    calls, score = [], comparison.score_model
 
     def counted(model, folder, quality):
         calls.append((model.name, quality))
@@ -151,7 +151,7 @@ def test_it_goes_on_where_it_stopped(weights, images, tmp_path, monkeypatch, no_
             raise KeyboardInterrupt
         return score(model, folder, quality)
 
-    monkeypatch.setattr(comparison, "_score", counted)
+    monkeypatch.setattr(comparison, "score_model", counted)
     with pytest.raises(KeyboardInterrupt):
         scored(weights, images, tmp_path, "--no-plots", monkeypatch=monkeypatch)
     assert [p.name for p in tmp_path.iterdir()] == ["measured.json"]
@@ -180,7 +180,7 @@ def test_images_are_known_by_their_contents(tmp_path, rng):
     for _ in range(2):
         Image.fromarray(rng.integers(0, 256, (16, 16), np.uint8)).save(tmp_path / "a.bmp")
         folder = comparison.parse_folder(str(tmp_path))
-        digests |= {comparison._digest_images(folder), comparison._digest_images(folder)}
+        digests |= {comparison.digest_images(folder), comparison.digest_images(folder)}
     assert len(digests) == 2
 
 
@@ -247,6 +247,28 @@ def test_errors_are_one_line(arguments, message, weights, images, tmp_path, monk
     assert not output.exists()
 
 
+def test_exact_reproduction_leaves_valid_json(weights, tmp_path, no_profiles):
+    """A flat image has infinite PSNR: null in the record, and read back as infinite."""
+    folder = tmp_path / "flat"
+    folder.mkdir()
+    Image.new("L", (32, 32), 128).save(folder / "flat.png")
+    entries = [comparison.parse_entry(f"A={weights / 'a.safetensors'}", [10])]
+    folders = [comparison.parse_folder(str(folder))]
+    path = tmp_path / "m.json"
+    first, second = (
+        comparison.compare(entries, folders, [10], comparison.MeasurementCache(path))
+        for _ in range(2)
+    )
+    assert first == second
+    json.loads(path.read_text(), parse_constant=pytest.fail)
+    row = first["tables"][0]["rows"][0]
+    assert row["measured"]["psnr"] == math.inf
+    written = json.loads(comparison.to_json(first), parse_constant=pytest.fail)
+    assert written["tables"][0]["rows"][0]["measured"]["psnr"] is None
+    gain = first["tables"][0]["rows"][1]["gain"]
+    assert all(map(math.isfinite, gain.values()))
+
+
 def test_a_broken_record_is_named(tmp_path):
     (tmp_path / "m.json").write_text("{")
     with pytest.raises(ValueError, match="no record of measurements"):
@@ -267,24 +289,24 @@ def test_the_bootstrap_is_scipys(rng):
 
 def test_published_figures_are_plausible():
     assert set(paper_results.SYSTEMS) <= set(MODELS)
-    for figures in paper_results.PAPER.values():
+    for figures in paper_results.DMCNN_PAPER.values():
         for psnr, ssim, psnr_b in figures.values():
             assert 25 < psnr_b < psnr < 33 and 0.7 < ssim < 0.91
         assert max(figures, key=figures.get) == "DMCNN"
-    for key, figures in paper_results.LATER.items():
+    for key, figures in paper_results.LATER_PAPERS.items():
         values = list(figures.values())
         assert values == sorted(values)
-        for system in figures.keys() & paper_results.PAPER.get(key, {}).keys():
-            assert 0.03 < paper_results.PAPER[key][system][0] - figures[system][0] < 0.18
+        for system in figures.keys() & paper_results.DMCNN_PAPER.get(key, {}).keys():
+            assert 0.03 < paper_results.DMCNN_PAPER[key][system][0] - figures[system][0] < 0.18
 
 
 def test_crops_are_of_one_place(weights, images):
     entries = [comparison.parse_entry(f"A={weights / 'a.safetensors'}", [10])]
     path = images / "camera.png"
-    pictures = comparison.crops(entries, path, 10, 8, 16, 24)
+    pictures = comparison.make_crops(entries, path, 10, 8, 16, 24)
     assert list(pictures) == ["original", "JPEG", "A"]
     assert all(p.shape == (24, 24) and p.dtype == np.uint8 for p in pictures.values())
-    whole = comparison.crops(entries, path, 10, 0, 0, 1000)
+    whole = comparison.make_crops(entries, path, 10, 0, 0, 1000)
     for label, picture in pictures.items():
         np.testing.assert_array_equal(picture, whole[label][8:32, 16:40])
 

@@ -8,12 +8,23 @@ import pytest
 from PIL import Image
 
 from dmcnn_jax.cli.evaluate import main
-from dmcnn_jax.evaluation.protocol import evaluate, evaluate_folder, measure_image, write_results
+from dmcnn_jax.config.defaults import default_config
+from dmcnn_jax.evaluation import color_protocol
+from dmcnn_jax.evaluation.protocol import (
+    evaluate,
+    evaluate_config,
+    evaluate_folder,
+    format_table,
+    measure_image,
+    read_original,
+)
+from dmcnn_jax.evaluation.results import gains, mean_gain, write_results
 from dmcnn_jax.images import metrics
 from dmcnn_jax.inference.model import Model, load
 from dmcnn_jax.inference.variables import initialize
 from dmcnn_jax.inference.weights import save_weights
 from dmcnn_jax.models import create_model
+from dmcnn_jax.restoration.restorer import Restorer
 
 MODEL = {"name": "dmcnn", "features": 4}
 
@@ -51,11 +62,17 @@ def test_the_command(weights, folder, tmp_path, capsys):
 
 
 def test_jpeg_row_is_pillows(weights, folder, tmp_path):
+    from skimage import data
+
+    Image.fromarray(data.chelsea()[100:161, 100:180]).save(folder / "color.png")
     results = evaluate_folder(load(weights), folder, 30)
+    assert {row["name"] for row in results["per_image"]} == {"b.png", "color.png", "sub/a.png"}
     for row in results["per_image"]:
-        rgb = np.asarray(Image.open(folder / row["name"]).convert("RGB")).astype(np.float64)
-        # MATLAB's rgb2ycbcr of gray.
-        luma = np.floor(16 + rgb @ [65.481, 128.553, 24.966] / 255 + 0.5).astype(np.uint8)
+        image = Image.open(folder / row["name"])
+        luma = np.asarray(image)
+        if image.mode == "RGB":  # MATLAB's rgb2ycbcr
+            rgb = luma.astype(np.float64)
+            luma = np.floor(16 + rgb @ [65.481, 128.553, 24.966] / 255 + 0.5).astype(np.uint8)
         Image.fromarray(luma).save(tmp_path / "x.jpg", quality=30)
         decoded = np.asarray(Image.open(tmp_path / "x.jpg"))
         assert row["jpeg"] == pytest.approx(metrics.measure(luma, decoded))
@@ -92,6 +109,81 @@ def test_what_projecting_gains_is_shown(folder, tmp_path, capsys):
     assert both["unprojected"] == pytest.approx(free["model"])
     assert both["model"]["psnr"] > both["unprojected"]["psnr"]
     assert "unprojected" in capsys.readouterr().out and "unprojected" not in free
+
+
+@pytest.mark.parametrize("luma", ["studio", "full"])
+def test_gray_originals_are_measured_as_they_are(luma, tmp_path, rng):
+    """Whatever the mode: against Pillow's own pixels, of which 0 and 255 are some."""
+    pixels = rng.integers(0, 256, (24, 40), np.uint8)
+    pixels[0, :2] = 0, 255
+    gray = Image.fromarray(pixels)
+    opaque = Image.merge("LA", (gray, Image.new("L", gray.size, 255)))
+    wide = Image.fromarray(pixels.astype(np.uint16) * 257)
+    assert wide.mode == "I;16"
+    bits = gray.convert("1")
+    for name, image in {"L": gray, "LA": opaque, "I": wide, "1": bits}.items():
+        image.save(tmp_path / f"{name}.png")
+        expected = np.asarray(bits.convert("L")) if name == "1" else pixels
+        plane = read_original(tmp_path / f"{name}.png", luma)
+        assert plane.dtype == np.uint8
+        np.testing.assert_array_equal(plane, expected)
+
+
+def test_the_jpeg_of_a_gray_original_is_pillows(tmp_path, weights):
+    """Of contrast from 0 to 255, which a JPEG of 16 to 235 would lose less of."""
+    from skimage import data
+
+    Image.fromarray(data.camera()[100:200, 200:330]).save(tmp_path / "camera.png")
+    mean = evaluate_folder(load(weights), tmp_path, 10)["mean"]["jpeg"]
+    original = Image.open(tmp_path / "camera.png")
+    original.save(tmp_path / "x.jpg", quality=10)
+    error = np.asarray(original).astype(float) - np.asarray(Image.open(tmp_path / "x.jpg"))
+    assert mean["psnr"] == pytest.approx(10 * np.log10(255**2 / np.mean(error**2)))
+
+
+def row(name, jpeg, model):
+    ssims = {"ssim": 0.9, "ssim_gauss": 0.9}
+    return {
+        "name": name,
+        "jpeg": ssims | {"psnr": jpeg, "psnr_b": jpeg},
+        "model": ssims | {"psnr": model, "psnr_b": model},
+    }
+
+
+def test_gains_are_finite_where_an_image_is_reproduced_exactly():
+    infinite = float("inf")
+    rows = [row("plain", 30.0, 31.0), row("flat", infinite, infinite), row("lost", infinite, 60.0)]
+    assert gains(rows, "psnr", "jpeg", "model") == [1.0, 0.0, -40.0]
+    assert mean_gain(rows, "psnr", "jpeg", "model") == pytest.approx(-13)
+    assert gains(rows, "ssim", "jpeg", "model") == [0.0, 0.0, 0.0]
+    results = {"images": "x", "quality": 10, "model": "tiny", "per_image": rows}
+    results["mean"] = {key: metrics.mean([r[key] for r in rows]) for key in ("jpeg", "model")}
+    table = format_table(results)
+    assert "nan" not in table and "-13.000" in table and "inf" in table
+
+
+def test_a_flat_color_picture_has_a_table_without_nan(tmp_path):
+    Image.new("RGB", (48, 40), (120, 120, 120)).save(tmp_path / "flat.png")
+    results = color_protocol.evaluate_folder(Restorer(engine="jax"), tmp_path, 90)
+    assert results["mean"]["jpeg"]["rgb_psnr"] == float("inf")
+    table = color_protocol.format_table(results)
+    assert "nan" not in table and "+0.000" in table
+    write_results(tmp_path / "r.json", results)
+    text = (tmp_path / "r.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["mean"]["jpeg"]["rgb_psnr"] is None
+
+
+def test_replacing_the_results_of_another_model_is_said(tmp_path, weights, folder, capsys):
+    config = default_config()
+    config.evaluate.images, config.quality = str(folder), 10
+    evaluate_config(config, weights, tmp_path)
+    evaluate_config(config, weights, tmp_path)
+    assert "replaced" not in capsys.readouterr().out
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(weights.read_bytes())
+    evaluate_config(config, other, tmp_path)
+    assert f"(replaced those of '{weights}'" in capsys.readouterr().out
+    assert json.loads((tmp_path / "results.json").read_text())["model"] == str(other)
 
 
 def test_infinite_figures_are_valid_json(tmp_path):

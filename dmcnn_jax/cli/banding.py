@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.evaluation.banding import remaining, restore_skies, skies
+from dmcnn_jax.evaluation.banding import banding_ratios, make_skies, restore_skies
 from dmcnn_jax.inference.model import load
 from dmcnn_jax.system.atomic_write import replacing
 from dmcnn_jax.system.compile_cache import enable_compilation_cache
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if options.count < 1:
             raise ValueError(f"--count is {options.count}; expected at least 1")
         models = [load(name) for name in options.models]
-        images, ramps = skies(options.count)
+        images, ramps = make_skies(options.count)
         jpegs = np.asarray(jpeg.roundtrip(images, jpeg.quality_table(options.quality)))
         results = {"the sky itself": images, "JPEG": jpegs}
         for model in models:
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     width = max(map(len, results))
     print(f"{len(images)} skies, quality {options.quality}: share of the JPEG's stair that remains")
     for name, stack in results.items():
-        share = remaining(stack, jpegs, ramps)
+        share = banding_ratios(stack, jpegs, ramps)
         print(f"{name:{width}}  {share.mean():6.1%}   ({share.min():.1%} to {share.max():.1%})")
 
 

@@ -13,7 +13,6 @@ Stopped and started again, it goes on where it was.
 
 import argparse
 import io
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -88,13 +87,13 @@ def run(options: argparse.Namespace) -> None:
     files = {
         "table.md": comparison.to_markdown(results).encode(),
         "table.csv": comparison.to_csv(results).encode(),
-        "results.json": (json.dumps(results, indent=1) + "\n").encode(),
+        "results.json": comparison.to_json(results).encode(),
     }
     if entries and not options.no_plots:
         files["flops.png"] = plot_flops(results)
         files["gain.png"] = plot_gain(results)
         for quality in options.qualities:
-            pictures = comparison.crops(entries, crop[0], quality, *crop[1:])
+            pictures = comparison.make_crops(entries, crop[0], quality, *crop[1:])
             files[f"crop-q{quality}.png"] = plot_crops(pictures, quality)
     options.output.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():

@@ -1,12 +1,14 @@
-"""Measuring the restoration of colour photographs: what `dmcnn-restore` makes of Pillow's files.
+"""The colour protocol: measures what `dmcnn-restore` makes of colour photographs.
 
     dmcnn-evaluate --color --images FOLDER --quality 10
 
-Each image is saved by Pillow and restored as any file is. Of the pixels, and of what libjpeg
-decodes, 8 bits, against the original: PSNR of RGB, of luma, and of chroma (Cb and Cr together, full
-range, at full size), and how far the mean colour is off (the largest of three channels, levels):
-from the original's, which the file has mostly lost, and from the decoded JPEG's, which is what the
-file says. Besides, the shares of luma and chroma coefficients that the restored pixels keep.
+Each image is saved as JPEG by Pillow and restored like any other file. The restored pixels, and
+those that libjpeg decodes, are compared with the original, all in 8 bits:
+
+- PSNR of RGB, of luma, and of chroma (Cb and Cr together, full range, at full size);
+- the error of the mean colour (the largest of three channels, levels), against the original and
+  against the decoded JPEG;
+- the shares of the file's luma and chroma coefficients that the restored pixels reproduce.
 """
 
 import io
@@ -19,14 +21,16 @@ from PIL import Image
 from tqdm import tqdm
 
 from dmcnn_jax import jpeg
+from dmcnn_jax.config.view import Config
 from dmcnn_jax.data import feeds
 from dmcnn_jax.data import images as images_module
+from dmcnn_jax.evaluation.results import mean_gain
 from dmcnn_jax.images import color, metrics
 from dmcnn_jax.inference.model import Model
 from dmcnn_jax.restoration.options import RestoreOptions
 from dmcnn_jax.restoration.restorer import Restorer
 
-HEADINGS = {
+COLOR_HEADINGS = {
     "rgb_psnr": "RGB PSNR",
     "luma_psnr": "Y PSNR",
     "chroma_psnr": "CbCr PSNR",
@@ -34,12 +38,18 @@ HEADINGS = {
     "color_drift": "from JPEG's",
 }
 SUBSAMPLING = ("4:4:4", "4:2:2", "4:2:0")
-"""What chroma may be subsampled by, in Pillow's order."""
+"""Kinds of chroma subsampling, in the order of Pillow's numbers for them."""
 _PLANES = ("luma", "chroma")
 
 
 def save_jpeg(rgb: np.ndarray, quality: int, subsampling: str = "4:2:0") -> bytes:
-    """Pillow's file of a picture, uint8 [H, W, 3]."""
+    """Returns the bytes of the JPEG file that Pillow writes.
+
+    Args:
+        rgb: uint8 [H, W, 3].
+        quality: 1 to 100.
+        subsampling: of chroma, one of `SUBSAMPLING`.
+    """
     file = io.BytesIO()
     Image.fromarray(rgb).save(
         file, "JPEG", quality=quality, subsampling=SUBSAMPLING.index(subsampling)
@@ -53,13 +63,14 @@ def measure_picture(
     """Measures a picture.
 
     Args:
-        original: uint8 [H, W, 3], RGB.
-        output: likewise.
-        decoded: likewise, what libjpeg makes of the file.
+        original: RGB, uint8 [H, W, 3].
+        output: the picture to measure, RGB, uint8 [H, W, 3].
+        decoded: the JPEG as libjpeg decodes it, RGB, uint8 [H, W, 3].
 
     Returns:
-        "rgb_psnr", "luma_psnr" and "chroma_psnr", dB; "color_shift", levels from the original's
-        mean colour; "color_drift", from the decoded picture's.
+        "rgb_psnr", "luma_psnr" and "chroma_psnr", dB, infinite without any error; "color_shift" and
+        "color_drift", the distance in levels from the mean colour of the original and of the
+        decoded JPEG.
     """
     planes = color.rgb_to_ycbcr(original, "full"), color.rgb_to_ycbcr(output, "full")
 
@@ -91,40 +102,26 @@ def evaluate(
     """Measures a restorer on images, each counted once.
 
     Args:
-        restorer: what to measure.
+        restorer: the restorer.
         images: names and pictures, uint8 [H, W, 3].
         quality: JPEG quality, 1 to 100.
-        subsampling: of chroma: one of `SUBSAMPLING`.
-        source: where the images come from, for the record.
-        total: how many there are, for the progress bar.
+        subsampling: of chroma, one of `SUBSAMPLING`.
+        source: where the images come from; recorded in the results.
+        total: number of images, for the progress bar.
 
     Returns:
         {"images": source, "quality": quality, "subsampling": …, "mean": {"jpeg": M, "restored": M,
         "kept": K}, "per_image": [{"name": …, "model": name or None, "jpeg": M, "restored": M,
-        "kept": K}, …]}, M as of `measure_picture`; K: {"luma": share, "chroma": share} of the
-        file's coefficients that the pixels keep, None where that is not counted.
+        "kept": K}, …]}. M is what `measure_picture` returns; K is {"luma": share, "chroma": share}
+        of the file's coefficients that the pixels reproduce, None where that is not counted.
 
     Raises:
         ValueError: if there is no image.
     """
-    per_image = []
-    for name, original in tqdm(images, total=total, unit="image", leave=False):
-        data = save_jpeg(original, quality, subsampling)
-        restored = restorer(jpeg.read(data))
-        with Image.open(io.BytesIO(data)) as image:
-            decoded = np.asarray(image)
-        per_image.append(
-            {
-                "name": name,
-                "model": restored.model,
-                "jpeg": measure_picture(original, decoded, decoded),
-                "restored": measure_picture(original, restored.pixels, decoded),
-                "kept": {
-                    "luma": restored.luma_tally and restored.luma_tally.share,
-                    "chroma": restored.chroma_tally and restored.chroma_tally.share,
-                },
-            }
-        )
+    per_image = [
+        {"name": name, **_measure_image(restorer, original, quality, subsampling)}
+        for name, original in tqdm(images, total=total, unit="image", leave=False)
+    ]
     if not per_image:
         raise ValueError(f"no image to evaluate on in {source!r}")
     return {
@@ -140,8 +137,27 @@ def evaluate(
     }
 
 
+def _measure_image(
+    restorer: Restorer, original: np.ndarray, quality: int, subsampling: str
+) -> dict[str, Any]:
+    """Compresses, restores and measures one image; the result is as in "per_image"."""
+    data = save_jpeg(original, quality, subsampling)
+    restored = restorer(jpeg.read(data))
+    with Image.open(io.BytesIO(data)) as image:
+        decoded = np.asarray(image)
+    return {
+        "model": restored.model,
+        "jpeg": measure_picture(original, decoded, decoded),
+        "restored": measure_picture(original, restored.pixels, decoded),
+        "kept": {
+            "luma": restored.luma_tally and restored.luma_tally.share,
+            "chroma": restored.chroma_tally and restored.chroma_tally.share,
+        },
+    }
+
+
 def _mean(shares: Iterable[float | None]) -> float | None:
-    """Of those that there are."""
+    """Returns the mean of the shares that were counted, None if none was."""
     counted = [share for share in shares if share is not None]
     return float(np.mean(counted)) if counted else None
 
@@ -149,7 +165,23 @@ def _mean(shares: Iterable[float | None]) -> float | None:
 def evaluate_folder(
     restorer: Restorer, folder: str | os.PathLike, quality: int, *, subsampling: str = "4:2:0"
 ) -> dict[str, Any]:
-    """`evaluate` on all images of a folder and below it, or on "packaged" ones."""
+    """Measures a restorer on all images of a folder and below it, or on the packaged ones.
+
+    Args:
+        restorer: the restorer.
+        folder: the folder, or "packaged".
+        quality: JPEG quality, 1 to 100.
+        subsampling: of chroma, one of `SUBSAMPLING`.
+
+    Returns:
+        The same as `evaluate`.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ModuleNotFoundError: if scikit-image, whose photographs are the packaged ones, is missing.
+        ValueError: if there is no image.
+        OSError: if one can't be read.
+    """
     paths = images_module.find_images(folder)
     images = ((name, images_module.read_rgb(path)) for name, path in paths.items())
     return evaluate(
@@ -157,18 +189,16 @@ def evaluate_folder(
     )
 
 
-def evaluate_model(
-    model: Model, config: Mapping[str, Any], images: str | os.PathLike = ""
-) -> dict[str, Any]:
-    """`evaluate` of a network of chroma, with the luma that it was trained with.
+def evaluate_model(model: Model, config: Config, images: str | os.PathLike = "") -> dict[str, Any]:
+    """Measures a chroma network together with the luma model that it was trained with.
 
     Args:
-        model: a network of chroma.
+        model: the chroma network.
         config: of its run.
-        images: folder of images; empty: the tiles set aside for validation.
+        images: folder of images; if empty, the tiles set aside for validation are measured.
 
     Returns:
-        As of `evaluate`.
+        The same as `evaluate`.
     """
     restorer = Restorer(config.data.guide, RestoreOptions(engine="jax"), chroma=model)
     subsampling = config.data.subsampling[0]
@@ -190,25 +220,29 @@ def evaluate_model(
 
 
 def format_table(results: Mapping[str, Any]) -> str:
-    """The means of `evaluate` as a table, gains, the worst image's mean colour, what is kept."""
+    """Returns a table of the means that `evaluate` returned, of gains, and of the worst colours.
+
+    Gains are finite even if an image is reproduced exactly, see `results.gains`.
+    """
     mean, rows = results["mean"], results["per_image"]
 
     def line(name: str, values: Mapping[str, float], sign: str = "") -> str:
-        return f"{name:10}" + "".join(f"{values[m]:{sign}12.3f}" for m in HEADINGS)
+        return f"{name:10}" + "".join(f"{values[m]:{sign}12.3f}" for m in COLOR_HEADINGS)
 
     def worst(key: str, measure: str) -> str:
         row = max(rows, key=lambda row: row[key][measure])
         return f"{row[key][measure]:.3f} ({row['name']})"
 
+    gained = {m: mean_gain(rows, m, "jpeg", "restored") for m in COLOR_HEADINGS}
     kept = [f"{plane} {mean['kept'][plane]:.3%}" for plane in _PLANES if mean["kept"][plane]]
     return "\n".join(
         [
             f"{len(rows)} images of {results['images']}, quality {results['quality']}, "
             f"{results['subsampling']}",
-            f"{'':10}" + "".join(f"{heading:>12}" for heading in HEADINGS.values()),
+            f"{'':10}" + "".join(f"{heading:>12}" for heading in COLOR_HEADINGS.values()),
             line("JPEG", mean["jpeg"]),
             line("restored", mean["restored"]),
-            line("gain", {m: mean["restored"][m] - mean["jpeg"][m] for m in HEADINGS}, "+"),
+            line("gain", gained, "+"),
             f"largest shift of an image's mean colour: JPEG {worst('jpeg', 'color_shift')}, "
             f"restored {worst('restored', 'color_shift')}; "
             f"from the JPEG's: {worst('restored', 'color_drift')}",

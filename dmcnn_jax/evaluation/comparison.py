@@ -1,10 +1,10 @@
-"""The tables: a list of models, scored by one code on the same images, published figures beside.
+"""Comparison of models on the same images by the same code, beside published figures.
 
     dmcnn-compare DMCNN=runs/qf{q} --images LIVE1=FOLDER --qualities 10 20
 
-Everything measured is kept in `measured.json` of the output folder as soon as it is there, under
-what decides it (the weights, the images, the quality), so that the same command goes on where it
-stopped, and another one measures only what is new.
+Each measurement is saved in `measured.json` of the output folder as soon as it is made, under a key
+made of the weights, the images and the quality. An interrupted comparison resumes there, and a new
+one measures only what is not known yet.
 """
 
 import csv
@@ -12,9 +12,10 @@ import dataclasses
 import hashlib
 import io
 import json
+import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ import numpy as np
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.data import images as images_module
+from dmcnn_jax.data.originals import is_gray
 from dmcnn_jax.evaluation import paper_results, protocol
-from dmcnn_jax.evaluation.complexity import profile
+from dmcnn_jax.evaluation.complexity import measure_complexity
+from dmcnn_jax.evaluation.results import gain, to_json
 from dmcnn_jax.images import metrics
 from dmcnn_jax.inference.model import Model, load
 from dmcnn_jax.inference.weights import find_weights
@@ -31,7 +34,10 @@ from dmcnn_jax.system.atomic_write import write_file
 
 QUALITIES = (10, 20, 30, 40)
 JPEG = "JPEG"
-_MEASURES = ("psnr", "ssim", "ssim_gauss", "psnr_b")
+"""Label of the row of the JPEGs."""
+
+Scores = dict[str, list[float]]
+"""Measure → its value for each image."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +45,9 @@ class Entry:
     """A row of the tables: one model, or one for each quality.
 
     Attributes:
-        label: what the tables call it.
-        paths: quality → its weights file.
-        system: what papers call such a network.
+        label: its name in the tables.
+        paths: quality → weights file.
+        system: the network's name in papers.
     """
 
     label: str
@@ -51,10 +57,10 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Folder:
-    """A column of the tables: images.
+    """Images to measure on; each folder has its own tables.
 
     Attributes:
-        label: what the tables call it; "LIVE1" and "BSDS500" have published figures.
+        label: its name in the tables; "LIVE1" and "BSDS500" have published figures.
         source: the folder, or "packaged".
         images: name → path.
     """
@@ -65,14 +71,14 @@ class Folder:
 
 
 def parse_entry(text: str, qualities: Sequence[int]) -> Entry:
-    """[LABEL=]WEIGHTS → an entry; "{q}" in it stands for the quality.
+    """Parses [LABEL=]WEIGHTS; "{q}" in it stands for the quality.
 
     Raises:
         FileNotFoundError: if there are no such weights.
-        ValueError: if they are no weights of ours, or if the label is the name of another network
-            than the weights are of.
+        ValueError: if they are no weights of ours, or the label is the name of another network than
+            theirs.
     """
-    label, name = _labelled(text)
+    label, name = _split_label(text)
     paths = {q: find_weights(name.replace("{q}", str(q))) for q in qualities}
     models = {load(path).about["model"]["name"] for path in set(paths.values())}
     if len(models) > 1:
@@ -92,31 +98,31 @@ def parse_entry(text: str, qualities: Sequence[int]) -> Entry:
 
 
 def parse_folder(text: str) -> Folder:
-    """[LABEL=]FOLDER → a folder of images; "packaged" for scikit-image's photographs.
+    """Parses [LABEL=]FOLDER; FOLDER may be "packaged", for scikit-image's photographs.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ModuleNotFoundError: if scikit-image is not there.
-        ValueError: if it holds no image.
+        FileNotFoundError: if there is no such folder.
+        ModuleNotFoundError: if the packaged photographs are named, and scikit-image is missing.
+        ValueError: if there is no image in it.
     """
-    label, name = _labelled(text)
+    label, name = _split_label(text)
     return Folder(label or Path(name).resolve().name, name, images_module.find_images(name))
 
 
-def _labelled(text: str) -> tuple[str, str]:
-    """LABEL=NAME → both; of NAME the label is empty, even if there is a "=" in a path of it."""
+def _split_label(text: str) -> tuple[str, str]:
+    """Splits LABEL=NAME. The label is empty if there is none, or if `text` is a path with a "="."""
     label, equals, name = text.partition("=")
     return (label, name) if equals and not Path(text).exists() else ("", text)
 
 
 class MeasurementCache:
-    """What was measured so far, on disk.
+    """Measurements saved in a JSON file.
 
     Args:
-        path: of the JSON file; made when something is measured.
+        path: of the file; made with the first measurement.
 
     Raises:
-        ValueError: if the file is not such.
+        ValueError: if the file is no record of measurements.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -130,12 +136,15 @@ class MeasurementCache:
                     f"{str(path)!r} is no record of measurements ({error}); remove it to begin anew"
                 ) from error
 
-    def get(self, key: str, measure: Any) -> Any:
-        """The value under a key; what `measure()` returns if there is none, which is kept."""
+    def get(self, key: str, measure: Callable[[], Any]) -> Any:
+        """Returns the value under a key, which `measure` makes if it is not known yet.
+
+        Infinite PSNR, which JSON lacks, is saved as null, and read as None.
+        """
         if key not in self._known:
             self._known[key] = measure()
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_file(self._path, (json.dumps(self._known, indent=1) + "\n").encode())
+            write_file(self._path, to_json(self._known).encode())
         return self._known[key]
 
 
@@ -151,55 +160,137 @@ def compare(
     """Scores all entries on all folders at all qualities.
 
     Args:
-        entries: models.
-        folders: images.
+        entries: the models.
+        folders: the images.
         qualities: of the JPEGs.
-        measured: where measurements are kept.
-        against: "JPEG", or the label of an entry: what gains in PSNR are gains over.
+        measured: where measurements are saved.
+        against: row that gains in PSNR are relative to: "JPEG", or the label of an entry.
         resamples: of the bootstrap.
 
     Returns:
-        {"against": label, "profiles": {label: `profile.profile`}, "tables": [{"images", "quality",
-        "count", "rows": [row]}]}. A row has "label", "system", "measured" (the means of all four
-        measures, or None), "gain" ({"mean", "low", "high"}, dB, or None), "paper" and "later"
-        (published, or None). Systems that are published and not measured have rows, too.
+        {"against": label, "profiles": {label: complexity}, "tables": [{"images", "quality",
+        "count", "rows": [row]}]}, where complexity is what `measure_complexity` returns. A row has
+        "label", "system", "measured" (the means of all four measures, or None), "gain" ({"mean",
+        "low", "high"}, dB, or None), "paper" and "later" (published figures, or None). Published
+        systems that were not measured have rows, too.
 
     Raises:
-        ValueError: if two entries have one label, or `against` is none.
+        ValueError: if two entries have one label, or `against` is no label.
     """
-    labels = [entry.label for entry in entries]
+    _check_labels([entry.label for entry in entries], against)
+    profiles = {entry.label: _measure_profile(entry, measured) for entry in entries}
+    tables = []
+    for folder in folders:
+        images = digest_images(folder)
+        for quality in qualities:
+            scores = _score_all(entries, folder, images, quality, measured)
+            rows = _make_rows(entries, scores, (folder.label.upper(), quality), against, resamples)
+            tables.append(
+                {
+                    "images": folder.label,
+                    "quality": quality,
+                    "count": len(folder.images),
+                    "rows": rows,
+                }
+            )
+    return {"against": against, "profiles": profiles, "tables": tables}
+
+
+def _check_labels(labels: Sequence[str], against: str) -> None:
     for label in labels:
         if labels.count(label) > 1 or label == JPEG:
             raise ValueError(f"two rows are called {label!r}; name them with LABEL=WEIGHTS")
     if against not in (JPEG, *labels):
         raise ValueError(f"nothing is called {against!r}; expected {', '.join((JPEG, *labels))}")
 
-    profiles = {}
+
+def _measure_profile(entry: Entry, measured: MeasurementCache) -> dict[str, Any]:
+    path = next(iter(entry.paths.values()))
+    key = f"profile of {_digest_file(path)} on {_describe_machine()}"
+    return measured.get(key, lambda: measure_complexity(load(path)))
+
+
+def _score_all(
+    entries: Sequence[Entry],
+    folder: Folder,
+    images: str,
+    quality: int,
+    measured: MeasurementCache,
+) -> dict[str, Scores]:
+    """Returns the scores of the JPEGs and of all entries, by label; `images` is their digest."""
+    key = f"scores of {JPEG} on {images} at {quality}"
+    scores = {JPEG: measured.get(key, lambda: _score_jpegs(folder, quality))}
     for entry in entries:
-        path = next(iter(entry.paths.values()))
-        key = f"profile of {_digest_file(path)} on {_machine()}"
-        profiles[entry.label] = measured.get(key, lambda path=path: profile(load(path)))
-    tables = []
-    for folder in folders:
-        images = _digest_images(folder)
-        for quality in qualities:
-            key = f"scores of {JPEG} on {images} at {quality}"
-            scores = {JPEG: measured.get(key, lambda f=folder, q=quality: _score_jpeg(f, q))}
-            for entry in entries:
-                path = entry.paths[quality]
-                key = f"scores of {_digest_file(path)} on {images} at {quality}"
-                scores[entry.label] = measured.get(
-                    key, lambda p=path, f=folder, q=quality: _score(load(p), f, q)
-                )
-            table = {"images": folder.label, "quality": quality, "count": len(folder.images)}
-            tables.append(table | {"rows": _rows(entries, scores, table, against, resamples)})
-    return {"against": against, "profiles": profiles, "tables": tables}
+        path = entry.paths[quality]
+
+        def score(path: Path = path) -> Scores:
+            return score_model(load(path), folder, quality)
+
+        key = f"scores of {_digest_file(path)} on {images} at {quality}"
+        scores[entry.label] = measured.get(key, score)
+    return {
+        label: {m: [math.inf if v is None else v for v in values] for m, values in score.items()}
+        for label, score in scores.items()
+    }
+
+
+def score_model(model: Model, folder: Folder, quality: int) -> Scores:
+    """Returns the four measures of a model for each image of a folder."""
+    print(f"{model.name} on {folder.label} at quality {quality}", file=sys.stderr)
+    rows = protocol.evaluate_folder(model, folder.source, quality)["per_image"]
+    return {measure: [row["model"][measure] for row in rows] for measure in metrics.HEADINGS}
+
+
+def _score_jpegs(folder: Folder, quality: int) -> Scores:
+    """Returns the four measures of the JPEGs for each image of a folder."""
+    table, rows = jpeg.quality_table(quality), []
+    for path in folder.images.values():
+        original = protocol.read_original(path, "studio")
+        rows.append(metrics.measure(original, jpeg.roundtrip(original, table)))
+    return {measure: [row[measure] for row in rows] for measure in metrics.HEADINGS}
+
+
+def _make_rows(
+    entries: Sequence[Entry],
+    scores: Mapping[str, Scores],
+    key: tuple[str, int],
+    against: str,
+    resamples: int,
+) -> list[dict[str, Any]]:
+    """Returns the rows of a table; `key` is the images' label in capitals, and the quality."""
+    paper = paper_results.DMCNN_PAPER.get(key, {})
+    later = paper_results.LATER_PAPERS.get(key, {})
+
+    def row(label: str, system: str) -> dict[str, Any]:
+        means = gained = None
+        if measures := scores.get(label):
+            columns = zip(*measures.values(), strict=True)
+            means = metrics.mean([dict(zip(measures, values, strict=True)) for values in columns])
+            if label != against:
+                pairs = zip(scores[against]["psnr"], measures["psnr"], strict=True)
+                gained = metrics.bootstrap([gain("psnr", *pair) for pair in pairs], resamples)
+        return {
+            "label": label,
+            "system": system,
+            "measured": means,
+            "gain": gained,
+            "paper": paper.get(system),
+            "later": later.get(system),
+        }
+
+    listed = {JPEG, *(entry.system for entry in entries)}
+    missing = [name for name in paper_results.published_systems(*key) if name not in listed]
+    return [
+        row(JPEG, JPEG),
+        *(row(entry.label, entry.system) for entry in entries),
+        *(row(name, name) for name in missing),
+    ]
 
 
 def to_markdown(results: Mapping[str, Any]) -> str:
-    """The tables, in Markdown."""
-    gain = f"gain over {results['against']}"
-    head = f"| | PSNR | {gain}, 95 % | SSIM 8×8 | SSIM Gauss | PSNR-B "
+    """Returns the tables that `compare` made as Markdown."""
+    psnr, *others = metrics.HEADINGS.values()
+    head = f"| | {psnr} | gain over {results['against']}, 95 % | {' | '.join(others)} "
     head += "| DMCNN's paper | later papers | weights | kFLOP a pixel | Mpixel/s | field |"
     rule = "| --- " + "| ---: " * 11 + "|"
     lines = []
@@ -215,16 +306,15 @@ def to_markdown(results: Mapping[str, Any]) -> str:
     lines += [
         "DMCNN's paper: PSNR / SSIM 8×8 / PSNR-B; later papers: PSNR / SSIM Gauss. Gains in PSNR "
         "are means over images, with the 95 % interval of a paired bootstrap. The field is the "
-        "side of the square of pixels that decide an output pixel, by gradient; a DCT branch sees "
-        "more.",
+        "side, in pixels, of the receptive field, measured by gradient; a DCT branch sees more.",
         "",
     ]
     return "\n".join(lines)
 
 
 def to_csv(results: Mapping[str, Any]) -> str:
-    """The tables, one line a row; empty cells where nothing is known."""
-    columns = ["images", "quality", "count", "label", "system", *_MEASURES]
+    """Returns the tables that `compare` made as CSV; what is not known is an empty cell."""
+    columns = ["images", "quality", "count", "label", "system", *metrics.HEADINGS]
     columns += ["gain", "gain_low", "gain_high"]
     columns += ["paper_psnr", "paper_ssim", "paper_psnr_b", "later_psnr", "later_ssim_gauss"]
     columns += ["weights", "flops_per_pixel", "pixels_per_second", "field"]
@@ -233,12 +323,12 @@ def to_csv(results: Mapping[str, Any]) -> str:
     writer.writerow(columns)
     for table in results["tables"]:
         for row in table["rows"]:
-            gain, means = row["gain"] or {}, row["measured"] or {}
+            gained, means = row["gain"] or {}, row["measured"] or {}
             costs = results["profiles"].get(row["label"], {})
             writer.writerow(
                 [table["images"], table["quality"], table["count"], row["label"], row["system"]]
-                + [means.get(measure, "") for measure in _MEASURES]
-                + [gain.get(key, "") for key in ("mean", "low", "high")]
+                + [means.get(measure, "") for measure in metrics.HEADINGS]
+                + [gained.get(key, "") for key in ("mean", "low", "high")]
                 + list(row["paper"] or ("", "", ""))
                 + list(row["later"] or ("", ""))
                 + [costs.get(key) or "" for key in ("weights", "flops", "speed", "field")]
@@ -246,18 +336,18 @@ def to_csv(results: Mapping[str, Any]) -> str:
     return text.getvalue()
 
 
-def crops(
+def make_crops(
     entries: Sequence[Entry], path: Path, quality: int, top: int, left: int, size: int
 ) -> dict[str, np.ndarray]:
-    """The same crop by each model, and of the original and the JPEG.
+    """Returns the same crop of the original, of the JPEG and of each model's output.
 
     Args:
-        entries: models.
+        entries: the models.
         path: of the image.
-        quality: of the JPEG; all of the image is compressed and restored.
+        quality: of the JPEG; the whole image is compressed and restored.
         top: first row of the crop.
         left: first column of the crop.
-        size: its side, pixels; what lies outside the image is left out.
+        size: height and width of the crop, pixels; it ends where the image does.
 
     Returns:
         label → uint8 [size, size], "original" and "JPEG" first.
@@ -272,52 +362,11 @@ def crops(
     return pictures
 
 
-def _score(model: Model, folder: Folder, quality: int) -> dict[str, list[float]]:
-    """The four measures, lists over images."""
-    print(f"{model.name} on {folder.label} at quality {quality}", file=sys.stderr)
-    rows = protocol.evaluate_folder(model, folder.source, quality)["per_image"]
-    return {measure: [row["model"][measure] for row in rows] for measure in _MEASURES}
-
-
-def _score_jpeg(folder: Folder, quality: int) -> dict[str, list[float]]:
-    """The same of the JPEGs."""
-    table, rows = jpeg.quality_table(quality), []
-    for path in folder.images.values():
-        original = protocol.read_original(path, "studio")
-        rows.append(metrics.measure(original, jpeg.roundtrip(original, table)))
-    return {measure: [row[measure] for row in rows] for measure in _MEASURES}
-
-
-def _rows(entries, scores, table, against, resamples) -> list[dict[str, Any]]:
-    key = (table["images"].upper(), table["quality"])
-    paper, later = paper_results.PAPER.get(key, {}), paper_results.LATER.get(key, {})
-
-    def row(label: str, system: str) -> dict[str, Any]:
-        measures = scores.get(label)
-        means = gain = None
-        if measures:
-            per_image = [
-                dict(zip(measures, v, strict=True)) for v in zip(*measures.values(), strict=True)
-            ]
-            means = metrics.mean(per_image)
-        if measures and label != against:
-            pairs = zip(measures["psnr"], scores[against]["psnr"], strict=True)
-            gain = metrics.bootstrap([ours - theirs for ours, theirs in pairs], resamples)
-        figures = {"measured": means, "gain": gain}
-        figures |= {"paper": paper.get(system), "later": later.get(system)}
-        return {"label": label, "system": system, **figures}
-
-    there = {JPEG, *(entry.system for entry in entries)}
-    rows = [row(JPEG, JPEG), *(row(entry.label, entry.system) for entry in entries)]
-    missing = [name for name in paper_results.systems(*key) if name not in there]
-    return rows + [row(name, name) for name in missing]
-
-
 def _cells(row: Mapping[str, Any], profiles: Mapping[str, Any]) -> list[str]:
     cells = [row["label"]]
     if row["measured"]:
-        m, gain = row["measured"], row["gain"]
-        interval = metrics.format_gain(gain) if gain else "–"
+        m, gained = row["measured"], row["gain"]
+        interval = metrics.format_gain(gained) if gained else "–"
         cells += [f"{m['psnr']:.3f}", interval, f"{m['ssim']:.4f}"]
         cells += [f"{m['ssim_gauss']:.4f}", f"{m['psnr_b']:.3f}"]
     else:
@@ -333,7 +382,7 @@ def _cells(row: Mapping[str, Any], profiles: Mapping[str, Any]) -> list[str]:
     return cells
 
 
-def _machine() -> str:
+def _describe_machine() -> str:
     import jax
 
     return f"{jax.device_count()} × {jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores"
@@ -343,7 +392,14 @@ def _digest_file(path: Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
-def _digest_images(folder: Folder) -> str:
-    """Of the images' names and contents."""
-    names = [f"{name} {_digest_file(path)}" for name, path in folder.images.items()]
+def digest_images(folder: Folder) -> str:
+    """Returns a digest of the images' names and contents.
+
+    Gray images are marked, so that measurements of earlier versions, which squeezed gray images
+    into 16 to 235, are not used.
+    """
+    names = [
+        f"{name} {_digest_file(path)}{' gray' if is_gray(path) else ''}"
+        for name, path in folder.images.items()
+    ]
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""What a network costs and sees: weights, arithmetic, speed, receptive field."""
+"""A network's complexity: weights, arithmetic, speed, receptive field."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Jaxpr, JaxprEqn
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.inference.luma import restore_plane
@@ -15,12 +16,12 @@ from dmcnn_jax.inference.model import Model
 from dmcnn_jax.inference.variables import initialize
 
 
-def profile(model: Model) -> dict[str, Any]:
-    """All of it.
+def measure_complexity(model: Model) -> dict[str, Any]:
+    """Measures parameter count, FLOPs per pixel, throughput and receptive field.
 
     Returns:
-        {"weights": count, "flops": a pixel, "speed": pixels a second on this machine, "field":
-        pixels}.
+        {"weights": parameter count, "flops": FLOP per pixel, "speed": pixels per second on this
+        machine, "field": side of the receptive field in pixels, 0 if the output depends on none}.
     """
     return {
         "weights": count_weights(model.variables["params"]),
@@ -31,44 +32,53 @@ def profile(model: Model) -> dict[str, Any]:
 
 
 def count_weights(params: Mapping[str, Any]) -> int:
-    """Trained numbers: kernels, biases, slopes, whatever else. Not batch statistics."""
+    """Returns the number of trained parameters, such as kernels, biases and slopes.
+
+    Args:
+        params: the "params" collection of the variables, so without batch statistics.
+    """
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def flops_per_pixel(module: nn.Module, variables: Mapping[str, Any], side: int = 512) -> float:
-    """Multiplications and additions, in floating point, of convolutions and matrix products.
+    """Counts the floating-point operations of convolutions and matrix products, DCTs included.
 
-    Counted from the traced program, so that it does not depend on a compiler; the DCTs are in it.
-    Taps that fall on padding count as all others do. What is done to each element alone is left
-    out: little, but for TNRD's influence functions.
+    The traced program is counted, so the result does not depend on a compiler. Kernel taps on
+    padding count like all others. Element-wise operations are not counted; they are few, except for
+    TNRD's influence functions.
 
     Args:
         module: the network.
         variables: its variables, or their shapes.
-        side: of the image that it is traced for, pixels; a multiple of 8.
+        side: of the image that the network is traced for, pixels; a multiple of 8.
 
     Returns:
-        FLOP a pixel; an addition and a multiplication are two.
+        FLOP per pixel; a multiplication and an addition are two.
     """
     k = jax.ShapeDtypeStruct((1, side // 8, side // 8, 64), jnp.int32)
     q = jax.ShapeDtypeStruct((1, 8, 8), jnp.int32)
-    traced = jax.make_jaxpr(lambda *args: module.apply(*args)["image"])(variables, k, q)
-    # Side outputs that only a loss wants are no part of running it.
-    jaxpr, _ = _dead_code_eliminated(traced.jaxpr)
+
+    def restore(*arguments: Any) -> jax.Array:
+        estimates: Any = module.apply(*arguments)
+        return estimates["image"]
+
+    traced = jax.make_jaxpr(restore)(variables, k, q)
+    # Side outputs that only the loss uses are not computed when a picture is restored.
+    jaxpr = _eliminate_dead_code(traced.jaxpr)
     return sum(flops for _, flops in arithmetic(jaxpr)) / side**2
 
 
-def _dead_code_eliminated(jaxpr):
+def _eliminate_dead_code(jaxpr: Jaxpr) -> Jaxpr:
     from jax.interpreters import partial_eval
 
-    return partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    return partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0]
 
 
-def arithmetic(jaxpr: Any) -> Iterator[tuple[Any, float]]:
-    """The convolutions and matrix products, in floating point, of a program and those nested in it.
+def arithmetic(jaxpr: Jaxpr) -> Iterator[tuple[JaxprEqn, float]]:
+    """Finds the floating-point convolutions and matrix products of a program, nested ones included.
 
-    Of branches, one of which is taken, the one for this platform counts, or else the last. What a
-    dilated input leaves out is no work.
+    Only one branch of a conditional is counted: the one for this platform, or else the last. Zeros
+    that a dilated input inserts cost nothing.
 
     Args:
         jaxpr: of the program.
@@ -76,38 +86,54 @@ def arithmetic(jaxpr: Any) -> Iterator[tuple[Any, float]]:
     Yields:
         Each equation, and its FLOP.
     """
-    chosen = {}
+    platform_branches: dict[int, int] = {}
     for equation in jaxpr.eqns:
         if equation.primitive.name == "platform_index":
-            here = [
-                platforms is None or jax.default_backend() in platforms
-                for platforms in equation.params["platforms"]
-            ]
-            chosen[id(equation.outvars[0])] = here.index(True)
-        for name, value in equation.params.items():
-            values = value if isinstance(value, tuple | list) else (value,)
-            if name == "branches":
-                values = (values[chosen.get(id(equation.invars[0]), -1)],)
-            for nested in values:
-                nested = getattr(nested, "jaxpr", nested)
-                if hasattr(nested, "eqns"):
-                    yield from arithmetic(nested)
-        output = equation.outvars[0].aval if equation.outvars else None
-        if not jnp.issubdtype(getattr(output, "dtype", jnp.int32), jnp.floating):
-            continue
-        if equation.primitive.name == "conv_general_dilated":
-            kernel = equation.invars[1].aval.shape
-            out_channels = equation.params["dimension_numbers"].rhs_spec[0]
-            zeros = np.prod(equation.params["lhs_dilation"])
-            yield equation, float(2 * output.size * np.prod(kernel) / kernel[out_channels] / zeros)
-        elif equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            shape = equation.invars[0].aval.shape
-            yield equation, float(2 * output.size * np.prod([shape[axis] for axis in contracted]))
+            platform_branches[id(equation.outvars[0])] = _branch_for_this_platform(equation)
+        for nested in _nested_programs(equation, platform_branches):
+            yield from arithmetic(nested)
+        flops = _flops(equation)
+        if flops is not None:
+            yield equation, flops
+
+
+def _branch_for_this_platform(equation: JaxprEqn) -> int:
+    here = jax.default_backend()
+    platforms = equation.params["platforms"]
+    return [names is None or here in names for names in platforms].index(True)
+
+
+def _nested_programs(equation: JaxprEqn, platform_branches: Mapping[int, int]) -> Iterator[Jaxpr]:
+    for name, value in equation.params.items():
+        values = value if isinstance(value, tuple | list) else (value,)
+        if name == "branches":
+            values = (values[platform_branches.get(id(equation.invars[0]), -1)],)
+        for item in values:
+            nested: Any = getattr(item, "jaxpr", item)  # of a closed jaxpr
+            if hasattr(nested, "eqns"):
+                yield nested
+
+
+def _flops(equation: JaxprEqn) -> float | None:
+    """Returns the FLOP of a floating-point convolution or matrix product, None for all else."""
+    output = equation.outvars[0].aval if equation.outvars else None
+    if not jnp.issubdtype(getattr(output, "dtype", jnp.int32), jnp.floating):
+        return None
+    shapes = [getattr(variable.aval, "shape", ()) for variable in equation.invars]
+    size = np.prod(getattr(output, "shape", ()), dtype=int)
+    if equation.primitive.name == "conv_general_dilated":
+        kernel = shapes[1]
+        out_channels = equation.params["dimension_numbers"].rhs_spec[0]
+        zeros = np.prod(equation.params["lhs_dilation"])
+        return float(2 * size * np.prod(kernel) / kernel[out_channels] / zeros)
+    if equation.primitive.name == "dot_general":
+        (contracted, _), _ = equation.params["dimension_numbers"]
+        return float(2 * size * np.prod([shapes[0][axis] for axis in contracted]))
+    return None
 
 
 def measure_speed(model: Model, side: int = 512) -> float:
-    """Pixels a second of `restore_plane` on an image of `side` × `side`: the better of two runs."""
+    """Returns pixels per second of `restore_plane` on a square image: the better of two runs."""
     noise = np.random.default_rng(0).integers(0, 256, (side, side), dtype=np.uint8)
     table = np.asarray(jpeg.quality_table(10))
     coefficients = np.asarray(jpeg.encode(noise, table))
@@ -121,24 +147,23 @@ def measure_speed(model: Model, side: int = 512) -> float:
 
 
 def positive_variables(module: nn.Module) -> dict[str, Any]:
-    """Variables of which nothing cancels and no unit is dead, as in trained ones it may be."""
+    """Returns random variables with positive parameters: no gradient cancels or vanishes."""
     variables = initialize(module, jax.random.key(0))
     return variables | {"params": jax.tree.map(jnp.abs, variables["params"])}
 
 
 def receptive_field(module: nn.Module, variables: Mapping[str, Any]) -> int:
-    """The side of the square of pixels that decide one pixel of the output, by gradient.
+    """Measures the receptive field of the pixel branch by gradient.
 
-    The gradient is that of `restore_pixels`, of output pixels at all eight positions along a
-    block's diagonal, with respect to the image that it starts from, random. A DCT branch, which
-    sees whole blocks, is not in it.
+    The gradient of `restore_pixels` is taken at eight output pixels, along the diagonal of a block,
+    with respect to a random input image. The DCT branch, which sees whole blocks, is not included.
 
     Args:
         module: the network.
-        variables: its variables. None of the weights that count may be zero.
+        variables: its variables, such as `positive_variables`; zero weights would hide pixels.
 
     Returns:
-        Pixels; 0 if the output depends on none.
+        Side of the square of input pixels that an output pixel depends on; 0 if on none.
     """
     halo = module.halo_blocks or 32
     blocks = 2 * (halo[1] if isinstance(halo, tuple) else halo) + 3
@@ -148,9 +173,9 @@ def receptive_field(module: nn.Module, variables: Mapping[str, Any]) -> int:
     image = jax.random.uniform(key, (1, 8 * blocks, 8 * blocks, 1))
 
     @jax.jit
-    def seen(variables, image, position):
-        def pixel(image):
-            estimates = module.apply(variables, k, q, image, method="restore_pixels")
+    def depends(variables: Mapping[str, Any], image: jax.Array, position: int) -> jax.Array:
+        def pixel(image: jax.Array) -> jax.Array:
+            estimates: Any = module.apply(variables, k, q, image, method="restore_pixels")
             return estimates["image"][0, position, position, 0]
 
         return jax.grad(pixel)(image)[0, ..., 0] != 0
@@ -158,7 +183,7 @@ def receptive_field(module: nn.Module, variables: Mapping[str, Any]) -> int:
     widest = 0
     for position in range(8 * (blocks // 2), 8 * (blocks // 2) + 8):
         for axis in (0, 1):
-            places = np.flatnonzero(np.asarray(seen(variables, image, position)).any(axis=axis))
-            if len(places):  # a pixel that is clipped depends on none
+            places = np.flatnonzero(np.asarray(depends(variables, image, position)).any(axis=axis))
+            if len(places):  # a clipped output pixel depends on no input
                 widest = max(widest, int(places[-1] - places[0]) + 1)
     return widest

@@ -1,11 +1,10 @@
-"""What papers print, to stand beside what is measured.
+"""Figures that papers print, shown beside measured ones.
 
-Two sets of tables, which differ by 0.03 to 0.17 dB for the same systems and by the window of their
+The two sets of tables differ by 0.03 to 0.17 dB for the same systems, and use different windows for
 SSIM: never mix them in one column.
 """
 
-# Zhang, Yang, Hu, Liu: DMCNN, ICIP 2018, tables 1 and 2: PSNR, SSIM of 8 × 8 windows, PSNR-B.
-PAPER: dict[tuple[str, int], dict[str, tuple[float, float, float]]] = {
+DMCNN_PAPER: dict[tuple[str, int], dict[str, tuple[float, float, float]]] = {
     ("LIVE1", 10): {
         "JPEG": (27.77, 0.791, 25.33),
         "ARCNN": (29.13, 0.823, 28.74),
@@ -39,16 +38,16 @@ PAPER: dict[tuple[str, int], dict[str, tuple[float, float, float]]] = {
         "DMCNN": (31.98, 0.904, 31.29),
     },
 }
+"""(images, quality) → system → PSNR, SSIM of 8 × 8 windows, PSNR-B.
 
-# As papers since have it, from Zhang et al., DnCNN, TIP 2017, to Liang et al., SwinIR, ICCVW 2021:
-# PSNR, SSIM of 11 × 11 Gaussian windows. MemNet's and DPW-SDNet's are quoted from memory.
-LATER: dict[tuple[str, int], dict[str, tuple[float, float]]] = {
+Zhang, Yang, Hu, Liu: DMCNN, ICIP 2018, tables 1 and 2.
+"""
+
+LATER_PAPERS: dict[tuple[str, int], dict[str, tuple[float, float]]] = {
     ("LIVE1", 10): {
         "ARCNN": (28.96, 0.8076),
         "TNRD": (29.15, 0.8111),
         "DnCNN-3": (29.19, 0.8123),
-        "MemNet": (29.45, 0.8193),
-        "DPW-SDNet": (29.53, 0.8210),
         "MWCNN": (29.69, 0.8254),
         "FBCNN": (29.75, 0.827),
         "DRUNet": (29.79, 0.8278),
@@ -58,16 +57,17 @@ LATER: dict[tuple[str, int], dict[str, tuple[float, float]]] = {
         "ARCNN": (31.29, 0.8733),
         "TNRD": (31.46, 0.8769),
         "DnCNN-3": (31.59, 0.8802),
-        "MemNet": (31.83, 0.8846),
-        "DPW-SDNet": (31.90, 0.8854),
         "MWCNN": (32.04, 0.8885),
         "FBCNN": (32.13, 0.889),
         "DRUNet": (32.17, 0.8899),
         "SwinIR": (32.25, 0.8909),
     },
 }
+"""(images, quality) → system → PSNR, SSIM of 11 × 11 Gaussian windows.
 
-# What papers call the networks of `models.MODELS`.
+From Zhang et al., DnCNN, TIP 2017, to Liang et al., SwinIR, ICCVW 2021.
+"""
+
 SYSTEMS = {
     "arcnn": "ARCNN",
     "cas_cnn": "CAS-CNN",
@@ -77,9 +77,15 @@ SYSTEMS = {
     "memnet": "MemNet",
     "tnrd": "TNRD",
 }
+"""Names in papers of the networks in `models.MODELS`."""
 
 
-def systems(images: str, quality: int) -> list[str]:
-    """Systems with a figure for a set of images ("LIVE1", "BSDS500") at a quality, JPEG first."""
+def published_systems(images: str, quality: int) -> list[str]:
+    """Returns the systems with a published figure, JPEG first.
+
+    Args:
+        images: "LIVE1" or "BSDS500"; others have no figures.
+        quality: JPEG quality.
+    """
     key = (images.upper(), quality)
-    return list(PAPER.get(key, {}) | LATER.get(key, {}))
+    return list(DMCNN_PAPER.get(key, {}) | LATER_PAPERS.get(key, {}))

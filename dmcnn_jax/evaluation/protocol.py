@@ -1,17 +1,16 @@
-"""Measuring a model by the protocol of the published tables.
-
-Luma of BT.601 in 16..235, compressed as a grayscale JPEG at one quality; the decoded JPEG and the
-model's output, both rounded to 8 bits, against the original: PSNR, SSIM with both windows, PSNR-B.
+"""The gray protocol of the published tables.
 
     dmcnn-evaluate --weights dmcnn-small-qf10 --images FOLDER --quality 10
 
-With --color, restored colour files instead: see `dmcnn_jax.evaluation.color_protocol`.
+The original is the Y of a colour image (BT.601, 16 to 235, MATLAB's rgb2ycbcr), or a gray image as
+it is, 0 to 255. It is compressed as a grayscale JPEG at one quality. The decoded JPEG and the
+model's output, both rounded to 8 bits, are compared with it by PSNR, SSIM with both windows, and
+PSNR-B. See `dmcnn_jax.evaluation.color_protocol` for the measures of colour files.
 """
 
 import json
-import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,20 @@ from PIL import Image
 from tqdm import tqdm
 
 from dmcnn_jax import jpeg
+from dmcnn_jax.config.view import Config
 from dmcnn_jax.data import feeds
 from dmcnn_jax.data import images as images_module
+from dmcnn_jax.data.originals import read_original_luma
 from dmcnn_jax.evaluation import color_protocol
+from dmcnn_jax.evaluation.results import gains, mean_gain, write_results
 from dmcnn_jax.images import metrics
 from dmcnn_jax.images.color import to_uint8
 from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model, load
 from dmcnn_jax.jpeg.projection import project_in_bands
 from dmcnn_jax.models.chroma import ChromaNet
-from dmcnn_jax.system.atomic_write import replacing, write_file
+from dmcnn_jax.system.atomic_write import replacing
 from dmcnn_jax.web.gallery import Gallery, Item, describe
-
-_HEADINGS = {"psnr": "PSNR", "ssim": "SSIM 8×8", "ssim_gauss": "SSIM Gauss", "psnr_b": "PSNR-B"}
 
 
 def measure_image(
@@ -46,15 +46,16 @@ def measure_image(
     """Compresses, restores and measures one image.
 
     Args:
-        model: what to measure.
+        model: the model.
         original: luma, uint8 [H, W], at least 11 × 11.
         quality: JPEG quality, 1 to 100.
-        project: whether the output is projected into the file's quantisation intervals first.
-        ensemble: whether the output is the mean over the image turned and mirrored in eight ways.
+        project: whether to project the output into the file's quantisation intervals.
+        ensemble: whether to average over the eight rotations and reflections of the image.
 
     Returns:
-        {"jpeg": M, "model": M}, M as of `metrics.measure`, and the planes that were measured, uint8
-        [H, W], under the same keys. With `project` also "unprojected", the output before it.
+        {"jpeg": M, "model": M}, where M is what `metrics.measure` returns, and the measured planes,
+        uint8 [H, W], under the same keys. With `project`, both also have "unprojected", the output
+        before projection.
     """
     table = jpeg.quality_table(quality)
     coefficients = np.asarray(jpeg.encode(original, table))
@@ -83,22 +84,22 @@ def evaluate(
     """Measures a model on images, each counted once.
 
     Args:
-        model: what to measure.
+        model: the model.
         images: names and lumas, uint8 [H, W].
         quality: JPEG quality, 1 to 100.
-        source: where the images come from, for the record.
-        project: as of `measure_image`.
-        ensemble: likewise.
-        total: how many images there are, for the progress bar.
-        gallery: gets each image, its JPEG, what was restored, and the figures.
+        source: where the images come from; recorded in the results.
+        project: see `measure_image`.
+        ensemble: see `measure_image`.
+        total: number of images, for the progress bar.
+        gallery: receives each image, its JPEG, the restored image and the measures.
 
     Returns:
         {"images": source, "quality": quality, "model": name, "mean": {"jpeg": M, "model": M},
-        "per_image": [{"name": …, "jpeg": M, "model": M}, …]}, M as of `measure_image`, which may
-        have "unprojected" besides.
+        "per_image": [{"name": …, "jpeg": M, "model": M}, …]}, where M is {"psnr", "ssim",
+        "ssim_gauss", "psnr_b"}. With `project`, "unprojected" stands beside "model".
 
     Raises:
-        ValueError: if there is no image, or one that is too small to measure.
+        ValueError: if there is no image, or one is too small to measure.
     """
     per_image = []
     for name, original in tqdm(images, total=total, unit="image", leave=False):
@@ -124,59 +125,56 @@ def evaluate(
 
 
 def format_table(results: Mapping[str, Any]) -> str:
-    """The means of `evaluate` as a table, and the gains."""
-    mean = results["mean"]
-    width = max(11, len(results["model"]))
-    lines = [
-        _describe(results),
-        f"{'':{width}}" + "".join(f"{heading:>12}" for heading in _HEADINGS.values()),
-    ]
-    for key, name in (
-        ("jpeg", "JPEG"),
-        ("unprojected", "unprojected"),
-        ("model", results["model"]),
-    ):
-        if key not in mean:
-            continue
-        cells = "".join(f"{mean[key][m]:12.{_digits(m)}f}" for m in _HEADINGS)
-        lines.append(f"{name:{width}}{cells}")
-    gains = "".join(f"{mean['model'][m] - mean['jpeg'][m]:+12.{_digits(m)}f}" for m in _HEADINGS)
-    differences = [row["model"]["psnr"] - row["jpeg"]["psnr"] for row in results["per_image"]]
-    interval = "gain in PSNR: " + metrics.format_gain(metrics.bootstrap(differences))
-    return "\n".join([*lines, f"{'gain':{width}}{gains}", f"{interval} dB, 95 % over images"])
+    """Returns a table of the means that `evaluate` returned, and of the gains over the JPEG.
 
+    Gains are finite even if an image is reproduced exactly, see `results.gains`.
+    """
+    mean, rows, model = results["mean"], results["per_image"], results["model"]
+    width = max(11, len(model))
 
-def write_results(path: str | os.PathLike, results: Mapping[str, Any]) -> None:
-    """Writes what `evaluate` returned as JSON, to a temporary name first; infinite PSNR as null."""
+    def line(name: str, values: Mapping[str, float], sign: str = "") -> str:
+        cells = (f"{values[m]:{sign}12.{_digits(m)}f}" for m in metrics.HEADINGS)
+        return f"{name:{width}}{''.join(cells)}"
 
-    def finite(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: finite(item) for key, item in value.items()}
-        if isinstance(value, Sequence) and not isinstance(value, str):
-            return [finite(item) for item in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, (json.dumps(finite(results), indent=1) + "\n").encode())
+    names = {"jpeg": "JPEG", "unprojected": "unprojected", "model": model}
+    gained = {m: mean_gain(rows, m, "jpeg", "model") for m in metrics.HEADINGS}
+    interval = metrics.format_gain(metrics.bootstrap(gains(rows, "psnr", "jpeg", "model")))
+    return "\n".join(
+        [
+            _describe(results),
+            f"{'':{width}}" + "".join(f"{heading:>12}" for heading in metrics.HEADINGS.values()),
+            *(line(name, mean[key]) for key, name in names.items() if key in mean),
+            line("gain", gained, "+"),
+            f"gain in PSNR: {interval} dB, 95 % over images",
+        ]
+    )
 
 
 def write_gallery(
     path: str | os.PathLike, gallery: Gallery, results: Mapping[str, Any]
 ) -> tuple[str, ...]:
-    """Writes a gallery that `evaluate` has filled; returns and raises as `Gallery.write`."""
+    """Writes a gallery that `evaluate` filled; returns and raises the same as `Gallery.write`."""
     gallery.title, gallery.about = results["model"], _describe(results)
     return gallery.write(path)
 
 
 def read_original(path: str | os.PathLike, luma: str) -> np.ndarray:
-    """Luma of an image to measure on: uint8 [H, W], "studio" or "full".
+    """Reads the luma of an image to measure on.
+
+    A gray image is taken as it is, 0 to 255; see `data.originals`.
+
+    Args:
+        path: of the image.
+        luma: range of a colour image's Y: "studio" (16 to 235) or "full" (0 to 255).
+
+    Returns:
+        uint8 [H, W].
 
     Raises:
         ValueError: if it can't be read, or is smaller than SSIM's windows; with its name.
     """
     try:
-        plane = images_module.read_luma(path, luma)
+        plane = read_original_luma(path, luma)
     # A decoder may raise anything on a damaged file.
     except Exception as error:
         raise ValueError(f"{os.fspath(path)!r} can't be read ({error}); remove it") from error
@@ -199,7 +197,25 @@ def evaluate_folder(
     ensemble: bool = False,
     gallery: Gallery | None = None,
 ) -> dict[str, Any]:
-    """`evaluate` on all of a folder's images, or "packaged" ones, in luma "studio" or "full"."""
+    """Measures a model on all images of a folder and below it, or on the packaged ones.
+
+    Args:
+        model: the model.
+        folder: the folder, or "packaged".
+        quality: JPEG quality, 1 to 100.
+        luma: see `read_original`.
+        project: see `measure_image`.
+        ensemble: see `measure_image`.
+        gallery: see `evaluate`.
+
+    Returns:
+        The same as `evaluate`.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ModuleNotFoundError: if scikit-image, whose photographs are the packaged ones, is missing.
+        ValueError: if there is no image, or one can't be read or is too small.
+    """
     paths = images_module.find_images(folder)
     images = ((name, read_original(path, luma)) for name, path in paths.items())
     return evaluate(
@@ -214,24 +230,49 @@ def evaluate_folder(
     )
 
 
-def evaluate_config(config: Mapping[str, Any], weights: str | os.PathLike, workdir: Path) -> None:
-    """What `--mode=evaluate` does, and what follows training: a table, results.json, a picture.
+def evaluate_config(config: Config, weights: str | os.PathLike, workdir: Path) -> None:
+    """Evaluates a run: prints a table, writes results.json and sample.png, maybe a gallery.
+
+    This is what `--mode=evaluate` does, and the end of training.
 
     Args:
-        config: of the run.
+        config: of the run. Without `config.evaluate.images`, the tiles set aside for validation are
+            measured.
         weights: a bundled name, a weights file or a workdir.
-        workdir: where the results go, unless `config.evaluate.output` says otherwise.
+        workdir: folder of the results, unless `config.evaluate.output` names another.
     """
     model = load(weights)
     options = config.evaluate
     output = Path(options.output or workdir)
+    path = output / "results.json"
+    replaced = _describe_replaced(path, model.name)
     if isinstance(model.module, ChromaNet):
         results = color_protocol.evaluate_model(model, config, options.images)
         print(color_protocol.format_table(results))
-        write_results(output / "results.json", results)
-        print(f"each image's figures: {output / 'results.json'}")
+        write_results(path, results)
+        print(f"each image's figures: {path}{replaced}")
         return
     gallery = Gallery() if options.gallery else None
+    results, first = _evaluate_luma(model, config, gallery)
+    print(format_table(results))
+    write_results(path, results)
+    picture = output / "sample.png"
+    save_comparison(picture, model, first, config.quality)
+    print(f"each image's figures: {path}; original, JPEG, restored: {picture}{replaced}")
+    if gallery:
+        print(describe(options.gallery, write_gallery(options.gallery, gallery, results)))
+    print(
+        f"next, clean a photograph with them: dmcnn-restore photo.jpg --weights {weights}\n"
+        f"or measure them on images of yours: dmcnn-evaluate --weights {weights} "
+        f"--images FOLDER --quality {config.quality}"
+    )
+
+
+def _evaluate_luma(
+    model: Model, config: Config, gallery: Gallery | None
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Measures a model on what `config` names; returns the results and the first original."""
+    options = config.evaluate
     if options.images:
         results = evaluate_folder(
             model,
@@ -242,44 +283,48 @@ def evaluate_config(config: Mapping[str, Any], weights: str | os.PathLike, workd
             ensemble=options.ensemble,
             gallery=gallery,
         )
-        first = images_module.read_luma(
-            next(iter(images_module.find_images(options.images).values())), options.luma
-        )
-    else:
-        tiles = feeds.open_validation(config)
-        images = [
-            (f"{tiles.names[image]} [{i}]", pixels)
-            for i, (image, pixels) in enumerate(zip(tiles.images, tiles.take(), strict=True))
-        ]
-        results = evaluate(
-            model,
-            images,
-            config.quality,
-            source=f"{config.data.validation or config.data.source}, set aside for validation",
-            project=options.project,
-            ensemble=options.ensemble,
-            total=len(images),
-            gallery=gallery,
-        )
-        first = images[0][1]
-    print(format_table(results))
-    write_results(output / "results.json", results)
-    picture = output / "sample.png"
-    save_comparison(picture, model, first, config.quality)
-    print(f"each image's figures: {output / 'results.json'}; original, JPEG, restored: {picture}")
-    if gallery:
-        print(describe(options.gallery, write_gallery(options.gallery, gallery, results)))
-    print(
-        f"next, clean a photograph with them: dmcnn-restore photo.jpg --weights {weights}\n"
-        f"or measure them on images of yours: dmcnn-evaluate --weights {weights} "
-        f"--images FOLDER --quality {config.quality}"
+        path = next(iter(images_module.find_images(options.images).values()))
+        return results, read_original(path, options.luma)
+    tiles = feeds.open_validation(config)
+    images = [
+        (f"{tiles.names[image]} [{i}]", pixels)
+        for i, (image, pixels) in enumerate(zip(tiles.images, tiles.take(), strict=True))
+    ]
+    results = evaluate(
+        model,
+        images,
+        config.quality,
+        source=f"{config.data.validation or config.data.source}, set aside for validation",
+        project=options.project,
+        ensemble=options.ensemble,
+        total=len(images),
+        gallery=gallery,
     )
+    return results, images[0][1]
+
+
+def _describe_replaced(path: Path, model: str) -> str:
+    """Returns a note if results of another model are about to be replaced, else nothing."""
+    try:
+        earlier = json.loads(path.read_text()).get("model")
+    except (OSError, ValueError, AttributeError):
+        return ""
+    if earlier in (None, model):
+        return ""
+    return f" (replaced those of {earlier!r}; --config.evaluate.output=FOLDER keeps both)"
 
 
 def save_comparison(
     path: str | os.PathLike, model: Model, original: np.ndarray, quality: int
 ) -> None:
-    """Writes original, JPEG and restored image side by side, 8 bits, to a temporary name first."""
+    """Writes original, JPEG and restored image side by side as an 8-bit PNG, whole or not at all.
+
+    Args:
+        path: of the PNG file.
+        model: the model.
+        original: luma, uint8 [H, W].
+        quality: JPEG quality, 1 to 100.
+    """
     _, planes = measure_image(model, original, quality)
     gap = np.full((original.shape[0], 8), 255, np.uint8)
     side_by_side = np.hstack([original, gap, planes["jpeg"], gap, planes["model"]])

@@ -24,6 +24,9 @@ _GAUSS_SIGMA = 1.5
 SMALLEST_SIDE = 2 * _GAUSS_RADIUS + 1
 """The smallest height and width that `measure` accepts, pixels."""
 
+HEADINGS = {"psnr": "PSNR", "ssim": "SSIM 8×8", "ssim_gauss": "SSIM Gauss", "psnr_b": "PSNR-B"}
+"""Names of the measures in tables, by their keys in `measure`'s result, in order."""
+
 
 def measure(original: ArrayLike, output: ArrayLike) -> dict[str, float]:
     """Computes PSNR, both SSIMs and PSNR-B of one image.

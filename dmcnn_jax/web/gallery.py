@@ -306,12 +306,7 @@ class _Entry:
 _PAGE_BYTES, _ENTRY_BYTES = 2**16, 2**12
 
 
-_HEADINGS = {
-    "psnr": "PSNR",
-    "ssim": "SSIM 8×8",
-    "ssim_gauss": "SSIM Gauss",
-    "psnr_b": "PSNR\u2011B",
-}
+_HEADINGS = {key: text.replace("-", "\u2011") for key, text in metrics.HEADINGS.items()}
 
 
 _ORDERS_OF_GAIN = {

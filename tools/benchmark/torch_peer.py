@@ -1,8 +1,10 @@
-"""PyTorch's side of benchmark.py: answers what comes by standard input, both in pickles.
+"""The benchmark's peer in PyTorch: takes requests on standard input and answers on standard output.
 
-A process of its own, so that neither framework's threads and memory meet the other's.
+Both are pickles; `python tools/benchmark` starts this with --serve. It is a process of its own, so
+that the two frameworks don't share threads and memory.
 """
 
+import argparse
 import os
 import pickle
 import sys
@@ -14,8 +16,18 @@ import numpy as np
 
 
 def main() -> None:
-    """Says what it is, then does what it is asked, until its input ends."""
-    # What libraries print is no answer.
+    """Parses the command line and serves requests."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--serve", action="store_true", required=True, help="serve requests")
+    parser.parse_args()
+    serve()
+
+
+def serve() -> None:
+    """Sends version and device, then answers requests until standard input ends."""
+    # Standard output is for answers only, so what libraries print goes to standard error.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
@@ -46,14 +58,21 @@ def main() -> None:
 
 
 class Torch:
-    """The same network in PyTorch: channels last, and on a GPU also compiled."""
+    """The same network in PyTorch: channels last, and on a GPU also compiled.
 
-    def __init__(self):
+    Attributes:
+        device: "cpu" or "cuda".
+        version: of PyTorch, in words.
+    """
+
+    def __init__(self) -> None:
         import torch
 
         from dmcnn_jax.export import torch_dmcnn
 
-        self._torch, self._network = torch, torch_dmcnn.DMCNN
+        self._torch = torch
+        # Its stubs lack `memory_format`.
+        self._network: Any = torch_dmcnn.DMCNN
         self.device = self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self.version = f"PyTorch {torch.__version__}"
         torch.backends.cudnn.benchmark = True
@@ -61,7 +80,7 @@ class Torch:
     def steps(
         self, features: int, dtypes: Sequence[str], batch: Mapping[str, np.ndarray]
     ) -> dict[str, tuple[Callable, Callable]]:
-        """Training steps on one batch, which is on the device: forward, backward, Adam."""
+        """Returns training steps on one batch on the device: forward, backward, Adam."""
         torch = self._torch
         k, q = (
             torch.from_numpy(batch[n].copy()).to(self._device) for n in ("coefficients", "table")
@@ -89,7 +108,7 @@ class Torch:
     def restorers(
         self, features: int, dtypes: Sequence[str], k: np.ndarray, q: np.ndarray
     ) -> dict[str, tuple[Callable, Callable]]:
-        """The network over a whole plane, in inference mode, from and to arrays of the host."""
+        """Returns calls that restore a whole plane in inference mode, from and to host arrays."""
         torch = self._torch
 
         def make(dtype: str, compiled: bool) -> Callable:
@@ -121,7 +140,7 @@ class Torch:
         return self._torch.autocast(self._device, self._torch.bfloat16, enabled=enabled)
 
     def _loss(self, estimates: Mapping[str, Any], original: Any) -> Any:
-        """Equation 7."""
+        """Returns the loss of equation 7 of the paper."""
         functional = self._torch.nn.functional
         loss = 0.9 * functional.mse_loss(estimates["dct"].float(), original)
         for i, name in enumerate(("image", "half", "quarter")):

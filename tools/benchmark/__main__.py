@@ -1,0 +1,115 @@
+"""Measures the speed of training and restoring, beside the same network in PyTorch if installed.
+
+    python tools/benchmark -o benchmark                 writes benchmark.md and benchmark.json
+    python tools/benchmark --only train restore --rounds 9
+    python tools/benchmark --max-side 1024 --features 24
+
+If interrupted, it writes the results so far. Use an idle machine; on a busy one, rely on CPU
+seconds and on ratios, which are taken within rounds.
+"""
+
+import argparse
+import dataclasses
+import os
+import sys
+from pathlib import Path
+
+# The package `benchmark` is this folder.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+# Two frameworks share the device's memory.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+from benchmark.harness import Benchmark
+from benchmark.peers import TorchPeers
+from benchmark.report import to_markdown
+from benchmark.sections import SECTIONS, measure_machine
+from benchmark.settings import Settings
+from dmcnn_jax.system import devices, malloc
+from dmcnn_jax.system.atomic_write import write_file
+
+_COUNTS = ("features", "growth_features", "patch", "batch", "rounds")
+
+
+def main() -> None:
+    """Parses the command line and measures; errors that users can mend are one line, status 1."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("-o", "--output", default="benchmark", help="files, without extension (%(default)s)")
+    add("--only", nargs="+", choices=tuple(SECTIONS), default=tuple(SECTIONS), help="sections")
+    add("--quick", action="store_true", help="smallest sizes, to check that everything runs")
+    add("--no-torch", action="store_true", help="don't compare with PyTorch")
+    add("--max-side", type=int, help="largest side of the images in section growth, pixels")
+    for field in _COUNTS:
+        add(f"--{field.replace('_', '-')}", type=int, help="default: depends on the machine")
+    add("--dtypes", nargs="+", choices=("float32", "bfloat16"))
+    options = parser.parse_args()
+    # The same memory allocation and devices as in our commands.
+    malloc.tune_malloc()
+    devices.use_cores_as_devices([max(1, options.batch or Settings.batch)])
+    try:
+        settings = _settings(options)
+        completed = _run(options, settings, None if options.no_torch else _start_peer())
+    except (ValueError, OSError) as error:
+        sys.exit(f"benchmark: {error}")
+    if not completed:
+        sys.exit(130)
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    settings = Settings.quick() if options.quick else Settings.of_machine()
+    for field in _COUNTS:
+        value = getattr(options, field)
+        if value is not None and value < 1:
+            raise ValueError(f"--{field.replace('_', '-')} is {value}; expected at least 1")
+        if value is not None:
+            settings = dataclasses.replace(settings, **{field: value})
+    if settings.patch % 8:
+        raise ValueError(f"--patch is {settings.patch}; expected a multiple of 8")
+    if options.dtypes:
+        settings = dataclasses.replace(settings, dtypes=tuple(options.dtypes))
+    if options.max_side is not None:
+        sides = tuple(side for side in settings.sides if side <= options.max_side)
+        if not sides:
+            raise ValueError(
+                f"--max-side is {options.max_side}; expected at least {settings.sides[0]}"
+            )
+        settings = dataclasses.replace(settings, sides=sides)
+    return settings
+
+
+def _run(options: argparse.Namespace, settings: Settings, peer: TorchPeers | None) -> bool:
+    """Measures and writes both files; returns whether it was not interrupted."""
+    output = Path(options.output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    bench = Benchmark(settings, peer, say)
+    sections = {"machine": measure_machine} | {name: SECTIONS[name] for name in options.only}
+    completed = True
+    try:
+        bench.run(sections, f"{output}.json")
+    except KeyboardInterrupt:
+        completed = False
+    text = to_markdown(bench.results)
+    write_file(f"{output}.md", (text + "\n").encode())
+    print(text)
+    say(
+        f"{'written' if completed else 'interrupted; results so far written'} to {output}.md, .json"
+    )
+    return completed
+
+
+def _start_peer() -> TorchPeers | None:
+    try:
+        return TorchPeers()
+    except ImportError as error:
+        print(f"nothing to compare with: {error}", file=sys.stderr)
+        return None
+
+
+if __name__ == "__main__":
+    main()
