@@ -8,6 +8,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
 import site_pages  # noqa: E402
+
 from dmcnn_jax.version import __version__  # noqa: E402
 
 project = "dmcnn_jax"
@@ -42,11 +43,22 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
+autodoc_inherit_docstrings = False
 # Optional packages that are missing where the site is built.
 autodoc_mock_imports = [
     name
-    for name in ("h5py", "onnx", "onnxruntime", "onnxscript", "openvino", "starlette", "tensorflow")
-    + ("tensorflow_datasets", "torch", "uvicorn")
+    for name in (
+        "h5py",
+        "onnx",
+        "onnxruntime",
+        "onnxscript",
+        "openvino",
+        "starlette",
+        "tensorflow",
+        "tensorflow_datasets",
+        "torch",
+        "uvicorn",
+    )
     if importlib.util.find_spec(name) is None
 ]
 add_module_names = False
@@ -70,4 +82,5 @@ def setup(app):
     app.connect("autodoc-process-signature", site_pages.hide_flax_arguments)
     # Before napoleon, which reads Google's sections.
     app.connect("autodoc-process-docstring", site_pages.tidy_docstring, priority=400)
+    app.connect("autodoc-process-docstring", site_pages.join_names, priority=600)
     app.connect("source-read", site_pages.link_notebooks)

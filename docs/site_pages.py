@@ -45,7 +45,7 @@ def write_all(docs: Path) -> None:
 
 
 def _write_if_changed(path: Path, text: str) -> None:
-    """Leaves an unchanged page alone, so that Sphinx doesn't build it again."""
+    """Writes a page, unless it is unchanged: Sphinx then doesn't build it again."""
     if not path.is_file() or path.read_text() != text:
         path.write_text(text)
 
@@ -181,7 +181,7 @@ def configuration_part() -> str:
 
 
 def _describe(fields: list[tuple[str, str, str]], comment: str) -> Iterator[str]:
-    """Lines for fields that share a comment: a list of them, then the comment."""
+    """Yields a list of the fields that share a comment, then the comment."""
     items = []
     for name, default, remark in fields:
         default = "unset" if "placeholder" in default else f"`{default}`"
@@ -248,7 +248,7 @@ def field_groups(source: str) -> Iterator[tuple[list[tuple[str, str, str]], str]
 
 
 def _literal(source: str, node: ast.expr) -> str:
-    """A default as the file writes it, on one line."""
+    """Returns a default as the file writes it, on one line."""
     return " ".join((ast.get_source_segment(source, node) or ast.unparse(node)).split())
 
 
@@ -277,8 +277,8 @@ def hide_flax_arguments(app, what, name, obj, options, signature, returns):
 def tidy_docstring(app, what, name, obj, options, lines):
     """Turns a docstring as this package writes it into reStructuredText.
 
-    Indented blocks after a blank line are equations, tables or commands: they become literal. Outside
-    of them, bars and stars are characters, and a plural may follow a word in backquotes.
+    Indented blocks after a blank line are equations, tables or commands: they become literal.
+    Outside of them, bars and stars are characters, and a plural may follow a word in backquotes.
     """
     tidied: list[str] = []
     literal = False
@@ -290,7 +290,7 @@ def tidy_docstring(app, what, name, obj, options, lines):
         if starts_block and not literal and not _SECTION.fullmatch(outer):
             literal = True
             if not outer.endswith("::"):
-                tidied += ["::", ""]
+                tidied += [".. code-block:: text", ""]
         tidied.append(line if literal else _escape(line))
     lines[:] = tidied
 
@@ -309,6 +309,13 @@ def _escape(line: str) -> str:
         # RST wants a break between code and a letter.
         parts[i] = "\\ " + part if i and re.match(r"\w", part) else part
     return "".join(parts)
+
+
+def join_names(app, what, name, obj, options, lines):
+    """Keeps names that share a description ("height, width: …") from reading as type and name."""
+    shared = re.compile(r":(ivar|param) (\w+(?:, \w+)+):")
+    for i, line in enumerate(lines):
+        lines[i] = shared.sub(lambda m: f":{m[1]} {m[2].replace(', ', ',')}:", line)
 
 
 def link_notebooks(app, name, source):
