@@ -1,14 +1,27 @@
-"""Commands and links in the documentation: what they name is there."""
+"""Commands, links, Python blocks and lists in the documentation name what exists."""
 
+import ast
 import configparser
+import importlib.util
+import json
+import os
 import re
 import shlex
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("dmcnn_jax/weights/*.md")])
+DOCS = [
+    path
+    for path in ROOT.glob("docs/**/*.md")
+    if not {"_build", "generated"} & set(path.relative_to(ROOT / "docs").parts)
+]
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS, *ROOT.glob("dmcnn_jax/weights/*.md")])
+NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
 CONFIGS = sorted(ROOT.glob("configs/**/*.py"))
 TOOLS = sorted(ROOT.glob("tools/*.py"))
 
@@ -43,7 +56,9 @@ def check(words):
     elif words[0] == "pip":
         check_installation(words)
     elif words[0].startswith("dmcnn-"):
-        check_flags(words, command_source(words[0]))
+        # A bundled network by itself is checked below.
+        if len(words) > 1 or words[0] in console_scripts():
+            check_flags(words, command_source(words[0]))
     elif words[1] == "-m" and words[2].startswith("dmcnn_jax"):
         name = words[2].replace(".", "/")
         file = f"{name}/__main__.py" if name == "dmcnn_jax" else f"{name}.py"
@@ -53,11 +68,10 @@ def check(words):
         else:
             check_flags(words[3:], file)
     elif words[1] == "-m":
-        assert words[2] in ("pytest", "venv", "build")
+        assert words[2] in ("pytest", "venv", "build", "sphinx")
         for word in words[3:]:
             assert not word.startswith("tests/") or (ROOT / word).is_file()
-    elif words[1].endswith(".py"):
-        assert (ROOT / words[1]).is_file()
+    elif words[1].startswith("tools/"):
         check_flags(words[2:], words[1])
     if words[0] != "pip":
         for word in words:
@@ -66,29 +80,42 @@ def check(words):
 
 def command_source(name):
     """The file that a console script's arguments are defined in."""
-    parser = configparser.ConfigParser()
-    parser.read(ROOT / "setup.cfg")
-    scripts = parser["options.entry_points"]["console_scripts"]
-    modules = dict(re.findall(r"(\S+) = (\S+):main", scripts))
+    modules = console_scripts()
     assert name in modules, f"no command {name}"
     file = modules[name].replace(".", "/") + ".py"
     return "dmcnn_jax/cli/arguments.py" if name == "dmcnn-restore" else file
 
 
+def console_scripts():
+    """Command → module, from setup.cfg."""
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    scripts = parser["options.entry_points"]["console_scripts"]
+    return dict(re.findall(r"(\S+) = (\S+):main", scripts))
+
+
 def check_flags(words, file):
-    source = (ROOT / file).read_text()
+    source = source_of(ROOT / file)
     for flag in flags(words):
         # Some are made in a loop over their names.
         known = f'"{flag}"' in source or f'"{flag.lstrip("-")}"' in source
         assert known, f"{file} has no {flag}"
 
 
+def source_of(path):
+    """The text of a script, or of all files of a tool that is a folder."""
+    if path.is_dir():
+        assert (path / "__main__.py").is_file(), f"{path} can't be run"
+        return "".join(file.read_text() for file in sorted(path.glob("**/*.py")))
+    # A tool may have become a folder, or be about to.
+    path = path if path.suffix else path.with_suffix(".py")
+    assert path.is_file(), f"no {path}"
+    return path.read_text()
+
+
 def check_weights(word):
     """A bundled name; {q} stands for 10 and 20."""
-    if (
-        re.fullmatch(r"(\w+=)?dmcnn-[\w{}-]+", word)
-        and not (ROOT / "dmcnn_jax" / "cli" / f"{word.removeprefix('dmcnn-')}.py").is_file()
-    ):
+    if re.fullmatch(r"(\w+=)?dmcnn-[\w{}-]+", word) and word not in console_scripts():
         name = word.split("=")[-1]
         for quality in (10, 20):
             name = name.replace("{q}", str(quality))
@@ -156,17 +183,114 @@ def test_commands_are_found():
         'pip install "dmcnn-jax[none]"',
     ],
 )
-def test_what_is_not_there_is_noticed(command):
+def test_commands_that_do_not_exist_are_noticed(command):
     with pytest.raises(AssertionError):
         for words in commands(command, markdown=False):
             check(words)
 
 
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def python_blocks(path):
+    """Python in a page's fences, or in a notebook's cells."""
+    if path.suffix == ".ipynb":
+        cells = json.loads(path.read_text())["cells"]
+        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        return [re.sub(r"^(\s*)[!%].*$", r"\1pass", text, flags=re.M) for text in code]
+    return re.findall(r"^```python\n(.*?)^```", path.read_text(), re.M | re.S)
+
+
+@pytest.mark.parametrize("path", [*PAGES, *NOTEBOOKS], ids=lambda path: path.name)
+def test_python_compiles_and_imports_what_exists(path):
+    for text in python_blocks(path):
+        text = textwrap.dedent(text)
+        # An entry of a dictionary is shown by itself.
+        tree = ast.parse("{" + text + "}" if re.match(r'"\w+": ', text) else text)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "dmcnn_jax":
+                for name in node.names:
+                    check_import(node.module, name.name)
+
+
+def check_import(module, name):
+    try:
+        spec = importlib.util.find_spec(f"{module}.{name}")
+    except ModuleNotFoundError:
+        spec = None
+    if not spec:
+        spec = importlib.util.find_spec(module)
+        assert spec, f"no module {module}"
+        assert re.search(rf"\b{name}\b", Path(spec.origin).read_text()), f"no {module}.{name}"
+
+
+def site_pages():
+    """What writes the generated pages of the site."""
+    pytest.importorskip("sphinx", reason="Sphinx is not installed: extra 'docs'")
+    spec = importlib.util.spec_from_file_location("site_pages", ROOT / "docs/site_pages.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_has_every_module():
+    pages = "".join(site_pages().api_pages().values())
+    documented = set(re.findall(r"automodule:: (\S+)", pages))
+    files = [path.relative_to(ROOT).with_suffix("") for path in ROOT.glob("dmcnn_jax/*/**/*.py")]
+    modules = {".".join(file.parts).removesuffix(".__init__") for file in files}
+    assert documented == {name for name in modules if "._" not in name}
+
+
+def test_the_reference_has_every_setting():
+    pytest.importorskip("ml_collections", reason="ml_collections is not installed: extra 'train'")
+    from dmcnn_jax.config import default_config
+
+    def names(config, prefix=""):
+        for key, value in config.items():
+            if hasattr(value, "items"):
+                yield from names(value, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}"
+
+    page = site_pages().configuration_part()
+    assert set(re.findall(r"^- `([\w.]+)` = ", page, re.M)) == set(names(default_config()))
+
+
+def test_the_reference_runs_every_command():
+    pages = site_pages()
+    assert sorted(pages.console_scripts()) == sorted(console_scripts())
+    text = pages.run_help(["-m", "dmcnn_jax"])
+    assert text.startswith("usage: python -m dmcnn_jax") and str(ROOT) not in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("builder", ["html", "doctest"])
+def test_the_site_builds_without_warnings(builder, tmp_path):
+    for package in ("myst_nb", "sphinx_book_theme"):
+        pytest.importorskip(package, reason=f"{package} is not installed: extra 'docs'")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", builder]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [*command, ROOT / "docs", tmp_path], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_links_lead_somewhere(path):
-    for target in re.findall(r"\]\(([^)#\s]+)", path.read_text()):
+    text = path.read_text()
+    for target in re.findall(r"\]\(([^)#\s]+)", text):
         if not target.startswith("http"):
             assert (path.parent / target).exists(), target
+    for page, heading in re.findall(r"\]\(([^)#\s:]*)#([^)\s]+)\)", text):
+        assert heading in headings(path.parent / page if page else path), f"{page}#{heading}"
+
+
+def headings(path):
+    """The anchors of a page's headings, as GitHub and the site make them."""
+    found = re.findall(r"^#+ (.*)$", path.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in found}
 
 
 def test_the_models_page_can_be_followed(monkeypatch):
