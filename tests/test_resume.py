@@ -271,4 +271,4 @@ def test_a_signal_saves_and_the_exit_says_so(kind, number, sources, cache, tmp_p
     assert step in watch.complete()
     assert not watch.writing()
     output = run_to_the_end([*arguments, f"--config.train.stage_steps=({step + 4}, 2)"], env)
-    assert f"going on from step {step:,}" in output
+    assert f"resuming from step {step:,}" in output

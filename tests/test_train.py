@@ -89,7 +89,7 @@ def test_a_run_writes_what_it_says(config, reference):
     assert [r["step"] for r in steps] == list(range(2, 55, 2))
     assert any(r["event"] == "reduced" for r in validations)
     assert steps[-1]["learning_rate"] < steps[0]["learning_rate"]
-    best = max(validations, key=lambda r: r["validation"]["psnr"])
+    best = min(validations, key=lambda r: r["validation"]["loss"])
     assert load_weights(reference / "best.safetensors")[1]["step"] == best["step"]
     about = load_weights(reference / "last.safetensors")[1]
     assert about["step"] == 54
@@ -202,7 +202,7 @@ def test_another_configuration_is_refused_with_the_difference(config, stopped, f
     [
         ("seed", -1),
         ("schedule__warmup_steps", -5),
-        ("schedule__final", 2.0),
+        ("schedule__min_lr_ratio", 2.0),
         ("schedule__rtol", -1.0),
         ("train__momentum", 7.0),
         ("train__clip_norm", -1.0),
