@@ -97,6 +97,20 @@ def test_a_run_of_other_minutes_is_refused(tmp_path):
         timed_runs.run(config, 30, tmp_path / "out")
 
 
+def test_a_configuration_may_have_an_argument_before_the_minutes(tmp_path):
+    for name, expected in (("arcnn.py:cpu", "arcnn-cpu"), ("arcnn.py", "arcnn")):
+        assert files.load_config(str(CHECKOUT / "configs" / name)).name == expected
+    with pytest.raises(ValueError, match=r"quickstart.py' takes no argument, but 'fast' follows"):
+        files.load_config(str(CHECKOUT / "configs" / "quickstart.py:fast"))
+    (tmp_path / "first.py").write_text(
+        CONFIG.replace("get_config()", "get_config(kind)").replace('"tiny"', "kind")
+    )
+    # The argument arrives: the first mistake is that there are no such images.
+    done = command(tmp_path, "first.py:some:0.01", "--source", "nowhere", "-o", "out")
+    assert done.returncode == 1
+    assert "'nowhere'" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
 def test_a_file_that_is_no_configuration(tmp_path):
     (tmp_path / "empty.py").write_text("x = 1\n")
     with pytest.raises(ValueError, match=r"has no get_config\(\)"):
