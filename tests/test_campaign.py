@@ -1,4 +1,4 @@
-"""Runs in a given time: what they leave, and that the same command goes on."""
+"""Runs in a given time: their files, and that the same command resumes."""
 
 import csv
 import subprocess

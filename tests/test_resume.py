@@ -102,7 +102,7 @@ class Moment:
 
     Attributes:
         name: what to call it.
-        has_come: whether it is now, asked all the time once the run goes on.
+        has_come: whether it is now, asked all the time once the run has resumed.
         holds: whether it was then, asked when the run is dead.
     """
 

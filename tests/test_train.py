@@ -1,4 +1,4 @@
-"""Runs in this process: what they write, what stops them, and how they go on."""
+"""Runs in this process: what they write, what stops them, and how they resume."""
 
 import functools
 import gc
@@ -125,7 +125,7 @@ def test_a_run_that_is_over_stays_as_it_is(config, reference):
 
 
 @pytest.mark.parametrize("step", [7, 12, 30, 31])
-def test_a_signal_saves_and_leaves_and_the_run_goes_on_as_if_nothing_was(
+def test_a_signal_saves_a_checkpoint_and_the_run_resumes_with_the_same_bits(
     config, reference, tmp_path, monkeypatch, step
 ):
     inputs = on_device.TileFeed.inputs
@@ -361,7 +361,7 @@ def dmcnn(config, init_from="", **fields):
 
 
 @pytest.mark.slow
-def test_a_network_that_is_told_the_table_starts_from_one_that_is_not(config):
+def test_a_network_conditioned_on_the_table_starts_from_one_that_is_not(config):
     started = changed(config, init_from="dmcnn-small-qf20")
     with started.unlocked():
         started.model = {"name": "dmcnn", "features": 24, "condition_on_table": True}
@@ -379,7 +379,7 @@ def test_a_network_that_is_told_the_table_starts_from_one_that_is_not(config):
 
     (_, found), gradients = run(state.params)
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    # What it is told decides nothing yet, but will: a gradient reaches it.
+    # The table has no influence yet, but will: a gradient reaches its layers.
     assert np.any(gradients["g"]["table_dense4"]["kernel"])
     assert "table_dense4" not in source.variables["params"]["g"]
 
@@ -569,7 +569,7 @@ def test_a_step_is_adam_and_a_moving_average(config, images):
 
 
 def test_muon_makes_kernels_steps_orthogonal(config, images):
-    """Against NumPy's singular vectors of the gradient; what is no kernel goes as Nadam has it."""
+    """Against NumPy's singular vectors of the gradient; other parameters follow Nadam."""
     config = changed(config, train__optimizer="muon")
     trainer, state, inputs, _, grads = first_gradients(config)
     first = jax.device_get(state.params)

@@ -137,7 +137,7 @@ class RunDirectory:
         images: Mapping[str, str],
         loss: float | None = None,
     ) -> None:
-        """Starts writing a checkpoint; arguments as of `load_host` and `Checkpoints.save`."""
+        """Starts writing a checkpoint; see `Checkpoints.save`, and `load_host` for `images`."""
         self._saved_step = step
         best_loss = self._best_loss if math.isfinite(self._best_loss) else None
         config = self._config.to_dict()

@@ -46,7 +46,7 @@ def run_stages(
         ValueError: if the stages don't fit together, or the output folder holds a recipe that was
             begun with other images, configurations or weights.
         KeyboardInterrupt: if a signal stopped a stage, after a checkpoint.
-        OSError: if a file is missing, or can't be written; and errors as of `train`.
+        OSError: if a file is missing, or can't be written; and see `train`.
     """
     check_stages(stages)
     _check_source(source, output)

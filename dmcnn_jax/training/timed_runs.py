@@ -43,8 +43,7 @@ def run(
         The weights file.
 
     Raises:
-        ValueError: if the workdir holds a run that was planned for another time; and errors as of
-            `train`.
+        ValueError: if the workdir holds a run that was planned for another time; and see `train`.
     """
     workdir = Path(config.workdir or Path("runs") / config.name)
     config = config.copy_and_resolve_references()
