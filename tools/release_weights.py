@@ -5,8 +5,8 @@
         --command "python tools/train_stages.py configs/shipped/dmcnn_qf20.py --source FOLDER" \
         --scores results.json
 
-Writes dmcnn_jax/weights/dmcnn-qf20.safetensors and dmcnn_jax/weights/dmcnn-qf20.md. `--scores` takes
-files that `evaluate` wrote for these weights.
+Writes dmcnn-qf20.safetensors and dmcnn-qf20.md to dmcnn_jax/weights. `--scores` takes files that
+`evaluate` wrote for these weights.
 """
 
 import argparse
