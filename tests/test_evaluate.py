@@ -9,6 +9,7 @@ from PIL import Image
 
 from dmcnn_jax.cli.evaluate import main
 from dmcnn_jax.config.defaults import default_config
+from dmcnn_jax.data import feeds, sources
 from dmcnn_jax.evaluation import color_protocol
 from dmcnn_jax.evaluation.protocol import (
     evaluate,
@@ -139,6 +140,18 @@ def test_the_jpeg_of_a_gray_original_is_pillows(tmp_path, weights):
     original.save(tmp_path / "x.jpg", quality=10)
     error = np.asarray(original).astype(float) - np.asarray(Image.open(tmp_path / "x.jpg"))
     assert mean["psnr"] == pytest.approx(10 * np.log10(255**2 / np.mean(error**2)))
+
+
+def test_named_validation_reads_gray_images_as_evaluation_does(tmp_path, rng):
+    """Training tiles hold the Y of gray images, in 16 to 235."""
+    pixels = rng.integers(0, 256, (32, 32), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "gray.png")
+    config = default_config()
+    config.data.validation, config.data.tile = str(tmp_path), 32
+    np.testing.assert_array_equal(feeds.open_validation(config).take()[0], pixels)
+    options = {"tile": 32, "luma": "studio", "max_short_side": 0}
+    training = sources.open_source(str(tmp_path), **options).take()[0]
+    assert training.min() >= 16 and training.max() <= 235
 
 
 def row(name, jpeg, model):

@@ -204,14 +204,16 @@ def _open_tiles(config: Config) -> tuple[tiles_module.Tiles, tiles_module.Tiles]
 
 
 def _open_named_validation(config: Config) -> tiles_module.Tiles:
-    """Opens the tiles that `config.data.validation` names."""
+    """Opens the tiles that `config.data.validation` names, gray images as evaluation reads them."""
     source = config.data.validation
     if not source.startswith("tfds:"):
-        return sources.open_source(source, **_options(config))
+        return sources.open_source(source, keep_gray=True, **_options(config))
     images = _open_images(config, source)
     order = on_device.epoch_order(len(images), (config.seed,))
     limit = config.data.validation_images
-    return tiles_module.cut_images(images, chosen=order, limit=limit, **_options(config))
+    return tiles_module.cut_images(
+        images, chosen=order, limit=limit, keep_gray=True, **_options(config)
+    )
 
 
 def _open_images(config: Config, source: str) -> images_module.Images:

@@ -7,7 +7,9 @@ from dmcnn_jax.data.packs import open_pack
 from dmcnn_jax.data.tiles import Tiles, cut_images
 
 
-def open_source(source: str, *, tile: int, luma: str, max_short_side: int) -> Tiles:
+def open_source(
+    source: str, *, tile: int, luma: str, max_short_side: int, keep_gray: bool = False
+) -> Tiles:
     """Opens what `config.data.source` names, as tiles.
 
     Args:
@@ -16,6 +18,7 @@ def open_source(source: str, *, tile: int, luma: str, max_short_side: int) -> Ti
         luma: "studio", "full", or "rgb" for tiles of RGB; a pack must have been made with the same.
         max_short_side: images whose shorter side is longer are reduced to it first, pixels; 0:
             never. Not used for packs, whose images were reduced when they were made.
+        keep_gray: as in `cut_images`; not used for packs.
 
     Returns:
         The tiles.
@@ -27,4 +30,10 @@ def open_source(source: str, *, tile: int, luma: str, max_short_side: int) -> Ti
     """
     if source != "packaged" and (Path(source) / "pack.json").exists():
         return open_pack(source, tile=tile, luma=luma)
-    return cut_images(open_images(source), tile=tile, luma=luma, max_short_side=max_short_side)
+    return cut_images(
+        open_images(source),
+        tile=tile,
+        luma=luma,
+        max_short_side=max_short_side,
+        keep_gray=keep_gray,
+    )

@@ -18,6 +18,7 @@ from dmcnn_jax.data.images import (
     read_usable,
     select_channels,
 )
+from dmcnn_jax.data.originals import is_gray
 
 # Number of tiles whose pixels enter a fingerprint.
 SAMPLED_TILES = 64
@@ -121,6 +122,7 @@ def cut_images(
     chosen: Iterable[int] | None = None,
     limit: int | None = None,
     progress: Progress = no_progress,
+    keep_gray: bool = False,
 ) -> Tiles:
     """Reads images and cuts them into tiles.
 
@@ -136,6 +138,8 @@ def cut_images(
         chosen: indices of the images to read, in this order; None for all.
         limit: number of usable images after which to stop; None for no limit.
         progress: wraps the loop over images.
+        keep_gray: whether pixels of gray images are kept as they are, as evaluation does; training
+            tiles hold their Y in the range `luma`.
 
     Returns:
         The tiles.
@@ -148,7 +152,9 @@ def cut_images(
     names: list[str] = []
     skipped: Counter[str] = Counter()
     order = list(range(len(images)) if chosen is None else chosen)
-    for name, cut in cut_each(images, order, tile, luma, max_short_side, skipped, progress):
+    for name, cut in cut_each(
+        images, order, tile, luma, max_short_side, skipped, progress, keep_gray
+    ):
         cuts.append(cut)
         owners.append(np.full(len(cut), len(names), np.int32))
         names.append(name)
@@ -168,6 +174,7 @@ def cut_each(
     max_short_side: int,
     skipped: Counter[str],
     progress: Progress,
+    keep_gray: bool = False,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yields name and tiles of each image that gives any, so that not all are in memory at once.
 
@@ -179,6 +186,7 @@ def cut_each(
         max_short_side: as in `read_rgb`.
         skipped: counts the images that give none, by reason; updated.
         progress: wraps the loop over images.
+        keep_gray: as in `cut_images`.
 
     Raises:
         ValueError: at the end, if no image gave a tile.
@@ -186,7 +194,10 @@ def cut_each(
 
     def read(index: int) -> np.ndarray | str:
         try:
-            return select_channels(read_usable(images, int(index), max_short_side, tile), luma)
+            rgb = read_usable(images, int(index), max_short_side, tile)
+            if keep_gray and luma != "rgb" and is_gray(images.open(int(index))):
+                return rgb[..., 0]
+            return select_channels(rgb, luma)
         except UnusableImageError as error:
             return str(error)
 
