@@ -1,11 +1,11 @@
-"""Trains a list of configurations, each in so many minutes, and collects weights and curves.
+r"""Trains a list of configurations, each for a number of minutes; collects weights and curves.
 
 python tools/campaign.py configs/fast_qf20.py:8 configs/fast_qf10.py:8 \
     --source packs/train --output released
 
-The number of steps is measured: the learning rate reaches the end of its cosine when the time is
-over. Interrupted, the same command goes on. A configuration that names other weights to start from
-(config.init_from) finds those of the run before it.
+The time of a training step is measured first, so that the learning rate reaches the end of its
+cosine when the time is over. Interrupted, the same command continues. A configuration that starts
+from other weights (config.init_from) finds those of the run before it.
 """
 
 import argparse
@@ -13,17 +13,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dmcnn_jax.cli.process import USER_ERRORS, command_parser, prepare_process, run_command
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Trains; an error is one line and exit status 1, an interrupt 130."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("runs", nargs="+", metavar="CONFIG:MINUTES", help="what, and how long")
-    parser.add_argument("--source", required=True, help="config.data.source: images or a pack")
-    parser.add_argument("-o", "--output", required=True, type=Path, help="folder for what lasts")
-    parser.add_argument("--runs-in", type=Path, default=Path("runs"), help="default: %(default)s")
-    parser.add_argument(
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the script and returns its exit status."""
+    parser = command_parser(None, __doc__)
+    add = parser.add_argument
+    add("runs", nargs="+", metavar="CONFIG:MINUTES", help="configuration, and its time")
+    add("--source", required=True, help="config.data.source: images or a pack")
+    add("-o", "--output", required=True, type=Path, help="folder for weights and curves")
+    add("--runs-in", type=Path, default=Path("runs"), help="folder of workdirs (%(default)s)")
+    add(
         "--set",
         action="append",
         default=[],
@@ -31,40 +32,41 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="a field of every configuration, such as data.luma=full or init_from=dmcnn-qf20",
     )
     options = parser.parse_args(argv)
+    # A KeyError names a field that a configuration lacks.
+    errors = (*USER_ERRORS, KeyError)
+    return run_command("campaign", lambda: _train(options), errors=errors)
+
+
+def _train(options: argparse.Namespace) -> None:
+    parts = [_part(text) for text in options.runs]
+    prepare_process()
     from dmcnn_jax.config.validation import batch_sizes
     from dmcnn_jax.system import devices
-    from dmcnn_jax.system.malloc import tune_malloc
     from dmcnn_jax.training import timed_runs
 
-    tune_malloc()
-    try:
-        plan = [
-            (timed_runs.load_config(path), minutes) for path, minutes in map(_part, options.runs)
-        ]
-        for config, _ in plan:
-            config.data.source = options.source
-            timed_runs.set_fields(config, options.set)
-            config.workdir = str(options.runs_in / config.name)
-        devices.use_cores_as_devices([size for config, _ in plan for size in batch_sizes(config)])
-        for config, minutes in plan:
-            print(f"weights: {timed_runs.run(config, minutes, options.output)}", flush=True)
-    except (ValueError, OSError, ImportError, KeyError, FloatingPointError) as error:
-        sys.exit(f"campaign: {error}")
-    except KeyboardInterrupt as error:
-        print(f"campaign: {error or 'interrupted'}", file=sys.stderr)
-        sys.exit(130)
+    plan = [(timed_runs.load_config(path), minutes) for path, minutes in parts]
+    for config, _ in plan:
+        config.data.source = options.source
+        timed_runs.set_fields(config, options.set)
+        config.workdir = str(options.runs_in / config.name)
+    devices.use_cores_as_devices([size for config, _ in plan for size in batch_sizes(config)])
+    for config, minutes in plan:
+        print(f"weights: {timed_runs.run(config, minutes, options.output)}", flush=True)
 
 
 def _part(text: str) -> tuple[str, float]:
+    """Parses CONFIG:MINUTES."""
     path, _, minutes = text.rpartition(":")
     try:
         number = float(minutes)
     except ValueError:
         number = 0.0
     if not path or not number > 0:
-        raise ValueError(f"{text!r} is no CONFIG:MINUTES; expected such as configs/fast_qf20.py:8")
+        raise ValueError(
+            f"{text!r} is no CONFIG:MINUTES; expected one such as configs/fast_qf20.py:8"
+        )
     return path, number
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
