@@ -112,7 +112,7 @@ def _flag_mistake(error: BaseException) -> str:
     while isinstance(cause, Exception) and cause.args and not isinstance(cause, OSError):
         cause = cause.args[0]
     lines = str(cause).strip().splitlines()
-    # An error inside a configuration comes with its traceback, whose last line says what it is.
+    # An error inside a configuration comes with its traceback; the last line is the error.
     return (lines[-1] if "Traceback" in str(cause) else " ".join(map(str.strip, lines))).strip()
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Exports a model as npz, safetensors, Orbax, PyTorch, ONNX or StableHLO, and imports weights.
+"""Writes a model as npz, safetensors, Orbax, PyTorch, ONNX or StableHLO, and brings weights back.
 
 The format follows from the suffix, or is named:
 
@@ -7,36 +7,39 @@ The format follows from the suffix, or is named:
     python tools/export_params.py runs/qf10 -o dmcnn.pt
     python tools/export_params.py finetuned.pt -o finetuned.safetensors
 
-The last converts PyTorch weights, for example to continue training from them with
---config.init_from. Each export is reloaded and checked before it is saved.
+The last makes weights of PyTorch something that --config.init_from goes on training from.
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
 
-from dmcnn_jax.cli.process import command_parser, run_command
 from dmcnn_jax.export.exporter import exporter
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the script and returns its exit status."""
-    parser = command_parser(None, __doc__)
-    add = parser.add_argument
-    add(
+def main() -> None:
+    """Does what the arguments say; an error that a user can mend is one line and exit status 1."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
         "source",
         help="bundled name, .safetensors file or workdir of a run; or .npz, .pt, Orbax directory",
     )
-    add("-o", "--output", required=True, help="file, or new directory for orbax")
-    add("--format", default="", choices=list(exporter.TOLERANCES), help="default: by the suffix")
-    add("--like", default="", help="a source of the same network, if SOURCE doesn't name its own")
-    options = parser.parse_args(argv)
-    return run_command("export_params", lambda: _export(options))
-
-
-def _export(options: argparse.Namespace) -> None:
-    model = exporter.import_model(options.source, options.like)
-    done = exporter.export_model(model, options.output, options.format)
+    parser.add_argument("-o", "--output", required=True, help="file, or new directory for orbax")
+    parser.add_argument(
+        "--format", default="", choices=list(exporter.TOLERANCES), help="default: by the suffix"
+    )
+    parser.add_argument(
+        "--like",
+        default="",
+        help="a source of the same network, where SOURCE does not say which its weights are of",
+    )
+    arguments = parser.parse_args()
+    try:
+        model = exporter.import_model(arguments.source, arguments.like)
+        done = exporter.export_model(model, arguments.output, arguments.format)
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"export_params: {error}")
     detail = {
         "onnx": f", opset {exporter.ONNX_OPSET}",
         "stablehlo": f", for {', '.join(exporter.STABLEHLO_PLATFORMS)}",
@@ -49,4 +52,4 @@ def _export(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -50,6 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_output_options(parser.add_argument_group("output").add_argument)
     _add_restoring_options(parser.add_argument_group("restoration").add_argument)
+    _add_earlier_save_options(parser.add_argument_group("earlier saves").add_argument)
     _add_running_options(parser.add_argument_group("running").add_argument)
     _add_other_modes(parser.add_argument_group("instead of restoring files").add_argument)
     return parser
@@ -116,6 +117,10 @@ def _add_restoring_options(add: Callable[..., argparse.Action]) -> None:
         action="store_false",
         help="don't project luma into the quantisation intervals of the file's coefficients",
     )
+    add("--allow-truncated", action="store_true", help="restore damaged files as far as they go")
+
+
+def _add_earlier_save_options(add: Callable[..., argparse.Action]) -> None:
     add(
         "--no-detect",
         dest="detect",
@@ -135,7 +140,6 @@ def _add_restoring_options(add: Callable[..., argparse.Action]) -> None:
         metavar="X,Y",
         help="where the blocks of that earlier save begin, pixels from the left and top, 0 to 7",
     )
-    add("--allow-truncated", action="store_true", help="restore damaged files as far as they go")
 
 
 def _add_running_options(add: Callable[..., argparse.Action]) -> None:

@@ -45,7 +45,7 @@ class BatchRun:
         OSError, ImportError: if the model can't be loaded.
     """
 
-    def __init__(self, options: argparse.Namespace):
+    def __init__(self, options: argparse.Namespace) -> None:
         from dmcnn_jax.restoration.restorer import Restorer
 
         self.options = options

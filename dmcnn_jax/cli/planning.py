@@ -114,7 +114,7 @@ def mirror_folders(folders: Sequence[Path], output: Path) -> dict[Path, Path]:
 
 
 def describe_mirrors(inputs: Sequence[str], output: str | None) -> list[str]:
-    """Returns a line for each input folder whose name another one has too, and where it goes."""
+    """Returns a line for each input folder that shares its name with another: where it goes."""
     folders = _folders(inputs)
     if output is None or len(folders) < 2:
         return []

@@ -25,7 +25,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """
     path = Path(path)
     with _naming(path):
-        # Its name is not derived from `path`, whose name may have the greatest length allowed.
+        # The temporary name is not derived from `path`, which may be as long as names can be.
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".dmcnn-", suffix=".partial")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -72,7 +72,7 @@ class Gallery:
 
     Args:
         title: as in `write_gallery`; may be changed until the gallery is written.
-        about: as in `write_gallery`, likewise.
+        about: as in `write_gallery`; may be changed until the gallery is written.
         max_bytes: as in `write_gallery`.
         crop: as in `write_gallery`.
 
