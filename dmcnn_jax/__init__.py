@@ -6,7 +6,7 @@
 """
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dmcnn_jax.version import __version__
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "load", "restore"]
 
 
-def __getattr__(name: str):
-    """Imports what needs JAX when it is first used, so that `import dmcnn_jax` stays quick."""
+def __getattr__(name: str) -> Any:
+    """Imports functions that need JAX when they are first used; `import dmcnn_jax` stays quick."""
     if name == "load":
         return importlib.import_module("dmcnn_jax.inference.model").load
     if name == "restore":

@@ -1,4 +1,4 @@
-"""What there is: commands, models, and what they would run on.
+"""Overview of the package: its commands, bundled models, versions and devices.
 
 python -m dmcnn_jax
 """
@@ -9,52 +9,72 @@ import importlib.util
 import platform
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from dmcnn_jax.version import __version__
 
-# Command, what it does, what it needs besides a plain installation: (module, extra).
-_COMMANDS = (
-    ("dmcnn-restore photo.jpg", "clean JPEG files; folders with -o", None),
-    ("dmcnn-restore --verify A.jpg B.png", "could B be the original of A?", None),
-    ("dmcnn-restore --serve", "a page to drop files on", ("starlette", "serve")),
-    ("dmcnn-evaluate", "score a model on images: PSNR, SSIM, PSNR-B", None),
-    ("dmcnn-gallery", "a page with a slider between before and after", None),
-    ("python -m dmcnn_jax.main", "train, by a file of configs/", ("ml_collections", "train")),
-    ("dmcnn-compare", "score several models; tables, plots, pictures", None),
-    ("dmcnn-banding", "stairs that models leave in skies", None),
-    ("dmcnn-plot", "curves of a training run", ("matplotlib", "compare")),
+
+class Command(NamedTuple):
+    """A line of the overview.
+
+    Attributes:
+        words: what to type.
+        purpose: what it does.
+        module: optional module that it needs, or "".
+        extra: the extra that installs the module.
+    """
+
+    words: str
+    purpose: str
+    module: str = ""
+    extra: str = ""
+
+
+COMMANDS = (
+    Command("dmcnn-restore photo.jpg", "restore JPEG files, or folders with -o"),
+    Command("dmcnn-restore --verify A.jpg B.png", "check whether B could be A's original"),
+    Command("dmcnn-restore --serve", "open a local page to drop files on", "starlette", "serve"),
+    Command("dmcnn-evaluate", "measure a model on images: PSNR, SSIM, PSNR-B"),
+    Command("dmcnn-gallery", "make a page with a slider between before and after"),
+    Command("python -m dmcnn_jax.main", "train a configuration", "ml_collections", "train"),
+    Command("dmcnn-compare", "measure several models: tables, plots, pictures"),
+    Command("dmcnn-banding", "measure the banding that models leave in skies"),
+    Command("dmcnn-plot", "plot the curves of a training run", "matplotlib", "compare"),
 )
+"""All commands, in the order shown."""
+
 _PACKAGES = ("jax", "flax", "numpy", "pillow", "optax", "orbax-checkpoint", "tensorflow-datasets")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints it; the exit status."""
+    """Prints the overview and returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m dmcnn_jax",
-        description="Says what dmcnn_jax can do here: commands, bundled models, devices.",
-        epilog="Every command explains itself with --help.",
+        description="Lists the commands, the bundled models and the devices of dmcnn_jax.",
+        epilog="--help explains each command.",
     )
     parser.add_argument("--version", action="version", version=f"dmcnn_jax {__version__}")
     parser.add_argument(
-        "--no-devices", action="store_true", help="don't ask JAX for devices: at once"
+        "--no-devices", action="store_true", help="don't list devices, which takes JAX seconds"
     )
     options = parser.parse_args(argv)
     print(f"dmcnn_jax {__version__}: removes JPEG artifacts with DMCNN, in JAX\n")
     _print_commands()
     _print_models()
-    found = [f"{name} {version}" for name in _PACKAGES if (version := _version(name))]
-    print(f"runs on: Python {platform.python_version()}, {', '.join(found)}")
+    found = [f"{name} {version}" for name in _PACKAGES if (version := _installed_version(name))]
+    print(f"versions: Python {platform.python_version()}, {', '.join(found)}")
     if not options.no_devices:
-        print(f"devices: {_devices()}")
+        print(f"devices: {_describe_devices()}")
     return 0
 
 
 def _print_commands() -> None:
-    width = max(len(command) for command, *_ in _COMMANDS)
-    for command, does, needs in _COMMANDS:
-        missing = needs and importlib.util.find_spec(needs[0]) is None
-        note = f'  [needs: pip install "dmcnn-jax[{needs[1]}]"]' if missing else ""
-        print(f"  {command:{width}}  {does}{note}")
+    width = max(len(command.words) for command in COMMANDS)
+    print("commands (--help explains each):")
+    for command in COMMANDS:
+        missing = command.module and importlib.util.find_spec(command.module) is None
+        note = f'  [needs: pip install "dmcnn-jax[{command.extra}]"]' if missing else ""
+        print(f"  {command.words:{width}}  {command.purpose}{note}")
     print(f"  {'import dmcnn_jax':{width}}  dmcnn_jax.restore(...), dmcnn_jax.load(...)\n")
 
 
@@ -68,15 +88,15 @@ def _print_models() -> None:
     print()
 
 
-def _version(name: str) -> str | None:
+def _installed_version(package: str) -> str | None:
     try:
-        return importlib.metadata.version(name)
+        return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-def _devices() -> str:
-    """What JAX would run on."""
+def _describe_devices() -> str:
+    """Returns the devices that JAX finds, or why it finds none."""
     import jax
 
     try:

@@ -1,11 +1,10 @@
-"""Mutated JPEG files through `dmcnn-restore`: what comes of many of them.
+"""Runs `dmcnn-restore` on many mutated JPEG files.
 
     python tests/mutated.py 10000
 
-Files of several kinds are damaged in ways of several kinds and restored in folders, each with good
-files between them. It prints what became of them and the memory that the command took, and fails
-where there is a traceback, a file without its line, or a good file that did not come out as it does
-alone.
+Files of several kinds are damaged in several ways and restored in folders, with good files among
+them. The script prints the results and the command's peak memory. It fails if there is a traceback,
+a file without its line, or a good file that is restored differently than alone.
 """
 
 import argparse
@@ -16,8 +15,10 @@ import struct
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from commands import command as program
@@ -27,12 +28,12 @@ from PIL import Image
 BATCH = 2500
 
 
-def main():
-    """The command line."""
+def main() -> None:
+    """Runs the script."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("count", type=int)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--batch", type=int, default=BATCH, help="files of a folder")
+    parser.add_argument("--batch", type=int, default=BATCH, help="files per folder")
     options = parser.parse_args()
     start, total = time.perf_counter(), collections.Counter()
     for number, first in enumerate(range(0, options.count, options.batch)):
@@ -46,17 +47,17 @@ def main():
     print(f"no traceback, a line for each, all good files restored; peak memory {peak:.2f} GB")
 
 
-def run(folder, count, seed, allow_truncated):
+def run(folder: Path, count: int, seed: int, allow_truncated: bool) -> collections.Counter[str]:
     """Restores a folder of mutated files.
 
     Args:
-        folder: an empty one.
-        count: how many files.
+        folder: an empty folder.
+        count: number of files.
         seed: of the mutations.
-        allow_truncated: whether the command is to restore what there is of damaged files.
+        allow_truncated: whether the command restores damaged files as far as they go.
 
     Returns:
-        Counter of what the command said, numbers and names left out.
+        How often the command printed each message, without numbers and names.
     """
     rng = np.random.default_rng(seed)
     (folder / "in").mkdir()
@@ -73,7 +74,7 @@ def run(folder, count, seed, allow_truncated):
     command += ["--weights", weights, "--device", "cpu", "--max-pixels", "1000000"]
     command += ["--allow-truncated"] if allow_truncated else []
     begun = time.perf_counter()
-    # Slow machines, and busy ones, get more than they need: what hangs, hangs for ever.
+    # Generous for slow and busy machines: a command that hangs never ends.
     done = subprocess.run(command, capture_output=True, text=True, timeout=600 + 2 * count)
     seconds = time.perf_counter() - begun
     assert done.returncode in (0, 1), done.stderr[-2000:]
@@ -96,8 +97,8 @@ def run(folder, count, seed, allow_truncated):
     return total
 
 
-def check_good_files(folder, bases, weights):
-    """Good files come out as they do alone."""
+def check_good_files(folder: Path, bases: Sequence[bytes], weights: Path) -> None:
+    """Checks that good files are restored as they are alone."""
     from dmcnn_jax import jpeg
     from dmcnn_jax.restoration.restorer import Restorer
 
@@ -108,8 +109,8 @@ def check_good_files(folder, bases, weights):
         np.testing.assert_array_equal(picture, restorer(jpeg.read(data)).pixels)
 
 
-def good_files(rng):
-    """Small files of several kinds."""
+def good_files(rng: np.random.Generator) -> Iterator[bytes]:
+    """Yields small JPEG files of several kinds."""
     noise = rng.integers(0, 256, (12, 15, 3), dtype=np.uint8)
     picture = np.asarray(Image.fromarray(noise).resize((57, 45), Image.Resampling.BICUBIC))
     exif = Image.Exif()
@@ -122,15 +123,15 @@ def good_files(rng):
     yield pillow(picture, "L", quality=50, progressive=True)
 
 
-def mutate_more(rng, data):
-    """Mutations that are rare by chance: tables of zeros, large sizes, segments of wrong length."""
+def mutate_more(rng: np.random.Generator, data: bytes) -> bytes:
+    """Mutates a file in ways that are rare by chance, such as zeros in tables or wrong lengths."""
     out = bytearray(data)
     kind = rng.integers(5)
     if kind == 0:  # a table of zeros, or some
         start = out.index(b"\xff\xdb") + 5
         steps = rng.integers(1, 65)
         out[start : start + steps] = bytes(int(steps))
-    elif kind == 1:  # large, but not absurd: what is left of a large photograph
+    elif kind == 1:  # large, but not absurd, like the header of a large photograph
         frame = max(data.find(b"\xff\xc0\0"), data.find(b"\xff\xc2\0"))
         sides = rng.integers(1, 1200, 2) * rng.choice([1, 8, 50])
         out[frame + 5 : frame + 9] = struct.pack(">HH", *(min(int(s), 65535) for s in sides))
@@ -147,8 +148,8 @@ def mutate_more(rng, data):
     return bytes(out)
 
 
-def write_weights(path):
-    """A weights file of a network that costs next to nothing, and has learnt nothing."""
+def write_weights(path: Path) -> None:
+    """Writes the weights of a tiny, untrained network."""
     import jax
 
     from dmcnn_jax.inference.variables import variable_shapes
@@ -158,12 +159,12 @@ def write_weights(path):
     model = {"name": "dmcnn", "features": 2, "dct_features": 4}
     shapes = variable_shapes(create_model(model))
     rng = np.random.default_rng(0)
-    # Small weights: little is added to what the file says.
+    # Small weights change the decoded picture little.
     fill = partial(_normal, rng)
     save_weights(path, jax.tree.map(fill, shapes), {"model": model, "quality": 20})
 
 
-def _normal(rng, leaf):
+def _normal(rng: np.random.Generator, leaf: Any) -> np.ndarray:
     gain = 0.3 / np.sqrt(max(1, np.prod(leaf.shape[:-1])))
     return (gain * rng.normal(size=leaf.shape)).astype(leaf.dtype)
 

@@ -1,4 +1,4 @@
-"""What commands keep of what they compiled."""
+"""The compilation cache of the commands."""
 
 import subprocess
 import sys
@@ -9,9 +9,9 @@ import pytest
 CHECKOUT = Path(__file__).parents[1]
 PROGRAM = """
 import jax, jax.numpy as jnp
-from dmcnn_jax import cache
-cache._WORTH_KEEPING = 0
-print(cache.enable_compilation_cache())
+from dmcnn_jax.system import compile_cache
+compile_cache.MIN_COMPILE_SECONDS = 0
+print(compile_cache.enable_compilation_cache())
 jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((8, 8))).block_until_ready()
 """
 
@@ -47,6 +47,14 @@ def test_folder_can_be_named(name, tmp_path):
     run({name: str(tmp_path / "there")}, tmp_path)
     assert (tmp_path / "there").exists()
     assert not (tmp_path / ".cache").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other folders")
+def test_the_folder_is_where_earlier_versions_had_it(tmp_path):
+    for environment, home in (({}, ".cache"), ({"XDG_CACHE_HOME": f"{tmp_path}/xdg"}, "xdg")):
+        folder = Path(run(environment, tmp_path).stdout.strip())
+        assert folder.parent == tmp_path / home / "dmcnn_jax"
+        assert folder.name.startswith("compiled-")
 
 
 @pytest.mark.parametrize("value", ["", "/dev/null/nowhere"])

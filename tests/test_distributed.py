@@ -21,7 +21,7 @@ from runs import load_config
 from dmcnn_jax import sharding
 images, pipeline, output, process, processes, port = sys.argv[2:]
 if int(processes) > 1:
-    sharding.connect(f"127.0.0.1:{port}", int(processes), int(process))
+    sharding.init_distributed(f"127.0.0.1:{port}", int(processes), int(process))
 from dmcnn_jax.data import feeds, sources
 from dmcnn_jax.training.trainer import Trainer
 config = load_config(**{
@@ -74,7 +74,7 @@ LATE = """
 import os, sys, time
 from dmcnn_jax import sharding
 process, port, seconds, comes = sys.argv[1:]
-sharding.connect(f"127.0.0.1:{port}", 2, int(process))
+sharding.init_distributed(f"127.0.0.1:{port}", 2, int(process))
 if process == "1":
     time.sleep(float(seconds))
     if comes == "no":

@@ -18,8 +18,10 @@ from dmcnn_jax.cli import evaluate
 from dmcnn_jax.cli import gallery as gallery_command
 from dmcnn_jax.evaluation import protocol
 from dmcnn_jax.images import metrics
+from dmcnn_jax.inference import model as model_module
 from dmcnn_jax.web import gallery
 from dmcnn_jax.web.gallery import Item, write_gallery
+from dmcnn_jax.web.pairs import read_pairs
 
 GRAYS = {"JPEG": 40, "Restored": 120, "Original": 220}
 
@@ -228,7 +230,7 @@ def test_the_command_pairs_files_by_name(tmp_path, photographs, capsys):
     save(tmp_path / "originals/sub/b.png", np.rot90(color, -1))
     output = tmp_path / "out" / "g.html"
     arguments = [str(tmp_path / "jpeg"), str(tmp_path / "clean"), "-o", str(output)]
-    gallery_command.main([*arguments, "--originals", str(tmp_path / "originals")])
+    assert gallery_command.main([*arguments, "--originals", str(tmp_path / "originals")]) == 0
     assert "MB" in capsys.readouterr().out
     page = Page(output)
     assert sorted(names(page)) == ["a", "sub/b"]
@@ -238,14 +240,48 @@ def test_the_command_pairs_files_by_name(tmp_path, photographs, capsys):
     # Restored and original are the same here.
     assert "∞" in page.inside("td")
     (tmp_path / "clean/a.png").unlink()
-    with pytest.raises(SystemExit, match="has no picture 'a'"):
-        gallery_command.main(arguments)
+    assert gallery_command.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert "has no picture 'a'" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("extension", ["png", "jpg"])
+def test_results_in_the_folder_of_their_jpegs_are_found(tmp_path, extension):
+    """As dmcnn-restore leaves them by default, beside pictures that are not their own."""
+    levels = {"a.jpg": 10, "b.jpg": 20, "sub/a.jpg": 30, "a-b.jpg": 40}
+    for name, level in levels.items():
+        save(tmp_path / name, np.full((16, 16), level, np.uint8), quality=95)
+        result = (tmp_path / name).with_name(f"{name.split('/')[-1][:-4]}-restored.{extension}")
+        save(result, np.full((16, 16), 200 + level, np.uint8))
+    # The original of one of them, which a name alone doesn't tell from a result.
+    save(tmp_path / "b.png", np.zeros((16, 16), np.uint8))
+    for folder in (tmp_path, f"{tmp_path}/sub/.."):
+        found = {item.name: item for item in read_pairs(tmp_path, folder)}
+        assert sorted(found) == ["a", "a-b", "b", "sub/a"]
+        for name, item in found.items():
+            level = levels[f"{name}.jpg"]
+            assert abs(item.jpeg.mean() - level) < 2
+            assert abs(item.restored.mean() - 200 - level) < 2
+
+
+def test_a_jpeg_is_never_its_own_result(tmp_path):
+    save(tmp_path / "a.jpg", np.zeros((16, 16), np.uint8))
+    with pytest.raises(ValueError, match="has no picture 'a'"):
+        list(read_pairs(tmp_path, tmp_path))
+
+
+def test_defaults_of_the_command_are_those_of_the_library(tmp_path, monkeypatch):
+    options = {}
+    monkeypatch.setattr(gallery, "write_gallery", lambda *_, **more: options.update(more) or ())
+    monkeypatch.setattr(gallery, "describe", lambda *_: "")
+    assert gallery_command.main([str(tmp_path / "a.jpg"), str(tmp_path / "a.png")]) == 0
+    assert options["max_bytes"] == gallery.MAX_BYTES and options["crop"] == gallery.CROP
 
 
 def test_two_files_make_a_pair_whatever_they_are_called(tmp_path, photographs):
     gray = photographs["camera"][:16, :24]
     jpeg = save(tmp_path / "x.jpg", gray, quality=30)
-    (pair,) = gallery.read_pairs(jpeg, save(tmp_path / "y.png", gray))
+    (pair,) = read_pairs(jpeg, save(tmp_path / "y.png", gray))
     np.testing.assert_array_equal(pair.jpeg, np.asarray(Image.open(jpeg)))
     np.testing.assert_array_equal(pair.restored, gray)
     assert pair.original is None and pair.figures is None
@@ -262,7 +298,7 @@ def test_evaluate_writes_one(tmp_path, monkeypatch, photographs, capsys):
         return {key: metrics.measure(original, p) for key, p in found.items()}, found
 
     monkeypatch.setattr(protocol, "measure_image", measure_image)
-    monkeypatch.setattr(evaluate, "load", lambda name, engine: SimpleNamespace(name=name))
+    monkeypatch.setattr(model_module, "load", lambda name, engine: SimpleNamespace(name=name))
     path, results = tmp_path / "g.html", tmp_path / "r.json"
     evaluate.main(
         [*f"--weights tiny --images {folder} --quality 10 -o {results} --gallery {path}".split()]

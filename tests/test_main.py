@@ -35,7 +35,7 @@ def test_the_papers_switches_are_fields(tmp_path):
     code = (
         "from absl import app; from dmcnn_jax import main, models;"
         "show = lambda _: print(models.create_model(main.FLAGS.config.model));"
-        "app.run(show, flags_parser=main._parse)"
+        "app.run(show, flags_parser=main.parse_flags)"
     )
     switches = "--config.model.dilations=(1,1,1) --config.model.rectifier=none"
     switches += " --config.model.learn_residual=False --config.model.dct_features=16"

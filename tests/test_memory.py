@@ -31,10 +31,10 @@ print(kept, faults() - before, held - resident())
 DEVICES = """
 import sys
 import jax
-from dmcnn_jax import sharding
+from dmcnn_jax.system import devices
 if sys.argv[1] == "late":
     jax.devices()
-sharding.use_cores_as_devices([int(size) for size in sys.argv[2:]])
+devices.use_cores_as_devices([int(size) for size in sys.argv[2:]])
 print(jax.device_count(), jax.jit(lambda x: x + 1)(1))
 """
 
@@ -72,8 +72,8 @@ def test_a_device_for_each_core_that_batches_can_be_split_over():
     assert output(DEVICES, "early", "840", "1") == ["1", "2"]
     if cores > 1:
         assert int(output(DEVICES, "early", "2", "4")[0]) == 2
-    # Whoever has said how many there are, or has begun, keeps that.
-    told = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    assert output(DEVICES, "early", "840", **told) == ["4", "2"]
+    # A number of devices that was set, or is in use already, stays.
+    chosen = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    assert output(DEVICES, "early", "840", **chosen) == ["4", "2"]
     assert output(DEVICES, "early", "840", JAX_NUM_CPU_DEVICES="3") == ["3", "2"]
     assert output(DEVICES, "late", "840") == ["1", "2"]

@@ -272,5 +272,5 @@ def test_the_commands_take_an_engine(tmp_path, photographs, capsys):
 
 
 def test_the_command_offers_what_there_is():
-    (action,) = [a for a in arguments_module._parser()._actions if a.dest == "engine"]
+    (action,) = [a for a in arguments_module.make_parser()._actions if a.dest == "engine"]
     assert tuple(action.choices) == ENGINES and action.default == "auto"

@@ -1,5 +1,6 @@
 """The package as a whole: what it says of itself, what importing it costs."""
 
+import configparser
 import importlib.metadata
 import os
 import re
@@ -12,9 +13,15 @@ from commands import command
 
 import dmcnn_jax
 from dmcnn_jax import __main__ as overview
+from dmcnn_jax.cli import process
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("banding", "compare", "evaluate", "gallery", "restore")
+setup = configparser.ConfigParser()
+setup.read(ROOT / "setup.cfg")
+SCRIPTS = dict(
+    map(str.strip, line.split("="))
+    for line in setup["options.entry_points"]["console_scripts"].strip().splitlines()
+)
 
 
 def python(*arguments):
@@ -58,13 +65,22 @@ def test_the_overview_says_what_to_install(capsys, monkeypatch):
     assert 'needs: pip install "dmcnn-jax[train]"' in capsys.readouterr().out
 
 
-def test_commands_of_the_overview_are_there():
-    for words, *_ in overview._COMMANDS:
+def test_the_overview_and_setup_name_the_same_commands():
+    listed = {entry.words.split()[0] for entry in overview.COMMANDS}
+    assert listed == {*SCRIPTS, "python"}
+    for words in (entry.words for entry in overview.COMMANDS):
         if words.startswith("python -m "):
-            file = words.split()[2].replace(".", "/") + ".py"
-        else:
-            file = f"dmcnn_jax/cli/{words.split()[0].removeprefix('dmcnn-')}.py"
-        assert (ROOT / file).is_file(), words
+            assert (ROOT / f"{words.split()[2].replace('.', '/')}.py").is_file(), words
+    # Every extra named there is one of setup.cfg.
+    extras = {entry.extra for entry in overview.COMMANDS if entry.extra}
+    assert extras <= set(setup["options.extras_require"])
+
+
+def test_the_overview_lists_every_command(capsys):
+    assert overview.main(["--no-devices"]) == 0
+    shown = capsys.readouterr().out
+    for name in (*SCRIPTS, "python -m dmcnn_jax.main"):
+        assert f"  {name}" in shown
 
 
 def test_the_version_stands_in_one_place():
@@ -75,7 +91,62 @@ def test_the_version_stands_in_one_place():
     assert wanted in (ROOT / "CHANGELOG.md").read_text()
 
 
-@pytest.mark.parametrize("name", [f"dmcnn-{n}" for n in COMMANDS])
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_commands_know_their_version_without_jax(name):
+    module, function = SCRIPTS[name].split(":")
+    code = f"""
+import sys, {module}
+try:
+    {module}.{function}(["--version"])
+finally:
+    print(*(x for x in ("jax", "numpy", "PIL") if x in sys.modules))
+"""
+    assert python("-c", code).splitlines() == [f"{name} {dmcnn_jax.__version__}", ""]
+
+
+def test_choices_of_the_commands_are_those_of_the_library():
+    """The parsers repeat them, so that they need not import JAX."""
+    from dmcnn_jax.cli import arguments, evaluate
+    from dmcnn_jax.evaluation.color_protocol import SUBSAMPLING
+    from dmcnn_jax.inference.model import ENGINES
+    from dmcnn_jax.restoration.model_selection import SIZES
+
+    def choices(module, name):
+        (action,) = (a for a in module.make_parser()._actions if a.dest == name)
+        return tuple(action.choices)
+
+    assert choices(arguments, "engine") == choices(evaluate, "engine") == ENGINES
+    assert choices(arguments, "size") == SIZES
+    assert choices(evaluate, "subsampling") == SUBSAMPLING
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        (lambda: None, 0, ""),
+        (lambda: 7, 7, ""),
+        (ValueError("no\nsuch   thing"), 1, "dmcnn-x: no such thing\n"),
+        (FileNotFoundError(2, "No such file", "a.jpg"), 1, "dmcnn-x: a.jpg: No such file\n"),
+        (process.UsageError("x is 1; expected 2"), 2, "dmcnn-x: x is 1; expected 2\n"),
+        (KeyboardInterrupt(), 130, "dmcnn-x: interrupted\n"),
+        (KeyboardInterrupt("stopped at step 3"), 130, "dmcnn-x: stopped at step 3\n"),
+        (ValueError(), 1, "dmcnn-x: ValueError\n"),
+    ],
+)
+def test_errors_become_a_line_and_a_status(body, status, message, capsys):
+    def fail():
+        raise body
+
+    assert process.run_command("dmcnn-x", body if callable(body) else fail) == status
+    assert capsys.readouterr().err == message
+
+
+def test_bugs_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError):
+        process.run_command("dmcnn-x", lambda: 1 // 0)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_help_teaches_by_example(name):
     usage, _, examples = python(*command(name)[1:], "--help").partition("\nexample")
     assert name in usage and name in examples

@@ -21,7 +21,7 @@ from PIL import Image
 import dmcnn_jax
 from dmcnn_jax import jpeg
 from dmcnn_jax.cli.arguments import make_parser, restore_options
-from dmcnn_jax.cli.planning import plan
+from dmcnn_jax.cli.planning import Task, plan
 from dmcnn_jax.cli.restore import main
 from dmcnn_jax.images import formats
 from dmcnn_jax.inference.luma import restore_plane
@@ -843,6 +843,74 @@ def test_a_second_run_leaves_its_own_results_alone(tmp_path):
     write_jpeg(tmp_path / "out/a.jpg")
     tasks = plan([str(tmp_path)], str(tmp_path / "out"), ".jpg")
     assert [task.source for task in tasks] == [tmp_path / "a.jpg"] and tasks[0].skip
+
+
+def targets(inputs, output):
+    """Where each file goes, below the output folder, and whether it is refused."""
+    tasks = plan([str(each) for each in inputs], str(output), ".png")
+    return {
+        task.target.relative_to(output).as_posix() + (" refused" if task.refusal else "")
+        for task in tasks
+    }
+
+
+def test_several_folders_are_mirrored_each_under_its_name(tmp_path):
+    for name in ("may/a.jpg", "may/sub/b.jpg", "june/a.jpg", "c.jpg"):
+        write_jpeg(tmp_path / name)
+    out, may, june = (tmp_path / name for name in ("out", "may", "june"))
+    assert targets([may, june], out) == {"may/a.png", "may/sub/b.png", "june/a.png"}
+    assert targets([may, june, tmp_path / "c.jpg"], out) == {
+        *("may/a.png", "may/sub/b.png", "june/a.png", "c.png")
+    }
+    # One folder alone is the output's own structure, also if it is named twice.
+    assert targets([may], out) == {"a.png", "sub/b.png"}
+    assert targets([may, f"{june}/../may"], out) >= {"a.png", "sub/b.png", "a.png refused"}
+
+
+def test_folders_named_by_dots_get_their_real_names(tmp_path, monkeypatch):
+    for name in ("may/a.jpg", "june/a.jpg"):
+        write_jpeg(tmp_path / name)
+    monkeypatch.chdir(tmp_path / "may")
+    assert targets([".", "../june"], tmp_path / "out") == {"may/a.png", "june/a.png"}
+
+
+def test_folders_of_the_same_name_are_told_apart_and_said_beforehand(weights, tmp_path, capsys):
+    for name in ("2023/may/a.jpg", "2024/may/a.jpg", "june/a.jpg"):
+        write_jpeg(tmp_path / name)
+    folders = [tmp_path / name for name in ("2023/may", "2024/may", "june")]
+    expected = {"2023/may/a.png", "2024/may/a.png", "june/a.png"}
+    assert targets(folders, tmp_path / "out") == expected
+    assert targets(folders[::-1], tmp_path / "out") == expected
+    assert run(weights, *folders, "-o", tmp_path / "out") == 0
+    assert tree(tmp_path / "out") == sorted(expected)
+    lines = capsys.readouterr().err.splitlines()
+    for number, folder in enumerate(folders[:2]):
+        assert f"{folder} goes to {tmp_path / 'out' / folder.parent.name / 'may'}" in lines[number]
+    assert sum(" goes to " in line for line in lines) == 2
+
+
+def test_the_work_of_a_batch_grows_with_its_files_and_not_their_square(
+    weights, tmp_path, monkeypatch, capsys
+):
+    """Counts comparisons of tasks, which looking one up in a list makes."""
+    compared = 0
+
+    def equal(task, other):
+        nonlocal compared
+        compared += 1
+        return task is other
+
+    monkeypatch.setattr(Task, "__eq__", equal)
+    monkeypatch.setattr(Task, "__hash__", object.__hash__)
+    report, count = tmp_path / "report.json", 300
+    missing = [tmp_path / f"{number}.jpg" for number in range(count)]
+    for path in missing[::3]:
+        path.with_name(f"{path.stem}-restored.png").touch()
+    assert run(weights, *missing, "-q", "--json", report) == 1
+    content = json.loads(report.read_text())
+    assert [each["input"] for each in content["files"]] == [str(path) for path in missing]
+    assert content["summary"]["failed"] == 200 and content["summary"]["skipped"] == 100
+    assert compared <= count
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ pytest.importorskip("uvicorn", reason="the serve extra is not installed")
 
 from dmcnn_jax.restoration.coefficient_check import CoefficientTally
 from dmcnn_jax.web import server as serve
+from dmcnn_jax.web.upload import upload_restorer
 
 LIMIT = 200_000
 
@@ -321,7 +322,7 @@ def test_a_restorer_from_file_to_file(rng):
             notes=("a", "b"),
         )
 
-    restore = serve.restoring(restorer, max_pixels=48 * 64)
+    restore = upload_restorer(restorer, max_pixels=48 * 64)
     png, info = restore(jpeg_bytes(orientation=6), shares.append)
     image = Image.open(io.BytesIO(png))
     np.testing.assert_array_equal(np.asarray(image), restored)

@@ -1,10 +1,11 @@
 #!/usr/bin/env python
-"""Averages the weights of runs that continue each other: often better than each of them.
+"""Averages the weights of runs of one network: often better than each of them.
 
     python tools/average_weights.py runs/first runs/second -o mean.safetensors
 
-After Izmailov et al., "Averaging weights leads to wider optima and better generalization"
-(UAI 2018). Evaluate the mean on validation images to see whether it is better:
+The runs should continue each other; weights that were trained apart don't average well. After
+Izmailov et al., "Averaging weights leads to wider optima and better generalization" (UAI 2018).
+Validation images tell whether the mean is better:
 
     python -m dmcnn_jax.main --config CONFIG --mode=evaluate --weights=mean.safetensors
 """
@@ -13,23 +14,24 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from dmcnn_jax.training.averaging import average_weights
+from dmcnn_jax.cli.process import command_parser, run_command
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command; an error is one line and exit status 1."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the script and returns its exit status."""
+    parser = command_parser(None, __doc__)
     parser.add_argument("sources", nargs="+", help="workdirs, weights files or bundled names")
-    parser.add_argument("-o", "--output", required=True, help="the weights file to write")
+    parser.add_argument("-o", "--output", required=True, help="weights file to write")
     options = parser.parse_args(argv)
-    try:
-        average_weights(options.sources, options.output)
-    except (OSError, ValueError) as error:
-        sys.exit(f"average_weights: {error}")
+    return run_command("average_weights", lambda: _average(options))
+
+
+def _average(options: argparse.Namespace) -> None:
+    from dmcnn_jax.training.averaging import average_weights
+
+    average_weights(options.sources, options.output)
     print(f"the mean of {len(options.sources)} weights files: {options.output}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,11 +1,11 @@
-"""Trains configurations one after another, each in a given time, and collects weights and curves.
+r"""Trains a list of configurations, each for a number of minutes; collects weights and curves.
 
 python tools/campaign.py configs/fast_qf20.py:8 configs/arcnn.py:cpu:30 \
     --source packs/train --output released
 
-The number of steps is measured, so that the learning rate reaches the end of its cosine when the
-time is over. If interrupted, the same command resumes. A configuration may start from the weights
-of an earlier one (config.init_from).
+The time of a training step is measured first, so that the learning rate reaches the end of its
+cosine when the time is over. Interrupted, the same command continues. A configuration that starts
+from other weights (config.init_from) finds those of the run before it.
 """
 
 import argparse
@@ -13,26 +13,23 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dmcnn_jax.cli.process import USER_ERRORS, command_parser, prepare_process, run_command
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command; an error is one line and exit status 1, an interrupt 130."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the script and returns its exit status."""
+    parser = command_parser(None, __doc__)
+    add = parser.add_argument
+    add(
         "runs",
         nargs="+",
         metavar="CONFIG[:ARGUMENT]:MINUTES",
-        help="a configuration, with its argument if it takes one, and the time for it",
+        help="configuration, with its argument if it takes one, and the time for it",
     )
-    parser.add_argument("--source", required=True, help="config.data.source: images or a pack")
-    parser.add_argument(
-        "-o", "--output", required=True, type=Path, help="folder for weights and curves"
-    )
-    parser.add_argument(
-        "--runs-in", type=Path, default=Path("runs"), help="folder of workdirs (%(default)s)"
-    )
-    parser.add_argument(
+    add("--source", required=True, help="config.data.source: images or a pack")
+    add("-o", "--output", required=True, type=Path, help="folder for weights and curves")
+    add("--runs-in", type=Path, default=Path("runs"), help="folder of workdirs (%(default)s)")
+    add(
         "--set",
         action="append",
         default=[],
@@ -40,27 +37,27 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="a field of every configuration, such as data.luma=full or init_from=dmcnn-qf20",
     )
     options = parser.parse_args(argv)
+    # A KeyError names a field that a configuration lacks.
+    errors = (*USER_ERRORS, KeyError)
+    return run_command("campaign", lambda: _train(options), errors=errors)
+
+
+def _train(options: argparse.Namespace) -> None:
+    parts = [_split(text) for text in options.runs]
+    prepare_process()
     from dmcnn_jax.config.files import load_config, set_fields
     from dmcnn_jax.config.validation import batch_sizes
     from dmcnn_jax.system import devices
-    from dmcnn_jax.system.malloc import tune_malloc
     from dmcnn_jax.training import timed_runs
 
-    tune_malloc()
-    try:
-        plan = [(load_config(name), minutes) for name, minutes in map(_split, options.runs)]
-        for config, _ in plan:
-            config.data.source = options.source
-            set_fields(config, options.set)
-            config.workdir = str(options.runs_in / config.name)
-        devices.use_cores_as_devices([size for config, _ in plan for size in batch_sizes(config)])
-        for config, minutes in plan:
-            print(f"weights: {timed_runs.run(config, minutes, options.output)}", flush=True)
-    except (ValueError, OSError, ImportError, KeyError, FloatingPointError) as error:
-        sys.exit(f"campaign: {error}")
-    except KeyboardInterrupt as error:
-        print(f"campaign: {error or 'interrupted'}", file=sys.stderr)
-        sys.exit(130)
+    plan = [(load_config(name), minutes) for name, minutes in parts]
+    for config, _ in plan:
+        config.data.source = options.source
+        set_fields(config, options.set)
+        config.workdir = str(options.runs_in / config.name)
+    devices.use_cores_as_devices([size for config, _ in plan for size in batch_sizes(config)])
+    for config, minutes in plan:
+        print(f"weights: {timed_runs.run(config, minutes, options.output)}", flush=True)
 
 
 def _split(text: str) -> tuple[str, float]:
@@ -72,10 +69,10 @@ def _split(text: str) -> tuple[str, float]:
         number = 0.0
     if not name or not number > 0:
         raise ValueError(
-            f"{text!r} is no CONFIG[:ARGUMENT]:MINUTES; expected such as configs/fast_qf20.py:8"
+            f"{text!r} is no CONFIG[:ARGUMENT]:MINUTES; expected one such as configs/fast_qf20.py:8"
         )
     return name, number
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -7,9 +7,12 @@
 
 Twenty JPEG files (gray and colour, every chroma sampling, odd sizes, a resaved one, RGB) are
 restored to 8 and 16 bits, every bundled model is exported to every format, and a small network is
-trained for twenty steps. Digests are SHA-256 over pixels, arrays and files. They are equal on the
-same machine with the same versions of the dependencies and the same number of threads; elsewhere
-floating point rounds otherwise.
+trained for twenty steps. Digests are SHA-256 over pixels, arrays and files. They are reproducible
+on one machine with the same dependencies and number of threads; elsewhere floating point rounds
+differently.
+
+The script uses only the package's public functions and commands, so that it runs in older checkouts
+too.
 """
 
 import argparse
@@ -19,8 +22,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -29,18 +33,23 @@ ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = ("restore", "export", "train")
 
 
-def main() -> None:
-    """Prints one line a digest."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints one line per digest, and returns the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
-    chosen = parser.parse_args().only
+    chosen = parser.parse_args(argv).only
     sections = {"restore": restored_pictures, "export": exports, "train": training_steps}
     with tempfile.TemporaryDirectory() as folder:
-        for section in chosen:
-            for name, digest in sections[section](Path(folder)):
-                print(f"{section:8} {digest[:32]}  {name}", flush=True)
+        try:
+            for section in chosen:
+                for name, digest in sections[section](Path(folder)):
+                    print(f"{section:8} {digest[:32]}  {name}", flush=True)
+        except RuntimeError as error:
+            print(f"fingerprint: {error}", file=sys.stderr)
+            return 1
+    return 0
 
 
 def jpeg_files() -> Iterator[tuple[str, bytes]]:
@@ -71,7 +80,7 @@ def jpeg_files() -> Iterator[tuple[str, bytes]]:
     yield "chelsea RGB q20", rgb
 
 
-def save(picture: Image.Image, **options) -> bytes:
+def save(picture: Image.Image, **options: Any) -> bytes:
     """Returns a JPEG file of a picture; `options` are Pillow's."""
     file = io.BytesIO()
     picture.save(file, "JPEG", **options)
@@ -100,7 +109,7 @@ def exports(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def digest_of(path: Path) -> str:
-    """Returns the digest of a file's contents; of archives, of their members' contents."""
+    """Returns the digest of a file's content; of an archive, of its members' content."""
     if path.suffix == ".npz":
         with np.load(path) as file:
             parts = [name.encode() + file[name].tobytes() for name in sorted(file.files)]
@@ -115,7 +124,7 @@ def digest_of(path: Path) -> str:
     if path.suffix == ".onnx":
         import onnx
 
-        # Names of files and lines of this package's source are metadata of its nodes.
+        # Metadata name files and lines of this package's source, which may differ.
         model = onnx.load(path)
         for node in model.graph.node:
             del node.metadata_props[:]
@@ -129,7 +138,7 @@ def digest_of(path: Path) -> str:
     if path.suffix == ".stablehlo":
         from jax import export
 
-        # The text leaves out the places in the source that the binary holds.
+        # Unlike the binary, the text has no source locations.
         program = export.deserialize(path.read_bytes())
         return hashlib.sha256(program.mlir_module().encode()).hexdigest()
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -150,7 +159,7 @@ def training_steps(folder: Path) -> Iterator[tuple[str, str]]:
         ]
         done = run(*arguments)
         if done.returncode:
-            sys.exit(f"fingerprint: {done.stderr.strip().splitlines()[-1]}")
+            raise RuntimeError(done.stderr.strip().splitlines()[-1])
         from safetensors.numpy import load_file
 
         tensors = load_file(workdir / "last.safetensors")
@@ -158,8 +167,8 @@ def training_steps(folder: Path) -> Iterator[tuple[str, str]]:
         yield f"twenty steps, {name}", hashlib.sha256(b"".join(parts)).hexdigest()
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess:
-    """Runs this Python on the checkout's package."""
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs this Python with the package of this checkout."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [sys.executable, *arguments],
@@ -173,4 +182,4 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
-    main()
+    sys.exit(main())

@@ -1,29 +1,37 @@
-"""Makes the README's picture: a photograph, its JPEG at quality 10, and the restored JPEG.
+"""Makes the README's picture: a photograph, its JPEG at quality 10, and the restored picture.
 
     python tools/readme_picture.py
 
-The photograph is scikit-image's `chelsea` (Stéfan van der Walt, CC0), twice enlarged in a detail.
+The photograph is a detail of scikit-image's `chelsea` (Stéfan van der Walt, CC0), enlarged twice.
 """
 
 import argparse
 import io
+import sys
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
 import dmcnn_jax
+from dmcnn_jax.cli.process import command_parser, prepare_process, run_command
 
 
-def main() -> None:
-    """Restores the photograph and writes the picture."""
-    import skimage.data
-
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", help="of luma; default: what the file's table calls for")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the script and returns its exit status."""
+    parser = command_parser(None, __doc__)
+    parser.add_argument("--weights", help="of the luma model (default: chosen for the file)")
     parser.add_argument(
         "-o", "--output", default="docs/before_after.png", help="default: %(default)s"
     )
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
+    return run_command("readme_picture", lambda: _write_picture(options))
+
+
+def _write_picture(options: argparse.Namespace) -> None:
+    prepare_process()
+    import skimage.data
+
     original = skimage.data.chelsea()
     file = io.BytesIO()
     Image.fromarray(original).save(file, "JPEG", quality=10)
@@ -38,4 +46,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,12 +1,13 @@
-"""Bundles weights with the package: stores kernels in float16, and writes a model card.
+"""Bundles a run's best weights with the package: in float16, with a model card.
 
-    python tools/release_weights.py runs/dmcnn-qf20 dmcnn-qf20 \
-        --purpose "Luma of JPEGs of quality 20" --data "…" --hardware "…" \
-        --command "python tools/train_stages.py configs/shipped/dmcnn_qf20.py --source FOLDER" \
+    python tools/release_weights.py runs/small-qf10 dmcnn-small-qf10 \
+        --purpose "Luma of JPEGs of quality 10" --data "…" --hardware "…" \
+        --command "python -m dmcnn_jax.main --config configs/small_qf10.py" \
         --scores results.json
 
-Writes dmcnn-qf20.safetensors and dmcnn-qf20.md to dmcnn_jax/weights. `--scores` takes files that
-`evaluate` wrote for these weights.
+writes dmcnn_jax/weights/dmcnn-small-qf10.safetensors, with kernels in float16, and the card
+dmcnn_jax/weights/dmcnn-small-qf10.md. `--scores` are files that dmcnn-evaluate wrote for these
+weights.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from typing import Any
 
 import jax
 
+from dmcnn_jax.cli.process import command_parser, run_command
 from dmcnn_jax.inference.weights import BUNDLED, find_weights, load_weights, save_weights
 from dmcnn_jax.system.atomic_write import write_file
 
@@ -41,35 +43,32 @@ _CARD = """# {name}
 """
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command; an error is one line and exit status 1."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", help="a workdir or a weights file")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the script and returns its exit status."""
+    parser = command_parser(None, __doc__)
+    parser.add_argument("source", help="workdir or weights file")
     parser.add_argument("name", help="name to bundle it as")
     for field in ("purpose", "data", "hardware", "command"):
         parser.add_argument(f"--{field}", required=True, help="for the card")
-    parser.add_argument(
-        "--init", default="random weights", help="what training started from, for the card"
-    )
+    parser.add_argument("--init", default="random weights", help="what training started from")
     parser.add_argument("--scores", nargs="*", default=[], help="results.json files, for the card")
     parser.add_argument(
         "--validation",
-        help="results.json of --mode=evaluate, for weights without a validation, such as averages",
+        help="results.json of --mode=evaluate, if the weights file has none",
     )
     options = parser.parse_args(argv)
-    try:
-        variables, about = load_weights(find_weights(options.source))
-        scores = [json.loads(Path(path).read_text()) for path in options.scores]
-        if options.validation:
-            mean = json.loads(Path(options.validation).read_text())["mean"]
-            psnr = mean["model"]["psnr"]
-            about["validation"] = {"psnr": psnr, "gain": psnr - mean["jpeg"]["psnr"]}
-        if "validation" not in about:
-            raise ValueError(
-                f"{options.source!r} has no figures of a validation; give them by --validation"
-            )
-    except (OSError, ValueError) as error:
-        sys.exit(f"release_weights: {error}")
+    return run_command("release_weights", lambda: _release(options))
+
+
+def _release(options: argparse.Namespace) -> None:
+    variables, about = load_weights(find_weights(options.source))
+    scores = [json.loads(Path(path).read_text()) for path in options.scores]
+    if options.validation:
+        mean = json.loads(Path(options.validation).read_text())["mean"]
+        psnr = mean["model"]["psnr"]
+        about["validation"] = {"psnr": psnr, "gain": psnr - mean["jpeg"]["psnr"]}
+    if "validation" not in about:
+        raise ValueError(f"{options.source!r} has no validation result; give it by --validation")
     save_weights(BUNDLED / f"{options.name}.safetensors", variables, about, dtype="float16")
     card = _CARD.format(
         name=options.name,
@@ -92,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _scores(results: Sequence[Mapping[str, Any]]) -> str:
-    """Formats results of evaluations as a Markdown table."""
+    """Returns the card's table of test results, in Markdown."""
     if not results:
         return ""
     lines = [
@@ -114,4 +113,4 @@ def _scores(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

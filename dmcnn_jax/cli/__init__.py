@@ -1,1 +1,1 @@
-"""Commands: one file each, and what they share."""
+"""Commands, one file each, and what they share: parsers, start, errors and exit status."""

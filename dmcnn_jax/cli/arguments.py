@@ -2,7 +2,10 @@
 
 import argparse
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from dmcnn_jax.cli.process import command_parser
 
 if TYPE_CHECKING:
     from dmcnn_jax.restoration.options import RestoreOptions
@@ -11,18 +14,19 @@ _EXAMPLES = """examples:
   dmcnn-restore photo.jpg                           photo-restored.png beside it
   dmcnn-restore photo.jpg -o photo.tif              PNG, TIFF, WebP or JPEG, by extension
   dmcnn-restore photo.jpg holiday/ -o cleaned/      folders too, their structure mirrored
-  dmcnn-restore holiday/ -o cleaned/ --bits 16      PNG files of 16 bits
+  dmcnn-restore may/ june/ -o cleaned/              cleaned/may/ and cleaned/june/
+  dmcnn-restore holiday/ -o cleaned/ --bits 16      16-bit PNG files
   dmcnn-restore - < photo.jpg > photo.png
-  dmcnn-restore meme.jpg --assume-quality 30        was saved twice, first at 30
-  dmcnn-restore --serve                             a page to drop files on
+  dmcnn-restore meme.jpg --assume-quality 30        it was first saved at quality 30
+  dmcnn-restore --serve                             a local web page to drop files on
   dmcnn-restore --verify photo.jpg photo.png        could one be the original of the other?
 
-exit status: 0 all went well, 1 some file failed (or --verify found less than is guaranteed),
-2 the command makes no sense, 130 interrupted. Files that exist are left alone and not counted as
-failures, unless --overwrite. Inputs are never written over.
+exit status: 0 all files are done, 1 a file failed (or --verify found less than is guaranteed),
+2 the arguments make no sense, 130 interrupted. Files that exist are skipped, which is no failure,
+unless --overwrite is given. Inputs are never overwritten.
 
-What was compiled is kept in the user's cache folder, so that the next start is quick;
-DMCNN_JAX_CACHE names another folder or, if it is empty, keeps nothing.
+Compiled programs are cached in the user's cache folder, so that the next start is quick;
+DMCNN_JAX_CACHE names another folder, or turns the cache off if it is empty.
 """
 
 
@@ -36,78 +40,94 @@ def restore_options(namespace: argparse.Namespace) -> "RestoreOptions":
 
 def make_parser() -> argparse.ArgumentParser:
     """Returns the parser of `dmcnn-restore`."""
-    parser = argparse.ArgumentParser(
-        prog="dmcnn-restore",
-        description="Removes JPEG artifacts from photographs.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = command_parser("dmcnn-restore", "Removes JPEG artifacts from photographs.", _EXAMPLES)
+    parser.add_argument(
+        "inputs", nargs="*", metavar="INPUT", help="JPEG files; folders, recursively; - for stdin"
     )
-    add = parser.add_argument
-    add("inputs", nargs="*", metavar="INPUT", help="JPEG files; folders, recursively; - for stdin")
+    _add_output_options(parser.add_argument_group("output").add_argument)
+    _add_restoring_options(parser.add_argument_group("restoration").add_argument)
+    _add_earlier_save_options(parser.add_argument_group("earlier saves").add_argument)
+    _add_running_options(parser.add_argument_group("running").add_argument)
+    _add_other_modes(parser.add_argument_group("instead of restoring files").add_argument)
+    return parser
+
+
+def _add_output_options(add: Callable[..., argparse.Action]) -> None:
     add(
         "-o",
         "--output",
         metavar="PATH",
-        help="a folder; for one input also a file, whose extension says its type, or - for stdout",
+        help="a folder; for one input also a file, whose extension gives its type, or - for stdout;"
+        " of several input folders, each gets a folder of its own in it",
     )
     add(
         "--format",
         default="png",
         metavar="EXT",
-        help="type of files in folders: png, tif, webp, jpg (default: %(default)s)",
+        help="type of the files in folders: png, tif, webp, jpg (default: %(default)s)",
     )
-    add("--bits", type=int, choices=(8, 16), default=8, help="bits of a sample; 16 for PNG, TIFF")
+    add("--bits", type=int, choices=(8, 16), default=8, help="bits per sample; 16 for PNG, TIFF")
     add(
         "--quality",
         type=_number(int, 1, 100),
         metavar="Q",
-        help="of JPEG (default: 95) and WebP (default: without loss)",
+        help="quality of JPEG (default: 95) and WebP (default: lossless) output",
     )
-    add("--overwrite", action="store_true", help="replace results that exist (default: skip)")
+    add("--overwrite", action="store_true", help="replace existing results (default: skip them)")
+    add("--json", metavar="PATH", help="write a machine-readable report; - for stdout")
+
+
+def _add_restoring_options(add: Callable[..., argparse.Action]) -> None:
     add(
         "--weights",
         "--model",
         metavar="NAME",
         help="a bundled model, a weights file or a workdir (default: the bundled model trained for"
-        " tables like the file's; files that none is trained for are left as decoded)",
+        " quantisation tables like the file's; files that no model was trained for are only"
+        " decoded)",
     )
     add(
         "--size",
         choices=("auto", "fast", "full"),
         default="auto",
-        help="of the bundled model: fast, or full, which is better (default: full where there is an"
-        " accelerator or OpenVINO)",
+        help="size of the bundled model: fast, or full, which restores better (default: full with"
+        " an accelerator or OpenVINO)",
     )
     add(
         "--strength",
         type=_number(float, 0, 1),
         default=1.0,
         metavar="S",
-        help="from 0, as decoded, to 1, all the way (default)",
+        help="blends the restored picture with the JPEG: 0 is the decoded JPEG, 1 the restored"
+        " picture (default)",
     )
     add(
         "--ensemble",
         action="store_true",
-        help="average over the picture turned and mirrored in eight ways: a little better, eight"
-        " times slower",
+        help="average over the eight rotations and reflections: slightly better, eight times"
+        " slower",
     )
     add(
         "--no-project",
         dest="project",
         action="store_false",
-        help="don't keep luma where it quantises to the file's coefficients",
+        help="don't project luma into the quantisation intervals of the file's coefficients",
     )
+    add("--allow-truncated", action="store_true", help="restore damaged files as far as they go")
+
+
+def _add_earlier_save_options(add: Callable[..., argparse.Action]) -> None:
     add(
         "--no-detect",
         dest="detect",
         action="store_false",
-        help="don't look for an earlier, coarser save that a later one has hidden",
+        help="don't look for an earlier save at lower quality",
     )
     add(
         "--assume-quality",
         type=_number(int, 1, 100),
         metavar="Q",
-        help="take it that the pictures were saved before at this quality",
+        help="assume that the pictures were saved before at this quality",
     )
     add(
         "--prior-grid",
@@ -115,17 +135,21 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="X,Y",
         help="where the blocks of that earlier save begin, pixels from the left and top, 0 to 7",
     )
+
+
+def _add_running_options(add: Callable[..., argparse.Action]) -> None:
     add(
-        "--device", choices=("cpu", "cuda", "tpu"), help="where to run (default: the best there is)"
+        "--device",
+        choices=("cpu", "cuda", "tpu"),
+        help="where to run (default: an accelerator, if there is one)",
     )
     add(
         "--engine",
         choices=("auto", "jax", "openvino", "openvino-float32", "openvino-bfloat16"),
         default="auto",
-        help="what computes the layers: openvino is quicker on CPUs, in bfloat16 on those that have"
-        " it (default: openvino on a CPU, if it is installed, else jax)",
+        help="what computes the layers: openvino is faster on CPUs, in bfloat16 where the CPU"
+        " supports it (default: openvino on a CPU, if it is installed, else jax)",
     )
-    add("--allow-truncated", action="store_true", help="restore what there is of damaged files")
     add(
         "--max-pixels",
         type=_number(int, 1, 2**32),
@@ -133,13 +157,15 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="refuse larger pictures (default: 200 million)",
     )
-    add("--json", metavar="PATH", help="write a report for programs; - for stdout")
-    add("-q", "--quiet", action="store_true", help="say nothing but errors")
+    add("-q", "--quiet", action="store_true", help="print errors only")
+
+
+def _add_other_modes(add: Callable[..., argparse.Action]) -> None:
     add(
         "--verify",
         nargs=2,
         metavar=("ORIGINAL", "RESTORED"),
-        help="quantise a restored picture by the tables of the JPEG file it comes from",
+        help="check that re-quantising a restored picture yields the JPEG file's coefficients",
     )
     add(
         "--serve",
@@ -147,20 +173,23 @@ def make_parser() -> argparse.ArgumentParser:
         type=_number(int, 0, 65535),
         const=0,
         metavar="PORT",
-        help="show a page, for this computer only, to drop JPEG files on (default: any free port)",
+        help="serve a web page, for this computer only, to drop JPEG files on (default: any free"
+        " port)",
     )
-    return parser
 
 
 def _grid(text: str) -> tuple[int, int]:
+    """Parses "X,Y" as two offsets from 0 to 7."""
     parts = text.split(",")
     if len(parts) != 2 or not all(part in "01234567" and len(part) == 1 for part in parts):
         raise argparse.ArgumentTypeError(f"{text!r}; expected two offsets from 0 to 7, as in 3,5")
     return int(parts[0]), int(parts[1])
 
 
-def _number(kind: type, low: float, high: float):
-    def parse(text: str):
+def _number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], int | float]:
+    """Returns a parser of numbers from `low` to `high`."""
+
+    def parse(text: str) -> int | float:
         try:
             value = kind(text)
         except ValueError:

@@ -1,117 +1,158 @@
-"""Restores many files: one is read and one is written while another is restored."""
+"""Restores many files: one is read and one is written while the device restores another."""
 
 import argparse
 import concurrent.futures
 import contextlib
-import dataclasses
-import json
-import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
 
 from dmcnn_jax.cli.arguments import restore_options
-from dmcnn_jax.cli.messages import UsageError, first_line, say
-from dmcnn_jax.cli.planning import Task, plan
-from dmcnn_jax.system.atomic_write import replacing
+from dmcnn_jax.cli.planning import Task, describe_mirrors, plan
+from dmcnn_jax.cli.process import UsageError, first_line, say
+from dmcnn_jax.cli.report import (
+    FileRecord,
+    check_report,
+    count_statuses,
+    describe_counts,
+    describe_file,
+    write_json,
+    written_record,
+)
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from dmcnn_jax.images.formats import OutputFormat
+    from dmcnn_jax.jpeg.reader import JpegFile
+    from dmcnn_jax.restoration.restorer import Planes
+
+_COMMAND = "dmcnn-restore"
 
 
 class BatchRun:
-    """One run of the command: files are read and written while the device works on another."""
+    """One run of `dmcnn-restore` over its inputs.
 
-    def __init__(self, options: argparse.Namespace):
-        from dmcnn_jax import jpeg
-        from dmcnn_jax.images import formats
+    Everything that can be checked is checked before the first file is restored.
+
+    Args:
+        options: of the command, as `dmcnn_jax.cli.arguments.make_parser` parses them.
+
+    Raises:
+        UsageError: if inputs, outputs and options don't fit each other.
+        OSError, ImportError: if the model can't be loaded.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
         from dmcnn_jax.restoration.restorer import Restorer
 
         self.options = options
-        extension = "." + options.format.lstrip(".")
-        if extension.lower() not in formats.FORMATS:
-            raise UsageError(
-                f"--format {options.format!r}; expected one of: {', '.join(formats.FORMATS)}"
-            )
-        tasks = plan(options.inputs, options.output, extension, options.overwrite)
-        if not tasks:
-            raise UsageError(f"no JPEG files in {', '.join(options.inputs)}")
-        try:
-            self.styles = {
-                suffix: formats.output_format(suffix, options.quality, options.bits)
-                for suffix in {(t.target.suffix if t.target else extension) for t in tasks}
-            }
-        except ValueError as error:
-            raise UsageError(str(error)) from None
-        if options.json == "-" and any(task.target is None for task in tasks):
-            raise UsageError("--json - and the picture can't both go to standard output")
-        if any(t.target is None for t in tasks) and sys.stdout.isatty():
-            raise UsageError("standard output is a terminal; redirect it, or name a file with -o")
-        check_report(options.json, [p for t in tasks for p in (t.source, t.target) if p])
-        self.jpeg, self.formats = jpeg, formats
-        self.default_style = self.styles.get(extension)
-        self.tasks = tasks
-        self.records: dict[int, dict[str, Any]] = {}  # by number of the task
+        self.extension = "." + options.format.lstrip(".")
+        self.formats: dict[str, OutputFormat] = {}  # by extension
+        self.tasks = self._plan()
+        self.records: dict[Task, FileRecord] = {}
         try:
             self.restorer = Restorer(options.weights, restore_options(options))
         except ValueError as error:
             raise UsageError(str(error)) from None
 
     def run(self) -> int:
-        """All files, then the report."""
-        from tqdm import tqdm
-
+        """Restores all files, writes the report and returns the exit status."""
         start = time.perf_counter()
-        with contextlib.ExitStack() as stack:
-            self.bar = stack.enter_context(
-                tqdm(
-                    total=len(self.tasks),
-                    unit="file",
-                    disable=True if self.options.quiet else None,
-                    bar_format="{l_bar}{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]",
-                )
-            )
-            reader = stack.enter_context(_worker())
-            writer = stack.enter_context(_worker())
-            todo = [t for t in self.tasks if not (t.refusal or t.skip)]
-            ahead = self._begin_reading(reader, todo[0]) if todo else None
-            behind = None
+        with (
+            self._progress_bar() as self.bar,
+            _worker() as reader,
+            _worker() as writer,
+        ):
+            upcoming = (task for task in self.tasks if not (task.refusal or task.skip))
+            ahead = self._start_reading(reader, next(upcoming, None))
+            writing: Future[None] | None = None
             for task in self.tasks:
                 if task.refusal or task.skip:
-                    kind = ("error", task.refusal) if task.refusal else ("reason", task.skip)
-                    self._record(task, "failed" if task.refusal else "skipped", **dict([kind]))
-                    self.bar.update(1)
+                    self._record_unprocessed(task)
                     continue
                 began = time.perf_counter()
-                current, number = ahead, todo.index(task) + 1
-                # No more than one file waits to be restored, and one to be written.
-                ahead = reader.submit(self._read, todo[number]) if number < len(todo) else None
-                work = self._restore(task, current)
-                if behind:
-                    behind.result()
-                behind = writer.submit(self._write, task, work, began) if work else None
-            if behind:
-                behind.result()
-        return self._report(time.perf_counter() - start)
+                reading = ahead
+                # At most one file waits to be restored, and one to be written.
+                ahead = self._start_reading(reader, next(upcoming, None))
+                planes = self._restore(task, reading)
+                if writing is not None:
+                    writing.result()
+                    writing = None
+                if planes is not None:
+                    writing = writer.submit(self._write, task, planes, began)
+            if writing is not None:
+                writing.result()
+        return self._finish(time.perf_counter() - start)
 
-    def _begin_reading(self, reader: concurrent.futures.Executor, task: Task):
+    def _plan(self) -> list[Task]:
+        """Plans and checks outputs, their formats and the report."""
+        from dmcnn_jax.images import formats
+
+        options = self.options
+        if self.extension.lower() not in formats.FORMATS:
+            raise UsageError(
+                f"--format {options.format!r}; expected one of: {', '.join(formats.FORMATS)}"
+            )
+        tasks = plan(options.inputs, options.output, self.extension, options.overwrite)
+        if not tasks:
+            raise UsageError(f"no JPEG files in {', '.join(options.inputs)}")
+        try:
+            for suffix in {(t.target.suffix if t.target else self.extension) for t in tasks}:
+                self.formats[suffix] = formats.output_format(suffix, options.quality, options.bits)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        to_stdout = any(task.target is None for task in tasks)
+        if to_stdout and options.json == "-":
+            raise UsageError("--json - and the picture can't both go to standard output")
+        if to_stdout and sys.stdout.isatty():
+            raise UsageError("standard output is a terminal; redirect it, or name a file with -o")
+        check_report(options.json, [p for t in tasks for p in (t.source, t.target) if p])
+        if not options.quiet:
+            for line in describe_mirrors(options.inputs, options.output):
+                say(_COMMAND, line)
+        return tasks
+
+    def _progress_bar(self) -> "tqdm":
+        from tqdm import tqdm
+
+        return tqdm(
+            total=len(self.tasks),
+            unit="file",
+            disable=True if self.options.quiet else None,  # None: shown on terminals only
+            bar_format="{l_bar}{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]",
+        )
+
+    def _start_reading(
+        self, reader: concurrent.futures.Executor, task: Task | None
+    ) -> "Future[JpegFile] | None":
+        if task is None:
+            return None
         if task.source is not None:
             return reader.submit(self._read, task)
-        # Here: a thread that waits for a terminal can't be interrupted.
-        reading: concurrent.futures.Future = concurrent.futures.Future()
+        # In this thread: one that waits for a terminal can't be interrupted.
+        reading: Future[JpegFile] = Future()
         try:
             reading.set_result(self._read(task))
         except Exception as error:
             reading.set_exception(error)
         return reading
 
-    def _read(self, task: Task):
-        return self.jpeg.read(
+    def _read(self, task: Task) -> "JpegFile":
+        from dmcnn_jax import jpeg
+
+        return jpeg.read(
             sys.stdin.buffer if task.source is None else task.source,
             max_pixels=self.options.max_pixels,
             allow_truncated=self.options.allow_truncated,
             name=task.name,
         )
 
-    def _restore(self, task: Task, reading: concurrent.futures.Future):
+    def _restore(self, task: Task, reading: "Future[JpegFile] | None") -> "Planes | None":
+        """Returns restored planes; None if that failed, which is recorded."""
+        assert reading is not None  # each file was started on before its turn
         done = 0.0
 
         def progress(share: float) -> None:
@@ -122,128 +163,79 @@ class BatchRun:
         try:
             return self.restorer.restore_planes(reading.result(), progress)
         except Exception as error:
-            self._fail(task, error)
+            self._record_failure(task, error)
             return None
         finally:
             self.bar.update(1 - done)
 
-    def _write(self, task: Task, planes: Any, began: float) -> None:
+    def _write(self, task: Task, planes: "Planes", began: float) -> None:
+        """Rounds planes to pixels and writes them, in the writer's thread."""
+        from dmcnn_jax.images import formats
+
+        file = planes.file
         try:
             result = self.restorer.render(planes)
-            metadata = planes.file.metadata
             if task.target is None:
-                remarks = self.formats.write(
-                    sys.stdout.buffer, result.pixels, metadata, self.default_style
-                )
+                form = self.formats[self.extension]
+                remarks = formats.write(sys.stdout.buffer, result.pixels, file.metadata, form)
                 sys.stdout.buffer.flush()
             else:
                 task.target.parent.mkdir(parents=True, exist_ok=True)
-                remarks = self.formats.write(
-                    task.target, result.pixels, metadata, self.styles[task.target.suffix]
-                )
+                form = self.formats[task.target.suffix]
+                remarks = formats.write(task.target, result.pixels, file.metadata, form)
         except Exception as error:
-            self._fail(task, error)
+            self._record_failure(task, error)
             return
-        file = planes.file
-        about = {
-            "model": result.model,
-            "width": file.width,
-            "height": file.height,
-            "color": file.color,
-            "sampling": [list(c.subsampling) for c in file.components],
-            "table_quality": result.quality,
-            "notes": [*result.notes, *remarks],
-            "seconds": round(time.perf_counter() - began, 3),
-        }
-        if result.prior is not None:
-            about["earlier"] = {
-                "quality": result.prior.quality,
-                "grid": [result.prior.left, result.prior.top],
-                "assumed": self.options.assume_quality is not None,
-            }
-        for plane, tally in (("luma", result.luma_tally), ("chroma", result.chroma_tally)):
-            if tally is not None:
-                about[f"{plane}_kept"] = dataclasses.asdict(tally) | {"share": tally.share}
-        self._record(task, "restored" if result.model else "decoded", **about)
+        seconds = time.perf_counter() - began
+        assumed = self.options.assume_quality is not None
+        self._record(
+            task,
+            written_record(task.name, task.output, file, result, remarks, seconds, assumed=assumed),
+        )
 
-    def _fail(self, task: Task, error: Exception) -> None:
+    def _record_failure(self, task: Task, error: Exception) -> None:
         message = first_line(error)
         if not isinstance(error, ValueError | OSError):
             message = f"{type(error).__name__}: {message}"
-        self._record(task, "failed", error=message.removeprefix(f"{task.shown}: "))
+        message = message.removeprefix(f"{task.shown}: ")
+        self._record(
+            task,
+            {"input": task.name, "output": task.output, "status": "failed", "error": message},
+        )
 
-    def _record(self, task: Task, status: str, **about: Any) -> None:
-        record = {
-            "input": task.name,
-            "output": None if task.target is None else str(task.target),
-            "status": status,
-        } | about
-        self.records[self.tasks.index(task)] = record
-        if status == "failed":
-            self._say(f"{task.shown}: {record['error']}")
-        elif not self.options.quiet:
-            self._say(f"{task.shown}: {_describe(record)}")
+    def _record_unprocessed(self, task: Task) -> None:
+        """Records a file that must not or need not be restored."""
+        record: FileRecord
+        if task.refusal:
+            record = {"input": task.name, "output": task.output, "status": "failed"}
+            record["error"] = task.refusal
+        else:
+            record = {"input": task.name, "output": task.output, "status": "skipped"}
+            record["reason"] = task.skip
+        self._record(task, record)
+        self.bar.update(1)
 
-    def _say(self, text: str) -> None:
-        self.bar.write(f"dmcnn-restore: {text}", file=sys.stderr)
+    def _record(self, task: Task, record: FileRecord) -> None:
+        self.records[task] = record
+        if record["status"] == "failed" or not self.options.quiet:
+            line = f"{_COMMAND}: {task.shown}: {describe_file(record)}"
+            self.bar.write(line, file=sys.stderr)
 
-    def _report(self, seconds: float) -> int:
-        records = [self.records[number] for number in sorted(self.records)]
-        counts = {
-            status: sum(record["status"] == status for record in records)
-            for status in ("restored", "decoded", "skipped", "failed")
-        }
-        summary = counts | {"seconds": round(seconds, 3)}
+    def _finish(self, seconds: float) -> int:
+        """Prints the closing line, writes the report and returns the exit status."""
+        records = [self.records[task] for task in self.tasks]
+        counts = count_statuses(records)
         if not self.options.quiet and len(records) > 1:
-            words = {"decoded": "left as decoded"}
-            parts = [f"{n} {words.get(status, status)}" for status, n in counts.items() if n]
-            say(f"{', '.join(parts)}, in {seconds:.1f} s")
+            say(_COMMAND, describe_counts(counts, seconds))
         if self.options.json:
+            summary = counts | {"seconds": round(seconds, 3)}
             write_json(self.options.json, {"files": records, "summary": summary})
         return 1 if counts["failed"] else 0
 
 
-def _describe(record: dict[str, Any]) -> str:
-    from dmcnn_jax.jpeg.reader import printable
-
-    if record["status"] == "skipped":
-        return printable(f"skipped: {record['reason']}")
-    target = printable(record["output"] or "<standard output>")
-    how = f"{record['model']}, " if record["model"] else "as decoded, "
-    kept = record.get("luma_kept")
-    guarantee = f", {kept['share']:.3%} of luma coefficients kept" if kept else ""
-    notes = f" ({'; '.join(record['notes'])})" if record["notes"] else ""
-    return f"{target}: {how}{record['seconds']:.1f} s{guarantee}{notes}"
-
-
-def check_report(path: str | None, pictures: Sequence[str | os.PathLike]) -> None:
-    """Whether a report may be written there, before all the work.
-
-    Raises:
-        UsageError: if it would overwrite a picture, or there is no such folder.
-    """
-    if path in (None, "-"):
-        return
-    real = os.path.realpath(path)
-    if real in map(os.path.realpath, pictures):
-        raise UsageError(f"--json {path!r} would overwrite a picture; choose another name")
-    if os.path.isdir(real) or not os.path.isdir(os.path.dirname(real)):
-        raise UsageError(f"--json {path!r}; expected the name of a file in a folder that exists")
-
-
-def write_json(path: str, content: dict[str, Any]) -> None:
-    """Writes JSON to a file, or to standard output for "-"."""
-    text = json.dumps(content, indent=2) + "\n"
-    if path == "-":
-        sys.stdout.write(text)
-        return
-    with replacing(path) as file:
-        file.write(text.encode())
-
-
 @contextlib.contextmanager
 def _worker() -> Iterator[concurrent.futures.ThreadPoolExecutor]:
-    """A thread that takes one thing after another; if something goes wrong, not all that waits."""
+    """A thread for one task after another; if the block fails, waiting tasks are dropped."""
     pool = concurrent.futures.ThreadPoolExecutor(1)
     try:
         yield pool

@@ -1,121 +1,126 @@
-"""The command `dmcnn-evaluate`: scores a model on images."""
+"""The command `dmcnn-evaluate`: measures a model on a folder of images."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 
-from dmcnn_jax.evaluation import color_protocol
-from dmcnn_jax.evaluation.protocol import (
-    evaluate_folder,
-    format_table,
-    write_gallery,
-    write_results,
-)
-from dmcnn_jax.inference.model import ENGINES, load
-from dmcnn_jax.restoration.options import RestoreOptions
-from dmcnn_jax.restoration.restorer import Restorer
-from dmcnn_jax.system.compile_cache import enable_compilation_cache
-from dmcnn_jax.system.malloc import tune_malloc
-from dmcnn_jax.web.gallery import Gallery, describe
+from dmcnn_jax.cli.process import UsageError, command_parser, prepare_process, run_command
+
+_EXAMPLES = """examples:
+  dmcnn-evaluate --weights dmcnn-small-qf10 --images LIVE1 --quality 10
+  dmcnn-evaluate --weights runs/mine --images photos/ --quality 20 \\
+      --gallery gallery.html                    a page with a slider for every image
+  dmcnn-evaluate --color --images photos/ --quality 20
+"""
+
+# Options that have a meaning with --color only, and those that have none with it.
+_COLOR_ONLY = ("chroma", "subsampling")
+_LUMA_ONLY = ("luma", "project", "ensemble", "gallery")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line; an error that a user can mend is one line and exit status 1."""
-    parser = argparse.ArgumentParser(
-        prog="dmcnn-evaluate",
-        description="Measures a model on a folder of images: PSNR, SSIM and PSNR-B of the JPEG and "
-        "of the model's output.",
-        epilog="examples:\n"
-        "  dmcnn-evaluate --weights dmcnn-small-qf10 --images LIVE1 --quality 10\n"
-        "  dmcnn-evaluate --weights runs/mine --images photos/ --quality 20 \\\n"
-        "      --gallery gallery.html                    a page with a slider for every image\n",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `dmcnn-evaluate` and returns its exit status."""
+    options = make_parser().parse_args(argv)
+    return run_command("dmcnn-evaluate", lambda: _run(options))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of `dmcnn-evaluate`."""
+    parser = command_parser(
+        "dmcnn-evaluate",
+        "Measures a model on a folder of images: PSNR, SSIM and PSNR-B of the JPEG and of the\n"
+        "model's output.",
+        _EXAMPLES,
     )
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--weights",
-        help="a bundled name, a weights file or a workdir; with --color, of luma, by default what "
-        "suits each file",
+        metavar="NAME",
+        help="a bundled name, a weights file or a workdir; with --color, of the luma model"
+        " (default: the bundled model that suits each file)",
     )
-    parser.add_argument("--images", required=True, help='folder of lossless images, or "packaged"')
-    parser.add_argument("--quality", type=int, required=True, help="JPEG quality, 1 to 100")
-    parser.add_argument("-o", "--output", default="results.json", help="default: %(default)s")
-    parser.add_argument(
+    add("--images", required=True, help='folder of lossless images, or "packaged"')
+    add("--quality", type=int, required=True, help="JPEG quality, 1 to 100")
+    add("-o", "--output", default="results.json", help="file to write (default: %(default)s)")
+    add(
+        "--engine",
+        choices=("auto", "jax", "openvino", "openvino-float32", "openvino-bfloat16"),
+        default="jax",
+        help="what computes the layers (default: jax, which gives the same figures everywhere)",
+    )
+    add = parser.add_argument_group("luma, the default").add_argument
+    add(
         "--luma",
         choices=("studio", "full"),
-        default="studio",
-        help="range of luma: studio, 16 to 235, is the protocol's (default); full is what JPEG "
-        "files hold",
+        help="range of luma: studio, 16 to 235, which the protocol uses (default); full, 0 to 255,"
+        " which JPEG files hold",
     )
-    parser.add_argument(
-        "--project", action="store_true", help="project the output into the quantisation intervals"
-    )
-    parser.add_argument(
+    add("--project", action="store_true", help="project the output into quantisation intervals")
+    add(
         "--ensemble",
         action="store_true",
-        help="average over the image turned and mirrored in eight ways: a little better, eight "
-        "times slower",
+        help="average over the eight rotations and reflections: slightly better, eight times"
+        " slower",
     )
-    parser.add_argument(
-        "--engine",
-        choices=ENGINES,
-        default="jax",
-        help="what computes the layers (%(default)s, which gives the same figures everywhere)",
-    )
-    parser.add_argument(
+    add("--gallery", metavar="FILE", help="also write an HTML page of all images, with a slider")
+    add = parser.add_argument_group("colour").add_argument
+    add(
         "--color",
         action="store_true",
-        help="measure what dmcnn-restore makes of colour files that Pillow writes: PSNR of RGB and "
-        "of chroma, and how far the mean colour is off",
+        help="measure what dmcnn-restore makes of colour files that Pillow writes: PSNR of RGB and"
+        " chroma, and the shift of the mean colour",
     )
-    parser.add_argument("--chroma", help="with --color: weights that restore chroma (bundled)")
-    parser.add_argument(
-        "--subsampling",
-        choices=color_protocol.SUBSAMPLING,
-        default="4:2:0",
-        help="with --color (%(default)s)",
+    add("--chroma", metavar="NAME", help="weights that restore chroma (default: bundled)")
+    add("--subsampling", choices=("4:4:4", "4:2:2", "4:2:0"), help="of chroma (default: 4:2:0)")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    if not 1 <= options.quality <= 100:
+        raise UsageError(f"--quality is {options.quality}; expected 1 to 100")
+    for name in _LUMA_ONLY if options.color else _COLOR_ONLY:
+        if getattr(options, name):
+            expected = "without" if options.color else "with"
+            raise UsageError(f"--{name} has no effect here; expected it {expected} --color")
+    if not options.color and not options.weights:
+        raise UsageError("no --weights given: a bundled name, a weights file or a workdir")
+    prepare_process()
+    if options.color:
+        _evaluate_color(options)
+    else:
+        _evaluate_luma(options)
+
+
+def _evaluate_luma(options: argparse.Namespace) -> None:
+    from dmcnn_jax.evaluation import protocol
+    from dmcnn_jax.inference.model import load
+    from dmcnn_jax.web.gallery import Gallery, describe
+
+    gallery = Gallery() if options.gallery else None
+    results = protocol.evaluate_folder(
+        load(options.weights, options.engine),
+        options.images,
+        options.quality,
+        luma=options.luma or "studio",
+        project=options.project,
+        ensemble=options.ensemble,
+        gallery=gallery,
     )
-    parser.add_argument(
-        "--gallery", metavar="FILE", help="also write an HTML page of all images, with a slider"
-    )
-    options = parser.parse_args(argv)
-    tune_malloc()
-    enable_compilation_cache()
-    try:
-        gallery = Gallery() if options.gallery else None
-        if not 1 <= options.quality <= 100:
-            raise ValueError(f"--quality is {options.quality}; expected 1 to 100")
-        if options.color:
-            _evaluate_color(options)
-            return
-        if not options.weights:
-            raise ValueError("no --weights given: a bundled name, a weights file or a workdir")
-        results = evaluate_folder(
-            load(options.weights, options.engine),
-            options.images,
-            options.quality,
-            luma=options.luma,
-            project=options.project,
-            ensemble=options.ensemble,
-            gallery=gallery,
-        )
-        print(format_table(results))
-        write_results(options.output, results)
-        if gallery:
-            print(describe(options.gallery, write_gallery(options.gallery, gallery, results)))
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"dmcnn_jax: {error}")
+    print(protocol.format_table(results))
+    protocol.write_results(options.output, results)
+    if gallery:
+        left_out = protocol.write_gallery(options.gallery, gallery, results)
+        print(describe(options.gallery, left_out))
 
 
 def _evaluate_color(options: argparse.Namespace) -> None:
-    """The command line with --color."""
-    if options.gallery or options.ensemble:
-        given = "--gallery" if options.gallery else "--ensemble"
-        raise ValueError(f"{given} is of luma alone; leave it or --color out")
-    restorer = Restorer(
-        options.weights, RestoreOptions(engine=options.engine), chroma=options.chroma
-    )
+    from dmcnn_jax.evaluation import color_protocol, protocol
+    from dmcnn_jax.restoration.options import RestoreOptions
+    from dmcnn_jax.restoration.restorer import Restorer
+
+    engine = RestoreOptions(engine=options.engine)
+    restorer = Restorer(options.weights, engine, chroma=options.chroma)
     results = color_protocol.evaluate_folder(
-        restorer, options.images, options.quality, subsampling=options.subsampling
+        restorer, options.images, options.quality, subsampling=options.subsampling or "4:2:0"
     )
     print(color_protocol.format_table(results))
-    write_results(options.output, results)
+    protocol.write_results(options.output, results)

@@ -1,68 +1,59 @@
 """The command `dmcnn-restore`: restores JPEG files and folders of them."""
 
 import argparse
-import signal
 from collections.abc import Sequence
 
 from dmcnn_jax.cli.arguments import make_parser, restore_options
-from dmcnn_jax.cli.batch import BatchRun, check_report, write_json
-from dmcnn_jax.cli.messages import UsageError, first_line, say
-from dmcnn_jax.cli.signals import Interrupter
-from dmcnn_jax.system.compile_cache import enable_compilation_cache
-from dmcnn_jax.system.malloc import tune_malloc
+from dmcnn_jax.cli.batch import BatchRun
+from dmcnn_jax.cli.interrupts import sigterm_as_interrupt
+from dmcnn_jax.cli.process import prepare_process, run_command
+from dmcnn_jax.cli.report import check_report, write_json
+
+_INTERRUPTED = "interrupted; finished files are complete, and nothing else was written"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
+    """Runs `dmcnn-restore` and returns its exit status.
 
     Args:
         argv: its arguments; by default those of the process.
-
-    Returns:
-        The exit status.
     """
     parser = make_parser()
     options = parser.parse_args(argv)
     if options.serve is not None:
         if options.inputs or options.output:
-            parser.error("--serve takes no files; they are dropped on its page")
+            parser.error("--serve takes no files; drop them on its page")
     elif options.verify:
         if options.inputs:
             parser.error("--verify takes two files and no others")
     elif not options.inputs:
         parser.error("nothing to restore; name files or folders, or - for standard input")
-    interrupter = Interrupter()
-    previous = signal.signal(signal.SIGTERM, interrupter)
-    try:
-        if not options.verify:
-            tune_malloc()
-            enable_compilation_cache()
-        if options.device:
-            import jax
+    with sigterm_as_interrupt():
+        return run_command("dmcnn-restore", lambda: _run(options), interrupted=_INTERRUPTED)
 
-            jax.config.update("jax_platforms", options.device)
-            jax.devices()  # fails, if it does, here
-        if options.serve is not None:
-            return _serve(options)
-        return _verify(options) if options.verify else BatchRun(options).run()
-    except KeyboardInterrupt:
-        say("interrupted; what was finished is whole, nothing else was written")
-        return 130
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
-        say(first_line(error))
-        return 2 if isinstance(error, UsageError) else 1
-    finally:
-        interrupter.stop()
-        signal.signal(signal.SIGTERM, previous)
+
+def _run(options: argparse.Namespace) -> int:
+    if not options.verify:
+        prepare_process()
+    if options.device:
+        import jax
+
+        jax.config.update("jax_platforms", options.device)
+        jax.devices()  # raises a RuntimeError here, not in the middle of the work
+    if options.serve is not None:
+        return _serve(options)
+    if options.verify:
+        return _verify(options)
+    return BatchRun(options).run()
 
 
 def _serve(options: argparse.Namespace) -> int:
     from dmcnn_jax.restoration.restorer import Restorer
-    from dmcnn_jax.web import server
+    from dmcnn_jax.web import server, upload
 
     restorer = Restorer(options.weights, restore_options(options))
     limits = {"max_pixels": options.max_pixels, "allow_truncated": options.allow_truncated}
-    server.serve(server.restoring(restorer, **limits), port=options.serve)
+    server.serve(upload.upload_restorer(restorer, **limits), port=options.serve)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Files that are whole or the old ones: they get their names when all of them is written."""
+"""Atomic writes: a file appears under its name when it is complete, or not at all."""
 
 import contextlib
 import os
@@ -9,23 +9,31 @@ from typing import BinaryIO
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """A file that gets its name when all of it is written, and disappears if that fails.
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Opens a temporary file that replaces `path` at the end of the block.
+
+    If the block fails, the temporary file is deleted and `path` stays as it was.
+
+    Args:
+        path: of the file to write; its folder must exist.
+
+    Yields:
+        The file, open for writing in binary.
 
     Raises:
-        OSError: if it can't be written; with `path`, not with the temporary name beside it.
+        OSError: if it can't be written; it names `path`, not the temporary file beside it.
     """
     path = Path(path)
     with _naming(path):
-        # Not made of the name, which may be as long as names can be.
+        # The temporary name is not derived from `path`, which may be as long as names can be.
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".dmcnn-", suffix=".partial")
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
-            # Else the name might reach the disk before what it names.
+            # Otherwise the new name could reach the disk before the content does.
             os.fsync(file.fileno())
-        # As a file that was opened by its name would have been.
+        # mkstemp lets only the owner read; give the permissions that open() would have given.
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)
@@ -37,11 +45,11 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
         raise
 
 
-def write_file(path: str | os.PathLike, content: bytes) -> None:
-    """Writes a file by `replacing`.
+def write_file(path: str | os.PathLike[str], content: bytes) -> None:
+    """Writes a file atomically.
 
     Raises:
-        OSError: if it can't be written; nothing of it is left.
+        OSError: if it can't be written; nothing of it is left behind.
     """
     try:
         with replacing(path) as file:
@@ -52,6 +60,7 @@ def write_file(path: str | os.PathLike, content: bytes) -> None:
 
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
+    """Makes an OSError raised in the block name `path`."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a command compiled once is kept on disk, so that its next start is quick."""
+"""JAX's compilation cache on disk, so that a command's next start is quick."""
 
 import hashlib
 import os
@@ -6,30 +6,33 @@ import platform
 import warnings
 from pathlib import Path
 
-# Whatever takes longer to compile is kept, seconds.
-_WORTH_KEEPING = 0.2
-# What is kept in all, bytes; then what was used longest ago goes.
-_LIMIT = 2**30
+import platformdirs
+
+MIN_COMPILE_SECONDS = 0.2
+"""Programs that take longer to compile are cached."""
+
+MAX_BYTES = 2**30
+"""Size limit of the cache; the least recently used programs are deleted above it."""
 
 
 def enable_compilation_cache() -> Path | None:
-    """Lets JAX keep what it compiles; for commands, before they compile anything.
+    """Makes JAX cache compiled programs on disk; for commands, before they compile anything.
 
-    `DMCNN_JAX_CACHE` names the folder; if that is empty, nothing is kept. Without it, it is
-    `dmcnn_jax` in the user's cache folder (`XDG_CACHE_HOME`, or ~/.cache). Where JAX was told of a
-    folder by its own `JAX_COMPILATION_CACHE_DIR`, that is used, as JAX does.
+    The environment variable `DMCNN_JAX_CACHE` names the folder; an empty value turns the cache off.
+    By default it is `dmcnn_jax` in the user's cache folder: on Linux `XDG_CACHE_HOME`, or ~/.cache.
+    JAX's own `JAX_COMPILATION_CACHE_DIR` takes precedence.
 
     Returns:
-        The folder that was set here, or None.
+        The folder that was set, or None: the cache is off, set by JAX, or not writable.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return None
     named = os.environ.get("DMCNN_JAX_CACHE")
     if named == "":
         return None
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-    # A home folder may be shared by machines, and code made for one CPU is not for another.
-    folder = Path(named or home / "dmcnn_jax").expanduser().absolute() / f"compiled-{_processor()}"
+    base = Path(named or platformdirs.user_cache_path("dmcnn_jax", appauthor=False))
+    # Machines may share a home folder, but programs compiled for one CPU may not run on another.
+    folder = base.expanduser().absolute() / f"compiled-{_processor()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         writable = os.access(folder, os.W_OK)
@@ -40,20 +43,20 @@ def enable_compilation_cache() -> Path | None:
 
     import jax
 
-    # Another process may throw out an entry in between: it is compiled again, and that is all.
+    # Harmless: another process deleted an entry in the meantime, and it is compiled again.
     warnings.filterwarnings("ignore", message="Error (writing|reading) persistent compilation")
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH_KEEPING)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_COMPILE_SECONDS)
     try:
         import filelock  # noqa: F401
     except ImportError:
-        return folder  # JAX can't bound it, then
-    jax.config.update("jax_compilation_cache_max_size", _LIMIT)
+        return folder  # JAX needs filelock to enforce a limit
+    jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
     return folder
 
 
 def _processor() -> str:
-    """A name for what this CPU can do."""
+    """Returns a short digest of the CPU's architecture and features."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:

@@ -1,9 +1,9 @@
-"""Memory that a command's steps take again and again is kept, not returned in between."""
+"""Tunes glibc's allocator: memory that a process frees is reused, not returned to the system."""
 
 import ctypes
 import os
 
-# mallopt's parameters (malloc.h), and what they are set to.
+# mallopt's parameters (malloc.h) and their values.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 _NEVER, _PAD = 2**31 - 1, 64 * 2**20
 
@@ -13,30 +13,30 @@ VARIABLES = {
     "MALLOC_TRIM_THRESHOLD_": str(_NEVER),
     "MALLOC_TOP_PAD_": str(_PAD),
 }
-"""What does the same for a process that is started with them in its environment."""
+"""Environment variables with the same effect, for processes that are started with them."""
 
-_libc: ctypes.CDLL | None = None  # once memory is kept
+_libc: ctypes.CDLL | None = None  # set once the allocator is tuned
 
-# Who has set glibc's own variables has decided already.
+# A user who has set one of glibc's own variables has decided already.
 _ALREADY = (*VARIABLES, "GLIBC_TUNABLES")
 
 
 def tune_malloc() -> bool:
-    """Lets this process keep memory that it frees; for commands, before threads are started.
+    """Makes this process keep memory that it frees; for commands, before threads are started.
 
-    XLA asks for the memory of a step when it begins, and frees it at its end. glibc takes blocks of
-    32 MB and more from the system each time and gives them back, and the system fills each page
-    with zeros: a sixth of a training step on a CPU, a quarter of restoring a large picture. Here
-    all comes from one heap, which doesn't shrink. `DMCNN_JAX_KEEP_MEMORY=0` leaves it as it was, as
-    does any of glibc's own variables.
+    XLA allocates a step's memory when it begins, and frees it at its end. By default glibc requests
+    blocks of 32 MB and more from the system each time and returns them, and the system fills each
+    page with zeros: a sixth of a training step on a CPU, a quarter of restoring a large picture.
+    Tuned, glibc allocates everything from one heap that doesn't shrink. `DMCNN_JAX_KEEP_MEMORY=0`
+    or any of glibc's own variables prevents the tuning.
 
     Returns:
-        Whether it was done: on Linux with glibc alone.
+        Whether the allocator was tuned, which needs Linux with glibc.
     """
     if os.environ.get("DMCNN_JAX_KEEP_MEMORY") == "0" or any(v in os.environ for v in _ALREADY):
         return False
     try:
-        if not os.confstr("CS_GNU_LIBC_VERSION").startswith("glibc"):
+        if not (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc"):
             return False
     except (AttributeError, ValueError, OSError):
         return False
@@ -44,7 +44,7 @@ def tune_malloc() -> bool:
     libc = ctypes.CDLL(None)
     libc.mallopt.argtypes, libc.mallopt.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
     libc.malloc_trim.argtypes, libc.malloc_trim.restype = (ctypes.c_size_t,), ctypes.c_int
-    # Other threads' heaps can't hold large blocks, so that there is one for all.
+    # One arena for all threads, since only the main arena can hold large blocks.
     settings = (
         (_M_ARENA_MAX, 1),
         (_M_MMAP_MAX, 0),
@@ -57,9 +57,9 @@ def tune_malloc() -> bool:
 
 
 def trim_memory() -> None:
-    """Gives back what is free at the moment, if this process keeps memory.
+    """Returns free memory to the system, if this process keeps it.
 
-    For the end of work that takes other blocks than what comes next: else each kind of work would
+    For use between kinds of work that need blocks of different sizes; without it, each kind would
     keep its own.
     """
     if _libc is not None:

@@ -1,1 +1,1 @@
-"""Web pages: the gallery, and the local restoring page."""
+"""Web pages: the gallery, and the local page that restores."""

@@ -1,7 +1,7 @@
-"""HTML pages that need nothing but themselves: no other file, no network, no inline handlers.
+"""Self-contained HTML pages: no other file, no network, no inline event handlers.
 
-Beside this file lie their parts: `base` (type, colours, dark mode), `compare` (the slider between
-pictures, an HTML element of its own), `gallery` and `serve` (one page each).
+Their parts are in `static/`: `base` (fonts, colours, dark mode), `compare` (the slider between
+pictures, a custom element), `gallery` and `serve` (one page each).
 """
 
 import base64
@@ -12,7 +12,7 @@ from importlib import resources
 
 
 def policy(styles: str, script: str, **sources: str) -> str:
-    """A Content-Security-Policy under which one style sheet and one script run, and nothing else.
+    """Returns a Content-Security-Policy that allows one style sheet and one script only.
 
     Args:
         styles: the text of the only <style> element.
@@ -20,7 +20,7 @@ def policy(styles: str, script: str, **sources: str) -> str:
         sources: more directives, with _ for -: `img_src="data:"`.
 
     Returns:
-        The policy (W3C, Content Security Policy Level 3).
+        The policy's text (W3C, Content Security Policy Level 3).
     """
     directives = {
         "default-src": "'none'",
@@ -33,17 +33,17 @@ def policy(styles: str, script: str, **sources: str) -> str:
 
 
 def page(title: str, body: str, parts: Sequence[str], **sources: str) -> tuple[str, str]:
-    """A whole page.
+    """Returns a complete page.
 
     Args:
-        title: its title, plain text.
-        body: HTML of its body.
-        parts: which files beside this one it is styled and run by, in order: "compare" stands for
-            compare.css and compare.js, of which one may be missing.
-        sources: as of `policy`.
+        title: of the page, plain text.
+        body: HTML of the body.
+        parts: names of files in `static/` to include, in order: "compare" stands for compare.css
+            and compare.js; either may be missing.
+        sources: more directives for `policy`.
 
     Returns:
-        The page, and the policy that it states, for a header that says the same.
+        The page's HTML, and the policy in its <meta> element, to be sent as a header too.
     """
     styles = "".join(part(f"{name}.css") for name in parts)
     script = "".join(part(f"{name}.js") for name in parts)
@@ -70,16 +70,17 @@ def page(title: str, body: str, parts: Sequence[str], **sources: str) -> tuple[s
 
 
 def data_uri(kind: str, data: bytes) -> str:
-    """An image file ("png", "webp") as an address that is the file itself."""
+    """Returns the data: URI of an image file; `kind` is "png" or "webp"."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def part(name: str) -> str:
-    """Returns the text of a file in `static`, or an empty string if there is none."""
+    """Returns the text of a file in `static/`, or an empty string if there is none."""
     file = resources.files("dmcnn_jax.web") / "static" / name
     return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
 def _hash(text: str) -> str:
+    """Returns the policy's source expression for an inline element with this text."""
     digest = hashlib.sha256(text.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"

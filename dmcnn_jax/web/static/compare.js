@@ -1,14 +1,14 @@
 
 "use strict";
 
-// <image-compare name="…">: figures, each an <img width height> and a <figcaption> that names it,
-// as one picture with a divider. To its left is one of them, to its right another.
-// Works by pointer on the picture, by the slider below it, and by keyboard.
+// <image-compare name="…"> shows its figures as one picture with a divider: one figure to its left,
+// another to its right. Each figure has an <img width height> and a <figcaption> with its name.
+// The divider is moved by pointer on the picture, by the slider below it, or by keyboard.
 class ImageCompare extends HTMLElement {
   static count = 0;
 
   connectedCallback() {
-    // Moved about, it is connected again.
+    // An element that is moved in the page is connected again.
     if (this.window) return;
     const figures = [...this.querySelectorAll("figure")];
     this.images = figures.map((figure) => figure.querySelector("img"));
@@ -18,7 +18,7 @@ class ImageCompare extends HTMLElement {
       width: Number(image.getAttribute("width")), height: Number(image.getAttribute("height")),
     }));
     this.id_ = `compare-${ImageCompare.count++}`;
-    // What surrounds it is laid out by its size, too.
+    // The size is also used by the layout around the element.
     const { style } = this.closest("article") ?? this;
     style.setProperty("--w", width);
     style.setProperty("--h", height);
@@ -43,7 +43,7 @@ class ImageCompare extends HTMLElement {
     this.show(0, 1);
   }
 
-  // Which two: with three pictures, a choice.
+  // With three pictures, radio buttons choose the two that are compared.
   makePairs() {
     const pairs = [];
     for (let i = 0; i < this.labels.length; i++) {
@@ -86,7 +86,7 @@ class ImageCompare extends HTMLElement {
     this.place();
   }
 
-  // Magnified `zoom` times, 0: as large as fits. What was in the middle stays there.
+  // Magnifies `zoom` times; 0 fits the picture to the page. The middle of the view stays in place.
   zoom(zoom) {
     const { window: view } = this;
     const middle = ["Left", "Top"].map((side) => {
@@ -100,7 +100,7 @@ class ImageCompare extends HTMLElement {
     if (zoom && larger) {
       view.tabIndex = 0;
       view.role = "group";
-      view.ariaLabel = "Enlarged picture, to be scrolled";
+      view.ariaLabel = "Enlarged picture, scrollable";
     } else {
       view.removeAttribute("tabindex");
       view.removeAttribute("role");
@@ -115,7 +115,7 @@ class ImageCompare extends HTMLElement {
     const share = Number(this.range.value) / 100;
     const cut = this.window.scrollLeft + share * this.window.clientWidth;
     this.layers.style.setProperty("--cut", `${cut}px`);
-    // Scroll bars, of which the divider and its names keep clear.
+    // The divider and the labels keep clear of scroll bars.
     this.stage.style.setProperty("--bar-beside", `${this.window.offsetWidth - this.window.clientWidth}px`);
     this.stage.style.setProperty("--bar-below", `${this.window.offsetHeight - this.window.clientHeight}px`);
     this.stage.style.setProperty("--x", `${share * this.window.clientWidth}px`);
@@ -124,7 +124,7 @@ class ImageCompare extends HTMLElement {
     this.range.setAttribute("aria-valuetext", `${percent} % ${left}, ${100 - percent} % ${right}`);
   }
 
-  // Pointers drag the divider. A finger that goes up or down scrolls the page instead.
+  // Pointers drag the divider; a finger that moves up or down scrolls the page instead.
   listen(target, allowed) {
     let start = null;
     const follow = (event) => {
@@ -152,7 +152,7 @@ class ImageCompare extends HTMLElement {
   }
 }
 
-// An element with properties and children; text stays text.
+// Makes an element with properties and children; strings become text, never HTML.
 function make(tag, properties, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
   element.append(...children);

@@ -1,5 +1,5 @@
 
-// The order of the pictures, by a measure.
+// Sorts the pictures by a measure.
 {
   const list = document.getElementById("pictures");
   const articles = [...list.querySelectorAll("article")];

@@ -1,5 +1,5 @@
 
-// One file at a time: sent, waited for, shown, offered for download.
+// Sends one file at a time, waits for the result, shows it and offers it for download.
 {
   const at = (id) => document.getElementById(id);
   const limits = JSON.parse(document.body.querySelector("main").dataset.limits);
@@ -104,14 +104,14 @@
     document.body.classList.remove("over");
     const files = event.dataTransfer.files;
     if (files.length === 1) restore(files[0]);
-    else if (files.length) problem("One file at a time; for many there is dmcnn-restore folder/ -o cleaned/");
-    else problem("That was no file; drop a JPEG file.");
+    else if (files.length) problem("One file at a time; for many, use dmcnn-restore folder/ -o cleaned/");
+    else problem("That was not a file; drop a JPEG file.");
   });
 }
 
 class Problem extends Error {}
 
-// The answer is lines of JSON, of which the last says how many bytes of PNG follow.
+// Reads the answer: lines of JSON; the last one gives the number of bytes of PNG that follow.
 async function send(file, signal, tell) {
   const response = await fetch("restore", { method: "POST", body: file, signal });
   if (!response.ok) throw new Problem((await response.json()).error);
@@ -150,7 +150,7 @@ function megabytes(bytes) {
   return bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
 }
 
-// Whether the browser turns PNG pictures by EXIF: of one pixel by two, lying, that say so.
+// Returns whether the browser applies the EXIF orientation of PNG files, tried on 2 × 1 pixels.
 async function turnsPng() {
   const image = make("img", { src: document.querySelector("main").dataset.turned });
   await image.decode();

@@ -1,0 +1,101 @@
+"""The start and the end of every command: its parser, its process, its errors and exit status.
+
+Importing this module is cheap: JAX is first imported by `prepare_process`.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from dmcnn_jax.version import __version__
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+"""Exit statuses; 130 is what shells report for a program that Ctrl-C ended."""
+
+USER_ERRORS = (ValueError, OSError, ImportError, RuntimeError, FloatingPointError)
+"""Errors that a user can mend; any other is a bug, and keeps its traceback."""
+
+
+class UsageError(ValueError):
+    """Arguments that contradict each other or make no sense: exit status 2."""
+
+
+def command_parser(
+    prog: str | None, description: str | None, examples: str = ""
+) -> argparse.ArgumentParser:
+    """Returns a parser that keeps the line breaks of its texts and knows --version.
+
+    Args:
+        prog: name of the command; None takes the name of the script.
+        description: what the command does.
+        examples: shown below the options.
+    """
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    return parser
+
+
+def prepare_process() -> None:
+    """Tunes memory allocation and enables JAX's compilation cache, before anything is compiled."""
+    from dmcnn_jax.system.compile_cache import enable_compilation_cache
+    from dmcnn_jax.system.malloc import tune_malloc
+
+    tune_malloc()
+    enable_compilation_cache()
+
+
+def run_command(
+    name: str,
+    body: Callable[[], int | None],
+    *,
+    interrupted: str = "interrupted",
+    errors: tuple[type[Exception], ...] = USER_ERRORS,
+) -> int:
+    """Runs a command's body; an error becomes one line on standard error.
+
+    Args:
+        name: of the command, which the line begins with.
+        body: the work; it returns an exit status, or None for 0.
+        interrupted: what to say of an interrupt that carries no message of its own.
+        errors: types of errors that are reported as one line; others are raised.
+
+    Returns:
+        The exit status: that of the body, 1 for an error, 2 for a `UsageError`, 130 for an
+        interrupt.
+    """
+    try:
+        return body() or OK
+    except KeyboardInterrupt as error:
+        say(name, str(error) or interrupted)
+        return INTERRUPTED
+    except errors as error:
+        say(name, first_line(error))
+        return USAGE if isinstance(error, UsageError) else FAILED
+
+
+def say(name: str, text: str) -> None:
+    """Prints a line to standard error, with the name of the command before it."""
+    print(f"{name}: {text}", file=sys.stderr, flush=True)
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the message of an error on one line, in the words of the command line."""
+    # A failed import or write of ours has a text of its own and no number.
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}"
+    # str() of a KeyError puts quotes around its text.
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    text = " ".join(text.split())
+    for argument, option in _OPTIONS.items():
+        text = text.replace(argument, option)
+    return text or type(error).__name__
+
+
+# Arguments that the library's messages name, and the command-line options that set them.
+_OPTIONS = {"allow_truncated=True": "--allow-truncated", "max_pixels": "--max-pixels"}

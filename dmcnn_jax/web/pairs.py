@@ -1,0 +1,136 @@
+"""Pairs JPEG files with their restored pictures, and with originals, by name."""
+
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import ImageOps
+
+from dmcnn_jax.images import color, formats, metrics
+from dmcnn_jax.web.entries import Item, Measures, to_uint8
+
+_JPEG_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif")
+_EXTENSIONS = (*_JPEG_EXTENSIONS, ".png", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm")
+
+# What dmcnn-restore adds to the name of a result that it writes beside its input.
+_SUFFIX = "-restored"
+
+
+def read_pairs(
+    jpegs: str | os.PathLike[str],
+    restored: str | os.PathLike[str],
+    originals: str | os.PathLike[str] | None = None,
+) -> Iterator[Item]:
+    """Reads pictures that belong together.
+
+    Args:
+        jpegs: a JPEG file, or a folder with JPEG files in it and below.
+        restored: the restored picture, or a folder where each has the same place and name as its
+            JPEG file, except for the extension; "-restored" may be added to the name. It may be the
+            folder of the JPEG files, where that addition tells them apart.
+        originals: the uncompressed picture, or a folder as before. With originals, items have
+            figures: of luma in 16..235, as the evaluation protocol measures it.
+
+    Yields:
+        Items in the order of their names, upright.
+
+    Raises:
+        ValueError: if there are no such pictures, or one has no counterpart.
+        OSError: if one can't be read.
+    """
+    jpegs, restored = Path(jpegs), Path(restored)
+    inputs = _find(jpegs, _JPEG_EXTENSIONS)
+    endings = ("", _SUFFIX)
+    if _same_folder(jpegs, restored):
+        endings = (_SUFFIX, "")
+        # Results may be JPEG files, too.
+        inputs = {name: path for name, path in inputs.items() if not _is_result(name, inputs)}
+    if not inputs:
+        raise ValueError(f"{str(jpegs)!r} has no JPEG files")
+    match_restored = _Matcher(restored, jpegs, inputs, endings)
+    match_original = None
+    if originals:
+        match_original = _Matcher(Path(originals), jpegs, inputs, ("",))
+    for name, path in sorted(inputs.items()):
+        pictures = [_read(path), _read(match_restored(name))]
+        if match_original is not None:
+            pictures.append(_read(match_original(name)))
+        if len({picture.ndim for picture in pictures}) > 1:
+            pictures = [p if p.ndim == 3 else np.repeat(p[..., None], 3, axis=2) for p in pictures]
+        if match_original is None:
+            yield Item(name, pictures[0], pictures[1])
+        else:
+            jpeg, result, original = pictures
+            yield Item(name, jpeg, result, original, _measure(jpeg, result, original))
+
+
+class _Matcher:
+    """Finds the counterparts of JPEG files.
+
+    Args:
+        place: a picture, or a folder of pictures.
+        jpegs: the JPEG file or folder.
+        inputs: JPEG files by name; none of them is a counterpart.
+        endings: what may follow a JPEG file's name, in order of preference.
+    """
+
+    def __init__(
+        self, place: Path, jpegs: Path, inputs: Mapping[str, Path], endings: Sequence[str]
+    ) -> None:
+        self._place, self._inputs, self._endings = place, inputs, endings
+        # Two files that are named belong together, whatever their names.
+        self._only = None if place.is_dir() or jpegs.is_dir() else place
+        excluded = set()
+        if _same_folder(place, jpegs):
+            excluded = {path.relative_to(jpegs) for path in inputs.values()}
+        self._found = _find(place, _EXTENSIONS, excluded)
+
+    def __call__(self, name: str) -> Path:
+        """Returns the counterpart of a JPEG file; raises a ValueError if there is none."""
+        matches = (self._found.get(name + ending) for ending in self._endings)
+        match = self._only or next(filter(None, matches), None)
+        if match is None:
+            raise ValueError(
+                f"{str(self._place)!r} has no picture {name!r}, to go with {self._inputs[name]}"
+            )
+        return match
+
+
+def _same_folder(one: Path, other: Path) -> bool:
+    return one.is_dir() and other.is_dir() and one.samefile(other)
+
+
+def _is_result(name: str, inputs: Mapping[str, Path]) -> bool:
+    """Returns whether a name is that of another file's result: photo-restored beside photo."""
+    return name.endswith(_SUFFIX) and name.removesuffix(_SUFFIX) in inputs
+
+
+def _find(
+    place: Path, extensions: Sequence[str], excluded: Collection[Path] = ()
+) -> dict[str, Path]:
+    """Returns pictures by their path in a folder, without extension; or the one file named."""
+    if not place.is_dir():
+        return {place.stem: place}
+    return {
+        path.relative_to(place).with_suffix("").as_posix(): path
+        for path in sorted(place.rglob("*"))
+        if path.suffix.lower() in extensions and path.relative_to(place) not in excluded
+    }
+
+
+def _read(path: Path) -> np.ndarray:
+    """Reads pixels, upright: uint8 [H, W] or [H, W, 3]."""
+    with formats.opening(path) as opened:
+        image = ImageOps.exif_transpose(opened)
+        if image.mode.startswith("I"):
+            return to_uint8(np.asarray(image).astype(np.uint16))
+        return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
+
+
+def _measure(jpeg: np.ndarray, restored: np.ndarray, original: np.ndarray) -> dict[str, Measures]:
+    luma = [color.rgb_to_y(p, "studio") if p.ndim == 3 else p for p in (jpeg, restored, original)]
+    return {
+        "jpeg": metrics.measure(luma[2], luma[0]),
+        "model": metrics.measure(luma[2], luma[1]),
+    }

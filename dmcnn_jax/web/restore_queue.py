@@ -1,0 +1,90 @@
+"""The queue of the page's uploads: one is restored at a time."""
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from dmcnn_jax.web.upload import Restore
+
+Work = Future[tuple[bytes, Mapping[str, Any]]]
+"""A restoration that is under way: what a `Restore` returns."""
+
+
+class RestoreQueue:
+    """Restores uploads one at a time, in the order in which they arrived completely.
+
+    Args:
+        restore: restores an upload, in the queue's thread.
+        places: how many uploads may be sent, wait or be restored at once.
+    """
+
+    def __init__(self, restore: Restore, places: int) -> None:
+        self.places = places
+        self._restore = restore
+        self._taken: list[Place] = []
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="restore")
+
+    @contextmanager
+    def place(self) -> Iterator["Place | None"]:
+        """Takes a place, and gives it back at the end of the block; None if all are taken."""
+        if len(self._taken) >= self.places:
+            yield None
+            return
+        place = Place(self)
+        self._taken.append(place)
+        try:
+            yield place
+        finally:
+            self._taken.remove(place)
+            place.leave()
+
+    def submit(self, place: "Place", data: bytes) -> Work:
+        """Lines an upload up behind those that arrived completely before it."""
+        self._taken.remove(place)
+        self._taken.insert(sum(other.submitted for other in self._taken), place)
+        return self._thread.submit(self._restore, data, place.progress)
+
+    def before(self, place: "Place") -> int:
+        """Returns how many uploads come before one."""
+        return self._taken.index(place)
+
+
+class Place:
+    """The place of one request in the queue.
+
+    Attributes:
+        done: share of its restoration that is done, 0 to 1.
+    """
+
+    def __init__(self, queue: RestoreQueue) -> None:
+        self.done = 0.0
+        self._queue = queue
+        self._work: Work | None = None
+        self._left = False
+
+    @property
+    def submitted(self) -> bool:
+        """Whether the upload has arrived completely."""
+        return self._work is not None
+
+    def submit(self, data: bytes) -> Work:
+        """Hands an upload to the queue and returns its restoration."""
+        self._work = self._queue.submit(self, data)
+        return self._work
+
+    def before(self) -> int:
+        """Returns how many uploads come before this one."""
+        return self._queue.before(self)
+
+    def progress(self, share: float) -> None:
+        """Adds to `done`; raises CancelledError if the browser has gone."""
+        if self._left:
+            raise CancelledError("nobody waits for this picture any more")
+        self.done = min(1.0, self.done + share)
+
+    def leave(self) -> None:
+        """Cancels the restoration; one that has begun ends with its next call of `progress`."""
+        self._left = True
+        if self._work:
+            self._work.cancel()
