@@ -118,7 +118,7 @@ class Trainer:
     def step(
         self,
         state: TrainState,
-        inputs: Mapping[str, jax.Array],
+        inputs: feeds.Inputs,
         learning_rate: jax.Array | np.float32,
         patch_size: int,
     ) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -140,7 +140,7 @@ class Trainer:
     def trace_step(
         self,
         state: TrainState,
-        inputs: Mapping[str, jax.Array],
+        inputs: feeds.Inputs,
         learning_rate: jax.Array | np.float32,
         patch_size: int,
     ) -> jax.stages.Traced:
@@ -222,7 +222,7 @@ def _train_step(
     settings: Config,
     mesh: jax.sharding.Mesh,
     state: TrainState,
-    inputs: Mapping[str, jax.Array],
+    inputs: feeds.Inputs,
     learning_rate: jax.Array,
     patch_size: int,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
