@@ -90,6 +90,18 @@ def test_upsampling_is_libjpegs(rng, subsampling, size):
         np.testing.assert_allclose(ours[0, ..., c], expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("subsampling", [(1, 2), (2, 2)])
+def test_upsampling_under_a_mask_is_that_of_the_masked_part(rng, subsampling):
+    plane = rng.uniform(0, 255, (1, 40, 48, 1)).astype(np.float32)
+    mask = np.zeros((1, 5, 6, 1), bool)
+    mask[:, 1:4, 2:5] = True
+    found = jax.jit(upsampling.upsample, static_argnums=1)(plane, subsampling, mask)
+    down, across = subsampling
+    part = np.asarray(found)[0, 8 * down : 32 * down, 16 * across : 40 * across, 0]
+    expected = resampling.upsample(plane[0, 8:32, 16:40, 0], subsampling)
+    np.testing.assert_allclose(part, expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("subsampling", [(1, 1), (1, 2), (2, 2)])
 def test_projection_gives_the_coefficients_back(rng, subsampling):
     """The average over samples quantises to k, and nothing that does is nearer."""

@@ -159,7 +159,7 @@ def test_what_is_kept_ready_is_bounded(rng, monkeypatch):
     first = [restore_plane(fast, k, table) for k, table in pictures]
     for (k, table), expected in zip(pictures, first, strict=True):
         np.testing.assert_array_equal(restore_plane(fast, k, table), expected)
-        assert sum(h * w for _, _, h, w in fast.engine._ready) <= 64 * 2 * max(20, k.shape[1])
+        assert sum(h * w for _, _, h, w in fast.engine.ready_shapes) <= 64 * 2 * max(20, k.shape[1])
 
 
 @needs_openvino

@@ -97,6 +97,11 @@ class Engine:
             result[:, rows, columns] = np.moveaxis(answer, 1, -1)
         return result
 
+    @property
+    def ready_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the images [1, C, H, W] that compiled networks are kept for."""
+        return tuple(self._ready)
+
     def _request(self, shape: tuple[int, ...]) -> Any:
         """Returns an inference request for images of a shape [1, C, H, W], compiled if new."""
         if shape not in self._ready:
