@@ -29,8 +29,8 @@ def get_stages():
 
     # Images reduced further, which removes their own JPEG artifacts: 19 minutes on two cores.
     clean = base_config(max_short_side=272)
-    stages = PATCHES, (4, 2, 2), (1400, 400, 200)
-    set_steps(clean, *stages, warmup_steps=100, validate_every=200)
+    stages = PATCHES, (4, 2, 2), (1000, 300, 150)
+    set_steps(clean, *stages, warmup_steps=100, validate_every=250)
 
     # 93 minutes on one core.
     long = base_config(max_short_side=272)
