@@ -11,7 +11,7 @@ from dmcnn_jax.config.recipes import set_every_table, set_steps
 
 
 def get_config():
-    """The network is told the table; half of the tables are no standard ones; full-range luma."""
+    """Returns a configuration whose network reads the table; half of the tables are unusual."""
     config = default_config()
     config.name = "any"
     set_every_table(config)

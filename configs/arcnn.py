@@ -19,7 +19,7 @@ from dmcnn_jax.config.recipes import set_budget
 
 
 def get_config(recipe: str = "paper"):
-    """Its authors' recipe, or, with :cpu or :gpu after the file's name, a common budget."""
+    """Returns the authors' recipe or, for a budget such as "cpu" or "gpu", a common one."""
     config = default_config()
     config.name = "arcnn"
     config.quality = 10

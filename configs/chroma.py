@@ -1,4 +1,4 @@
-"""The network of chroma: Cb and Cr at full size, guided by restored luma; qualities 5 to 95.
+"""The network for chroma: Cb and Cr at full size, guided by restored luma; qualities 5 to 95.
 
     python tools/pack_images.py FOLDER_OF_IMAGES -o PACK --luma rgb
     python -m dmcnn_jax.main --config configs/chroma.py --config.data.source=PACK
@@ -11,7 +11,7 @@ from dmcnn_jax.config.recipes import set_steps
 
 
 def get_config():
-    """Six steps of 4:2:0 to one each of 4:2:2 and 4:4:4, on a scale for CPUs."""
+    """Returns a configuration for CPUs: six steps of 4:2:0 to one each of 4:2:2 and 4:4:4."""
     config = default_config()
     config.name = "chroma"
     config.quality = 10

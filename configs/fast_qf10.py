@@ -9,7 +9,7 @@ from dmcnn_jax.config.recipes import set_steps
 
 
 def get_config():
-    """As fast_qf20.py, on large patches from the start."""
+    """Returns the configuration of fast_qf20.py with large patches only."""
     config = default_config()
     config.name = "fast-qf10"
     config.quality = 10

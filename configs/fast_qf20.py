@@ -12,7 +12,7 @@ from dmcnn_jax.config.recipes import set_steps
 
 
 def get_config():
-    """The recipe of qf20.py, for a budget instead of convergence."""
+    """Returns the configuration of qf20.py with a fixed number of steps."""
     config = default_config()
     config.name = "fast-qf20"
     config.quality = 20

@@ -11,7 +11,7 @@ from dmcnn_jax.config import default_config
 
 
 def get_config():
-    """Quality 10, easy-to-hard transfer."""
+    """Returns the default configuration at quality 10, started from quality 20."""
     config = default_config()
     config.name = "qf10"
     config.quality = 10

@@ -11,7 +11,7 @@ from dmcnn_jax.config import default_config
 
 
 def get_config():
-    """The default configuration is this one."""
+    """Returns the default configuration, which is the paper's recipe."""
     config = default_config()
     config.name = "qf20"
     config.quality = 20

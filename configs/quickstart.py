@@ -1,4 +1,4 @@
-"""A small network on the packaged photographs: what all of it looks like, in minutes on a laptop.
+"""A small network on the packaged photographs: a first run, in minutes on a laptop.
 
 python -m dmcnn_jax.main --config configs/quickstart.py
 """
@@ -7,7 +7,7 @@ from dmcnn_jax.config import default_config
 
 
 def get_config():
-    """A sixteenth of the weights, one stage, a learning rate that falls to its end."""
+    """Returns a configuration with a sixteenth of the weights, one stage and a cosine schedule."""
     config = default_config()
     config.name = "quickstart"
     config.quality = 10

@@ -1,4 +1,4 @@
-"""The network of small_qf20.py at quality 10, from its weights.
+"""The network of small_qf20.py at quality 10, starting from its weights.
 
     python -m dmcnn_jax.main --config configs/small_qf20.py --config.data.source=FOLDER_OF_IMAGES
     python -m dmcnn_jax.main --config configs/small_qf10.py --config.data.source=FOLDER_OF_IMAGES
@@ -11,7 +11,7 @@ from dmcnn_jax.config.recipes import set_steps
 
 
 def get_config():
-    """As small_qf20.py, longer and on larger patches."""
+    """Returns the configuration of small_qf20.py with more steps and larger patches."""
     config = default_config()
     config.name = "small-qf10"
     config.quality = 10

@@ -10,7 +10,7 @@ from dmcnn_jax.config.recipes import set_steps
 
 
 def get_config():
-    """Small batches, two patch sizes, and a learning rate that falls along a cosine to its end."""
+    """Returns a configuration with small batches, two patch sizes and a cosine schedule."""
     config = default_config()
     config.name = "small-qf20"
     config.quality = 20

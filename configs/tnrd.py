@@ -8,7 +8,7 @@ batch there and have to fit into memory at once:
 
     python -m dmcnn_jax.main --config configs/tnrd.py:lbfgs --config.data.source=FOLDER
 
-By default Adam goes over as many crops, at random: 300 · 400 in batches of 10.
+By default, Adam is trained on as many random crops: 300 · 400, in batches of 10.
 
 Published for LIVE1: 29.15 dB at quality 10, 31.46 dB at 20 (DMCNN's paper: 29.24, 31.52).
 """
@@ -20,7 +20,7 @@ from dmcnn_jax.config.recipes import set_budget
 
 
 def get_config(recipe: str = "paper"):
-    """As many crops as its authors', :lbfgs for their optimizer, or a common budget."""
+    """Returns a recipe on as many crops as the authors', "lbfgs" for theirs, or a budget."""
     config = default_config()
     config.name = "tnrd"
     config.quality = 10

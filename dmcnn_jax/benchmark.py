@@ -631,7 +631,8 @@ class Step:
         )
         state, inputs = trainer.init_state(), feed.inputs(0, 0)
         rate = np.float32(1e-4)
-        self._arguments = (trainer, jax.eval_shape(lambda: state), inputs, rate, settings.patch)
+        self._trainer = trainer
+        self._arguments = (jax.eval_shape(lambda: state), inputs, rate, settings.patch)
         steps = iter(range(1, sys.maxsize))
 
         def step() -> Any:
@@ -644,14 +645,14 @@ class Step:
     @property
     def traced(self) -> Any:
         """Its jaxpr."""
-        return _traced(type(self._arguments[0]).step, *self._arguments)
+        return self._trainer.trace_step(*self._arguments).jaxpr.jaxpr
 
     def about(self, machine: Mapping[str, float]) -> dict[str, Any]:
         """What it takes to compile, to run, and at least."""
         seconds = []
         for _ in range(2):
             jax.clear_caches()
-            lowered = type(self._arguments[0]).step.lower(*self._arguments)
+            lowered = self._trainer.trace_step(*self._arguments).lower()
             start = time.perf_counter()
             compiled = lowered.compile()
             seconds.append(time.perf_counter() - start)

@@ -1,4 +1,4 @@
-"""Runs in a given time: what they leave, and that the same command goes on."""
+"""Runs in a given time: their files, and that the same command resumes."""
 
 import csv
 import subprocess
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from runs import CHECKOUT, CONFIG, read_log, write_images
 
-from dmcnn_jax.config import default_config
+from dmcnn_jax.config import default_config, files
 from dmcnn_jax.inference.weights import load_weights
 from dmcnn_jax.training import timed_runs
 
@@ -61,8 +61,8 @@ def test_a_campaign(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["first.py"], "'first.py' is no CONFIG:MINUTES"),
-        (["first.py:soon"], "'first.py:soon' is no CONFIG:MINUTES"),
+        (["first.py"], "'first.py' is no CONFIG[:ARGUMENT]:MINUTES"),
+        (["first.py:soon"], "'first.py:soon' is no CONFIG[:ARGUMENT]:MINUTES"),
         (["nowhere.py:1"], "there is no configuration 'nowhere.py'"),
     ],
 )
@@ -77,7 +77,7 @@ def test_mistakes_are_one_line(tmp_path, arguments, message):
 def test_fields_are_set():
     config = default_config()
     items = ["train.learning_rate=3e-3", "data.luma=full", "model.dilations=(1, 1, 1)"]
-    timed_runs.set_fields(config, [*items, "model.depth=3"])
+    files.set_fields(config, [*items, "model.depth=3"])
     assert (config.train.learning_rate, config.data.luma) == (3e-3, "full")
     assert (config.model.dilations, config.model.depth) == ((1, 1, 1), 3)
     for item, message in (
@@ -86,18 +86,32 @@ def test_fields_are_set():
         ("train.learning_rate=fast", "'train.learning_rate=fast': "),
     ):
         with pytest.raises(ValueError, match=message):
-            timed_runs.set_fields(config, [item])
+            files.set_fields(config, [item])
 
 
 def test_a_run_of_other_minutes_is_refused(tmp_path):
     config = default_config()
     config.workdir = str(tmp_path)
     (tmp_path / "campaign.json").write_text('{"minutes": 8}')
-    with pytest.raises(ValueError, match="was laid out for 8 minutes, not 30"):
+    with pytest.raises(ValueError, match="was planned for 8 minutes, not 30"):
         timed_runs.run(config, 30, tmp_path / "out")
+
+
+def test_a_configuration_may_have_an_argument_before_the_minutes(tmp_path):
+    for name, expected in (("arcnn.py:cpu", "arcnn-cpu"), ("arcnn.py", "arcnn")):
+        assert files.load_config(str(CHECKOUT / "configs" / name)).name == expected
+    with pytest.raises(ValueError, match=r"quickstart.py' takes no argument, but 'fast' follows"):
+        files.load_config(str(CHECKOUT / "configs" / "quickstart.py:fast"))
+    (tmp_path / "first.py").write_text(
+        CONFIG.replace("get_config()", "get_config(kind)").replace('"tiny"', "kind")
+    )
+    # The argument arrives: the first mistake is that there are no such images.
+    done = command(tmp_path, "first.py:some:0.01", "--source", "nowhere", "-o", "out")
+    assert done.returncode == 1
+    assert "'nowhere'" in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
 def test_a_file_that_is_no_configuration(tmp_path):
     (tmp_path / "empty.py").write_text("x = 1\n")
     with pytest.raises(ValueError, match=r"has no get_config\(\)"):
-        timed_runs.load_config(str(tmp_path / "empty.py"))
+        files.load_config(str(tmp_path / "empty.py"))

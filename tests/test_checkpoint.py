@@ -36,8 +36,8 @@ def arrays(value):
 def test_latest_and_best_are_kept(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     assert checkpoints.latest is None
-    for step, psnr in ((1, 20.0), (2, 30.0), (3, 25.0), (4, None), (5, 29.0), (6, None)):
-        checkpoints.save(step, arrays(step), {"step": step}, psnr)
+    for step, loss in ((1, 0.3), (2, 0.1), (3, 0.2), (4, None), (5, 0.15), (6, None)):
+        checkpoints.save(step, arrays(step), {"step": step}, loss)
     checkpoints.wait()
     assert (checkpoints.latest, checkpoints.best) == (6, 2)
     checkpoints.close()

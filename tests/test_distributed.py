@@ -259,11 +259,11 @@ def test_checkpoints_move_between_one_process_and_two(folder, cache):
     # Two, then one.
     finish(start_two(folder, folder / "two", cache, SHORT))
     (output,) = finish([start_one(folder, folder / "two", cache, LONG)])
-    assert "going on from step 12" in output
+    assert "resuming from step 12" in output
     # One, then two.
     finish([start_one(folder, folder / "three", cache, SHORT)])
     outputs = finish(start_two(folder, folder / "three", cache, LONG))
-    assert "going on from step 12" in outputs[0]
+    assert "resuming from step 12" in outputs[0]
     assert "of 2 processes" in outputs[0]
     expected = losses(folder / "one")
     for name in ("two", "three"):
@@ -292,7 +292,7 @@ def test_one_of_two_killed_stops_the_other_with_a_clear_word(folder, cache, vict
     assert other.returncode not in (0, None)
     assert "another process is gone" in output or "another task died" in output, output
     outputs = finish(start_two(folder, workdir, cache, "--config.train.stage_steps=(12, 4)"))
-    assert "going on from step" in outputs[0]
+    assert "resuming from step" in outputs[0]
 
 
 @pytest.mark.slow

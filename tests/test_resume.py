@@ -102,7 +102,7 @@ class Moment:
 
     Attributes:
         name: what to call it.
-        has_come: whether it is now, asked all the time once the run goes on.
+        has_come: whether it is now, asked all the time once the run has resumed.
         holds: whether it was then, asked when the run is dead.
     """
 
@@ -271,4 +271,4 @@ def test_a_signal_saves_and_the_exit_says_so(kind, number, sources, cache, tmp_p
     assert step in watch.complete()
     assert not watch.writing()
     output = run_to_the_end([*arguments, f"--config.train.stage_steps=({step + 4}, 2)"], env)
-    assert f"going on from step {step:,}" in output
+    assert f"resuming from step {step:,}" in output

@@ -111,5 +111,5 @@ def test_a_run_that_is_over_can_be_made_longer(longer):
     extended.state = json.loads(json.dumps(schedule.state))
     assert not extended.done
     assert extended.step == 16
-    expected = (1, 6) if len(extended._train.patch_sizes) == 2 else (2, 0)
+    expected = (1, 6) if len(longer["train.stage_steps"]) == 2 else (2, 0)
     assert (extended.stage, extended.stage_step) == expected

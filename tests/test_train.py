@@ -1,15 +1,18 @@
-"""Runs in this process: what they write, what stops them, and how they go on."""
+"""Runs in this process: what they write, what stops them, and how they resume."""
 
 import functools
+import gc
 import json
 import resource
 import signal
+import weakref
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from PIL import Image
 from runs import load_config, read_log, write_images
 
 from dmcnn_jax import jpeg
@@ -26,6 +29,8 @@ from dmcnn_jax.models import create_model
 from dmcnn_jax.system import devices
 from dmcnn_jax.training.checkpoints import Checkpoints
 from dmcnn_jax.training.loop import train
+from dmcnn_jax.training.metric_writer import MetricWriter
+from dmcnn_jax.training.step_metrics import StepMetrics
 from dmcnn_jax.training.trainer import Trainer
 from dmcnn_jax.training.validation import Validation
 
@@ -89,7 +94,7 @@ def test_a_run_writes_what_it_says(config, reference):
     assert [r["step"] for r in steps] == list(range(2, 55, 2))
     assert any(r["event"] == "reduced" for r in validations)
     assert steps[-1]["learning_rate"] < steps[0]["learning_rate"]
-    best = max(validations, key=lambda r: r["validation"]["psnr"])
+    best = min(validations, key=lambda r: r["validation"]["loss"])
     assert load_weights(reference / "best.safetensors")[1]["step"] == best["step"]
     about = load_weights(reference / "last.safetensors")[1]
     assert about["step"] == 54
@@ -120,7 +125,7 @@ def test_a_run_that_is_over_stays_as_it_is(config, reference):
 
 
 @pytest.mark.parametrize("step", [7, 12, 30, 31])
-def test_a_signal_saves_and_leaves_and_the_run_goes_on_as_if_nothing_was(
+def test_a_signal_saves_a_checkpoint_and_the_run_resumes_with_the_same_bits(
     config, reference, tmp_path, monkeypatch, step
 ):
     inputs = on_device.TileFeed.inputs
@@ -202,7 +207,7 @@ def test_another_configuration_is_refused_with_the_difference(config, stopped, f
     [
         ("seed", -1),
         ("schedule__warmup_steps", -5),
-        ("schedule__final", 2.0),
+        ("schedule__min_lr_ratio", 2.0),
         ("schedule__rtol", -1.0),
         ("train__momentum", 7.0),
         ("train__clip_norm", -1.0),
@@ -356,7 +361,7 @@ def dmcnn(config, init_from="", **fields):
 
 
 @pytest.mark.slow
-def test_a_network_that_is_told_the_table_starts_from_one_that_is_not(config):
+def test_a_network_conditioned_on_the_table_starts_from_one_that_is_not(config):
     started = changed(config, init_from="dmcnn-small-qf20")
     with started.unlocked():
         started.model = {"name": "dmcnn", "features": 24, "condition_on_table": True}
@@ -374,7 +379,7 @@ def test_a_network_that_is_told_the_table_starts_from_one_that_is_not(config):
 
     (_, found), gradients = run(state.params)
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    # What it is told decides nothing yet, but will: a gradient reaches it.
+    # The table has no influence yet, but will: a gradient reaches its layers.
     assert np.any(gradients["g"]["table_dense4"]["kernel"])
     assert "table_dense4" not in source.variables["params"]["g"]
 
@@ -429,6 +434,105 @@ def test_validation_measures_what_inference_gives(config, rng, count):
     assert result["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
 
 
+def finite_records(path):
+    """The records of a log; raises for Infinity and NaN, which are no JSON."""
+
+    def refuse(name):
+        raise ValueError(f"{name} is no JSON")
+
+    return [json.loads(line, parse_constant=refuse) for line in path.read_text().splitlines()]
+
+
+def test_a_black_validation_tile_leaves_figures_finite_and_the_best_weights_free_to_change(
+    config, tmp_path
+):
+    """JPEG keeps black of full-range luma exactly: its PSNR is infinite, and so was their mean."""
+    write_images(tmp_path / "validation", count=2, side=48)
+    Image.new("RGB", (48, 48)).save(tmp_path / "validation" / "black.png")
+    black = changed(
+        config,
+        data__validation=str(tmp_path / "validation"),
+        data__luma="full",
+        model__batch_norm=False,
+        train__ema_decay=0.0,
+        train__stage_steps=(12, 6),
+    )
+    train(black, tmp_path / "run")
+    records = finite_records(tmp_path / "run" / "log.jsonl")
+    validations = [r for r in records if "validation" in r]
+    assert len(validations) == 3
+    best = min(validations, key=lambda r: r["validation"]["loss"])
+    assert best != validations[0]
+    about = load_weights(tmp_path / "run" / "best.safetensors")[1]
+    assert about["step"] == best["step"]
+    assert about["validation"] == best["validation"]
+
+
+def test_a_tile_without_error_counts_as_one_with_an_error_of_one(config):
+    pixels = np.zeros((2, 32, 32), np.uint8)
+    tiles = tiles_module.Tiles(pixels, np.arange(2), np.arange(2, dtype=np.int32), ("a", "b"))
+    validation = Validation(tiles, config, devices.make_mesh())
+    assert validation.jpeg_psnr == pytest.approx(10 * np.log10(255**2 * 32 * 32))
+
+
+def test_training_on_black_images_logs_finite_figures(config, tmp_path):
+    (tmp_path / "images").mkdir()
+    for i in range(8):
+        Image.new("RGB", (64, 64)).save(tmp_path / "images" / f"{i}.png")
+    fields = {"data__source": str(tmp_path / "images"), "data__luma": "full"}
+    train(changed(config, train__stage_steps=(4, 2), **fields), tmp_path / "run")
+    steps = [r for r in finite_records(tmp_path / "run" / "log.jsonl") if "loss" in r]
+    assert steps[0]["jpeg_psnr"] == pytest.approx(10 * np.log10(255**2 * 4 * 16**2))
+
+
+def test_means_of_steps_are_taken_once():
+    metrics = StepMetrics()
+    for loss, psnr in ((1.0, 30.0), (3.0, np.inf)):
+        metrics.add({"loss": jnp.float32(loss), "psnr": jnp.float32(psnr)})
+    limit = 10 * np.log10(255**2 * 100)
+    assert metrics.means(100) == pytest.approx({"loss": 2.0, "psnr": (30 + limit) / 2})
+    assert metrics.means(100) == {}
+
+
+def test_a_record_that_is_not_finite_is_refused_and_not_written(tmp_path):
+    writer = MetricWriter(tmp_path, 0)
+    writer.write(1, {"loss": 0.5})
+    for record in ({"loss": float("nan")}, {"validation": {"psnr": float("inf")}}):
+        with pytest.raises(FloatingPointError, match=r"record of step 2 .*expected finite"):
+            writer.write(2, record)
+    writer.close()
+    assert finite_records(tmp_path / "log.jsonl") == [{"step": 1, "loss": 0.5}]
+
+
+def test_a_trainer_is_freed_and_an_equal_one_compiles_no_second_step(config, monkeypatch):
+    make_batch, traces = feeds.make_batch, []
+
+    def count(*args):
+        traces.append(args)
+        return make_batch(*args)
+
+    monkeypatch.setattr(feeds, "make_batch", count)
+    # Another seed than other tests have, whose step may be compiled already.
+    mine = changed(config, seed=4711)
+    trainer = Trainer(mine)
+    state = trainer.init_state()
+    inputs = feeds.open_data(mine, trainer.mesh)[0].inputs(0, 0)
+    _, first = trainer.step(state, inputs, np.float32(1e-3), 16)
+    assert len(traces) == 1
+    alive = weakref.ref(trainer)
+    del trainer, state
+    gc.collect()
+    assert alive() is None
+    # What the step doesn't depend on may differ.
+    again = Trainer(changed(mine, name="again", train__stage_steps=(7, 7)))
+    _, second = again.step(again.init_state(), inputs, np.float32(1e-3), 16)
+    assert len(traces) == 1
+    assert float(first["loss"]) == float(second["loss"])
+    other = Trainer(changed(mine, train__ema_decay=0.5))
+    other.step(other.init_state(), inputs, np.float32(1e-3), 16)
+    assert len(traces) == 2
+
+
 def first_gradients(config):
     """A trainer, its state, the inputs of its first step, and the loss and gradient of that."""
     trainer = Trainer(config)
@@ -465,7 +569,7 @@ def test_a_step_is_adam_and_a_moving_average(config, images):
 
 
 def test_muon_makes_kernels_steps_orthogonal(config, images):
-    """Against NumPy's singular vectors of the gradient; what is no kernel goes as Nadam has it."""
+    """Against NumPy's singular vectors of the gradient; other parameters follow Nadam."""
     config = changed(config, train__optimizer="muon")
     trainer, state, inputs, _, grads = first_gradients(config)
     first = jax.device_get(state.params)

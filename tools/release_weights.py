@@ -1,12 +1,12 @@
-"""Bundles a run's best weights with the package: half the bytes, and a card.
+"""Bundles weights with the package: stores kernels in float16, and writes a model card.
 
-    python tools/release_weights.py runs/small-qf10 dmcnn-small-qf10 \
-        --purpose "Luma of JPEGs of quality 10" --data "…" --hardware "…" \
-        --command "python -m dmcnn_jax.main --config configs/small_qf10.py" \
+    python tools/release_weights.py runs/dmcnn-qf20 dmcnn-qf20 \
+        --purpose "Luma of JPEGs of quality 20" --data "…" --hardware "…" \
+        --command "python tools/train_stages.py configs/shipped/dmcnn_qf20.py --source FOLDER" \
         --scores results.json
 
-writes dmcnn_jax/weights/dmcnn-small-qf10.safetensors, its kernels in float16, and
-dmcnn_jax/weights/dmcnn-small-qf10.md. `--scores` are files that `evaluate` wrote for these weights.
+Writes dmcnn-qf20.safetensors and dmcnn-qf20.md to dmcnn_jax/weights. `--scores` takes files that
+`evaluate` wrote for these weights.
 """
 
 import argparse
@@ -42,16 +42,19 @@ _CARD = """# {name}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Runs the command; an error is one line and exit status 1."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", help="a workdir or a weights file")
     parser.add_argument("name", help="name to bundle it as")
     for field in ("purpose", "data", "hardware", "command"):
         parser.add_argument(f"--{field}", required=True, help="for the card")
-    parser.add_argument("--init", default="random weights", help="what training started from")
+    parser.add_argument(
+        "--init", default="random weights", help="what training started from, for the card"
+    )
     parser.add_argument("--scores", nargs="*", default=[], help="results.json files, for the card")
     parser.add_argument(
-        "--validation", help="results.json of --mode=evaluate, where the weights don't say it"
+        "--validation",
+        help="results.json of --mode=evaluate, for weights without a validation, such as averages",
     )
     options = parser.parse_args(argv)
     try:
@@ -62,7 +65,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             psnr = mean["model"]["psnr"]
             about["validation"] = {"psnr": psnr, "gain": psnr - mean["jpeg"]["psnr"]}
         if "validation" not in about:
-            raise ValueError(f"{options.source!r} doesn't say what it validates at: --validation")
+            raise ValueError(
+                f"{options.source!r} has no figures of a validation; give them by --validation"
+            )
     except (OSError, ValueError) as error:
         sys.exit(f"release_weights: {error}")
     save_weights(BUNDLED / f"{options.name}.safetensors", variables, about, dtype="float16")
@@ -87,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _scores(results: Sequence[Mapping[str, Any]]) -> str:
+    """Formats results of evaluations as a Markdown table."""
     if not results:
         return ""
     lines = [

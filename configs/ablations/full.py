@@ -9,5 +9,5 @@ from dmcnn_jax.config.recipes import ablation_config
 
 
 def get_config(budget: str = "gpu"):
-    """The base; the budget, "cpu" or "gpu", is that of all ablations."""
+    """Returns the configuration; `budget` is "cpu" or "gpu", the same for all ablations."""
     return ablation_config("full", budget)

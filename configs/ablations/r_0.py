@@ -9,7 +9,7 @@ from dmcnn_jax.config.recipes import ablation_config
 
 
 def get_config(budget: str = "gpu"):
-    """One claim of the paper switched off; the budget, "cpu" or "gpu", is that of all ablations."""
+    """Returns the configuration; `budget` is "cpu" or "gpu", the same for all ablations."""
     config = ablation_config("r-0", budget)
     config.model.residual = 0.0
     config.model.learn_residual = False

@@ -2,25 +2,40 @@
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from dmcnn_jax.config.defaults import default_config
+from dmcnn_jax.config.view import Config
+
+# Raises a ValueError unless a condition holds: expect(condition, field, what was expected).
+_Expect = Callable[[bool, str, str], None]
 
 
-def validate_config(config: Mapping[str, Any]) -> None:
-    """Checks the fields' values.
+def validate_config(config: Config) -> None:
+    """Checks the values of all fields.
 
     Raises:
-        ValueError: for the first one that makes no sense, with its name and what was expected.
+        ValueError: for the first invalid field, with its name, its value and what was expected.
     """
+    expect = partial(_expect, config)
+    _validate_quality(config, expect)
+    _validate_data(config, expect)
+    _validate_stages(config, expect)
+    _validate_optimizer(config, expect)
+    _validate_schedule(config, expect)
+    expect(config.evaluate.luma in ("studio", "full"), "evaluate.luma", "'studio' or 'full'")
 
-    def expect(holds: bool, field: str, expected: str) -> None:
-        if not holds:
-            value = config
-            for key in field.split("."):
-                value = value[key]
-            raise ValueError(f"config.{field} is {value!r}; expected {expected}")
 
+def _expect(config: Config, holds: bool, field: str, expected: str) -> None:
+    if not holds:
+        value: Any = config
+        for key in field.split("."):
+            value = getattr(value, key)
+        raise ValueError(f"config.{field} is {value!r}; expected {expected}")
+
+
+def _validate_quality(config: Config, expect: _Expect) -> None:
     expect(1 <= config.quality <= 100, "quality", "1 to 100")
     expect(config.seed >= 0, "seed", "at least 0")
     qualities = tuple(config.quality_range)
@@ -29,8 +44,11 @@ def validate_config(config: Mapping[str, Any]) -> None:
         "quality_range",
         "() or (lowest, highest) within 1 to 100",
     )
-    data, train, schedule = config.data, config.train, config.schedule
     expect(0 <= config.random_table_prob <= 1, "random_table_prob", "0 to 1")
+
+
+def _validate_data(config: Config, expect: _Expect) -> None:
+    data = config.data
     pipelines = ("auto", "device", "tf.data")
     expect(data.pipeline in pipelines, "data.pipeline", f"one of {', '.join(map(repr, pipelines))}")
     expect(data.luma in ("studio", "full", "rgb"), "data.luma", "'studio', 'full' or 'rgb'")
@@ -44,15 +62,42 @@ def validate_config(config: Mapping[str, Any]) -> None:
         f"at most data.max_short_side ({data.max_short_side}), which images are reduced to first",
     )
     expect(data.validation_images > 0, "data.validation_images", "at least 1")
+
+
+def _validate_color(config: Config, expect: _Expect) -> None:
+    """Checks the fields that the network for chroma needs together."""
+    data = config.data
+    expect(data.luma == "rgb", "data.luma", "'rgb' for the model 'chroma'")
+    expect(config.model.name == "chroma", "model.name", "'chroma' for tiles of data.luma = 'rgb'")
+    expect(
+        data.pipeline != "tf.data" and not data.source.startswith("tfds:"),
+        "data.pipeline" if data.pipeline == "tf.data" else "data.source",
+        "pairs made on the device, from images or a pack: tf.data makes none of colours",
+    )
+    names = ("4:2:0", "4:2:2", "4:4:4")
+    expect(
+        len(data.subsampling) > 0 and all(s in names for s in data.subsampling),
+        "data.subsampling",
+        f"some of {', '.join(map(repr, names))}",
+    )
+    for field, sides in (
+        ("train.patch_sizes", config.train.patch_sizes),
+        ("data.tile", [data.tile]),
+    ):
+        expect(all(p % 16 == 0 for p in sides), field, "multiples of 16 for the model 'chroma'")
+
+
+def _validate_stages(config: Config, expect: _Expect) -> None:
+    train, tile = config.train, config.data.tile
     expect(
         len(train.patch_sizes) > 0 and all(p > 0 and p % 8 == 0 for p in train.patch_sizes),
         "train.patch_sizes",
         "multiples of 8, one for each stage",
     )
     expect(
-        all(p <= data.tile for p in train.patch_sizes),
+        all(p <= tile for p in train.patch_sizes),
         "train.patch_sizes",
-        f"patches no larger than data.tile ({data.tile})",
+        f"patches no larger than data.tile ({tile})",
     )
     expect(
         len(train.stage_steps) == len(train.patch_sizes) and all(s > 0 for s in train.stage_steps),
@@ -65,6 +110,10 @@ def validate_config(config: Mapping[str, Any]) -> None:
         "train.batch_sizes",
         "one number of patches for all stages, or one for each",
     )
+
+
+def _validate_optimizer(config: Config, expect: _Expect) -> None:
+    train = config.train
     optimizers = ("adam", "sgd", "muon", "lbfgs")
     expect(train.optimizer in optimizers, "train.optimizer", f"one of {', '.join(optimizers)}")
     expect(
@@ -77,6 +126,10 @@ def validate_config(config: Mapping[str, Any]) -> None:
     expect(train.weight_decay >= 0, "train.weight_decay", "at least 0")
     expect(train.clip_norm >= 0, "train.clip_norm", "at least 0")
     expect(0 <= train.ema_decay < 1, "train.ema_decay", "at least 0, less than 1")
+
+
+def _validate_schedule(config: Config, expect: _Expect) -> None:
+    train, schedule = config.train, config.schedule
     expect(train.validate_every > 0, "train.validate_every", "at least 1")
     expect(train.checkpoint_every >= 0, "train.checkpoint_every", "0 or a number of steps")
     expect(train.log_every > 0, "train.log_every", "at least 1")
@@ -92,39 +145,16 @@ def validate_config(config: Mapping[str, Any]) -> None:
     expect(schedule.restart > 0, "schedule.restart", "a positive number")
     expect(0 <= schedule.min_lr_ratio <= 1, "schedule.min_lr_ratio", "0 to 1")
     expect(schedule.warmup_steps >= 0, "schedule.warmup_steps", "at least 0")
-    expect(config.evaluate.luma in ("studio", "full"), "evaluate.luma", "'studio' or 'full'")
 
 
-def _validate_color(config: Mapping[str, Any], expect: Callable[[bool, str, str], None]) -> None:
-    """Checks what has to go together where chroma is trained."""
-    expect(config.data.luma == "rgb", "data.luma", "'rgb' for the model 'chroma'")
-    expect(config.model.name == "chroma", "model.name", "'chroma' for tiles of data.luma = 'rgb'")
-    expect(
-        config.data.pipeline != "tf.data" and not config.data.source.startswith("tfds:"),
-        "data.pipeline" if config.data.pipeline == "tf.data" else "data.source",
-        "pairs made on the device, of images or a pack: tf.data makes none of colours",
-    )
-    names = ("4:2:0", "4:2:2", "4:4:4")
-    expect(
-        len(config.data.subsampling) > 0 and all(s in names for s in config.data.subsampling),
-        "data.subsampling",
-        f"some of {', '.join(map(repr, names))}",
-    )
-    for field, sides in (
-        ("train.patch_sizes", config.train.patch_sizes),
-        ("data.tile", [config.data.tile]),
-    ):
-        expect(all(p % 16 == 0 for p in sides), field, "multiples of 16 for the model 'chroma'")
-
-
-def batch_sizes(config: Mapping[str, Any]) -> tuple[int, ...]:
-    """Patches in a batch, for each stage."""
+def batch_sizes(config: Config) -> tuple[int, ...]:
+    """Returns the number of patches in a batch, for each stage."""
     sizes, stages = tuple(config.train.batch_sizes), len(config.train.patch_sizes)
     return sizes * stages if len(sizes) == 1 else sizes
 
 
-# Fields that may differ where a run goes on: they decide nothing about the weights. What `source`
-# and `validation` name is compared by content.
+# Fields that may change when a run is resumed, since the weights don't depend on them. The images
+# of `source` and `validation` are compared by content.
 _FREE = (
     "name",
     "workdir",
@@ -137,52 +167,33 @@ _FREE = (
     "train.checkpoint_every",
 )
 
-
-# Fields of which only what is over must not differ, so that a run can be made longer.
+# Fields whose values for finished stages may not change; those of later stages may.
 _STAGES = ("patch_sizes", "batch_sizes", "stage_steps")
 
 
 def check_resumable(
     begun: Mapping[str, Any],
-    config: Mapping[str, Any],
+    config: Config,
     schedule: Mapping[str, Any],
     workdir: str,
 ) -> None:
-    """Checks that a run can go on under another configuration than it was begun with.
+    """Checks that a run can be resumed with a configuration.
 
     Args:
-        begun: the configuration it was begun with, as a dictionary; fields that it doesn't know
-            yet have their defaults.
-        config: that it is to go on with.
-        schedule: its `Schedule.state`.
-        workdir: its name.
+        begun: the configuration that the run was begun with, as a dictionary; fields that were
+            added since count as their defaults.
+        config: the configuration to resume with.
+        schedule: `Schedule.state` of the run.
+        workdir: folder of the run, for the message.
 
     Raises:
-        ValueError: if a field differs that decides about the weights, with its values.
+        ValueError: if a field differs that the weights depend on, with both values.
     """
     after = flatten(config)
     before = {k: v for k, v in flatten(default_config()).items() if k in after} | flatten(begun)
     for fields in (before, after):
         fields["data.pipeline"] = pipeline_of(fields["data.pipeline"], fields["data.source"])
-    stage_fields = {f"train.{name}" for name in _STAGES}
-    different = [
-        f"config.{field} was {before.get(field)!r} and is {after.get(field)!r}"
-        for field in sorted(before.keys() | after.keys())
-        if before.get(field) != after.get(field)
-        and field not in stage_fields
-        and not any(field == free or field.startswith(free + ".") for free in _FREE)
-    ]
-    # Stages that are over have to be the same; of the current one, the patches.
-    stage = schedule["stage"]
-    for name, count in zip(_STAGES, (stage + 1, stage + 1, stage), strict=True):
-        old, new = (_per_stage(c[f"train.{name}"], c) for c in (before, after))
-        if old[:count] != new[:count]:
-            different.append(f"config.train.{name} was {old} and is {new}")
-    done = schedule["stage_step"]
-    if not different and not schedule["converged"] and stage < len(new) and done > new[stage]:
-        different.append(
-            f"{done:,} steps of its stage {stage + 1} are done, and {new} would end it"
-        )
+    different = _different_fields(before, after) + _different_stages(before, after, schedule)
     if different:
         raise ValueError(
             f"the run in {workdir!r} was begun with another configuration: {'; '.join(different)}; "
@@ -190,21 +201,57 @@ def check_resumable(
         )
 
 
+def _different_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Describes each field that differs and may not, except those of stages."""
+    stage_fields = {f"train.{name}" for name in _STAGES}
+    return [
+        f"config.{field} was {before.get(field)!r} and is {after.get(field)!r}"
+        for field in sorted(before.keys() | after.keys())
+        if before.get(field) != after.get(field)
+        and field not in stage_fields
+        and not any(field == free or field.startswith(free + ".") for free in _FREE)
+    ]
+
+
+def _different_stages(
+    before: Mapping[str, Any], after: Mapping[str, Any], schedule: Mapping[str, Any]
+) -> list[str]:
+    """Describes what differs in stages that are over, or have begun."""
+    stage, done = schedule["stage"], schedule["stage_step"]
+    different = []
+    # The current stage keeps its patches and batches; its number of steps may change.
+    for name, count in zip(_STAGES, (stage + 1, stage + 1, stage), strict=True):
+        old, new = (_per_stage(c[f"train.{name}"], c) for c in (before, after))
+        if old[:count] != new[:count]:
+            different.append(f"config.train.{name} was {old} and is {new}")
+    steps = after["train.stage_steps"]
+    if not different and not schedule["converged"] and stage < len(steps) and done > steps[stage]:
+        different.append(
+            f"{done:,} steps of its stage {stage + 1} are done, and {steps} would end it"
+        )
+    return different
+
+
 def _per_stage(values: Any, flat: Mapping[str, Any]) -> list[Any]:
-    """Values for each stage, where one may stand for all."""
+    """Returns values for each stage, where one may stand for all."""
     return values * len(flat["train.patch_sizes"]) if len(values) == 1 else values
 
 
 def pipeline_of(name: str, source: str) -> str:
-    """What makes pairs, "device" or "tf.data": of `data.pipeline` and `data.source`."""
+    """Returns "device" or "tf.data", which makes the training pairs.
+
+    Args:
+        name: `config.data.pipeline`.
+        source: `config.data.source`.
+    """
     if name == "auto":
         return "tf.data" if source.startswith("tfds:") else "device"
     return name
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Fields by their names with dots, sequences as lists."""
-    flat = {}
+def flatten(config: Config | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns a configuration's fields by their dotted names; sequences become lists."""
+    flat: dict[str, Any] = {}
     for key, value in config.items():
         if hasattr(value, "items"):  # a ConfigDict is no Mapping
             flat |= flatten(value, f"{prefix}{key}.")

@@ -1,11 +1,11 @@
-"""Types of a configuration's fields, as code reads them.
+"""Types of a configuration's fields, for type checkers.
 
-`default_config` makes an `ml_collections.ConfigDict`, whose fields have no types of their own. Code
-that reads a configuration annotates it as a `Config`, which describes the same fields to a type
-checker; nothing is converted. What each field means is said in `defaults.py`.
+`default_config` returns an `ml_collections.ConfigDict`, whose fields have no types. Functions that
+read a configuration annotate it as a `Config`, which declares the same fields; nothing is
+converted. `defaults.py` explains each field.
 """
 
-from collections.abc import Sequence
+from collections.abc import ItemsView, Sequence
 from typing import Any, Protocol
 
 
@@ -94,6 +94,9 @@ class Config(Protocol):
     train: TrainConfig
     schedule: ScheduleConfig
     evaluate: EvaluateConfig
+
+    def items(self) -> ItemsView[str, Any]:
+        """Returns names and values of the fields."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as a dictionary."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a run, written by Orbax."""
+"""Checkpoints of a run: Orbax writes them in the background."""
 
 import contextlib
 import json
@@ -11,17 +11,17 @@ import jax
 
 
 class CheckpointError(OSError):
-    """A checkpoint can't be written; the message says which one is still good."""
+    """A checkpoint that can't be written; the message names the last complete one."""
 
 
 class Checkpoints:
-    """The checkpoints of a workdir: the latest, and the one whose metric was best.
+    """The checkpoints of a workdir: keeps the latest and the one of lowest validation loss.
 
     Args:
-        workdir: folder of the run; checkpoints lie in `checkpoints` below it.
+        workdir: folder of the run; checkpoints are kept in its subfolder `checkpoints`.
 
     Raises:
-        CheckpointError: if nothing can be written there.
+        CheckpointError: if the folder can't be written to.
     """
 
     def __init__(self, workdir: str | os.PathLike):
@@ -34,18 +34,20 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             self.path,
             options=ocp.CheckpointManagerOptions(
-                # "Best" is the highest.
-                best_fn=_psnr,
-                best_mode="max",
+                best_fn=_loss,
+                best_mode="min",
                 preservation_policy=policy.AnyPreservationPolicy(
                     [
                         policy.LatestN(1),
                         policy.BestN(
-                            get_metric_fn=_psnr, n=1, keep_checkpoints_without_metrics=False
+                            get_metric_fn=_loss,
+                            reverse=True,  # BestN keeps the last of the sorted checkpoints
+                            n=1,
+                            keep_checkpoints_without_metrics=False,
                         ),
                     ]
                 ),
-                # What a killed run left half written, before something new is.
+                # Removes what a killed run left half written.
                 cleanup_tmp_directories=True,
             ),
         )
@@ -55,7 +57,7 @@ class Checkpoints:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            reason = error.strerror
+            reason = error.strerror or str(error)
         if reason or not os.access(self.path, os.W_OK):
             raise CheckpointError(
                 f"nothing can be written to the workdir {str(self.path.parent)!r} "
@@ -64,59 +66,62 @@ class Checkpoints:
 
     @property
     def latest(self) -> int | None:
-        """Step of the newest complete checkpoint."""
-        # Orbax counts one that it is still writing, and that may fail.
+        """Step of the newest complete checkpoint; None if there is none."""
+        # Not Orbax's own answer: it includes a checkpoint that is still being written.
         return max((int(p.name) for p in self.path.glob("*") if p.name.isdigit()), default=None)
 
     @property
     def best(self) -> int | None:
-        """Step of the checkpoint whose validation PSNR was highest."""
-        return self._manager.best_step()
+        """Step of the checkpoint of lowest validation loss; None if there is none."""
+        step: int | None = self._manager.best_step()
+        return step
 
     def save(
-        self, step: int, arrays: Any, host: Mapping[str, Any], psnr: float | None = None
+        self, step: int, arrays: Any, host: Mapping[str, Any], loss: float | None = None
     ) -> None:
-        """Writes a checkpoint behind the caller's back; `wait` waits for it.
+        """Starts writing a checkpoint in the background; `wait` waits for it.
 
-        It has a temporary name until it is complete, and the checkpoints before it are kept so
-        long.
+        It has a temporary name until it is complete; earlier checkpoints are removed only then.
 
         Args:
-            step: its name.
-            arrays: a tree of arrays.
-            host: JSON.
-            psnr: validation PSNR, dB; None if there was no validation: it is not the best, then.
+            step: number of steps done, which names the checkpoint.
+            arrays: a pytree of arrays.
+            host: values of the host, JSON.
+            loss: validation loss; None without a validation, so that it can't be the best.
 
         Raises:
-            CheckpointError: if it, or the one before it, can't be written.
-            jax.errors.JaxRuntimeError: if another process is gone.
+            CheckpointError: if this checkpoint, or the previous one, can't be written.
+            jax.errors.JaxRuntimeError: if another process has died.
         """
         args = self._ocp.args
-        # A copy: Orbax writes later, when the caller's lists may have grown.
+        # A copy: Orbax writes it later, when the caller may have changed its lists.
         host = json.loads(json.dumps(host))
         with self._errors():
             self._manager.save(
                 step,
                 args=args.Composite(arrays=args.StandardSave(arrays), host=args.JsonSave(host)),
-                metrics=None if psnr is None else {"psnr": psnr},
+                metrics=None if loss is None else {"loss": loss},
                 force=True,
             )
 
     def host(self, step: int) -> dict[str, Any]:
-        """Reads the host's JSON of a checkpoint alone."""
+        """Reads only the host's values of a checkpoint."""
         args = self._ocp.args
-        return self._manager.restore(step, args=args.Composite(host=args.JsonRestore())).host
+        host: dict[str, Any] = self._manager.restore(
+            step, args=args.Composite(host=args.JsonRestore())
+        ).host
+        return host
 
     def restore(self, step: int, arrays: Any) -> Any:
         """Reads the arrays of a checkpoint.
 
         Args:
-            step: its name.
-            arrays: a tree of arrays, or of jax.ShapeDtypeStruct with shardings, like what was
-                saved; by any number of devices and processes.
+            step: step of the checkpoint.
+            arrays: a pytree of arrays, or of jax.ShapeDtypeStruct with shardings, of the structure
+                that was saved. The numbers of devices and processes may differ.
 
         Returns:
-            The arrays, placed as `arrays` is.
+            The saved arrays, with the shardings of `arrays`.
         """
         args = self._ocp.args
         abstract = jax.tree.map(self._ocp.utils.to_shape_dtype_struct, arrays)
@@ -125,43 +130,50 @@ class Checkpoints:
         ).arrays
 
     def wait(self) -> None:
-        """Returns when everything is on disk; raises a CheckpointError if that fails."""
+        """Waits until everything is on disk.
+
+        Raises:
+            CheckpointError: if something can't be written.
+        """
         with self._errors():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, and lets go."""
+        """Waits until everything is on disk, and releases Orbax's threads."""
         with self._errors():
             self._manager.close()
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
-        """Orbax and TensorStore raise many kinds of errors where a file can't be written."""
+        """Converts the many kinds of errors of Orbax and TensorStore to a CheckpointError."""
         try:
             yield
         except Exception as error:
-            # Processes wait for each other here: no disk is to blame where one of them is gone.
+            # Processes wait for each other here: a dead process is no disk error.
             if jax.process_count() > 1 and _is_collective(error):
                 raise jax.errors.JaxRuntimeError(str(error)) from error
             latest = self.latest
             good = "there is none yet"
             if latest is not None:
                 good = f"that of step {latest:,} is still good"
-            # TensorStore names a chain of files, and the reason last.
+            # TensorStore names a chain of files; the reason comes last.
             reason = " ".join(str(error).split()).rsplit('": ', 1)[-1][:300]
             raise CheckpointError(
                 f"a checkpoint can't be written to {str(self.path)!r} ({reason}); {good}; make "
-                "room, and the same command goes on from there"
+                "room, and the same command resumes from there"
             ) from error
 
 
 def _is_collective(error: Exception) -> bool:
-    """Whether other processes could not be reached; a thread's error comes as another type."""
+    """Checks whether an error is about processes that can't be reached.
+
+    The text is searched as well: Orbax's threads pass errors on as another type.
+    """
     carriers = ("Gloo", "NCCL", "oordination service")
     return isinstance(error, jax.errors.JaxRuntimeError) or any(
         carrier in str(error) for carrier in carriers
     )
 
 
-def _psnr(metrics: Mapping[str, float]) -> float:
-    return metrics["psnr"]
+def _loss(metrics: Mapping[str, float]) -> float:
+    return metrics["loss"]

@@ -1,60 +1,57 @@
 """The training loop: stages of growing patches, validation, checkpoints, resuming."""
 
-import contextlib
 import math
 import os
-import signal
 import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import TracebackType
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
-from dmcnn_jax.config.validation import batch_sizes, check_resumable, validate_config
+from dmcnn_jax.config.validation import batch_sizes, validate_config
+from dmcnn_jax.config.view import Config
 from dmcnn_jax.data import feeds
 from dmcnn_jax.data import tiles as tiles_module
 from dmcnn_jax.inference.model import Model
-from dmcnn_jax.inference.weights import load_weights, save_weights
+from dmcnn_jax.inference.weights import load_weights
 from dmcnn_jax.system import devices
-from dmcnn_jax.system.atomic_write import write_file
 from dmcnn_jax.system.malloc import trim_memory
-from dmcnn_jax.training.checkpoints import CheckpointError, Checkpoints
-from dmcnn_jax.training.metric_writer import Journal
+from dmcnn_jax.training.checkpoints import CheckpointError
+from dmcnn_jax.training.progress import (
+    Profiler,
+    Timer,
+    catch_stop_signals,
+    print_on_main,
+    progress_bar,
+)
+from dmcnn_jax.training.run_directory import RunDirectory
 from dmcnn_jax.training.schedule import Schedule
+from dmcnn_jax.training.step_metrics import StepMetrics
 from dmcnn_jax.training.trainer import Trainer, TrainState
 from dmcnn_jax.training.validation import Validation
 
-# Steps that may be begun and not done.
-_STEPS_AHEAD = 2
 
-
-# Steps that a profile leaves out at the start, and steps that it holds.
-_PROFILE_AFTER, _PROFILE_STEPS = 5, 10
-
-
-def train(config: Mapping[str, Any], workdir: str | os.PathLike, *, profile: bool = False) -> Model:
-    """Trains, or goes on with what was begun in the workdir.
+def train(config: Config, workdir: str | os.PathLike, *, profile: bool = False) -> Model:
+    """Trains, or resumes the run that the workdir holds.
 
     Args:
-        config: of the run; see `dmcnn_jax.config`.
-        workdir: where checkpoints, the log (`log.jsonl`), TensorBoard's files, the configuration
-            and the weights (`best.safetensors`: of the best validation PSNR; `last.safetensors`)
-            are kept. Of several processes, all have to see the same.
-        profile: whether to write a trace of a few steps, to `profile` in the workdir.
+        config: the configuration; see `dmcnn_jax.config`.
+        workdir: folder for checkpoints, the log (`log.jsonl`), TensorBoard files, the configuration
+            (`config.json`) and the weights: `best.safetensors`, of the lowest validation loss, and
+            `last.safetensors`. Several processes have to share it.
+        profile: whether to write a JAX profile of a few steps to `profile` in the workdir.
 
     Returns:
-        The best model.
+        The model of lowest validation loss.
 
     Raises:
-        ValueError: for a configuration that makes no sense, or another than the workdir's run has.
-        FileNotFoundError: if the images or the weights to start from are not there.
+        ValueError: for an invalid configuration, or one that differs from the workdir's run.
+        FileNotFoundError: if the images, or the weights to start from, are missing.
         FloatingPointError: if the loss is no longer finite.
-        OSError: if something can't be written.
-        ConnectionError: if another process is gone.
+        OSError: if a file can't be written.
+        ConnectionError: if another process has died.
         KeyboardInterrupt: if a signal stopped it, after a checkpoint.
     """
     validate_config(config)
@@ -62,304 +59,243 @@ def train(config: Mapping[str, Any], workdir: str | os.PathLike, *, profile: boo
     trainer = Trainer(config)
     for size in batch_sizes(config):
         devices.check_batch(size, trainer.mesh)
-    with _Run(trainer, config, workdir) as run:
+    with TrainingLoop(trainer, config, workdir) as loop:
         try:
-            run.go(profile)
+            loop.run(profile=profile)
         except CheckpointError:
             raise
         except OSError as error:
             raise OSError(
-                f"{error}; the last good checkpoint is {run.last_good}, and the same command goes "
-                "on from there"
+                f"{error}; the last good checkpoint is {loop.files.last_checkpoint}, and the same "
+                "command resumes from there"
             ) from error
         except jax.errors.JaxRuntimeError as error:
             if jax.process_count() == 1:
                 raise
             raise ConnectionError(
-                f"another process is gone, or can't be reached, since step {run.schedule.step:,} "
-                f"({str(error).splitlines()[0][:200]}); start all processes "
-                f"again, and the run goes on from "
-                f"{run.last_good}"
+                f"another process is gone, or can't be reached, since step {loop.schedule.step:,} "
+                f"({str(error).splitlines()[0][:200]}); start all processes again, and they resume "
+                f"from {loop.files.last_checkpoint}"
             ) from error
     devices.synchronize("trained")
-    if not (workdir / "best.safetensors").exists():
+    best = workdir / "best.safetensors"
+    if not best.exists():
         raise FileNotFoundError(f"no best.safetensors in {str(workdir)!r}: was it removed?")
-    variables, about = load_weights(workdir / "best.safetensors")
+    variables, about = load_weights(best)
     return Model(trainer.module, variables, about, config.name)
 
 
-class _Run:
-    """A run: what was restored or begun, and the loop that goes on with it."""
+class TrainingLoop:
+    """The loop over steps: trains, logs, validates and saves.
 
-    def __init__(self, trainer: Trainer, config: Mapping[str, Any], workdir: Path):
-        self._trainer, self._config, self._workdir = trainer, config, workdir
+    Opens the data, and resumes from the newest checkpoint of the workdir if there is one. A context
+    manager: leaving it waits until everything is written.
+
+    Args:
+        trainer: makes the state and advances it.
+        config: the configuration of the run.
+        workdir: see `train`.
+
+    Attributes:
+        schedule: stage, step and learning rate.
+        files: the files of the run.
+    """
+
+    def __init__(self, trainer: Trainer, config: Config, workdir: Path):
+        self._trainer, self._config = trainer, config
+        self._batch_sizes = batch_sizes(config)
         self.schedule = Schedule(config)
-        self._checkpoints = Checkpoints(workdir)
-        latest = self._checkpoints.latest
-        resumes = latest is not None
-        state = None if resumes else trainer.init_state()
-        self._feed, validating = feeds.open_data(config, trainer.mesh)
-        self._images = {"training": self._feed.fingerprint, "validation": validating.fingerprint}
-        # The latest step as well: a workdir of the same name on another machine may be another.
-        devices.check_agreement(f"{config.to_json_best_effort()} {self._images} {workdir} {latest}")
-        self._validation = Validation(validating, config, trainer.mesh)
-        self._best, self._pending = -math.inf, []
-        _say(
-            f"training on {self._feed}; validating on {len(validating):,} tiles of "
-            f"{len(validating.names):,} others, whose JPEGs have "
-            f"{self._validation.jpeg_psnr:.2f} dB; {_describe(trainer)}"
-        )
-        self._skipped: dict[str, int] = {}
-        self._tell_skipped(_say)
-        if resumes:
-            state = self._restore()
-        self._state = state
-        self._saved = self.schedule.step if resumes else None
-        if devices.is_main():
-            workdir.mkdir(parents=True, exist_ok=True)
-            text = config.to_json_best_effort(indent=2) + "\n"
-            write_file(workdir / "config.json", text.encode())
-        self._journal = Journal(workdir, self.schedule.step) if devices.is_main() else None
+        self._metrics = StepMetrics()
+        self.files = RunDirectory(workdir, config)
+        latest = self.files.latest
+        # Before the data are opened, so that missing weights are reported without delay.
+        if latest is None:
+            self._state = trainer.init_state()
 
-    def __enter__(self) -> "_Run":
+        self._feed, tiles = feeds.open_data(config, trainer.mesh)
+        self._images = {"training": self._feed.fingerprint, "validation": tiles.fingerprint}
+        # Includes the latest step: a workdir of this name may be another one on another machine.
+        devices.check_agreement(f"{config.to_json_best_effort()} {self._images} {workdir} {latest}")
+        self._validation = Validation(tiles, config, trainer.mesh)
+        self._print_overview(tiles)
+        self._skipped: dict[str, int] = {}
+        self._log_skipped(print_on_main)
+
+        if latest is not None:
+            self._state = self._resume(latest)
+        self.files.open_log(self.schedule.step)
+
+    def _print_overview(self, tiles: tiles_module.Tiles) -> None:
+        state = self._trainer.abstract_state()
+        weights = sum(math.prod(x.shape) for x in jax.tree.leaves(state.params))
+        processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
+        print_on_main(
+            f"training on {self._feed}; validating on {len(tiles):,} tiles of "
+            f"{len(tiles.names):,} others, whose JPEGs have "
+            f"{self._validation.jpeg_psnr:.2f} dB; {weights:,} weights, "
+            f"{jax.device_count()} × {jax.devices()[0].device_kind}{processes}"
+        )
+
+    def _resume(self, step: int) -> TrainState:
+        """Restores the host's values of a checkpoint, and returns its arrays."""
+        host = self.files.load_host(step, self._images)
+        self.schedule.state = host["schedule"]
+        self._metrics.restore(host["step_metrics"])
+        print_on_main(f"resuming from step {self.schedule.step:,} of {str(self.files.path)!r}")
+        return self.files.load_state(step, self._trainer.abstract_state())
+
+    def __enter__(self) -> "TrainingLoop":
         return self
 
-    def __exit__(self, kind, error, traceback) -> None:
-        # What stopped the run says more than what closing might raise.
-        unimportant = () if kind is None else (Exception,)
-        with contextlib.suppress(*unimportant):
-            if self._journal is not None:
-                self._journal.close()
-        with contextlib.suppress(*unimportant):
-            # A checkpoint that is being written is finished first; but processes that write one
-            # together would wait for the one that is gone.
-            if kind is None or not issubclass(kind, ConnectionError):
-                self._checkpoints.close()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.files.close(error)
 
-    @property
-    def last_good(self) -> str:
-        """The newest complete checkpoint, in words."""
-        return _checkpoint_name(self._checkpoints, self._workdir)
-
-    def _restore(self) -> TrainState:
-        step = self._checkpoints.latest
-        host = self._checkpoints.host(step)
-        check_resumable(host["config"], self._config, host["schedule"], str(self._workdir))
-        for which, found in self._images.items():
-            if found != host["images"][which]:
-                raise ValueError(
-                    f"the {which} images are not those that the run in {str(self._workdir)!r} was "
-                    f"begun with ({host['images'][which]}, now {found}); bring them back, or "
-                    "choose another workdir"
-                )
-        self.schedule.state, self._pending = host["schedule"], host["pending"]
-        self._best = -math.inf if host["best"] is None else host["best"]
-        _say(f"going on from step {self.schedule.step:,} of {str(self._workdir)!r}")
-        return self._checkpoints.restore(step, self._trainer.abstract_state())
-
-    def go(self, profile: bool) -> None:
-        """Trains to the end, or until a signal."""
-        schedule, train = self.schedule, self._config.train
-        timer, first = Timer(), schedule.step
-        with _stop_signals() as stopped, _progress(schedule) as self._bar:
-            while not schedule.done:
-                if profile and schedule.step - first == _PROFILE_AFTER:
-                    jax.profiler.start_trace(self._workdir / "profile")
-                self._one_step(timer)
-                if profile and schedule.step - first == _PROFILE_AFTER + _PROFILE_STEPS:
-                    self._stop_profile()
-                    profile = False
-                validates = schedule.step % train.validate_every == 0 or schedule.stage_over
-                reports = schedule.step % train.log_every == 0 or validates
-                if reports:
-                    self._report(timer)
-                with timer.paused():
-                    if validates:
-                        self._validate()
-                    elif train.checkpoint_every and schedule.step % train.checkpoint_every == 0:
-                        self._save()
-                # Several processes have to stop at the same step, and ask each other seldom.
-                if (jax.process_count() == 1 or reports) and devices.any_process(bool(stopped)):
-                    self._save()
-                    self._checkpoints.wait()
-                    raise KeyboardInterrupt(
-                        f"stopped at step {schedule.step:,} with a checkpoint in "
-                        f"{str(self._workdir)!r}; the same command goes on from it"
-                    )
-        if profile and schedule.step - first > _PROFILE_AFTER:
-            self._stop_profile()
-        elif profile:
-            _say(f"no profile: it begins {_PROFILE_AFTER} steps after the start")
-
-    def _one_step(self, timer: "Timer") -> None:
+    def run(self, *, profile: bool = False) -> None:
+        """Trains to the end of the schedule, or until a signal; raises as `train` does."""
         schedule = self.schedule
-        patch = self._config.train.patch_sizes[schedule.stage]
-        inputs = self._feed.inputs(
-            schedule.stage, 0 if self._config.train.fixed_batch else schedule.stage_step
-        )
+        timer = Timer()
+        profiler = Profiler(self.files.path / "profile" if profile else None, self._write)
+        with catch_stop_signals() as signals, progress_bar(schedule) as self._bar:
+            while not schedule.done:
+                profiler.before_step()
+                self._run_step(timer)
+                profiler.after_step(self._state)
+                reported = self._report_and_save(timer)
+                # Processes have to stop at the same step. They ask each other only now and then.
+                asks = jax.process_count() == 1 or reported
+                if asks and devices.any_process(bool(signals)):
+                    self._stop()
+            profiler.finish(self._state)
+
+    def _run_step(self, timer: Timer) -> None:
+        schedule, train = self.schedule, self._config.train
+        patch = train.patch_sizes[schedule.stage]
+        position = 0 if train.fixed_batch else schedule.stage_step
+        inputs = self._feed.inputs(schedule.stage, position)
         rate = np.float32(schedule.learning_rate)
         self._state, scalars = self._trainer.step(self._state, inputs, rate, patch)
-        self._pending.append(scalars)
-        # Enough ahead to keep the device busy; further, and the bar shows steps that are not done,
-        # which a signal has to wait for: a CPU lets 32 of them queue.
-        if len(self._pending) > _STEPS_AHEAD:
-            jax.block_until_ready(self._pending[-1 - _STEPS_AHEAD])
-        timer.count(batch_sizes(self._config)[schedule.stage] * patch**2)
+        self._metrics.add(scalars)
+        timer.count(self._batch_pixels)
         schedule.advance()
         self._bar.update()
 
-    def _stop_profile(self) -> None:
-        jax.block_until_ready(self._state)
-        jax.profiler.stop_trace()
-        self._write(f"profile written to {str(self._workdir / 'profile')!r}; TensorBoard shows it")
+    @property
+    def _batch_pixels(self) -> int:
+        """Pixels in a batch of the current stage."""
+        stage = self.schedule.stage
+        return self._batch_sizes[stage] * self._config.train.patch_sizes[stage] ** 2
 
-    def _fetch(self) -> None:
-        """Brings the last steps' scalars to the host, and looks at them.
+    def _report_and_save(self, timer: Timer) -> bool:
+        """Logs, validates and saves, whatever this step is due for; returns whether it logged."""
+        schedule, train = self.schedule, self._config.train
+        validates = schedule.step % train.validate_every == 0 or schedule.stage_over
+        reports = schedule.step % train.log_every == 0 or validates
+        if reports:
+            self._report(timer)
+        with timer.paused():
+            if validates:
+                self._validate()
+            elif train.checkpoint_every and schedule.step % train.checkpoint_every == 0:
+                self._save()
+        return reports
+
+    def _stop(self) -> None:
+        """Saves a checkpoint and raises a KeyboardInterrupt."""
+        self._save()
+        self.files.wait()
+        raise KeyboardInterrupt(
+            f"stopped at step {self.schedule.step:,} with a checkpoint in "
+            f"{str(self.files.path)!r}; the same command resumes from it"
+        )
+
+    def _fetch_metrics(self) -> list[dict[str, float]]:
+        """Returns the scalars of the last steps, checked.
 
         Raises:
-            FloatingPointError: if the loss or the gradient is not finite.
-            ValueError: if tf.data's JPEGs are not what the codec says.
+            FloatingPointError: if a loss or a gradient is not finite.
+            ValueError: if TensorFlow decoded a JPEG differently from `jpeg.decode`.
         """
-        self._pending = [
-            {key: float(value) for key, value in scalars.items()}
-            for scalars in jax.device_get(self._pending)
-        ]
-        for i, scalars in enumerate(self._pending):
-            step = self.schedule.step - len(self._pending) + 1 + i
-            for key in ("loss", "grad_norm"):
-                if not math.isfinite(scalars[key]):
-                    # One that is being written is good, too.
-                    self._checkpoints.wait()
-                    raise FloatingPointError(
-                        f"the {key.replace('grad_norm', 'gradient')} is {scalars[key]} at step "
-                        f"{step:,}; the last good checkpoint is {self.last_good}; "
-                        "begin in another workdir with "
-                        "a lower config.train.learning_rate, or with config.train.clip_norm, from "
-                        f"--config.init_from={self._workdir}"
-                    )
+        fetched = self._metrics.fetch()
+        for step, scalars in enumerate(fetched, self.schedule.step - len(fetched) + 1):
+            for key, name in (("loss", "loss"), ("grad_norm", "gradient")):
+                self._check_finite(name, scalars[key], step)
             if scalars.get("wrong_pixels"):
                 raise ValueError(
-                    f"TensorFlow's libjpeg decoded {scalars['wrong_pixels']:.0f} "
-                    f"pixels of step {step:,} otherwise than "
-                    "dmcnn_jax.jpeg; this TensorFlow has another libjpeg: set "
-                    "config.data.pipeline to 'device', and report it"
+                    f"TensorFlow's libjpeg decoded {scalars['wrong_pixels']:.0f} pixels of step "
+                    f"{step:,} differently from dmcnn_jax.jpeg: this TensorFlow has another "
+                    "libjpeg; set config.data.pipeline to 'device', and report it"
                 )
+        return fetched
 
-    def _report(self, timer: "Timer") -> None:
+    def _check_finite(self, name: str, value: float, step: int) -> None:
+        if math.isfinite(value):
+            return
+        # A checkpoint that is still being written is good as well.
+        self.files.wait()
+        raise FloatingPointError(
+            f"the {name} is {value} at step {step:,}; the last good checkpoint is "
+            f"{self.files.last_checkpoint}; begin in another workdir with a lower "
+            "config.train.learning_rate, or with config.train.clip_norm, from "
+            f"--config.init_from={self.files.path}"
+        )
+
+    def _report(self, timer: Timer) -> None:
         """Shows and logs the means of the last steps."""
-        self._fetch()
-        if not self._pending:
+        self._fetch_metrics()
+        means = self._metrics.means(self._batch_pixels)
+        if not means:
             return
         schedule, rate = self.schedule, timer.rate()
-        means = {
-            key: math.fsum(s[key] for s in self._pending) / len(self._pending)
-            for key in self._pending[0]
-        }
-        self._pending = []
         self._bar.set_postfix_str(
             f"stage {schedule.stage + 1}, loss {means['loss']:.2e}, PSNR {means['psnr']:.2f} "
             f"(JPEG {means['jpeg_psnr']:.2f}) dB, {rate / 1e6:.2f} Mpixel/s"
         )
         means.pop("wrong_pixels", None)
         about = {"stage": schedule.stage, "learning_rate": schedule.learning_rate}
-        self._log(about | means | {"pixels_per_second": round(rate)})
-        self._tell_skipped(self._write)
+        self.files.log(schedule.step, about | means | {"pixels_per_second": round(rate)})
+        self._log_skipped(self._write)
 
     def _validate(self) -> None:
-        """Validates, lets the schedule know, and saves weights and a checkpoint."""
+        """Validates, updates the schedule, and saves weights and a checkpoint."""
         schedule, variables = self.schedule, self._trainer.variables(self._state)
-        # Validation takes other blocks of memory than a step.
+        # Validation allocates blocks of other sizes than a step.
         trim_memory()
         result, pictures = self._validation(self._trainer.module, variables)
         trim_memory()
-        if not math.isfinite(result["loss"]):
-            self._checkpoints.wait()
-            raise FloatingPointError(
-                f"the validation loss is {result['loss']} at step {schedule.step:,}; the last good "
-                f"checkpoint is {self.last_good}; begin in another workdir with a lower "
-                "config.train.learning_rate"
-            )
+        self._check_finite("validation loss", result["loss"], schedule.step)
         event = schedule.observe(result["loss"])
-        self._log({"validation": result, "event": event})
+        self.files.log(schedule.step, {"validation": result, "event": event})
         self._write(
             f"step {schedule.step:,}: validation loss {result['loss']:.3e}, PSNR "
             f"{result['psnr']:.3f} dB, JPEG {self._validation.jpeg_psnr:.3f} dB, gain "
             f"{result['gain']:+.3f} dB{_EVENTS[event]}"
         )
-        improved = result["psnr"] > self._best
-        self._best = max(self._best, result["psnr"])
-        if devices.is_main():
-            self._journal.pictures(schedule.step, pictures)
-            about = self._about(result)
-            for name in ["best", "last"] if improved else ["last"]:
-                save_weights(self._workdir / f"{name}.safetensors", variables, about)
-        self._save(result["psnr"])
+        self.files.write_validated(schedule.step, variables, result, pictures)
+        self._save(result["loss"])
 
-    def _about(self, result: Mapping[str, float]) -> dict[str, Any]:
-        config = self._config
-        return {
-            "model": config.model.to_dict(),
-            "name": config.name,
-            "quality": config.quality,
-            "quality_range": list(config.quality_range),
-            "luma": config.data.luma,
-            "step": self.schedule.step,
-            "validation": dict(result),
-        }
-
-    def _save(self, psnr: float | None = None) -> None:
+    def _save(self, loss: float | None = None) -> None:
         """Writes a checkpoint, unless this step has one."""
-        if self._saved == self.schedule.step:
-            return
-        self._fetch()
-        self._saved = self.schedule.step
-        host = {
-            "schedule": self.schedule.state,
-            "best": self._best if math.isfinite(self._best) else None,
-            "pending": self._pending,
-            "config": self._config.to_dict(),
-            "images": self._images,
-        }
-        self._checkpoints.save(self.schedule.step, self._state, host, psnr)
+        step = self.schedule.step
+        if not self.files.has_checkpoint(step):
+            host = {"step_metrics": self._fetch_metrics(), "schedule": self.schedule.state}
+            self.files.save_checkpoint(step, self._state, host, self._images, loss)
 
-    def _log(self, record: Mapping[str, Any]) -> None:
-        if self._journal is not None:
-            self._journal.write(self.schedule.step, record)
-
-    def _write(self, line: str) -> None:
-        if devices.is_main():
-            self._bar.write(line, file=sys.stderr)
-
-    def _tell_skipped(self, write) -> None:
+    def _log_skipped(self, write: Callable[[str], None]) -> None:
+        """Writes how many images can't be trained on, if that has changed."""
         skipped = dict(self._feed.skipped)
         if skipped != self._skipped:
             self._skipped = skipped
             write(f"images that can't be trained on: {tiles_module.format_counts(skipped)}")
 
-
-class Timer:
-    """Pixels a second, without what is no training."""
-
-    def __init__(self):
-        self._start, self._pixels = time.perf_counter(), 0
-
-    def count(self, pixels: int) -> None:
-        """Adds pixels trained on."""
-        self._pixels += pixels
-
-    def rate(self) -> float:
-        """Pixels a second since the last call."""
-        now = time.perf_counter()
-        rate = self._pixels / max(1e-9, now - self._start)
-        self._start, self._pixels = now, 0
-        return rate
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Time in it doesn't count."""
-        before = time.perf_counter()
-        yield
-        self._start += time.perf_counter() - before
+    def _write(self, line: str) -> None:
+        """Prints a line above the progress bar, in the main process only."""
+        if devices.is_main():
+            self._bar.write(line, file=sys.stderr)
 
 
 _EVENTS = {
@@ -367,49 +303,3 @@ _EVENTS = {
     "reduced": " (no longer falling: learning rate reduced)",
     "converged": " (stage converged)",
 }
-
-
-def _progress(schedule: Schedule) -> tqdm:
-    return tqdm(
-        total=schedule.total_steps,
-        initial=schedule.step,
-        unit="step",
-        dynamic_ncols=True,
-        # A file need not hold every frame of it.
-        mininterval=0.5 if sys.stderr.isatty() else 30,
-        disable=not devices.is_main(),
-    )
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """A list that fills when SIGINT or SIGTERM arrives; a second one interrupts at once."""
-    received: list[int] = []
-
-    def handle(number, frame):
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _describe(trainer: Trainer) -> str:
-    weights = sum(math.prod(x.shape) for x in jax.tree.leaves(trainer.abstract_state().params))
-    processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
-    return f"{weights:,} weights, {jax.device_count()} × {jax.devices()[0].device_kind}{processes}"
-
-
-def _checkpoint_name(checkpoints: Checkpoints, workdir: Path) -> str:
-    step = checkpoints.latest
-    return f"that of step {step:,} in {str(workdir)!r}" if step is not None else "none yet"
-
-
-def _say(text: str) -> None:
-    if devices.is_main():
-        print(text, file=sys.stderr, flush=True)

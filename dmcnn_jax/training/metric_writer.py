@@ -1,7 +1,6 @@
-"""What a run writes down: `log.jsonl`, one JSON a line, and TensorBoard's files.
+"""Writes a run's metrics to `log.jsonl`, one JSON object a line, and to TensorBoard files.
 
-A run that goes on from a checkpoint forgets what was written after it, so that every step is
-written down once.
+A resumed run first removes records written after its checkpoint, so that no step is logged twice.
 """
 
 import json
@@ -15,14 +14,14 @@ import numpy as np
 from dmcnn_jax.system.atomic_write import write_file
 
 
-class Journal:
-    """The log of a workdir.
+class MetricWriter:
+    """Appends to the log of a workdir.
 
-    TensorBoard's files are written if tensorboardX is installed (it needs no TensorFlow).
+    TensorBoard files are written as well if tensorboardX is installed (it needs no TensorFlow).
 
     Args:
-        workdir: folder of the run, which is there.
-        step: that the run goes on from, or 0; later records are forgotten.
+        workdir: folder of the run; it must exist.
+        step: step that the run resumes from, or 0; records of later steps are removed.
     """
 
     def __init__(self, workdir: Path, step: int):
@@ -40,13 +39,28 @@ class Journal:
             self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, record: Mapping[str, Any]) -> None:
-        """Writes numbers, words and dictionaries of numbers; TensorBoard gets the numbers."""
-        self._file.write(json.dumps({"step": step, **record}) + "\n")
+        """Writes a record; TensorBoard gets only its numbers.
+
+        Args:
+            step: number of steps done.
+            record: finite numbers, strings, and dictionaries of them.
+
+        Raises:
+            FloatingPointError: for a number that is infinite or NaN, which JSON can't hold.
+        """
+        try:
+            line = json.dumps({"step": step, **record}, allow_nan=False)
+        except ValueError as error:
+            raise FloatingPointError(
+                f"the record of step {step:,} is {dict(record)}; expected finite numbers; lower "
+                "config.train.learning_rate, or report it if the loss is finite"
+            ) from error
+        self._file.write(line + "\n")
         self._file.flush()
         if self._board is None:
             return
         for key, value in record.items():
-            # What has no name of its own was measured on the training batches.
+            # Numbers outside a dictionary were measured on the training batches.
             values = {f"train/{key}": value}
             if isinstance(value, Mapping):
                 values = {f"{key}/{name}": number for name, number in value.items()}
@@ -54,8 +68,13 @@ class Journal:
                 if isinstance(number, int | float):
                     self._board.add_scalar(name, number, step)
 
-    def pictures(self, step: int, pictures: np.ndarray) -> None:
-        """Shows uint8 pictures, [some, H, W], in TensorBoard, one above the other."""
+    def write_pictures(self, step: int, pictures: np.ndarray) -> None:
+        """Adds pictures to TensorBoard, one above the other.
+
+        Args:
+            step: number of steps done.
+            pictures: uint8 [N, H, W].
+        """
         if self._board is not None:
             stacked = pictures.reshape(-1, pictures.shape[-1])
             self._board.add_image(
@@ -63,15 +82,16 @@ class Journal:
             )
 
     def close(self) -> None:
-        """Writes what is not written yet."""
+        """Flushes and closes all files."""
         self._file.close()
         if self._board is not None:
             self._board.close()
 
 
 def _is_kept(line: str, step: int) -> bool:
+    """Checks that a line is complete and of no later step than `step`."""
     try:
-        return json.loads(line)["step"] <= step
-    # A run that was killed may have left half a line.
+        return bool(json.loads(line)["step"] <= step)
+    # A killed run may leave half a line.
     except ValueError:
         return False

@@ -1,14 +1,20 @@
-"""The optimizers that a configuration may name."""
+"""The optimizers that `config.train.optimizer` may name."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import optax
 
+from dmcnn_jax.config.view import TrainConfig
 
-def make_optimizer(config: Mapping[str, Any]) -> optax.GradientTransformationExtraArgs:
-    """The optimizer of `config.train`, without its learning rate, which the host sets."""
+
+def make_optimizer(config: TrainConfig) -> optax.GradientTransformationExtraArgs:
+    """Returns the optimizer that `config` names, with clipping and weight decay.
+
+    Its updates are for a learning rate of 1; the training step multiplies them by the rate of the
+    schedule, and subtracts them from the parameters.
+    """
     steps = []
     if config.clip_norm:
         steps.append(optax.clip_by_global_norm(config.clip_norm))
@@ -18,16 +24,16 @@ def make_optimizer(config: Mapping[str, Any]) -> optax.GradientTransformationExt
     return optax.with_extra_args_support(optax.chain(*steps))
 
 
-def _muon(config: Mapping[str, Any]) -> optax.GradientTransformation:
-    """Muon (Jordan et al., 2024) for the kernels of convolutions, Nadam for everything else.
+def _muon(config: TrainConfig) -> optax.GradientTransformation:
+    """Returns Muon (Jordan et al., 2024) for convolution kernels, Nadam for everything else.
 
-    A kernel, [size, size, in, out], is a matrix of all that an output channel sees by output
-    channels; its momentum is made orthogonal. Steps have a root mean square of 0.2, as Adam's do
-    about (Liu et al., 2025), so that one learning rate does for both.
+    Muon orthogonalises the momentum of a matrix: of a kernel [size, size, in, out] reshaped to
+    [size · size · in, out]. Its updates are scaled to a root mean square of 0.2, about that of
+    Adam's (Liu et al., 2025), so that one learning rate suits both.
     """
     del config
 
-    def matrices(params):
+    def matrices(params: Any) -> Any:
         return jax.tree.map(
             lambda p: (
                 optax.contrib.MuonDimensionNumbers((0, 1, 2), 3)
@@ -40,11 +46,11 @@ def _muon(config: Mapping[str, Any]) -> optax.GradientTransformation:
     muon = optax.contrib.muon(
         1.0, consistent_rms=0.2, muon_weight_dimension_numbers=matrices, adam_weight_decay=0.0
     )
-    # Like the others, a direction to go against.
+    # optax.contrib.muon returns descent directions; the training step subtracts updates.
     return optax.chain(muon, optax.scale(-1.0))
 
 
-_OPTIMIZERS = {
+_OPTIMIZERS: dict[str, Callable[[TrainConfig], optax.GradientTransformation]] = {
     "adam": lambda config: optax.scale_by_adam(),
     "sgd": lambda config: optax.trace(decay=config.momentum),
     "muon": _muon,

@@ -1,4 +1,4 @@
-"""Curves of a run, drawn from its `log.jsonl`, also while it is being trained in a notebook.
+"""Reads and draws a run's `log.jsonl`: as CSV, as a figure, or live in a notebook.
 
 dmcnn-plot runs/mine -o mine.csv mine.png
 """
@@ -20,26 +20,27 @@ if TYPE_CHECKING:
 
 
 def read_log(workdir: str | os.PathLike) -> list[dict[str, Any]]:
-    """The records that a run has written so far; none before it has begun."""
+    """Returns the records that a run has written so far, oldest first."""
     path = Path(workdir) / "log.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     records = []
     for line in lines:
-        # The last line may be half written.
+        # The last line may be incomplete.
         with contextlib.suppress(json.JSONDecodeError):
             records.append(json.loads(line))
     return records
 
 
 def write_csv(workdir: str | os.PathLike, path: str | os.PathLike) -> None:
-    """Writes a run's curves as a table, to a temporary name first.
+    """Writes a run's metrics as a CSV file, atomically.
+
+    One line a record, with the columns "step", "stage", "learning_rate", "loss", "psnr",
+    "jpeg_psnr" and "pixels_per_second" of training batches, and "validation_loss",
+    "validation_psnr" and "validation_gain"; cells that a record has no value for are empty.
 
     Args:
-        workdir: of the run.
-        path: of the CSV file: a line for each record, with "step", "pixels_per_second",
-            "learning_rate", "loss", "psnr" and "jpeg_psnr" of training batches, and
-            "validation_loss", "validation_psnr" and "validation_gain"; empty where a record has no
-            such figure.
+        workdir: folder of the run.
+        path: the CSV file.
     """
     training = ("stage", "learning_rate", "loss", "psnr", "jpeg_psnr", "pixels_per_second")
     validation = ("loss", "psnr", "gain")
@@ -59,11 +60,11 @@ def draw(workdir: str | os.PathLike) -> "Figure":
     """Draws a run's curves.
 
     Args:
-        workdir: of the run.
+        workdir: folder of the run.
 
     Returns:
-        A Matplotlib figure: at the left the loss of training batches and its learning rate; at the
-        right, in dB, what training batches and validation gain in PSNR over the JPEG.
+        A Matplotlib figure. Left: training loss and learning rate. Right: gain in PSNR over the
+        JPEG, dB, on training batches and on validation tiles.
 
     Raises:
         ModuleNotFoundError: if Matplotlib is not installed.
@@ -75,7 +76,7 @@ def draw(workdir: str | os.PathLike) -> "Figure":
     validations = [r for r in records if "validation" in r]
     steps = [r["step"] for r in training]
 
-    # Not made through pyplot, whose figures belong to the main thread.
+    # Not by pyplot, which only the main thread may use.
     figure = Figure(figsize=(10, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.semilogy(steps, [r["loss"] for r in training], color="C0")
@@ -101,14 +102,14 @@ def draw(workdir: str | os.PathLike) -> "Figure":
 
 @contextlib.contextmanager
 def live_curves(workdir: str | os.PathLike, seconds: float = 10) -> Iterator[None]:
-    """In a notebook, shows a run's curves below the cell, for as long as the block runs.
+    """Shows a run's curves below a notebook's cell, and updates them while its block runs.
 
         with live_curves("runs/mine"):
             train(config, "runs/mine")
 
     Args:
-        workdir: of the run.
-        seconds: between two drawings.
+        workdir: folder of the run.
+        seconds: time between two drawings.
 
     Raises:
         ModuleNotFoundError: if IPython or Matplotlib is not installed.
@@ -127,7 +128,7 @@ def live_curves(workdir: str | os.PathLike, seconds: float = 10) -> Iterator[Non
         while not done.wait(seconds):
             handle.update(picture())
 
-    # Training has the main thread: it catches the signals that stop it.
+    # Training keeps the main thread, where Python handles signals.
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:

@@ -1,6 +1,6 @@
-"""When a stage ends, and the learning rate: on the host, between steps.
+"""Decides when a stage of training ends, and the learning rate of each step.
 
-What decides the future is one small dictionary of numbers, `Schedule.state`, and is checkpointed
+It runs on the host, between steps. `Schedule.state`, a small dictionary of numbers, is checkpointed
 with the weights.
 """
 
@@ -13,22 +13,28 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from dmcnn_jax.config.view import Config
+
 
 class Schedule:
-    """Stages of patches and the learning rate, as `config.train` and `config.schedule` say.
+    """The stages of `config.train`, and the learning rate by `config.schedule`.
+
+    Args:
+        config: the configuration of the run.
 
     Attributes:
-        step: steps done in all.
+        step: number of steps done.
         stage: index of the current stage.
-        stage_step: steps done in it.
+        stage_step: number of steps done in the current stage.
     """
 
-    def __init__(self, config: Mapping[str, Any]):
+    def __init__(self, config: Config):
         self._train, self._config = config.train, config.schedule
-        # Kept outside the optimizer: it counts its updates, and here an update is a validation.
+        # Not part of the optimizer: its patience counts validations, not steps.
         self._plateau = optax.contrib.reduce_on_plateau(
             factor=self._config.factor, patience=self._config.patience, rtol=self._config.rtol
         )
+        self._plateau_state: Any = None
         self.step = self.stage = 0
         self._enter_stage(0)
 
@@ -39,17 +45,17 @@ class Schedule:
 
     @property
     def stage_over(self) -> bool:
-        """Whether the stage has had its steps, or has converged: `observe` goes on to the next."""
+        """Whether the stage is over: it has converged, or done all its steps."""
         return self._converged or self.stage_step >= self._train.stage_steps[self.stage]
 
     @property
     def total_steps(self) -> int:
-        """Steps of all stages if none ends early."""
+        """Number of steps of all stages if none converges early."""
         return sum(self._train.stage_steps)
 
     @property
     def learning_rate(self) -> float:
-        """The rate of the next step."""
+        """Learning rate of the next step."""
         rate = self._train.learning_rate
         warmup = self._config.warmup_steps
         if self._config.name == "cosine":
@@ -63,19 +69,19 @@ class Schedule:
         return rate * min(1.0, (self.step + 1) / warmup) if warmup else rate
 
     def advance(self) -> None:
-        """Counts a step. Where `stage_over` follows, a validation is due."""
+        """Counts a step. If `stage_over` then holds, a validation is due."""
         self.step += 1
         self.stage_step += 1
 
     def observe(self, loss: float) -> str:
-        """Takes a validation loss, and goes on to the next stage if this one is over.
+        """Updates the learning rate by a validation loss, and enters the next stage if it is due.
 
         Args:
-            loss: of the validation, finite.
+            loss: validation loss, finite.
 
         Returns:
-            What followed for the learning rate: "reduced", "converged" (that ended the stage) or
-            "".
+            "reduced" if the learning rate was reduced, "converged" if the stage ended because it
+            would have been reduced once too often, else "".
         """
         event = self._observe(loss) if self._config.name == "plateau" else ""
         self._leave_if_over()
@@ -100,7 +106,7 @@ class Schedule:
         return self.stage == len(self._train.stage_steps) - 1
 
     def _leave_if_over(self) -> None:
-        # The last stage stays as it is: a longer run goes on within it.
+        # The last stage is never left, so that a run can be made longer.
         if self.stage_over and not self._is_last:
             self._enter_stage(self.stage + 1)
 
@@ -112,9 +118,9 @@ class Schedule:
 
     @property
     def state(self) -> dict[str, Any]:
-        """All that decides what comes, as JSON."""
+        """All values that later steps depend on, as JSON."""
         plateau = {key: value.tolist() for key, value in self._plateau_state._asdict().items()}
-        # JSON has no infinity, which is the best value before the first.
+        # Infinite before the first validation; JSON has no infinity.
         if not math.isfinite(plateau["best_value"]):
             plateau["best_value"] = None
         return {
@@ -137,5 +143,5 @@ class Schedule:
         self._plateau_state = type(fresh)(
             **{key: np.asarray(plateau[key], like.dtype) for key, like in fresh._asdict().items()}
         )
-        # The stage that was the last one may no longer be.
+        # The configuration may have gained stages or steps since.
         self._leave_if_over()

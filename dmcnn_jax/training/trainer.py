@@ -1,4 +1,4 @@
-"""Training: stages of growing patches, one jitted step, validation, checkpoints."""
+"""The state of a training run, and the jitted step that advances it."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -7,9 +7,11 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import optax
 
+from dmcnn_jax.config.view import Config
 from dmcnn_jax.data import feeds
 from dmcnn_jax.inference.variables import (
     check_variables,
@@ -20,18 +22,19 @@ from dmcnn_jax.inference.variables import (
 )
 from dmcnn_jax.inference.weights import find_weights, load_weights
 from dmcnn_jax.models import create_model, decode, init_variables
+from dmcnn_jax.models.base import Network
 from dmcnn_jax.system import devices
 from dmcnn_jax.training.optimizers import make_optimizer
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """All arrays that decide the future of a run.
+    """All arrays that the rest of a run depends on.
 
     Attributes:
-        step: steps done, int32 scalar.
-        params: float32 parameters.
-        stats: the module's other variables, such as batch statistics.
-        average: the moving average of `params`, which evaluates and ships.
+        step: number of steps done, int32 scalar.
+        params: trained parameters, float32.
+        stats: the network's other variables, such as batch statistics.
+        average: exponential moving average of `params`, used for evaluation and release.
         optimizer: the optimizer's state.
     """
 
@@ -43,42 +46,51 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 class Trainer:
-    """What `train` needs besides the data: the module, the optimizer, the step, the mesh.
+    """Network, optimizer and step of a configuration, on a mesh of devices.
 
     Args:
-        config: of the run.
-        mesh: of devices; by default all there are.
+        config: the configuration of the run; later changes to it have no effect.
+        mesh: the devices to train on; all devices by default.
     """
 
-    def __init__(self, config: Mapping[str, Any], mesh: jax.sharding.Mesh | None = None):
+    def __init__(self, config: Config, mesh: jax.sharding.Mesh | None = None):
         self.config = config
-        self.module = create_model(config.model)
-        self.optimizer = make_optimizer(config.train)
+        self.module = create_model(config.model.to_dict())
         self.mesh = mesh or devices.make_mesh()
+        self._optimizer = make_optimizer(config.train)
+        self._settings = _step_settings(config)
         self._replicated = devices.replicated(self.mesh)
-        self._batched = devices.batched(self.mesh)
 
     def init_state(self) -> TrainState:
-        """The state before the first step: random, or from `config.init_from`; on every device.
+        """Returns the state before the first step, replicated on every device.
+
+        Weights are random, or those that `config.init_from` names.
 
         Raises:
-            FileNotFoundError: if the weights to start from are not there.
-            ValueError: if they don't fit the model.
+            FileNotFoundError: if the weights to start from are missing.
+            ValueError: if they don't fit the network.
         """
-        begin = partial(
+        compiled = partial(
             jax.jit, out_shardings=self._replicated, compiler_options=fast_compile_options()
         )
         key = jax.random.key(self.config.seed)
         if not self.config.init_from:
-            return begin(self._init)(key)
-        weights = self._place(self._weights_to_start_from(key))
-        return begin(self._begin)(weights)
+            return compiled(partial(_random_state, self.module, self._optimizer))(key)
+        weights = jax.tree.map(
+            lambda x: devices.to_devices(np.asarray(x), self._replicated),
+            self._load_initial_weights(key),
+        )
+        return compiled(partial(_new_state, self._optimizer))(weights)
 
-    def _weights_to_start_from(self, key: jax.Array) -> Mapping[str, Any]:
-        """The variables that `config.init_from` names, with what they lack from a random key."""
+    def _load_initial_weights(self, key: jax.Array) -> Mapping[str, Any]:
+        """Loads the weights named by `config.init_from`, widened and extended to the network.
+
+        Args:
+            key: random key for weights that the file lacks.
+        """
         name, module = self.config.init_from, self.module
         try:
-            weights = load_weights(find_weights(name))[0]
+            weights: Mapping[str, Any] = load_weights(find_weights(name))[0]
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"config.init_from names weights to start from, but there are {error}; train "
@@ -87,124 +99,190 @@ class Trainer:
         try:
             check_variables(module, weights, name)
         except ValueError:
-            # Seconds to compile, so only where they are needed.
-            first = {"params": initialize(module, key)["params"]}
-            weights = widen_variables(module, weights, first)
-            weights = extend_variables(module, weights, first)
+            # Random weights take seconds to compile, so they are made only when needed.
+            random = {"params": initialize(module, key)["params"]}
+            weights = widen_variables(module, weights, random)
+            weights = extend_variables(module, weights, random)
             check_variables(module, weights, name)
         return weights
 
     def abstract_state(self) -> TrainState:
-        """Shapes, types and places of the state's arrays, none of which is made."""
-        shapes = jax.eval_shape(self._init, jax.random.key(0))
+        """Returns shapes, dtypes and shardings of the state's arrays, without computing any."""
+        shapes = jax.eval_shape(
+            partial(_random_state, self.module, self._optimizer), jax.random.key(0)
+        )
         return jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._replicated), shapes
         )
 
-    def _init(self, key: jax.Array) -> TrainState:
-        return self._begin(init_variables(self.module, key))
-
-    def _begin(self, variables: Mapping[str, Any]) -> TrainState:
-        stats = dict(variables)
-        params = stats.pop("params")
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            params=params,
-            stats=stats,
-            average=params,
-            optimizer=self.optimizer.init(params),
-        )
-
-    def _place(self, tree: Any) -> Any:
-        return jax.tree.map(lambda x: devices.to_devices(np.asarray(x), self._replicated), tree)
-
-    @partial(jax.jit, static_argnums=(0, 4), donate_argnums=1)
     def step(
         self,
         state: TrainState,
         inputs: Mapping[str, jax.Array],
-        learning_rate: jax.Array,
+        learning_rate: jax.Array | np.float32,
         patch_size: int,
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        """One step.
+        """Runs one training step.
 
         Args:
-            state: before it; its memory is reused.
-            inputs: what a feed gives, see `data.feeds`.
+            state: the state before the step; its memory is reused.
+            inputs: arrays from a feed, see `data.feeds`.
             learning_rate: float32 scalar.
             patch_size: side of the patches, pixels.
 
         Returns:
-            The state after it, and scalars: "loss", "psnr" and "jpeg_psnr" (dB, of the batch as a
-            whole), "grad_norm", and of tf.data "wrong_pixels", those that libjpeg decoded otherwise
-            than the codec: 0.
+            The state after the step, and scalars of the batch: "loss", "psnr" and "jpeg_psnr" (dB,
+            over all pixels), "grad_norm" and, with tf.data, "wrong_pixels", the number of pixels
+            that TensorFlow decoded differently from `jpeg.decode` (0 unless something is wrong).
         """
-        config = self.config
-        crop_step = 0 if config.train.fixed_batch else state.step
-        key = jax.random.fold_in(jax.random.key(config.seed), crop_step)
-        batch = feeds.make_batch(inputs, key, patch_size, config, self._batched)
-        (loss, (stats, image)), grads = self.gradients(state, batch)
-        updates, optimizer = self.optimizer.update(
-            grads,
-            state.optimizer,
-            state.params,
-            value=loss,
-            grad=grads,
-            value_fn=lambda params: self._loss(params, state.stats, batch)[0],
-        )
-        params = jax.tree.map(lambda p, u: p - learning_rate * u, state.params, updates)
-        # A short memory at first, else the average remembers the random start.
-        decay = jnp.minimum(config.train.ema_decay, (1 + state.step) / (10 + state.step))
-        average = optax.incremental_update(params, state.average, 1 - decay)
-        state = TrainState(state.step + 1, params, stats, average, optimizer)
-        original = scale_pixels(batch["original"])
-        decoded = decode(self.module, batch["coefficients"], batch["table"])
-        scalars = {
-            "loss": loss,
-            "psnr": _decibels(jnp.mean(jnp.square(jnp.clip(image, 0, 1) - original))),
-            "jpeg_psnr": _decibels(jnp.mean(jnp.square(scale_pixels(decoded) - original))),
-            "grad_norm": optax.tree.norm(grads),
-        }
-        if "decoded" in batch:
-            scalars["wrong_pixels"] = jnp.sum(batch["decoded"] != decoded)
-        return state, scalars
+        return _train_step(self._settings, self.mesh, state, inputs, learning_rate, patch_size)
 
-    def gradients(self, state: TrainState, batch: Mapping[str, jax.Array]) -> tuple[Any, Any]:
-        """The loss of a batch, and its gradient.
+    def trace_step(
+        self,
+        state: TrainState,
+        inputs: Mapping[str, jax.Array],
+        learning_rate: jax.Array | np.float32,
+        patch_size: int,
+    ) -> jax.stages.Traced:
+        """Traces `step` for the same arguments, or for their shapes, to inspect or compile it."""
+        return _train_step.trace(
+            self._settings, self.mesh, state, inputs, learning_rate, patch_size
+        )
+
+    def gradients(
+        self, state: TrainState, batch: Mapping[str, jax.Array]
+    ) -> tuple[tuple[jax.Array, tuple[Any, jax.Array]], Any]:
+        """Returns the loss of a batch and its gradient.
 
         Args:
-            state: of the run.
-            batch: as of `feeds.make_batch`.
+            state: the state of the run.
+            batch: a batch from `feeds.make_batch`.
 
         Returns:
-            (loss, (the module's other variables, the estimate of the original)), and the gradient
-            by `state.params`.
+            (loss, (stats, estimate of the original)), and the gradient with respect to
+            `state.params`.
         """
-        return jax.value_and_grad(self._loss, has_aux=True)(state.params, state.stats, batch)
-
-    def _loss(
-        self, params: Any, stats: Any, batch: Mapping[str, jax.Array]
-    ) -> tuple[jax.Array, tuple[Any, jax.Array]]:
-        """The loss, and the module's other variables and estimate of the original."""
-        estimates, stats = self.module.apply(
-            {"params": params, **stats},
-            batch["coefficients"],
-            batch["table"],
-            train=True,
-            mutable=list(stats),
-        )
-        loss = self.module.loss(estimates, scale_pixels(batch["original"]))
-        return loss, (stats, estimates["image"])
+        return _gradients(self.module, state, batch)
 
     def variables(self, state: TrainState) -> dict[str, Any]:
-        """The variables that evaluate and ship: averaged parameters, and statistics."""
+        """Returns averaged parameters and batch statistics, used for evaluation and release."""
         return {"params": state.average, **state.stats}
 
 
+def _random_state(
+    module: Network, optimizer: optax.GradientTransformation, key: jax.Array
+) -> TrainState:
+    return _new_state(optimizer, init_variables(module, key))
+
+
+def _new_state(optimizer: optax.GradientTransformation, variables: Mapping[str, Any]) -> TrainState:
+    stats = dict(variables)
+    params = stats.pop("params")
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        stats=stats,
+        average=params,
+        optimizer=optimizer.init(params),
+    )
+
+
+# Fields of `config.train` that the jitted step reads.
+_STEP_FIELDS = (
+    "fixed_batch",
+    "optimizer",
+    "momentum",
+    "weight_decay",
+    "clip_norm",
+    "ema_decay",
+)
+
+
+def _step_settings(config: Config) -> ml_collections.FrozenConfigDict:
+    """Returns the part of a configuration that the jitted step depends on, hashable.
+
+    Trainers whose configurations agree in it share one compiled step.
+    """
+    return ml_collections.FrozenConfigDict(
+        {
+            "seed": config.seed,
+            "quality": config.quality,
+            "quality_range": tuple(config.quality_range),
+            "random_table_prob": config.random_table_prob,
+            "model": config.model.to_dict(),
+            "data": {"guide": config.data.guide, "luma": config.data.luma},
+            "train": {field: getattr(config.train, field) for field in _STEP_FIELDS},
+        }
+    )
+
+
+# Not a method: JAX's cache would keep its `self`, a Trainer, alive.
+@partial(jax.jit, static_argnums=(0, 1, 5), donate_argnums=2)
+def _train_step(
+    settings: Config,
+    mesh: jax.sharding.Mesh,
+    state: TrainState,
+    inputs: Mapping[str, jax.Array],
+    learning_rate: jax.Array,
+    patch_size: int,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    module = create_model(settings.model.to_dict())
+    crop_step = 0 if settings.train.fixed_batch else state.step
+    key = jax.random.fold_in(jax.random.key(settings.seed), crop_step)
+    batch = feeds.make_batch(inputs, key, patch_size, settings, devices.batched(mesh))
+    (loss, (stats, image)), grads = _gradients(module, state, batch)
+    updates, optimizer = make_optimizer(settings.train).update(
+        grads,
+        state.optimizer,
+        state.params,
+        value=loss,
+        grad=grads,
+        value_fn=lambda params: _loss(params, module, state.stats, batch)[0],
+    )
+    params = jax.tree.map(lambda p, u: p - learning_rate * u, state.params, updates)
+    # A short memory at first, so that the average forgets the random start.
+    decay = jnp.minimum(settings.train.ema_decay, (1 + state.step) / (10 + state.step))
+    average = optax.incremental_update(params, state.average, 1 - decay)
+    state = TrainState(state.step + 1, params, stats, average, optimizer)
+    original = scale_pixels(batch["original"])
+    decoded = decode(module, batch["coefficients"], batch["table"])
+    scalars = {
+        "loss": loss,
+        "psnr": _decibels(jnp.mean(jnp.square(jnp.clip(image, 0, 1) - original))),
+        "jpeg_psnr": _decibels(jnp.mean(jnp.square(scale_pixels(decoded) - original))),
+        "grad_norm": optax.tree.norm(grads),
+    }
+    if "decoded" in batch:
+        scalars["wrong_pixels"] = jnp.sum(batch["decoded"] != decoded)
+    return state, scalars
+
+
+def _gradients(
+    module: Network, state: TrainState, batch: Mapping[str, jax.Array]
+) -> tuple[tuple[jax.Array, tuple[Any, jax.Array]], Any]:
+    return jax.value_and_grad(_loss, has_aux=True)(state.params, module, state.stats, batch)
+
+
+def _loss(
+    params: Any, module: Network, stats: Any, batch: Mapping[str, jax.Array]
+) -> tuple[jax.Array, tuple[Any, jax.Array]]:
+    """Returns the loss, and the network's other variables and its estimate of the original."""
+    estimates, stats = module.apply(
+        {"params": params, **stats},
+        batch["coefficients"],
+        batch["table"],
+        train=True,
+        mutable=list(stats),
+    )
+    loss = module.loss(estimates, scale_pixels(batch["original"]))
+    return loss, (stats, estimates["image"])
+
+
 def scale_pixels(pixels: jax.Array) -> jax.Array:
-    """uint8 [B, H, W] or [B, H, W, C] → float32 [B, H, W, 1 or C], scaled to [0, 1]."""
+    """Converts uint8 [B, H, W] or [B, H, W, C] to float32 [B, H, W, 1 or C] in [0, 1]."""
     return (pixels[..., None] if pixels.ndim == 3 else pixels).astype(jnp.float32) / 255
 
 
 def _decibels(mean_square: jax.Array) -> jax.Array:
+    """Converts a mean squared error of pixels in [0, 1] to PSNR, dB."""
     return -10 * jnp.log10(mean_square)

@@ -4,21 +4,23 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dmcnn_jax.config.view import Config
 from dmcnn_jax.data import feeds
 from dmcnn_jax.data import tiles as tiles_module
-from dmcnn_jax.images import metrics
 from dmcnn_jax.inference.model import estimate
 from dmcnn_jax.models import create_model, decode
+from dmcnn_jax.models.base import Network
 from dmcnn_jax.system import devices
 from dmcnn_jax.training.trainer import scale_pixels
 
-# Tiles that a device validates on at a time, and those whose pictures TensorBoard shows.
-_VALIDATION_BATCH, _PICTURES = 4, 4
+# Tiles that each device validates at a time.
+_TILES_PER_DEVICE = 4
+# Tiles whose pictures TensorBoard shows.
+_PICTURES = 4
 
 
 class Validation:
@@ -26,57 +28,57 @@ class Validation:
 
     Args:
         tiles: validation tiles.
-        config: of the run; its `quality` is what they are compressed at.
-        mesh: of the devices.
+        config: configuration of the run; tiles are compressed at its `quality`.
+        mesh: the devices.
 
     Attributes:
-        jpeg_psnr: of the JPEGs, dB, mean over tiles.
+        jpeg_psnr: PSNR of the JPEGs, dB, mean over tiles, finite (see `tile_psnrs`).
     """
 
-    def __init__(
-        self, tiles: tiles_module.Tiles, config: Mapping[str, Any], mesh: jax.sharding.Mesh
-    ):
+    def __init__(self, tiles: tiles_module.Tiles, config: Config, mesh: jax.sharding.Mesh):
         self._count = len(tiles)
-        module = create_model(config.model)
-        self._size = _VALIDATION_BATCH * mesh.size
-        self._batches, originals, decoded = [], [], []
-        mine, batched = devices.local_rows(self._size), devices.batched(mesh)
-        for start in range(0, self._count, self._size):
-            # The last batch is filled up with tiles that don't count.
-            rows = np.minimum(np.arange(start, start + self._size), self._count - 1)
+        module = create_model(config.model.to_dict())
+        size = _TILES_PER_DEVICE * mesh.size
+        self._batches = []
+        mine, batched = devices.local_rows(size), devices.batched(mesh)
+        originals, jpegs, squares = [], [], []
+        for start in range(0, self._count, size):
+            # The last batch is padded with copies of the last tile, which are not counted.
+            rows = np.minimum(np.arange(start, start + size), self._count - 1)
             batch = feeds.validation_batch(tiles.take(rows), config)
             parts = batch["original"], batch["coefficients"], batch["table"]
-            originals.append(parts[0])
-            decoded.append(np.asarray(decode(module, *parts[1:])))
+            decoded = np.asarray(decode(module, *parts[1:]))
+            originals.append(parts[0][:_PICTURES])
+            jpegs.append(decoded[:_PICTURES])
+            errors = parts[0].astype(np.int32) - decoded.astype(np.int32)
+            squares.append(np.square(errors).reshape(size, -1).sum(axis=1, dtype=np.int64))
             self._batches.append(
                 jax.tree.map(
                     lambda part: devices.to_devices(np.ascontiguousarray(part[mine]), batched),
                     parts,
                 )
             )
-        original, self._decoded = (
-            np.concatenate(part)[: self._count] for part in (originals, decoded)
-        )
-        self._original = original[:_PICTURES]
-        self.jpeg_psnr = float(
-            np.mean([_psnr(*pair) for pair in zip(original, self._decoded, strict=True)])
-        )
-        self._decoded = self._decoded[:_PICTURES]
+        self._pixels = math.prod(originals[0].shape[1:])
+        shown = min(_PICTURES, self._count)
+        self._original = np.concatenate(originals)[:shown]
+        self._jpeg = np.concatenate(jpegs)[:shown]
+        psnrs = tile_psnrs(np.concatenate(squares)[: self._count], self._pixels)
+        self.jpeg_psnr = float(np.mean(psnrs))
         self._measure = jax.jit(_measure, static_argnums=0, out_shardings=devices.replicated(mesh))
 
     def __call__(
-        self, module: nn.Module, variables: Mapping[str, Any]
+        self, module: Network, variables: Mapping[str, Any]
     ) -> tuple[dict[str, float], np.ndarray]:
-        """Measures.
+        """Measures loss and PSNR of weights.
 
         Args:
             module: the network.
             variables: its variables, on every device.
 
         Returns:
-            "loss", "psnr" and its "gain" over the JPEG's (dB, mean over tiles, of pixels rounded to
-            8 bits), the same in all processes; and pictures, uint8 [some, side, 3 · side]:
-            original, JPEG, restored.
+            Means over tiles, equal in all processes: "loss"; "psnr", dB, of pixels rounded to 8
+            bits, finite (see `tile_psnrs`); and "gain", the same less `jpeg_psnr`. Then pictures,
+            uint8 [N, side, 3 · side]: original, JPEG and restored side by side.
         """
         measured = [
             jax.device_get(self._measure(module, variables, *batch)) for batch in self._batches
@@ -84,43 +86,50 @@ class Validation:
         losses, squares, outputs = (
             np.concatenate(part)[: self._count] for part in zip(*measured, strict=True)
         )
-        pixels = math.prod(outputs.shape[1:])
-        with np.errstate(divide="ignore"):
-            psnrs = 10 * np.log10(255**2 * pixels / squares.sum(axis=1, dtype=np.int64))
-        psnr = float(np.mean(psnrs))
+        psnr = float(np.mean(tile_psnrs(squares.sum(axis=1, dtype=np.int64), self._pixels)))
         result = {
             "loss": math.fsum(losses.tolist()) / self._count,
             "psnr": psnr,
             "gain": psnr - self.jpeg_psnr,
         }
-        pictures = (self._original, self._decoded, outputs[:_PICTURES])
         # Of chroma, Cb is shown.
-        pictures = [p[..., 0] if p.ndim == 4 else p for p in pictures]
+        pictures = [
+            picture[..., 0] if picture.ndim == 4 else picture
+            for picture in (self._original, self._jpeg, outputs[:_PICTURES])
+        ]
         return result, np.concatenate(pictures, axis=2)
 
 
-def _psnr(original: np.ndarray, output: np.ndarray) -> float:
-    """PSNR of uint8 [H, W] or [H, W, channels]: of all channels as one plane."""
-    return metrics.psnr(original.reshape(len(original), -1), output.reshape(len(output), -1))
+def tile_psnrs(squares: np.ndarray, pixels: int) -> np.ndarray:
+    """Returns the PSNR of each tile, finite: a tile without error counts as having one of 1.
+
+    Args:
+        squares: sum of squared errors of each tile, in grey levels, int64 [N].
+        pixels: number of pixels of a tile, times channels.
+
+    Returns:
+        float64 [N], dB, at most 10·log₁₀(255² · pixels).
+    """
+    return 10 * np.log10(255**2 * pixels / np.maximum(squares, 1))
 
 
 def _measure(
-    module: nn.Module,
+    module: Network,
     variables: Mapping[str, Any],
     original: jax.Array,
     coefficients: jax.Array,
     table: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The loss of each tile, the squared errors of each of its rows, int32, and the output."""
+    """Returns each tile's loss, the squared error of each of its rows, int32, and the output."""
     estimates = estimate(module, variables, coefficients, table)
 
-    def loss_of_one(estimates, original):
+    def loss_of_tile(estimates: dict[str, jax.Array], original: jax.Array) -> jax.Array:
         return module.loss(jax.tree.map(lambda x: x[None], estimates), original[None])
 
-    losses = jax.vmap(loss_of_one)(estimates, scale_pixels(original))
+    losses = jax.vmap(loss_of_tile)(estimates, scale_pixels(original))
     output = jnp.clip(jnp.round(estimates["image"] * 255), 0, 255).astype(jnp.uint8)
     output = output.reshape(original.shape)
-    # A row at a time, integers suffice, and no device can see the sum otherwise than another.
+    # Sums of integers are the same on every device. int32 holds those of a row, not of a tile.
     errors = jnp.square(output.astype(jnp.int32) - original.astype(jnp.int32))
     squares = jnp.sum(errors.reshape(*errors.shape[:2], -1), axis=2)
     return losses, squares, output

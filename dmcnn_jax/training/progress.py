@@ -1,0 +1,124 @@
+"""Parts of the training loop that people see: speed, progress bar, messages, signals, profile."""
+
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jax
+from tqdm import tqdm
+
+from dmcnn_jax.system import devices
+from dmcnn_jax.training.schedule import Schedule
+
+
+class Timer:
+    """Measures the speed of training in pixels a second; pauses are not counted."""
+
+    def __init__(self) -> None:
+        self._start, self._pixels = time.perf_counter(), 0
+
+    def count(self, pixels: int) -> None:
+        """Adds pixels trained on."""
+        self._pixels += pixels
+
+    def rate(self) -> float:
+        """Returns the pixels a second since the last call."""
+        now = time.perf_counter()
+        rate = self._pixels / max(1e-9, now - self._start)
+        self._start, self._pixels = now, 0
+        return rate
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Excludes the time of its block."""
+        before = time.perf_counter()
+        yield
+        self._start += time.perf_counter() - before
+
+
+class Profiler:
+    """Writes a JAX profile of a few steps.
+
+    Args:
+        folder: folder to write it to; None for no profile.
+        write: prints a line.
+    """
+
+    # Steps at the start that are left out (they compile), and steps that are recorded.
+    _SKIPPED, _RECORDED = 5, 10
+
+    def __init__(self, folder: Path | None, write: Callable[[str], None]):
+        self._folder, self._write = folder, write
+        self._steps = 0
+
+    def before_step(self) -> None:
+        """Starts recording, if it is time to; called before each step."""
+        if self._folder is not None and self._steps == self._SKIPPED:
+            jax.profiler.start_trace(self._folder)
+
+    def after_step(self, state: Any) -> None:
+        """Stops recording, if it is time to; called after each step with its arrays."""
+        self._steps += 1
+        if self._steps == self._SKIPPED + self._RECORDED:
+            self._stop(state)
+
+    def finish(self, state: Any) -> None:
+        """Stops recording early, where a run is too short."""
+        if self._steps > self._SKIPPED:
+            self._stop(state)
+        elif self._folder is not None:
+            self._write(f"no profile: it begins {self._SKIPPED} steps after the start")
+
+    def _stop(self, state: Any) -> None:
+        if self._folder is None:
+            return
+        jax.block_until_ready(state)
+        jax.profiler.stop_trace()
+        self._write(f"profile written to {str(self._folder)!r}; TensorBoard shows it")
+        self._folder = None
+
+
+def progress_bar(schedule: Schedule) -> tqdm:
+    """Returns a progress bar over all steps; only the main process shows one."""
+    return tqdm(
+        total=schedule.total_steps,
+        initial=schedule.step,
+        unit="step",
+        dynamic_ncols=True,
+        # Few updates in a file.
+        mininterval=0.5 if sys.stderr.isatty() else 30,
+        disable=not devices.is_main(),
+    )
+
+
+def print_on_main(text: str) -> None:
+    """Prints a line to standard error, in the main process only."""
+    if devices.is_main():
+        print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def catch_stop_signals() -> Iterator[list[int]]:
+    """Catches SIGINT and SIGTERM while its block runs.
+
+    Yields:
+        A list that the first signal is appended to; a second one raises KeyboardInterrupt at once.
+    """
+    received: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,165 @@
+"""The files of a run: configuration, log, weights and checkpoints in its workdir."""
+
+import contextlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dmcnn_jax.config.validation import check_resumable
+from dmcnn_jax.config.view import Config
+from dmcnn_jax.inference.weights import save_weights
+from dmcnn_jax.system import devices
+from dmcnn_jax.system.atomic_write import write_file
+from dmcnn_jax.training.checkpoints import Checkpoints
+from dmcnn_jax.training.metric_writer import MetricWriter
+from dmcnn_jax.training.trainer import TrainState
+
+
+class RunDirectory:
+    """Reads and writes the files of a run.
+
+    All processes of a run have one: they write checkpoints together, and the main process alone
+    writes everything else.
+
+    Args:
+        path: the workdir.
+        config: the configuration of the run.
+
+    Attributes:
+        path: the workdir.
+    """
+
+    def __init__(self, path: Path, config: Config):
+        self.path, self._config = path, config
+        self._checkpoints = Checkpoints(path)
+        self._writer: MetricWriter | None = None
+        self._saved_step: int | None = None
+        self._best_loss = math.inf
+
+    @property
+    def latest(self) -> int | None:
+        """Step of the newest complete checkpoint; None before the first."""
+        return self._checkpoints.latest
+
+    @property
+    def last_checkpoint(self) -> str:
+        """The newest complete checkpoint, in words."""
+        step = self.latest
+        return f"that of step {step:,} in {str(self.path)!r}" if step is not None else "none yet"
+
+    def load_host(self, step: int, images: Mapping[str, str]) -> dict[str, Any]:
+        """Reads the host's values of a checkpoint: "schedule" and "step_metrics".
+
+        Args:
+            step: step of the checkpoint.
+            images: fingerprints of the "training" and "validation" images.
+
+        Raises:
+            ValueError: if the run was begun with another configuration or other images.
+        """
+        host = self._checkpoints.host(step)
+        check_resumable(host["config"], self._config, host["schedule"], str(self.path))
+        for which, found in images.items():
+            if found != host["images"][which]:
+                raise ValueError(
+                    f"the {which} images are not those that the run in {str(self.path)!r} was "
+                    f"begun with ({host['images'][which]}, now {found}); bring them back, or "
+                    "choose another workdir"
+                )
+        if host["best_loss"] is not None:
+            self._best_loss = host["best_loss"]
+        self._saved_step = step
+        return host
+
+    def load_state(self, step: int, abstract: TrainState) -> TrainState:
+        """Reads the arrays of a checkpoint, with the shapes and shardings of `abstract`."""
+        state: TrainState = self._checkpoints.restore(step, abstract)
+        return state
+
+    def open_log(self, step: int) -> None:
+        """Writes the configuration, and opens the log after the record of a step."""
+        if devices.is_main():
+            self.path.mkdir(parents=True, exist_ok=True)
+            text = self._config.to_json_best_effort(indent=2) + "\n"
+            write_file(self.path / "config.json", text.encode())
+            self._writer = MetricWriter(self.path, step)
+
+    def log(self, step: int, record: Mapping[str, Any]) -> None:
+        """Adds a record of finite numbers and strings to the log."""
+        if self._writer is not None:
+            self._writer.write(step, record)
+
+    def write_validated(
+        self,
+        step: int,
+        variables: Mapping[str, Any],
+        result: Mapping[str, float],
+        pictures: np.ndarray,
+    ) -> None:
+        """Writes validated weights: as `last`, and as `best` if the loss is the lowest so far.
+
+        Args:
+            step: number of steps done.
+            variables: the weights.
+            result: figures from `Validation`; "loss" decides.
+            pictures: uint8 [N, H, W], for TensorBoard.
+        """
+        improved = result["loss"] < self._best_loss
+        self._best_loss = min(self._best_loss, result["loss"])
+        if self._writer is None:
+            return
+        self._writer.write_pictures(step, pictures)
+        config = self._config
+        about = {
+            "model": config.model.to_dict(),
+            "name": config.name,
+            "quality": config.quality,
+            "quality_range": list(config.quality_range),
+            "luma": config.data.luma,
+            "step": step,
+            "validation": dict(result),
+        }
+        for name in ["best", "last"] if improved else ["last"]:
+            save_weights(self.path / f"{name}.safetensors", variables, about)
+
+    def has_checkpoint(self, step: int) -> bool:
+        """Checks whether the newest checkpoint, perhaps still being written, is of a step."""
+        return self._saved_step == step
+
+    def save_checkpoint(
+        self,
+        step: int,
+        state: TrainState,
+        host: Mapping[str, Any],
+        images: Mapping[str, str],
+        loss: float | None = None,
+    ) -> None:
+        """Starts writing a checkpoint; see `Checkpoints.save`, and `load_host` for `images`."""
+        self._saved_step = step
+        best_loss = self._best_loss if math.isfinite(self._best_loss) else None
+        config = self._config.to_dict()
+        host = {**host, "best_loss": best_loss, "config": config, "images": images}
+        self._checkpoints.save(step, state, host, loss)
+
+    def wait(self) -> None:
+        """Waits until checkpoints are on disk; raises a CheckpointError if one can't be written."""
+        self._checkpoints.wait()
+
+    def close(self, error: BaseException | None) -> None:
+        """Closes all files.
+
+        Args:
+            error: the exception that ends the run; errors while closing would hide it, so that they
+                are suppressed then.
+        """
+        suppressed = () if error is None else (Exception,)
+        with contextlib.suppress(*suppressed):
+            if self._writer is not None:
+                self._writer.close()
+        with contextlib.suppress(*suppressed):
+            # Waits for a checkpoint that is being written, but not for processes that have died.
+            if not isinstance(error, ConnectionError):
+                self._checkpoints.close()

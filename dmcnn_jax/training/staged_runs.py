@@ -1,0 +1,167 @@
+"""Runs a recipe of several stages: packs images, trains stage after stage, averages weights.
+
+Every stage has a folder in the output folder, named by its number and name. A recipe that was
+interrupted resumes within the stage, and skips stages that are done.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+from tqdm import tqdm
+
+from dmcnn_jax.config.stages import AverageStage, Stage, TrainStage, check_stages
+from dmcnn_jax.config.view import Config
+from dmcnn_jax.data import images, packs, tiles
+from dmcnn_jax.system.atomic_write import write_file
+from dmcnn_jax.training.averaging import average_weights
+from dmcnn_jax.training.loop import train
+
+
+def run_stages(
+    stages: Sequence[Stage],
+    source: str,
+    output: Path,
+    *,
+    name: str,
+    write: Callable[[str], None] = print,
+) -> Path:
+    """Runs the stages of a recipe, from images to a weights file.
+
+    Args:
+        stages: the stages, in order.
+        source: folder of images, or "packaged". They are packed to `packs` in the output folder,
+            once for each combination of luma range, tile and largest shorter side.
+        output: folder for packs and stages; a recipe that it already holds is resumed.
+        name: name of the recipe, used in the weights files.
+        write: prints a line of progress.
+
+    Returns:
+        The weights file of the last stage, `best.safetensors` in the output folder.
+
+    Raises:
+        ValueError: if the stages don't fit together, or the output folder holds a recipe that was
+            begun with other images, configurations or weights.
+        KeyboardInterrupt: if a signal stopped a stage, after a checkpoint.
+        OSError: if a file is missing, or can't be written; and see `train`.
+    """
+    check_stages(stages)
+    _check_source(source, output)
+    results: dict[str, Path] = {}
+    for number, stage in enumerate(stages, 1):
+        folder = output / f"{number}-{stage.name}"
+        title = f"stage {number} of {len(stages)}, {stage.name}"
+        results[stage.name] = folder / "best.safetensors"
+        if isinstance(stage, AverageStage):
+            write(f"{title}: the mean of {' and '.join(stage.of)}")
+            average_weights([results[other] for other in stage.of], results[stage.name])
+        else:
+            config = _configure(stage, folder, results, name)
+            _run_train_stage(config, folder, source, output / "packs", title, write)
+    result = output / "best.safetensors"
+    write_file(result, results[stages[-1].name].read_bytes())
+    return result
+
+
+def _check_source(source: str, output: Path) -> None:
+    """Checks that the output folder was begun with the same images; writes down which."""
+    record = output / "recipe.json"
+    wanted = source if source == "packaged" else str(Path(source).resolve())
+    if record.exists():
+        begun = json.loads(record.read_text())["source"]
+        if begun != wanted:
+            raise ValueError(
+                f"the recipe in {str(output)!r} was begun with the images of {begun!r}, not "
+                f"{wanted!r}; use those, or another output folder"
+            )
+        return
+    _write_record(record, {"source": wanted})
+
+
+def _configure(
+    stage: TrainStage, folder: Path, results: Mapping[str, Path], name: str
+) -> ml_collections.ConfigDict:
+    """Returns the configuration of a stage with its name, folder and starting weights."""
+    config = ml_collections.ConfigDict(stage.config).copy_and_resolve_references()
+    config.name, config.workdir = f"{name}-{stage.name}", str(folder)
+    if stage.start:
+        config.init_from = str(results[stage.start])
+    return config
+
+
+def _run_train_stage(
+    config: ml_collections.ConfigDict,
+    folder: Path,
+    source: str,
+    packs_folder: Path,
+    title: str,
+    write: Callable[[str], None],
+) -> None:
+    """Trains a stage to its end, unless it has been."""
+    record_path = folder / "stage.json"
+    record = {"start": _digest(config.init_from), "config": _identity(config), "done": False}
+    if record_path.exists():
+        before = json.loads(record_path.read_text())
+        if before["start"] != record["start"]:
+            raise ValueError(
+                f"{title}: it was begun from other weights than {config.init_from!r} now holds; "
+                f"remove {str(folder)!r} to train it again"
+            )
+        if before["done"] and before["config"] == record["config"]:
+            write(f"{title}: done before")
+            return
+    write(f"{title}: {_describe(config)}")
+    config.data.source = str(_pack(config, source, packs_folder, write))
+    _write_record(record_path, record)
+    train(config, folder)
+    _write_record(record_path, record | {"done": True})
+
+
+def _write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Writes a record as JSON to a file whose folder may not exist yet."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, (json.dumps(record) + "\n").encode())
+
+
+def _digest(weights: str) -> str:
+    """Returns the SHA-256 of a weights file; for a bundled name, or none, the name itself."""
+    path = Path(weights)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else weights
+
+
+def _identity(config: Config) -> Any:
+    """Returns the fields of a configuration, as JSON, without paths that may change."""
+    fields = json.loads(config.to_json_best_effort())
+    del fields["workdir"], fields["init_from"], fields["data"]["source"]
+    return fields
+
+
+def _describe(config: Config) -> str:
+    steps = sum(config.train.stage_steps)
+    side = config.data.max_short_side
+    size = f"images of at most {side} pixels (shorter side)" if side else "images of full size"
+    start = f"from {config.init_from}" if config.init_from else "from random weights"
+    return f"{steps:,} steps, {start}, on {size}"
+
+
+def _pack(config: Config, source: str, packs_folder: Path, write: Callable[[str], None]) -> Path:
+    """Packs the images as a configuration needs them, unless that has been done."""
+    data = config.data
+    path = packs_folder / f"{data.luma}-{data.tile}-{data.max_short_side}"
+    if not path.exists():
+        about = packs.write_pack(
+            path,
+            images.open_images(source),
+            tile=data.tile,
+            luma=data.luma,
+            max_short_side=data.max_short_side,
+            progress=lambda items, total: tqdm(items, total=total, unit="image"),
+        )
+        write(
+            f"packed {len(about['images']):,} tiles of {len(about['names']):,} images to "
+            f"{str(path)!r}; skipped: {tiles.format_counts(about['skipped'])}"
+        )
+    return path

@@ -1,0 +1,172 @@
+"""Recipes of several stages: the shipped ones, and that they resume."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from runs import CHECKOUT, CONFIG, load_config, write_images
+
+from dmcnn_jax.config.files import load_stages
+from dmcnn_jax.config.stages import AverageStage, TrainStage, check_stages
+from dmcnn_jax.config.validation import validate_config
+from dmcnn_jax.data import on_device
+from dmcnn_jax.inference.weights import find_weights, load_weights
+from dmcnn_jax.models import create_model
+from dmcnn_jax.training.staged_runs import run_stages
+
+SHIPPED = sorted((CHECKOUT / "configs" / "shipped").glob("*.py"))
+
+
+def test_every_bundled_model_has_a_recipe():
+    bundled = {path.stem for path in (CHECKOUT / "dmcnn_jax" / "weights").glob("*.safetensors")}
+    assert {path.stem.replace("_", "-") for path in SHIPPED} == bundled
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_recipe_makes_the_network_that_is_bundled(path):
+    stages = load_stages(str(path))
+    configs = [stage.config for stage in stages if isinstance(stage, TrainStage)]
+    for config in configs:
+        validate_config(config)
+    about = load_weights(find_weights(path.stem.replace("_", "-")))[1]
+    assert create_model(configs[-1].model.to_dict()) == create_model(about["model"])
+    assert configs[-1].data.luma == about["luma"]
+    assert list(configs[-1].quality_range) == list(about["quality_range"])
+    assert configs[-1].quality == about["quality"]
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([], "the recipe has no stages"),
+        ([TrainStage("a", None), TrainStage("a", None)], "two stages are named 'a'"),
+        ([TrainStage("a", None, start="b")], "'a' starts from 'b'; expected an earlier stage: it"),
+        ([TrainStage("a", None), AverageStage("b", of=("a", "c"))], "'b' starts from 'c'.*: a$"),
+    ],
+)
+def test_stages_that_do_not_fit_together_are_refused(stages, message):
+    with pytest.raises(ValueError, match=message):
+        check_stages(stages)
+
+
+def tiny(seed=0, **fields):
+    """Returns a configuration of few steps, whose training ends on its steps."""
+    fields = {k.replace("__", "."): v for k, v in fields.items()}
+    steps = {"train.stage_steps": (4, 2), "train.validate_every": 3, "train.log_every": 6}
+    return load_config(**{"seed": seed, "train.checkpoint_every": 0, **steps, **fields})
+
+
+def tiny_stages(steps=(4, 2)):
+    """Returns the stages of a recipe with a pack for each of two sizes, and an average."""
+    return [
+        TrainStage("first", tiny(data__max_short_side=48)),
+        TrainStage("second", tiny(train__stage_steps=steps), start="first"),
+        AverageStage("mean", of=("first", "second")),
+        TrainStage("last", tiny(seed=1), start="mean"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("source") / "images"
+    write_images(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def alone(source, tmp_path_factory):
+    """The output folder of a recipe that nothing interrupted, and what it printed."""
+    output, lines = tmp_path_factory.mktemp("alone") / "out", []
+    run_stages(tiny_stages(), source, output, name="tiny", write=lines.append)
+    return output, lines
+
+
+def weights(output):
+    """Returns the content of all weights files by their paths in the output folder."""
+    paths = sorted(output.glob("**/*.safetensors"))
+    return {str(path.relative_to(output)): path.read_bytes() for path in paths}
+
+
+def test_stages_start_from_each_other_on_packs_of_their_own(alone):
+    output, lines = alone
+    assert [line.split(":")[0] for line in lines if line.startswith("stage")] == [
+        "stage 1 of 4, first",
+        "stage 2 of 4, second",
+        "stage 3 of 4, mean",
+        "stage 4 of 4, last",
+    ]
+    packs = {path.name for path in (output / "packs").iterdir()}
+    assert packs == {"studio-32-48", "studio-32-512"}
+    files = weights(output)
+    assert files["best.safetensors"] == files["4-last/best.safetensors"]
+    begun = json.loads((output / "2-second" / "config.json").read_text())
+    assert begun["init_from"] == str(output / "1-first" / "best.safetensors")
+    first, second, mean = (
+        load_weights(output / name / "best.safetensors")[0]["params"]["conv1"]["kernel"]
+        for name in ("1-first", "2-second", "3-mean")
+    )
+    np.testing.assert_allclose(mean, (first + second) / 2, atol=1e-7)
+    assert np.any(first != second)
+
+
+@pytest.mark.parametrize("calls", [3, 9])
+def test_an_interrupted_recipe_resumes_and_ends_with_the_same_weights(
+    alone, source, tmp_path, monkeypatch, calls
+):
+    """Interrupted in the first stage, and in the second."""
+    inputs, count = on_device.TileFeed.inputs, iter(range(1, 1000))
+
+    def interrupt(*args):
+        if next(count) == calls:
+            signal.raise_signal(signal.SIGTERM)
+        return inputs(*args)
+
+    output, lines = tmp_path / "out", []
+    monkeypatch.setattr(on_device.TileFeed, "inputs", interrupt)
+    with pytest.raises(KeyboardInterrupt, match="the same command resumes from it"):
+        run_stages(tiny_stages(), source, output, name="tiny")
+    monkeypatch.undo()
+    assert not (output / "best.safetensors").exists()
+    # Weights files name no folder; stages that are done are not begun again.
+    run_stages(tiny_stages(), source, output, name="tiny", write=lines.append)
+    assert weights(output) == weights(alone[0])
+    assert ("stage 1 of 4, first: done before" in lines) == (calls == 9)
+    run_stages(tiny_stages(), source, output, name="tiny", write=lines.append)
+    assert sum("done before" in line for line in lines[-4:]) == 3
+
+
+def test_a_changed_recipe_does_not_continue_from_other_weights(alone, source, tmp_path):
+    import shutil
+
+    output = tmp_path / "out"
+    shutil.copytree(alone[0], output)
+    (output / "1-first" / "best.safetensors").write_bytes(
+        (output / "2-second" / "best.safetensors").read_bytes()
+    )
+    with pytest.raises(ValueError, match=r"stage 2 of 4, second: .*other weights.*remove"):
+        run_stages(tiny_stages(), source, output, name="tiny")
+    with pytest.raises(ValueError, match=r"begun with the images of .*, not 'packaged'"):
+        run_stages(tiny_stages(), "packaged", output, name="tiny")
+
+
+def test_the_command_says_what_is_wrong_in_one_line(tmp_path):
+    (tmp_path / "plain.py").write_text(CONFIG)
+    for recipe, message in (
+        (tmp_path / "plain.py", "has no get_stages()"),
+        (tmp_path / "none.py", "there is no configuration"),
+    ):
+        done = subprocess.run(
+            [
+                *(sys.executable, CHECKOUT / "tools" / "train_stages.py", recipe),
+                *("--source", "packaged", "-o", tmp_path / "out"),
+            ],
+            env={"PYTHONPATH": str(CHECKOUT), "PATH": "", "JAX_PLATFORMS": "cpu"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1
+        assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1
+        assert not (tmp_path / "out").exists()

@@ -1,0 +1,53 @@
+#!/usr/bin/env python
+"""Trains a network from images to the weights that are bundled, stage after stage.
+
+    python tools/train_stages.py configs/shipped/dmcnn_qf20.py --source FOLDER -o runs/dmcnn-qf20
+
+Packs the images as the stages need them, trains each stage from the weights of an earlier one, and
+writes best.safetensors to the output folder. If interrupted, the same command resumes, and skips
+stages that are done.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command; an error is one line and exit status 1, an interrupt 130."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipe", help="a file of configs/shipped/")
+    parser.add_argument("--source", required=True, help='folder of images, or "packaged"')
+    parser.add_argument("-o", "--output", required=True, type=Path, help="folder for all results")
+    options = parser.parse_args(argv)
+    from dmcnn_jax.config.files import load_stages
+    from dmcnn_jax.config.stages import TrainStage
+    from dmcnn_jax.config.validation import batch_sizes, validate_config
+    from dmcnn_jax.system import devices
+    from dmcnn_jax.system.compile_cache import enable_compilation_cache
+    from dmcnn_jax.system.malloc import tune_malloc
+    from dmcnn_jax.training.staged_runs import run_stages
+
+    tune_malloc()
+    enable_compilation_cache()
+    try:
+        stages = load_stages(options.recipe)
+        configs = [stage.config for stage in stages if isinstance(stage, TrainStage)]
+        for config in configs:
+            validate_config(config)
+        devices.use_cores_as_devices([size for c in configs for size in batch_sizes(c)])
+        name = Path(options.recipe).stem.replace("_", "-")
+        weights = run_stages(stages, options.source, options.output, name=name)
+        print(f"weights: {weights}")
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        sys.exit(f"train_stages: {error}")
+    except KeyboardInterrupt as error:
+        print(f"train_stages: {error or 'interrupted'}", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
