@@ -89,7 +89,7 @@ def _automodule(name: str, names: list[str]) -> str:
         return _rst(lines)
     exported = _exported_names(package)
     repeated = [member for member, module in exported.items() if module == name]
-    text = f"## `{name}`\n\n"
+    text = f"## `{name.removeprefix('dmcnn_jax.')}`\n\n"
     if repeated:
         lines.append(f"   :exclude-members: {', '.join(repeated)}")
         text += f"Documented above: {', '.join(f'`{member}`' for member in repeated)}.\n\n"
