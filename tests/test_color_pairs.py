@@ -38,7 +38,7 @@ def pictures():
 @pytest.mark.parametrize("subsampling", PILLOW)
 @pytest.mark.parametrize("size", [(96, 112), (91, 75), (33, 18), (17, 16), (1, 2)])
 def test_coefficients_are_pillows(pictures, subsampling, size):
-    factors = chroma_pairs.SUBSAMPLING[subsampling]
+    factors = jpeg.SUBSAMPLING_FACTORS[subsampling]
     rgb = np.ascontiguousarray(pictures[:, : size[0], : size[1]])
     qualities = np.array([5, 10, 50, 95, 30])
     luma, chroma = jax.device_get(

@@ -109,7 +109,7 @@ def test_choices_of_the_commands_are_those_of_the_library():
     from dmcnn_jax.cli import arguments, evaluate
     from dmcnn_jax.evaluation.color_protocol import SUBSAMPLING
     from dmcnn_jax.inference.model import ENGINES
-    from dmcnn_jax.restoration.model_selection import SIZES
+    from dmcnn_jax.restoration.options import SIZES
 
     def choices(module, name):
         (action,) = (a for a in module.make_parser()._actions if a.dest == name)

@@ -26,8 +26,6 @@ from dmcnn_jax.models import create_model
 from dmcnn_jax.models.chroma import ChromaInput
 from dmcnn_jax.system import devices
 
-SUBSAMPLING = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2)}
-"""Subsampling factors, vertical and horizontal, by the names in `config.data.subsampling`."""
 
 Tables = tuple[jax.Array, jax.Array]
 """Q of luma and of chroma, int32 [..., 8, 8]."""
@@ -81,7 +79,7 @@ class ColorFeed(TileSampler):
 
     def __init__(self, tiles: Tiles, config: Config, mesh: jax.sharding.Mesh) -> None:
         super().__init__(tiles, config, mesh)
-        self._subsamplings = [SUBSAMPLING[name] for name in config.data.subsampling]
+        self._subsamplings = [jpeg.SUBSAMPLING_FACTORS[name] for name in config.data.subsampling]
         everywhere = devices.replicated(mesh)
         self._guide = jax.tree.map(
             lambda x: devices.to_devices(np.asarray(x), everywhere),
@@ -225,7 +223,7 @@ def validation_batch(rgb: np.ndarray, config: Config) -> dict[str, Any]:
     Returns:
         A batch, as `compress` returns it.
     """
-    subsampling = SUBSAMPLING[config.data.subsampling[0]]
+    subsampling = jpeg.SUBSAMPLING_FACTORS[config.data.subsampling[0]]
     guide = load_guide(config.data.guide)
     qualities = np.full(len(rgb), config.quality)
     return _compress(guide.module, guide.variables, rgb, qualities, subsampling)

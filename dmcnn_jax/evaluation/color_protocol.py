@@ -37,7 +37,7 @@ COLOR_HEADINGS = {
     "color_shift": "mean colour",
     "color_drift": "from JPEG's",
 }
-SUBSAMPLING = ("4:4:4", "4:2:2", "4:2:0")
+SUBSAMPLING = tuple(jpeg.SUBSAMPLING_FACTORS)
 """Kinds of chroma subsampling, in the order of Pillow's numbers for them."""
 _PLANES = ("luma", "chroma")
 

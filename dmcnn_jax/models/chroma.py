@@ -25,7 +25,7 @@ from dmcnn_jax.models.losses import mse
 from dmcnn_jax.models.table_conditioning import encode_tables, modulate_by_table
 from dmcnn_jax.models.upsampling import interpolate, repeat, upsample
 
-TRAINED_SUBSAMPLINGS = ((1, 1), (1, 2), (2, 2))
+TRAINED_SUBSAMPLINGS = tuple(jpeg.SUBSAMPLING_FACTORS.values())
 """Rows and columns of the picture to a chroma sample that networks are trained for: 4:4:4, 4:2:2
 and 4:2:0."""
 
