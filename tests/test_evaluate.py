@@ -178,7 +178,8 @@ def test_gains_are_finite_where_an_image_is_reproduced_exactly():
 
 def test_a_flat_color_picture_has_a_table_without_nan(tmp_path):
     Image.new("RGB", (48, 40), (120, 120, 120)).save(tmp_path / "flat.png")
-    results = color_protocol.evaluate_folder(Restorer(options=RestoreOptions(engine="jax")), tmp_path, 90)
+    restorer = Restorer(options=RestoreOptions(engine="jax"))
+    results = color_protocol.evaluate_folder(restorer, tmp_path, 90)
     assert results["mean"]["jpeg"]["rgb_psnr"] == float("inf")
     table = color_protocol.format_table(results)
     assert "nan" not in table and "+0.000" in table

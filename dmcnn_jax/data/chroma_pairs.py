@@ -26,7 +26,6 @@ from dmcnn_jax.models import create_model
 from dmcnn_jax.models.chroma import ChromaInput
 from dmcnn_jax.system import devices
 
-
 Tables = tuple[jax.Array, jax.Array]
 """Q of luma and of chroma, int32 [..., 8, 8]."""
 
