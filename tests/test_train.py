@@ -16,6 +16,7 @@ from PIL import Image
 from runs import load_config, read_log, write_images
 
 from dmcnn_jax import jpeg
+from dmcnn_jax.config import validation
 from dmcnn_jax.data import feeds, on_device
 from dmcnn_jax.data import tiles as tiles_module
 from dmcnn_jax.images import metrics
@@ -27,6 +28,7 @@ from dmcnn_jax.inference.variables import initialize
 from dmcnn_jax.inference.weights import load_weights, save_weights
 from dmcnn_jax.models import create_model
 from dmcnn_jax.system import devices
+from dmcnn_jax.training import optimizers
 from dmcnn_jax.training.checkpoints import Checkpoints
 from dmcnn_jax.training.loop import train
 from dmcnn_jax.training.metric_writer import MetricWriter
@@ -654,3 +656,7 @@ def test_weights_of_a_run_are_loaded_back(tmp_path, config):
     save_weights(tmp_path / "best.safetensors", variables, {"model": config.model.to_dict()})
     loaded, _ = load_weights(tmp_path / "best.safetensors")
     jax.tree.map(np.testing.assert_array_equal, loaded, jax.device_get(variables))
+
+
+def test_every_optimizer_is_a_value_of_the_setting():
+    assert set(optimizers.OPTIMIZERS) == set(validation.OPTIMIZERS)

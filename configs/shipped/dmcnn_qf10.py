@@ -14,33 +14,33 @@ def get_stages():
     """Returns six training runs, the first at quality 20, and the average of the last two."""
     # Quality 20, as the first stage of dmcnn_qf20.py: 66 minutes on two CPU cores.
     easier = base_config(quality=20, learning_rate=3e-3)
-    stages = (96, 160, 224), (8, 4, 2), (3000, 1000, 300)
-    set_steps(easier, *stages, warmup_steps=100, validate_every=500)
+    phases = (96, 160, 224), (8, 4, 2), (3000, 1000, 300)
+    set_steps(easier, *phases, warmup_steps=100, validate_every=500)
 
     # 20 minutes on two cores.
     first = base_config()
-    stages = (96, 160, 224), (8, 4, 2), (600, 500, 150)
-    set_steps(first, *stages, warmup_steps=50, validate_every=300)
+    phases = (96, 160, 224), (8, 4, 2), (600, 500, 150)
+    set_steps(first, *phases, warmup_steps=50, validate_every=300)
 
     # Larger patches: 64 minutes on one core.
     larger = base_config()
-    stages = PATCHES, (4, 2, 1), (2200, 600, 200)
-    set_steps(larger, *stages, warmup_steps=100, validate_every=500)
+    phases = PATCHES, (4, 2, 1), (2200, 600, 200)
+    set_steps(larger, *phases, warmup_steps=100, validate_every=500)
 
     # Images reduced further, which removes their own JPEG artifacts: 19 minutes on two cores.
     clean = base_config(max_short_side=272)
-    stages = PATCHES, (4, 2, 2), (1000, 300, 150)
-    set_steps(clean, *stages, warmup_steps=100, validate_every=250)
+    phases = PATCHES, (4, 2, 2), (1000, 300, 150)
+    set_steps(clean, *phases, warmup_steps=100, validate_every=250)
 
     # 93 minutes on one core.
     long = base_config(max_short_side=272)
-    stages = PATCHES, (4, 2, 2), (5000, 1300, 700)
-    set_steps(long, *stages, warmup_steps=200, validate_every=500)
+    phases = PATCHES, (4, 2, 2), (5000, 1300, 700)
+    set_steps(long, *phases, warmup_steps=200, validate_every=500)
 
     # No better than the stage before, but the mean of both is: 23 minutes on one core.
     short = base_config(max_short_side=272)
-    stages = PATCHES, (4, 2, 2), (1500, 500, 400)
-    set_steps(short, *stages, warmup_steps=100, validate_every=500)
+    phases = PATCHES, (4, 2, 2), (1500, 500, 400)
+    set_steps(short, *phases, warmup_steps=100, validate_every=500)
 
     return [
         TrainStage("easier", easier),

@@ -11,37 +11,37 @@ PATCHES = (128, 192, 256)
 
 
 def get_stages():
-    """Returns five training runs and the average of two of them, in order."""
+    """Returns six training runs, and after the fifth the average of two of them."""
     # 66 minutes on two CPU cores.
     first = base_config(learning_rate=3e-3)
-    stages = (96, 160, 224), (8, 4, 2), (3000, 1000, 300)
-    set_steps(first, *stages, warmup_steps=100, validate_every=500)
+    phases = (96, 160, 224), (8, 4, 2), (3000, 1000, 300)
+    set_steps(first, *phases, warmup_steps=100, validate_every=500)
 
     # Larger patches: 64 minutes on one core.
     larger = base_config(learning_rate=2e-3)
-    stages = PATCHES, (4, 2, 1), (2200, 600, 200)
-    set_steps(larger, *stages, warmup_steps=100, validate_every=500)
+    phases = PATCHES, (4, 2, 1), (2200, 600, 200)
+    set_steps(larger, *phases, warmup_steps=100, validate_every=500)
 
     # Images reduced further, which removes their own JPEG artifacts: 12 minutes on two cores.
     clean = base_config(learning_rate=2e-3, max_short_side=272)
-    stages = PATCHES, (4, 2, 2), (1400, 400, 200)
-    set_steps(clean, *stages, warmup_steps=100, validate_every=200)
+    phases = PATCHES, (4, 2, 2), (1400, 400, 200)
+    set_steps(clean, *phases, warmup_steps=100, validate_every=200)
 
     # 93 minutes on one core.
     long = base_config(learning_rate=2e-3, max_short_side=272)
-    stages = PATCHES, (4, 2, 2), (5000, 1300, 700)
-    set_steps(long, *stages, warmup_steps=200, validate_every=500)
+    phases = PATCHES, (4, 2, 2), (5000, 1300, 700)
+    set_steps(long, *phases, warmup_steps=200, validate_every=500)
 
     # No better than the stage before, but the mean of both is: 23 minutes on one core.
     short = base_config(learning_rate=2e-3, max_short_side=272)
-    stages = PATCHES, (4, 2, 2), (1500, 500, 400)
-    set_steps(short, *stages, warmup_steps=100, validate_every=500)
+    phases = PATCHES, (4, 2, 2), (1500, 500, 400)
+    set_steps(short, *phases, warmup_steps=100, validate_every=500)
 
     # Half the rate; another seed sets other images aside for validation: 55 minutes on one core.
     last = base_config(learning_rate=1e-3, max_short_side=272)
     last.seed = 1
-    stages = PATCHES, (4, 2, 2), (3400, 900, 500)
-    set_steps(last, *stages, warmup_steps=200, validate_every=400)
+    phases = PATCHES, (4, 2, 2), (3400, 900, 500)
+    set_steps(last, *phases, warmup_steps=200, validate_every=400)
 
     return [
         TrainStage("first", first),

@@ -8,6 +8,10 @@ from typing import Any
 from dmcnn_jax.config.defaults import default_config
 from dmcnn_jax.config.view import Config
 
+OPTIMIZERS = ("adam", "sgd", "muon", "lbfgs")
+"""Values of `config.train.optimizer`: the keys of `training.optimizers.OPTIMIZERS`, a room
+above this one."""
+
 # Raises a ValueError unless a condition holds: expect(condition, field, what was expected).
 _Expect = Callable[[bool, str, str], None]
 
@@ -114,8 +118,7 @@ def _validate_stages(config: Config, expect: _Expect) -> None:
 
 def _validate_optimizer(config: Config, expect: _Expect) -> None:
     train = config.train
-    optimizers = ("adam", "sgd", "muon", "lbfgs")
-    expect(train.optimizer in optimizers, "train.optimizer", f"one of {', '.join(optimizers)}")
+    expect(train.optimizer in OPTIMIZERS, "train.optimizer", f"one of {', '.join(OPTIMIZERS)}")
     expect(
         train.optimizer != "lbfgs" or train.fixed_batch,
         "train.fixed_batch",

@@ -183,7 +183,7 @@ class _Layers:
         )
         return self._ops.add(y, self._constant(weights["bias"][None, :, None, None]))
 
-    def rectify(self, i: int, y: Any) -> Any:
+    def prelu(self, i: int, y: Any) -> Any:
         """Adds scale and shift of layer i, if it has them, and its PReLU."""
         if i in self._modulations:
             scale, shift = self._modulations[i]
@@ -251,10 +251,10 @@ def _pixel_branch(module: DMCNN, layers: _Layers, x: Any) -> Any:
     """Builds the pixel branch of a `DMCNN` up to its correction at full size."""
 
     def layer(i: int, x: Any, channels: int, scale: int, **options: int) -> Any:
-        return layers.rectify(i, layers.conv(f"conv{i}", x, **options))
+        return layers.prelu(i, layers.conv(f"conv{i}", x, **options))
 
     def up(i: int, x: Any, channels: int, scale: int) -> Any:
-        return layers.rectify(i, layers.deconv(f"deconv{i}", x))
+        return layers.prelu(i, layers.deconv(f"deconv{i}", x))
 
     full, *_ = dmcnn.wire_layers(x, module.features, module.dilations, layer, up)
     return layers.conv("conv15", full)
@@ -264,7 +264,7 @@ def _chroma_net(module: ChromaNet, layers: _Layers, x: Any) -> Any:
     """Builds the convolutions of a `ChromaNet`."""
 
     def layer(i: int, x: Any, dilation: int = 1) -> Any:
-        return layers.rectify(i, layers.conv(f"conv{i}", x, dilation=dilation))
+        return layers.prelu(i, layers.conv(f"conv{i}", x, dilation=dilation))
 
     x = chroma.wire_layers(x, module.dilations, layer)
     return layers.conv(f"conv{len(module.dilations) + 2}", x)

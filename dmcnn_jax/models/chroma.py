@@ -201,7 +201,7 @@ def wire_layers(x: Any, dilations: Sequence[int], layer: Callable) -> Any:
     Args:
         x: input of the layers, an array or what stands for one in another engine.
         dilations: of the layers after the first.
-        layer: `layer(i, x, dilation=1)`, a 3 × 3 convolution and its rectifier.
+        layer: `layer(i, x, dilation=1)`, a 3 × 3 convolution and its activation.
 
     Returns:
         Input of the last layer.

@@ -125,7 +125,7 @@ class DMCNN(Network):
         steps = table.reshape(-1, 1, 1, 64).astype(jnp.float32)
         x = coefficients * steps + steps * self.f(coefficients, table, mask)
         if self.rectifier != "none":
-            x = self._rectify(x, coefficients, table)
+            x = self._dct_rectify_unit(x, coefficients, table)
         return (jpeg.idct(x)[..., None] + 128) / 255
 
     def restore_pixels(
@@ -196,8 +196,10 @@ class DMCNN(Network):
             return loss
         return loss + self.dct_weight * mse(estimates["dct"], original, weights)
 
-    def _rectify(self, x: jax.Array, coefficients: jax.Array, table: jax.Array) -> jax.Array:
-        """Applies the DCT rectify unit, equation 6, to [B, H/8, W/8, 64] in grey levels."""
+    def _dct_rectify_unit(
+        self, x: jax.Array, coefficients: jax.Array, table: jax.Array
+    ) -> jax.Array:
+        """Applies the DCT rectify unit (DRU), equation 6, to [B, H/8, W/8, 64] in grey levels."""
         lower, upper = jpeg.interval(coefficients, table, self.margin)
         if self.rectifier == "decoded":
             # C differs from D⁻¹(k·Q) by rounding and clipping, which moves the interval.
@@ -211,8 +213,8 @@ class DMCNN(Network):
 class DCTBranch(nn.Module):
     """f: 9 convolutions on the grid of blocks, from k to a correction in quantisation steps.
 
-    In units of quantisation steps one network suits every quality, and the rectifier is a clip to
-    ±½. The receptive field is 41 × 41 blocks.
+    In units of quantisation steps one network suits every quality, and the DRU clips the correction
+    of k to ±½, widened by the margin. The receptive field is 41 × 41 blocks.
 
     Attributes:
         features: channels of layers 1 to 8.
@@ -306,8 +308,9 @@ def wire_layers(
         features: F.
         dilations: of layers 7, 8 and 9.
         layer: `layer(i, x, channels, scale, stride=1, dilation=1)`, a 3 × 3 convolution and its
-            rectifier; `scale` is that of the output.
-        up: `up(i, x, channels, scale)`, a 4 × 4 deconvolution of stride 2 and its rectifier.
+            activation; `scale` is that of the output.
+        up: `up(i, x, channels, scale)`, a 4 × 4 deconvolution of stride 2 and its
+            activation.
 
     Returns:
         Inputs of the heads at full, half and quarter size: the outputs of layers 14, 11 and 9.

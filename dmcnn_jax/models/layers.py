@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from dmcnn_jax.models.convolution import convolve
 
-# He initialisation for a rectifier whose negative slope starts at 0.1: variance 2 / (1 + 0.1²) /
+# He initialisation for a PReLU whose negative slope starts at 0.1: variance 2 / (1 + 0.1²) /
 # fan-in.
 SLOPE = 0.1
 he_init = nn.initializers.variance_scaling(2 / (1 + SLOPE**2), "fan_in", "truncated_normal")
@@ -138,7 +138,7 @@ class Deconv(nn.Module):
 
 
 class PReLU(nn.Module):
-    """A rectifier with learned slopes (He et al., 2015): max(x, 0) + slope · min(x, 0).
+    """A leaky rectifier with learned slopes (He et al., 2015): max(x, 0) + slope · min(x, 0).
 
     Attributes:
         initial_slope: initial value of the slopes, one for each channel.
@@ -148,7 +148,7 @@ class PReLU(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Rectifies [..., C], keeping its shape and dtype."""
+        """Applies the activation to [..., C], keeping shape and dtype."""
         slope = self.param("slope", nn.initializers.constant(self.initial_slope), (x.shape[-1],))
         return jnp.where(x >= 0, x, slope.astype(x.dtype) * x)
 

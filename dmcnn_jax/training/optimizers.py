@@ -20,7 +20,7 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformationExtraArgs
         steps.append(optax.clip_by_global_norm(config.clip_norm))
     if config.weight_decay:
         steps.append(optax.add_decayed_weights(config.weight_decay))
-    steps.append(_OPTIMIZERS[config.optimizer](config))
+    steps.append(OPTIMIZERS[config.optimizer](config))
     return optax.with_extra_args_support(optax.chain(*steps))
 
 
@@ -50,7 +50,7 @@ def _muon(config: TrainConfig) -> optax.GradientTransformation:
     return optax.chain(muon, optax.scale(-1.0))
 
 
-_OPTIMIZERS: dict[str, Callable[[TrainConfig], optax.GradientTransformation]] = {
+OPTIMIZERS: dict[str, Callable[[TrainConfig], optax.GradientTransformation]] = {
     "adam": lambda config: optax.scale_by_adam(),
     "sgd": lambda config: optax.trace(decay=config.momentum),
     "muon": _muon,

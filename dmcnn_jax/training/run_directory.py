@@ -107,6 +107,7 @@ class RunDirectory:
             result: figures from `Validation`; "loss" decides.
             pictures: uint8 [N, H, W], for TensorBoard.
         """
+        # The same criterion as of the checkpoint that Orbax preserves: the lowest loss.
         improved = result["loss"] < self._best_loss
         self._best_loss = min(self._best_loss, result["loss"])
         if self._writer is None:
