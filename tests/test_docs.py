@@ -83,7 +83,7 @@ def command_source(name):
     modules = console_scripts()
     assert name in modules, f"no command {name}"
     file = modules[name].replace(".", "/") + ".py"
-    return "dmcnn_jax/cli/arguments.py" if name == "dmcnn-restore" else file
+    return "dmcnn_jax/cli/restore_arguments.py" if name == "dmcnn-restore" else file
 
 
 def console_scripts():

@@ -12,8 +12,8 @@ from PIL import Image
 
 import dmcnn_jax
 from dmcnn_jax import jpeg
-from dmcnn_jax.cli import arguments as arguments_module
 from dmcnn_jax.cli import restore
+from dmcnn_jax.cli import restore_arguments as arguments_module
 from dmcnn_jax.cli.evaluate import main as evaluate
 from dmcnn_jax.inference import openvino_engine, tiling
 from dmcnn_jax.inference.chroma import restore_chroma

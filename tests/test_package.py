@@ -106,7 +106,7 @@ finally:
 
 def test_choices_of_the_commands_are_those_of_the_library():
     """The parsers repeat them, so that they need not import JAX."""
-    from dmcnn_jax.cli import arguments, evaluate
+    from dmcnn_jax.cli import evaluate, restore_arguments
     from dmcnn_jax.evaluation.color_protocol import SUBSAMPLING
     from dmcnn_jax.inference.model import ENGINES
     from dmcnn_jax.restoration.options import SIZES
@@ -115,8 +115,8 @@ def test_choices_of_the_commands_are_those_of_the_library():
         (action,) = (a for a in module.make_parser()._actions if a.dest == name)
         return tuple(action.choices)
 
-    assert choices(arguments, "engine") == choices(evaluate, "engine") == ENGINES
-    assert choices(arguments, "size") == SIZES
+    assert choices(restore_arguments, "engine") == choices(evaluate, "engine") == ENGINES
+    assert choices(restore_arguments, "size") == SIZES
     assert choices(evaluate, "subsampling") == SUBSAMPLING
 
 

@@ -15,7 +15,7 @@ tf = pytest.importorskip("tensorflow", reason="pip install 'dmcnn-jax[data]'")
 tfds = pytest.importorskip("tensorflow_datasets", reason="pip install 'dmcnn-jax[data]'")
 
 from dmcnn_jax import jpeg  # noqa: E402
-from dmcnn_jax.data import feeds, on_device, tf_pipeline  # noqa: E402
+from dmcnn_jax.data import feeds, luma_pairs, tf_pipeline  # noqa: E402
 from dmcnn_jax.data import images as images_module  # noqa: E402
 from dmcnn_jax.data import tfds as tfds_module  # noqa: E402
 from dmcnn_jax.images.color import rgb_to_y  # noqa: E402
@@ -73,7 +73,7 @@ def test_pairs_are_pillows(photographs, rng, tmp_path, quality):
         batch = feeds.make_batch(inputs | {"original": original[None]}, None, 112, None, None)
         np.testing.assert_array_equal(batch["coefficients"][0], coefficients)
         # And as the other pipeline makes them of the same crop.
-        other = on_device.make_batch(original[None], jax.random.key(0), 112, quality)
+        other = luma_pairs.make_batch(original[None], jax.random.key(0), 112, quality)
         turned = np.asarray(other["original"][0])
         k, q = other["coefficients"][0], other["table"][0]
         pixels, coefficients, table = pillow(turned, quality, tmp_path)

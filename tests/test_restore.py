@@ -20,9 +20,9 @@ from PIL import Image
 
 import dmcnn_jax
 from dmcnn_jax import jpeg
-from dmcnn_jax.cli.arguments import make_parser, restore_options
-from dmcnn_jax.cli.planning import Task, plan
 from dmcnn_jax.cli.restore import main
+from dmcnn_jax.cli.restore_arguments import make_parser, restore_options
+from dmcnn_jax.cli.restore_planning import Task, plan
 from dmcnn_jax.images import formats
 from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import load
@@ -1039,7 +1039,8 @@ def test_unforeseen_errors_are_one_line_and_the_rest_goes_on(
 def test_what_is_imported_is_light():
     code = (
         "import sys, dmcnn_jax; assert 'jax' not in sys.modules; dmcnn_jax.restore;"
-        "import dmcnn_jax.cli.restore, dmcnn_jax.cli.batch, dmcnn_jax.restoration.verification;"
+        "import dmcnn_jax.cli.restore, dmcnn_jax.cli.restore_batch;"
+        "import dmcnn_jax.restoration.verification;"
         "heavy = 'optax orbax tensorflow ml_collections matplotlib skimage tensorstore'.split();"
         "print([name for name in heavy if name in sys.modules])"
     )

@@ -12,7 +12,7 @@ from runs import CHECKOUT, CONFIG, load_config, write_images
 from dmcnn_jax.config.files import load_stages
 from dmcnn_jax.config.stages import AverageStage, TrainStage, check_stages
 from dmcnn_jax.config.validation import validate_config
-from dmcnn_jax.data import on_device
+from dmcnn_jax.data import luma_pairs
 from dmcnn_jax.inference.weights import find_weights, load_weights
 from dmcnn_jax.models import create_model
 from dmcnn_jax.training.staged_runs import run_stages
@@ -117,7 +117,7 @@ def test_an_interrupted_recipe_resumes_and_ends_with_the_same_weights(
     alone, source, tmp_path, monkeypatch, calls
 ):
     """Interrupted in the first stage, and in the second."""
-    inputs, count = on_device.TileFeed.inputs, iter(range(1, 1000))
+    inputs, count = luma_pairs.TileFeed.inputs, iter(range(1, 1000))
 
     def interrupt(*args):
         if next(count) == calls:
@@ -125,7 +125,7 @@ def test_an_interrupted_recipe_resumes_and_ends_with_the_same_weights(
         return inputs(*args)
 
     output, lines = tmp_path / "out", []
-    monkeypatch.setattr(on_device.TileFeed, "inputs", interrupt)
+    monkeypatch.setattr(luma_pairs.TileFeed, "inputs", interrupt)
     with pytest.raises(KeyboardInterrupt, match="the same command resumes from it"):
         run_stages(tiny_stages(), source, output, name="tiny")
     monkeypatch.undo()

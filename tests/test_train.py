@@ -17,7 +17,7 @@ from runs import load_config, read_log, write_images
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.config import validation
-from dmcnn_jax.data import feeds, on_device
+from dmcnn_jax.data import feeds, luma_pairs
 from dmcnn_jax.data import tiles as tiles_module
 from dmcnn_jax.images import metrics
 from dmcnn_jax.images.color import to_uint8
@@ -130,7 +130,7 @@ def test_a_run_that_is_over_stays_as_it_is(config, reference):
 def test_a_signal_saves_a_checkpoint_and_the_run_resumes_with_the_same_bits(
     config, reference, tmp_path, monkeypatch, step
 ):
-    inputs = on_device.TileFeed.inputs
+    inputs = luma_pairs.TileFeed.inputs
     calls = iter(range(1, 1000))
 
     def stop(*args):
@@ -138,7 +138,7 @@ def test_a_signal_saves_a_checkpoint_and_the_run_resumes_with_the_same_bits(
             signal.raise_signal(signal.SIGTERM if step % 2 else signal.SIGINT)
         return inputs(*args)
 
-    monkeypatch.setattr(on_device.TileFeed, "inputs", stop)
+    monkeypatch.setattr(luma_pairs.TileFeed, "inputs", stop)
     with pytest.raises(KeyboardInterrupt, match=f"stopped at step {step} with a checkpoint"):
         train(config, tmp_path)
     assert read_log(tmp_path)[-1]["step"] <= step
@@ -149,14 +149,14 @@ def test_a_signal_saves_a_checkpoint_and_the_run_resumes_with_the_same_bits(
 def test_what_was_logged_after_the_checkpoint_is_forgotten(
     config, reference, tmp_path, monkeypatch
 ):
-    inputs = on_device.TileFeed.inputs
+    inputs = luma_pairs.TileFeed.inputs
 
     def fail(self, stage, stage_step):
         if stage_step == 11:
             raise MemoryError
         return inputs(self, stage, stage_step)
 
-    monkeypatch.setattr(on_device.TileFeed, "inputs", fail)
+    monkeypatch.setattr(luma_pairs.TileFeed, "inputs", fail)
     with pytest.raises(MemoryError):
         train(config, tmp_path)
     monkeypatch.undo()
@@ -170,14 +170,14 @@ def test_what_was_logged_after_the_checkpoint_is_forgotten(
 @pytest.fixture
 def stopped(config, tmp_path, monkeypatch):
     """The workdir of a run that was stopped at step 9."""
-    inputs, calls = on_device.TileFeed.inputs, iter(range(1, 1000))
+    inputs, calls = luma_pairs.TileFeed.inputs, iter(range(1, 1000))
 
     def stop(*args):
         if next(calls) == 9:
             signal.raise_signal(signal.SIGTERM)
         return inputs(*args)
 
-    monkeypatch.setattr(on_device.TileFeed, "inputs", stop)
+    monkeypatch.setattr(luma_pairs.TileFeed, "inputs", stop)
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path)
     monkeypatch.undo()
@@ -273,7 +273,7 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_last_good_checkpoint(
 def test_a_full_disk_is_one_clear_error_and_the_checkpoint_before_is_good(
     config, reference, tmp_path, monkeypatch
 ):
-    inputs, limits = on_device.TileFeed.inputs, resource.getrlimit(resource.RLIMIT_FSIZE)
+    inputs, limits = luma_pairs.TileFeed.inputs, resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def fill(self, stage, stage_step):
         # Files can't grow any more: to a program that is a full disk but for the error's number.
@@ -284,7 +284,7 @@ def test_a_full_disk_is_one_clear_error_and_the_checkpoint_before_is_good(
             resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
         return inputs(self, stage, stage_step)
 
-    monkeypatch.setattr(on_device.TileFeed, "inputs", fill)
+    monkeypatch.setattr(luma_pairs.TileFeed, "inputs", fill)
     try:
         with pytest.raises(OSError, match=r"(File too large|can't be written).*that of step [46]"):
             train(config, tmp_path)

@@ -3,11 +3,11 @@
 import argparse
 from collections.abc import Sequence
 
-from dmcnn_jax.cli.arguments import make_parser, restore_options
-from dmcnn_jax.cli.batch import BatchRun
 from dmcnn_jax.cli.interrupts import sigterm_as_interrupt
 from dmcnn_jax.cli.process import prepare_process, run_command
-from dmcnn_jax.cli.report import check_report, write_json
+from dmcnn_jax.cli.restore_arguments import make_parser, restore_options
+from dmcnn_jax.cli.restore_batch import BatchRun
+from dmcnn_jax.cli.restore_report import check_report, write_json
 
 _INTERRUPTED = "interrupted; finished files are complete, and nothing else was written"
 

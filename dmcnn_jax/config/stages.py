@@ -7,7 +7,7 @@ A file in `configs/shipped/` returns a list of them, from images to a bundled we
 import dataclasses
 from collections.abc import Sequence
 
-from dmcnn_jax.config.view import Config
+from dmcnn_jax.config.types import Config
 
 
 @dataclasses.dataclass(frozen=True)

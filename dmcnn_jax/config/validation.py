@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from dmcnn_jax.config.defaults import default_config
-from dmcnn_jax.config.view import Config
+from dmcnn_jax.config.types import Config
 
 OPTIMIZERS = ("adam", "sgd", "muon", "lbfgs")
 """Values of `config.train.optimizer`: the keys of `training.optimizers.OPTIMIZERS`, a room

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.config.view import Config
-from dmcnn_jax.data.on_device import TileSampler, crop_patches, draw_tables
+from dmcnn_jax.config.types import Config
+from dmcnn_jax.data.luma_pairs import TileSampler, crop_patches, draw_tables
 from dmcnn_jax.data.tiles import Tiles
 from dmcnn_jax.images import color
 from dmcnn_jax.inference.weights import find_weights, load_weights

@@ -6,7 +6,7 @@ A feed returns the arrays that the jitted training step makes its batch of:
     fingerprint                                    differs where the images differ
     skipped                                        number of unusable images by reason
 
-`on_device.TileFeed` sends tiles, of which the step makes pairs; `tf_pipeline.PipelineFeed` sends
+`luma_pairs.TileFeed` sends tiles, of which the step makes pairs; `tf_pipeline.PipelineFeed` sends
 pairs that tf.data made. Both give the same pairs for the same crops, to the last bit.
 `chroma_pairs.ColorFeed` sends tiles of RGB, of which the step makes pairs of chroma.
 """
@@ -18,9 +18,9 @@ import jax
 import numpy as np
 
 from dmcnn_jax import jpeg
+from dmcnn_jax.config.types import Config
 from dmcnn_jax.config.validation import pipeline_of
-from dmcnn_jax.config.view import Config
-from dmcnn_jax.data import chroma_pairs, on_device, sources
+from dmcnn_jax.data import chroma_pairs, luma_pairs, sources
 from dmcnn_jax.data import images as images_module
 from dmcnn_jax.data import tiles as tiles_module
 
@@ -83,7 +83,7 @@ def open_data(config: Config, mesh: jax.sharding.Mesh) -> tuple[Feed, tiles_modu
     training, validation = _open_tiles(config)
     if config.data.luma == "rgb":
         return chroma_pairs.ColorFeed(training, config, mesh), validation
-    return on_device.TileFeed(training, config, mesh), validation
+    return luma_pairs.TileFeed(training, config, mesh), validation
 
 
 def open_validation(config: Config) -> tiles_module.Tiles:
@@ -123,7 +123,7 @@ def make_batch(
         batched: sharding of a batch.
 
     Returns:
-        As `on_device.make_batch` or `chroma_pairs.make_batch`; with tf.data also "decoded", uint8
+        As `luma_pairs.make_batch` or `chroma_pairs.make_batch`; with tf.data also "decoded", uint8
         [B, patch_size, patch_size].
     """
     if isinstance(inputs, chroma_pairs.ColorInputs):
@@ -136,7 +136,7 @@ def make_batch(
         tiles = tiles.at[inputs["indices"]].get(mode="promise_in_bounds")
         tiles = jax.lax.with_sharding_constraint(tiles, batched)
     qualities = tuple(config.quality_range)
-    return on_device.make_batch(
+    return luma_pairs.make_batch(
         tiles, key, patch_size, config.quality, qualities, config.random_table_prob
     )
 
@@ -176,7 +176,7 @@ def split_images(
     Raises:
         ValueError: if there are fewer than two images, or none can be used.
     """
-    order = on_device.epoch_order(len(images), (config.seed,))
+    order = luma_pairs.epoch_order(len(images), (config.seed,))
     if config.data.validation:
         return order, _open_named_validation(config)
     if len(images) < 2:
@@ -209,7 +209,7 @@ def _open_named_validation(config: Config) -> tiles_module.Tiles:
     if not source.startswith("tfds:"):
         return sources.open_source(source, keep_gray=True, **_options(config))
     images = _open_images(config, source)
-    order = on_device.epoch_order(len(images), (config.seed,))
+    order = luma_pairs.epoch_order(len(images), (config.seed,))
     limit = config.data.validation_images
     return tiles_module.cut_images(
         images, chosen=order, limit=limit, keep_gray=True, **_options(config)

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
+from dmcnn_jax.config.types import Config
 from dmcnn_jax.config.validation import batch_sizes
-from dmcnn_jax.config.view import Config
 from dmcnn_jax.data import images as images_module
 from dmcnn_jax.data import tiles
-from dmcnn_jax.data.on_device import epoch_order
+from dmcnn_jax.data.luma_pairs import epoch_order
 from dmcnn_jax.data.tensorflow_cpu import tf
 from dmcnn_jax.jpeg.tables import ZIGZAG
 from dmcnn_jax.system import devices

@@ -19,7 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.config.view import Config
+from dmcnn_jax.config.types import Config
 from dmcnn_jax.data import feeds
 from dmcnn_jax.data import images as images_module
 from dmcnn_jax.data.originals import read_original_luma

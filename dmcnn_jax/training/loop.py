@@ -10,8 +10,8 @@ from types import TracebackType
 import jax
 import numpy as np
 
+from dmcnn_jax.config.types import Config
 from dmcnn_jax.config.validation import batch_sizes, validate_config
-from dmcnn_jax.config.view import Config
 from dmcnn_jax.data import feeds
 from dmcnn_jax.data import tiles as tiles_module
 from dmcnn_jax.inference.model import Model

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import optax
 
-from dmcnn_jax.config.view import TrainConfig
+from dmcnn_jax.config.types import TrainConfig
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformationExtraArgs:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from dmcnn_jax.config.types import Config
 from dmcnn_jax.config.validation import check_resumable
-from dmcnn_jax.config.view import Config
 from dmcnn_jax.inference.weights import save_weights
 from dmcnn_jax.system import devices
 from dmcnn_jax.system.atomic_write import write_file

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dmcnn_jax.config.view import Config
+from dmcnn_jax.config.types import Config
 
 
 class Schedule:

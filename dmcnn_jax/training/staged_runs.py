@@ -14,7 +14,7 @@ import ml_collections
 from tqdm import tqdm
 
 from dmcnn_jax.config.stages import AverageStage, Stage, TrainStage, check_stages
-from dmcnn_jax.config.view import Config
+from dmcnn_jax.config.types import Config
 from dmcnn_jax.data import images, packs, tiles
 from dmcnn_jax.system.atomic_write import write_file
 from dmcnn_jax.training.averaging import average_weights

@@ -13,8 +13,8 @@ import jax
 import ml_collections
 import numpy as np
 
+from dmcnn_jax.config.types import Config
 from dmcnn_jax.config.validation import batch_sizes
-from dmcnn_jax.config.view import Config
 from dmcnn_jax.data import feeds
 from dmcnn_jax.inference.weights import load_weights, save_weights
 from dmcnn_jax.system.atomic_write import write_file

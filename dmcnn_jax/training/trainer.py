@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 import optax
 
-from dmcnn_jax.config.view import Config
+from dmcnn_jax.config.types import Config
 from dmcnn_jax.data import feeds
 from dmcnn_jax.inference.variables import (
     check_variables,

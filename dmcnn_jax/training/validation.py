@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dmcnn_jax.config.view import Config
+from dmcnn_jax.config.types import Config
 from dmcnn_jax.data import feeds
 from dmcnn_jax.data import tiles as tiles_module
 from dmcnn_jax.inference.model import estimate

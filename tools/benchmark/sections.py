@@ -130,12 +130,12 @@ def _measure_cost(
 
 def measure_pairs(bench: Benchmark) -> dict[str, Any]:
     """Measures making training pairs: on the device, by tf.data, and by Pillow on all cores."""
-    from dmcnn_jax.data import on_device
+    from dmcnn_jax.data import luma_pairs
 
     settings = bench.settings
     batch, patch = settings.batch, settings.patch
     tiles = jnp.asarray(make_pictures(batch, max(patch, 8)))
-    make = jax.jit(on_device.make_batch, static_argnums=(2, 3))
+    make = jax.jit(luma_pairs.make_batch, static_argnums=(2, 3))
     call = device_call(make, tiles, jax.random.key(SEED), patch, QUALITY)
     result = bench.measure({"on device": call})["on device"]
     table = {"on device": result.row(batch * patch**2)}

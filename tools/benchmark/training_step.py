@@ -39,7 +39,7 @@ class TrainingStep:
         *,
         mesh: jax.sharding.Mesh | None = None,
     ):
-        from dmcnn_jax.data.on_device import TileFeed
+        from dmcnn_jax.data.luma_pairs import TileFeed
         from dmcnn_jax.data.tiles import Tiles
         from dmcnn_jax.training.trainer import Trainer
 

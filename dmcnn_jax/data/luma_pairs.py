@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dmcnn_jax import jpeg
+from dmcnn_jax.config.types import Config
 from dmcnn_jax.config.validation import batch_sizes
-from dmcnn_jax.config.view import Config
 from dmcnn_jax.data.tiles import Tiles
 from dmcnn_jax.system import devices
 

@@ -8,21 +8,21 @@ import pytest
 from PIL import Image
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.data import on_device
+from dmcnn_jax.data import luma_pairs
 
 
 @pytest.mark.parametrize(("count", "batch"), [(10, 4), (3, 7), (8, 8), (1, 3)])
 def test_an_epoch_is_a_permutation(count, batch):
     steps = 3 * count
     drawn = np.concatenate(
-        [on_device.epoch_indices(count, batch, step, (0, 1)) for step in range(steps)]
+        [luma_pairs.epoch_indices(count, batch, step, (0, 1)) for step in range(steps)]
     )
     epochs = drawn.reshape(-1, count)
     assert (np.sort(epochs, axis=1) == np.arange(count)).all()
     if count > 3:
         # Each in its own order, and another one by another seed.
         assert len({tuple(epoch) for epoch in epochs}) > 1
-        other = on_device.epoch_indices(count, count, 0, (0, 2))
+        other = luma_pairs.epoch_indices(count, count, 0, (0, 2))
         assert not np.array_equal(other, epochs[0])
 
 
@@ -39,7 +39,7 @@ def test_pairs_are_pillows(photographs, rng, quality_range):
     noise = rng.integers(0, 256, (2, 96, 96), dtype=np.uint8)
     tiles = np.stack([p[:96, :96] for p in photographs.values()])
     tiles = np.concatenate([tiles, noise, np.repeat(tiles, 3, axis=0)])
-    batch = on_device.make_batch(tiles, jax.random.key(1), 56, 10, quality_range)
+    batch = luma_pairs.make_batch(tiles, jax.random.key(1), 56, 10, quality_range)
     batch = jax.device_get(batch)
     decoded = np.asarray(jpeg.decode(batch["coefficients"], batch["table"]))
     tables = {q: np.asarray(jpeg.quality_table(q)).tobytes() for q in range(1, 101)}
@@ -65,7 +65,7 @@ def test_patches_are_crops_flipped_and_turned():
     low, high = (tile % 256).astype(np.uint8), (tile // 256).astype(np.uint8)
     key = jax.random.key(0)
     low, high = (
-        np.asarray(on_device.make_batch(np.repeat(t[None], 64, 0), key, patch, 50)["original"])
+        np.asarray(luma_pairs.make_batch(np.repeat(t[None], 64, 0), key, patch, 50)["original"])
         for t in (low, high)
     )
     places = high.astype(int) * 256 + low
@@ -88,7 +88,7 @@ def test_patches_are_crops_flipped_and_turned():
 def test_a_batch_follows_from_its_key_alone():
     tiles = np.random.default_rng(0).integers(0, 256, (4, 32, 32), dtype=np.uint8)
     first, again, other = (
-        on_device.make_batch(tiles, jax.random.key(k), 16, 20)["original"] for k in (0, 0, 1)
+        luma_pairs.make_batch(tiles, jax.random.key(k), 16, 20)["original"] for k in (0, 0, 1)
     )
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -99,7 +99,7 @@ def test_varied_tables(photographs):
     tiles = np.stack([p[:64, :64] for p in photographs.values()])
     tiles = np.repeat(tiles, 12, axis=0)
     key = jax.random.key(2)
-    batch = jax.device_get(on_device.make_batch(tiles, key, 32, 10, (5, 95), 0.5))
+    batch = jax.device_get(luma_pairs.make_batch(tiles, key, 32, 10, (5, 95), 0.5))
     standard = {np.asarray(jpeg.quality_table(q)).tobytes() for q in range(1, 101)}
     varied = [table.tobytes() not in standard for table in batch["table"]]
     assert 0.2 < np.mean(varied) < 0.8
@@ -112,7 +112,7 @@ def test_varied_tables(photographs):
             np.testing.assert_array_equal(np.reshape(image.quantization[0], (8, 8)), table)
             np.testing.assert_array_equal(np.asarray(image), result)
     # The other draws are what they are without variety.
-    plain = jax.device_get(on_device.make_batch(tiles, key, 32, 10, (5, 95)))
+    plain = jax.device_get(luma_pairs.make_batch(tiles, key, 32, 10, (5, 95)))
     np.testing.assert_array_equal(plain["original"], batch["original"])
     same = np.logical_not(varied)
     np.testing.assert_array_equal(plain["table"][same], batch["table"][same])

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from dmcnn_jax.cli.arguments import restore_options
-from dmcnn_jax.cli.planning import Task, describe_mirrors, plan
 from dmcnn_jax.cli.process import UsageError, first_line, say
-from dmcnn_jax.cli.report import (
+from dmcnn_jax.cli.restore_arguments import restore_options
+from dmcnn_jax.cli.restore_planning import Task, describe_mirrors, plan
+from dmcnn_jax.cli.restore_report import (
     FileRecord,
     check_report,
     count_statuses,
@@ -38,7 +38,7 @@ class BatchRun:
     Everything that can be checked is checked before the first file is restored.
 
     Args:
-        options: of the command, as `dmcnn_jax.cli.arguments.make_parser` parses them.
+        options: of the command, as `dmcnn_jax.cli.restore_arguments.make_parser` parses them.
 
     Raises:
         UsageError: if inputs, outputs and options don't fit each other.
