@@ -5,7 +5,7 @@ import typing
 import ml_collections
 import pytest
 
-from dmcnn_jax.config import default_config
+from dmcnn_jax.config import default_config, types
 
 SECTIONS = {
     "data": types.DataConfig,
