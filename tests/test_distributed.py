@@ -18,11 +18,12 @@ import json, sys
 import jax, numpy as np
 sys.path.insert(0, sys.argv[1])
 from runs import load_config
-from dmcnn_jax import sharding
+from dmcnn_jax.system import devices
 images, pipeline, output, process, processes, port = sys.argv[2:]
 if int(processes) > 1:
-    sharding.init_distributed(f"127.0.0.1:{port}", int(processes), int(process))
-from dmcnn_jax.data import feeds, sources
+    devices.init_distributed(f"127.0.0.1:{port}", int(processes), int(process))
+from dmcnn_jax.data import feeds
+from dmcnn_jax.data.tiles import Tiles
 from dmcnn_jax.training.trainer import Trainer
 config = load_config(**{
     "data.source": images, "data.pipeline": pipeline, "data.device_bytes": 0,
@@ -33,7 +34,7 @@ trainer = Trainer(config)
 state = trainer.init_state()
 feed, _ = feeds.open_data(config, trainer.mesh)
 # They find each other now: after minutes of compiling one may be too late for collectives.
-sharding.synchronize("data is open")
+devices.synchronize("data is open")
 read = []
 if pipeline == "tf.data":
     make = feed.example
@@ -42,16 +43,16 @@ if pipeline == "tf.data":
         return make(stage, position)
     feed.example = watch
 else:
-    take = sources.Tiles.take
+    take = Tiles.take
     def watch(self, indices=slice(None)):
         read.extend(np.asarray(indices).tolist())
         return take(self, indices)
-    sources.Tiles.take = watch
+    Tiles.take = watch
 
-replicated = sharding.replicated(trainer.mesh)
+replicated = devices.replicated(trainer.mesh)
 def gradients(state, inputs):
     key = jax.random.fold_in(jax.random.key(0), 0)
-    batch = feeds.make_batch(inputs, key, 16, config, sharding.batched(trainer.mesh))
+    batch = feeds.make_batch(inputs, key, 16, config, devices.batched(trainer.mesh))
     return trainer.gradients(state, batch)[1]
 first = feed.inputs(0, 0)
 grads = jax.jit(gradients, out_shardings=replicated)(state, first)
@@ -72,16 +73,16 @@ open(f"{output}-{process}.json", "w").write(json.dumps(about))
 # Two processes of which the second is late, or doesn't come.
 LATE = """
 import os, sys, time
-from dmcnn_jax import sharding
+from dmcnn_jax.system import devices
 process, port, seconds, comes = sys.argv[1:]
-sharding.init_distributed(f"127.0.0.1:{port}", 2, int(process))
+devices.init_distributed(f"127.0.0.1:{port}", 2, int(process))
 if process == "1":
     time.sleep(float(seconds))
     if comes == "no":
         os._exit(7)
-sharding.check_agreement("the same")
-sharding.synchronize("again")
-sharding.synchronize("again")
+devices.check_agreement("the same")
+devices.synchronize("again")
+devices.synchronize("again")
 print("together")
 """
 EIGHT = "--xla_force_host_platform_device_count=8"
