@@ -32,11 +32,11 @@ _CARD = """# {name}
 | network | `{model}`, {weights:,} weights |
 | input | {luma}, JPEG quality {quality} |
 | trained by | `{command}` |
-| from | {init} |
+| started from | {init} |
 | steps | {step:,} |
 | data | {data} |
 | hardware | {hardware} |
-| validation | {psnr:.3f} dB, {gain:+.3f} dB against the JPEG, on images set aside from the data |
+| validation | {psnr:.3f} dB, {gain:+.3f} dB over the JPEG, on the images set aside |
 | licence | Apache 2.0 |
 
 {scores}
@@ -95,11 +95,11 @@ def _scores(results: Sequence[Mapping[str, Any]]) -> str:
     if not results:
         return ""
     lines = [
-        "| images | quality | | PSNR | SSIM 8 × 8 | SSIM Gauss | PSNR-B |",
+        "| test set | quality | | PSNR | SSIM 8 × 8 | SSIM Gauss | PSNR-B |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for result in results:
-        images = f"{Path(result['images']).name}, {len(result['per_image'])}"
+        images = f"{Path(result['images']).name}, {len(result['per_image'])} images"
         names = {"jpeg": "JPEG", "model": "restored"}
         if "unprojected" in result["mean"]:
             names = {"jpeg": "JPEG", "unprojected": "restored", "model": "the same, projected"}
