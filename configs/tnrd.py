@@ -1,4 +1,4 @@
-"""TNRD (Chen, Pock, TPAMI 2017) for JPEG, by its authors' recipe, or on a budget all share.
+"""TNRD (Chen, Pock, TPAMI 2017) for JPEG, on as many crops as its authors used, or on a budget.
 
     python -m dmcnn_jax.main --config configs/tnrd.py --config.data.source=FOLDER
     python -m dmcnn_jax.main --config configs/tnrd.py:cpu --config.data.source=FOLDER

@@ -219,11 +219,11 @@ def test_infinite_figures_are_valid_json(tmp_path):
         ("--weights {w} --images {b} --quality 10", "bad.png' can't be read (image file is trunc"),
         ("--images {f} --quality 10", "no --weights given"),
         ("--color --images {f} --quality 10 --luma full", "--luma has no effect here"),
-        ("--color --images {f} --quality 10 --luma studio", "expected it without --color"),
+        ("--color --images {f} --quality 10 --luma studio", "use it without --color"),
         ("--color --images {f} --quality 10 --project", "--project has no effect here"),
         ("--color --images {f} --quality 10 --ensemble", "--ensemble has no effect here"),
         ("--color --images {f} --quality 10 --gallery g.html", "--gallery has no effect here"),
-        ("--weights {w} --images {f} --quality 10 --subsampling 4:2:0", "expected it with --color"),
+        ("--weights {w} --images {f} --quality 10 --subsampling 4:2:0", "use it with --color"),
         ("--weights {w} --images {f} --quality 10 --chroma x", "--chroma has no effect here"),
     ],
 )

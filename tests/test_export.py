@@ -292,7 +292,7 @@ def test_weights_that_do_not_say_of_which_network(model, tmp_path):
     exporter.export_model(model, tmp_path / "model.npz")
     with np.load(tmp_path / "model.npz") as file:
         np.savez(tmp_path / "bare.npz", **{k: v for k, v in file.items() if k != "about"})
-    with pytest.raises(ValueError, match=r"bare\.npz' does not say which network .* `like`"):
+    with pytest.raises(ValueError, match=r"bare\.npz' does not say which network .* --like"):
         exporter.import_model(tmp_path / "bare.npz")
     again = exporter.import_model(tmp_path / "bare.npz", like=tmp_path / "home.safetensors")
     same_tree(again.variables, model.variables)

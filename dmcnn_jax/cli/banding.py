@@ -19,11 +19,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `dmcnn-banding` and returns its exit status."""
     parser = command_parser(
         "dmcnn-banding",
-        "Measures how much of a JPEG's banding models leave in smooth skies.",
+        "Measures how much of a JPEG's banding remains in smooth skies that models restore.",
         _EXAMPLES,
     )
     add = parser.add_argument
-    add("models", nargs="+", help="bundled names, weights files or workdirs")
+    add("models", nargs="+", help="bundled names, weights files or folders of training runs")
     add("--quality", type=int, default=10, help="JPEG quality (default: %(default)s)")
     add("--count", type=int, default=8, help="number of skies (default: %(default)s)")
     add(

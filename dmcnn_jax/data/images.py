@@ -114,8 +114,8 @@ def open_images(source: str) -> ImageFiles:
         return ImageFiles(packaged_images())
     if not Path(source).is_dir():
         raise FileNotFoundError(
-            f"data source {source!r} is not there; expected 'packaged', a folder of images, a pack "
-            "written by tools/pack_images.py, or tfds:NAME"
+            f"data source {source!r} doesn't exist; expected 'packaged', a folder of images, a "
+            "pack written by tools/pack_images.py, or tfds:NAME"
         )
     if (Path(source) / "pack.json").exists():
         raise ValueError(

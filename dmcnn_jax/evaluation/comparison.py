@@ -82,17 +82,22 @@ def parse_entry(text: str, qualities: Sequence[int]) -> Entry:
     paths = {q: find_weights(name.replace("{q}", str(q))) for q in qualities}
     models = {load(path).about["model"]["name"] for path in set(paths.values())}
     if len(models) > 1:
-        raise ValueError(f"{text!r} stands for networks of several kinds: {', '.join(models)}")
+        raise ValueError(
+            f"{text!r} stands for networks of several kinds: {', '.join(models)}; expected one"
+        )
     (model,) = models
     if model == "chroma":
-        raise ValueError(f"{text!r} are weights that restore chroma; the tables are of luma")
+        raise ValueError(
+            f"{text!r} are weights that restore chroma; expected weights that restore luma"
+        )
     system = paper_results.SYSTEMS.get(model, model)
     wanted = {**paper_results.SYSTEMS, **{s: s for s in paper_results.SYSTEMS.values()}}.get(
         label, system
     )
     if wanted != system:
         raise ValueError(
-            f"{text!r} calls its weights {label}, but they are of {system} ({model!r})"
+            f"{text!r} calls its weights {label}, but they are of {system} ({model!r}); "
+            "choose another label"
         )
     return Entry(label or Path(name.replace("{q}", "")).stem.strip("-_") or model, paths, system)
 

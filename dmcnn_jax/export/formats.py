@@ -96,8 +96,8 @@ def choose_about(path: Path, about: object, like: Mapping[str, Any] | None) -> d
         return dict(about)
     if like is None:
         raise ValueError(
-            f"{str(path)!r} does not say which network its weights are of; expected `like`: a "
-            "model of the same network"
+            f"{str(path)!r} does not say which network its weights are of; name a model of the "
+            "same network: --like (`like` in Python)"
         )
     return dict(like)
 

@@ -63,7 +63,7 @@ def describe(path: str | os.PathLike[str], left_out: Sequence[str]) -> str:
     """Returns a line on a gallery that was written: its path, its size, what was left out."""
     line = f"gallery: {os.fspath(path)}, {os.path.getsize(path) / 2**20:.1f} MB"
     if left_out:
-        line += f"; {len(left_out)} pictures from the middle left out, their figures kept"
+        line += f"; {len(left_out)} pictures from the middle of the order were left out"
     return line
 
 

@@ -92,7 +92,7 @@ class _Matcher:
         match = self._only or next(filter(None, matches), None)
         if match is None:
             raise ValueError(
-                f"{str(self._place)!r} has no picture {name!r}, to go with {self._inputs[name]}"
+                f"{str(self._place)!r} has no picture {name!r} to go with {self._inputs[name]}"
             )
         return match
 
