@@ -214,7 +214,7 @@ def test_infinite_figures_are_valid_json(tmp_path):
         ("--weights {w} --images {f}/none --quality 10", "is not a folder"),
         ("--weights {w} --images {e} --quality 10", "no image in"),
         ("--weights {w} --images {f} --quality 0", "--quality is 0; expected 1 to 100"),
-        ("--weights {f}/b.png --images {f} --quality 10", "is no safetensors file"),
+        ("--weights {f}/b.png --images {f} --quality 10", "is not a safetensors file"),
         ("--weights {w} --images {s} --quality 10", "small.png' has 10 x 40 pixels; expected at"),
         ("--weights {w} --images {b} --quality 10", "bad.png' can't be read (image file is trunc"),
         ("--images {f} --quality 10", "no --weights given"),

@@ -341,7 +341,7 @@ def test_an_export_with_other_outputs_is_not_left_behind(model, tmp_path, monkey
     [
         ("nothing.npz", FileNotFoundError, "no file '.*nothing.npz'"),
         ("nothing", FileNotFoundError, "expected a .safetensors file, a workdir, or a bundled"),
-        ("text.npz", ValueError, "is no npz file of arrays"),
+        ("text.npz", ValueError, "is not an npz file of arrays"),
         ("text.onnx", ValueError, "is a program, not weights"),
         ("empty", FileNotFoundError, "no best.safetensors in"),
     ],

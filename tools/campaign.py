@@ -69,7 +69,8 @@ def _split(text: str) -> tuple[str, float]:
         number = 0.0
     if not name or not number > 0:
         raise ValueError(
-            f"{text!r} is no CONFIG[:ARGUMENT]:MINUTES; expected one such as configs/fast_qf20.py:8"
+            f"{text!r} is not CONFIG[:ARGUMENT]:MINUTES; expected, for example,"
+            " configs/fast_qf20.py:8"
         )
     return name, number
 

@@ -1,4 +1,4 @@
-"""The command `dmcnn-banding`: measures how much banding models leave in smooth skies."""
+"""The command `dmcnn-banding`: measures how much banding remains in skies that models restore."""
 
 import argparse
 from collections.abc import Sequence

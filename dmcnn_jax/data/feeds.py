@@ -1,4 +1,4 @@
-"""Opens what `config.data` names for training and validation: the one place that chooses.
+"""Opens the data for training and validation that `config.data` names.
 
 A feed returns the arrays that the jitted training step makes its batch of:
 
@@ -108,7 +108,7 @@ def make_batch(
     config: Config,
     batched: jax.sharding.NamedSharding,
 ) -> dict[str, Any]:
-    """Makes a batch of a feed's inputs, inside the jitted training step.
+    """Makes a batch from a feed's inputs, inside the jitted training step.
 
     Coefficients are always computed here, by `jpeg.encode`: tf.data writes and reads JPEG files,
     but can't read their coefficients, which don't follow from decoded pixels. `jpeg.encode` gives

@@ -28,7 +28,7 @@ _TABLE_START = 25
 
 
 class PipelineFeed:
-    """A feed of pairs of luma that tf.data makes.
+    """A feed of luma pairs that tf.data makes.
 
     Args:
         images: all images.

@@ -30,7 +30,7 @@ FORMATS = {
 
 @dataclasses.dataclass(frozen=True)
 class OutputFormat:
-    """How pictures are written.
+    """A file format to write pictures in.
 
     Attributes:
         format: a value of `FORMATS`.

@@ -33,7 +33,7 @@ from dmcnn_jax.jpeg.table_segments import (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stream:
-    """What the markers of a file say.
+    """The contents of a file's markers.
 
     Attributes:
         height, width: of the image, in pixels.

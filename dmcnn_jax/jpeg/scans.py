@@ -78,7 +78,7 @@ def read_scan(payload: bytes, frame: Frame) -> Scan:
 
 
 def record_scan(scan: Scan, *, progressive: bool, huffman: HuffmanTables) -> None:
-    """Checks a scan against those before it, and records what it sends in its components.
+    """Checks a scan against those before it, and records in its components which bits it sends.
 
     Args:
         scan: the next scan of the file.
@@ -166,7 +166,7 @@ def _record_sequential(scan: Scan, huffman: HuffmanTables) -> None:
 
 
 def _record_progressive(scan: Scan, huffman: HuffmanTables) -> None:
-    """Annex G: each coefficient's bits come once, highest first, DC before AC."""
+    """Records a progressive scan; bits come once, highest first, DC before AC (annex G)."""
     first, last, high, low = scan.first, scan.last, scan.high, scan.low
     name = f"a progressive scan ({first} to {last}, bits {high} to {low})"
     if not (

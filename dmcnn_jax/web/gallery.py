@@ -60,7 +60,7 @@ def write_gallery(
 
 
 def describe(path: str | os.PathLike[str], left_out: Sequence[str]) -> str:
-    """Returns a line on a gallery that was written: its path, its size, what was left out."""
+    """Returns a line about a gallery that was written: path, size, and what was left out."""
     line = f"gallery: {os.fspath(path)}, {os.path.getsize(path) / 2**20:.1f} MB"
     if left_out:
         line += f"; {len(left_out)} pictures from the middle of the order were left out"

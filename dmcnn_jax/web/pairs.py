@@ -66,7 +66,7 @@ def read_pairs(
 
 
 class _Matcher:
-    """Finds the counterparts of JPEG files.
+    """A finder of the counterparts of JPEG files.
 
     Args:
         place: a picture, or a folder of pictures.
