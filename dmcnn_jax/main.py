@@ -1,8 +1,8 @@
-"""Trains and evaluates a configuration: flags, then one call.
+r"""Trains the network of a configuration and evaluates it.
 
 python -m dmcnn_jax.main --config configs/qf20.py
-python -m dmcnn_jax.main --config configs/qf10.py --mode=evaluate --weights=dmcnn-qf10
---config.evaluate.images=DIR
+python -m dmcnn_jax.main --config configs/qf10.py --mode=evaluate --weights=dmcnn-qf10 \
+    --config.evaluate.images=DIR
 """
 
 import os

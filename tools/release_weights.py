@@ -1,13 +1,13 @@
-"""Bundles a run's best weights with the package: in float16, with a model card.
+r"""Bundles a run's best weights with the package: in float16, with a model card.
 
     python tools/release_weights.py runs/small-qf10 dmcnn-small-qf10 \
         --purpose "Luma of JPEGs of quality 10" --data "…" --hardware "…" \
         --command "python -m dmcnn_jax.main --config configs/small_qf10.py" \
         --scores results.json
 
-writes dmcnn_jax/weights/dmcnn-small-qf10.safetensors, with kernels in float16, and the card
-dmcnn_jax/weights/dmcnn-small-qf10.md. `--scores` are files that dmcnn-evaluate wrote for these
-weights.
+This writes dmcnn_jax/weights/dmcnn-small-qf10.safetensors, with kernels in float16, and the card
+dmcnn_jax/weights/dmcnn-small-qf10.md. `--scores` names files that dmcnn-evaluate has written for
+these weights.
 """
 
 import argparse

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--picture",
         type=Path,
         metavar="PNG",
-        help="write the first sky, its JPEG and each model's output, side by side at 4 × contrast",
+        help="write the first sky, its JPEG and each model's output, side by side, contrast × 4",
     )
     options = parser.parse_args(argv)
     return run_command("dmcnn-banding", lambda: _run(options))

@@ -33,9 +33,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `dmcnn-compare` and returns its exit status."""
     parser = command_parser("dmcnn-compare", _DESCRIPTION, _EXAMPLES)
     add = parser.add_argument
-    add("models", nargs="*", metavar="[LABEL=]WEIGHTS")
-    add("--images", nargs="+", required=True, metavar="[LABEL=]FOLDER")
-    add("--qualities", nargs="+", type=int, default=(10, 20, 30, 40), help="default: 10 20 30 40")
+    add("models", nargs="*", metavar="[LABEL=]WEIGHTS", help="models to measure")
+    add("--images", nargs="+", required=True, metavar="[LABEL=]FOLDER", help="lossless images")
+    add(
+        "--qualities",
+        nargs="+",
+        type=int,
+        default=(10, 20, 30, 40),
+        help="JPEG qualities (default: 10 20 30 40)",
+    )
     add("--against", default="JPEG", help="row that gains refer to (default: %(default)s)")
     add(
         "--crop",
@@ -43,7 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="region that pictures show (default: the middle 128 pixels of the first image)",
     )
     add("--no-plots", action="store_true", help="write tables only")
-    add("-o", "--output", type=Path, default=Path("compare"), help="default: %(default)s")
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("compare"),
+        help="folder to write (default: %(default)s)",
+    )
     options = parser.parse_args(argv)
     return run_command("dmcnn-compare", lambda: _run(options))
 

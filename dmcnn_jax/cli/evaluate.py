@@ -55,7 +55,11 @@ def make_parser() -> argparse.ArgumentParser:
         help="range that colour images are converted to: studio, 16 to 235, as in the protocol"
         " (default); full, 0 to 255, as in JPEG files. Gray images are used as they are",
     )
-    add("--project", action="store_true", help="project the output into the JPEG's intervals")
+    add(
+        "--project",
+        action="store_true",
+        help="project the output into the JPEG's quantisation intervals",
+    )
     add(
         "--ensemble",
         action="store_true",
@@ -71,7 +75,11 @@ def make_parser() -> argparse.ArgumentParser:
         " chroma, and the shift of the mean colour",
     )
     add("--chroma", metavar="NAME", help="weights that restore chroma (default: bundled)")
-    add("--subsampling", choices=("4:4:4", "4:2:2", "4:2:0"), help="default: 4:2:0")
+    add(
+        "--subsampling",
+        choices=("4:4:4", "4:2:2", "4:2:0"),
+        help="chroma subsampling of the files (default: 4:2:0)",
+    )
     return parser
 
 
