@@ -1,7 +1,7 @@
 """Images, and the training pairs made of them.
 
 `feeds` opens what a configuration names. `sources` reads a folder (`images`) or a pack (`packs`) as
-square tiles (`tiles`), of which `on_device` and `chroma_pairs` make pairs inside the training step.
-`tf_pipeline` makes pairs by tf.data instead, for data sets too large to be cut beforehand, such as
-those of `tfds`.
+square tiles (`tiles`), from which `on_device` and `chroma_pairs` make pairs inside the training
+step. `tf_pipeline` makes pairs by tf.data instead, for data sets too large to be cut beforehand,
+such as those of `tfds`.
 """

@@ -1,14 +1,14 @@
 """Opens the data for training and validation that `config.data` names.
 
-A feed returns the arrays that the jitted training step makes its batch of:
+A feed returns the arrays from which the jitted training step makes its batch:
 
     inputs(stage, stage_step) -> {name: array}     a pure function of its arguments
     fingerprint                                    differs where the images differ
     skipped                                        number of unusable images by reason
 
-`on_device.TileFeed` sends tiles, of which the step makes pairs; `tf_pipeline.PipelineFeed` sends
+`on_device.TileFeed` sends tiles, from which the step makes pairs; `tf_pipeline.PipelineFeed` sends
 pairs that tf.data made. Both give the same pairs for the same crops, to the last bit.
-`chroma_pairs.ColorFeed` sends tiles of RGB, of which the step makes pairs of chroma.
+`chroma_pairs.ColorFeed` sends RGB tiles, from which the step makes chroma pairs.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """A gallery: JPEG, restored picture and original under a slider, in one HTML file.
 
-The file needs nothing but itself and a browser. Worst and best gains come first, with figures.
+The file loads nothing else. Pictures with the worst and the best gains come first.
 
     dmcnn-evaluate … --gallery gallery.html
     dmcnn-gallery photographs/ cleaned/ -o gallery.html
