@@ -1,4 +1,4 @@
-"""The paper's network for every JPEG on one large GPU: qualities 5 to 95, any table.
+"""The paper's network for every JPEG, on one large GPU: qualities 5 to 95, any table.
 
     python tools/pack_images.py FOLDER_OF_IMAGES -o packs/full --luma full
     python -m dmcnn_jax.main --config configs/any.py --config.data.source=packs/full
@@ -11,7 +11,7 @@ from dmcnn_jax.config.recipes import set_every_table, set_steps
 
 
 def get_config():
-    """Returns a configuration whose network reads the table; half of the tables are unusual."""
+    """Returns a configuration whose network reads the table; half of the tables are random."""
     config = default_config()
     config.name = "any"
     set_every_table(config)

@@ -1,10 +1,11 @@
-"""ARCNN (Dong et al., ICCV 2015), as its authors trained it, or on a budget all networks share.
+"""ARCNN (Dong et al., ICCV 2015), by its authors' recipe, or on a budget that all networks share.
 
     python -m dmcnn_jax.main --config configs/arcnn.py --config.data.source=FOLDER
     python -m dmcnn_jax.main --config configs/arcnn.py:cpu --config.data.source=FOLDER
 
-SGD at 5e-4, the last layer at a tenth of it, batches of 128, are the authors'; 35 × 35 pixels
-become 40 × 40, of which 22 × 22 count. Theirs starts from the weights of an easier quality:
+The authors' recipe is SGD at a rate of 5e-4, with a tenth of that for the last layer, and batches
+of 128. Their patches of 35 × 35 pixels become 40 × 40 here, of which the loss counts 22 × 22. The
+authors start from the weights of an easier quality:
 
     python -m dmcnn_jax.main --config configs/arcnn.py --config.quality=20 --workdir=runs/arcnn-20
     python -m dmcnn_jax.main --config configs/arcnn.py --config.init_from=runs/arcnn-20

@@ -1,14 +1,14 @@
-"""CAS-CNN (Cavigelli, Hager, Benini, IJCNN 2017), by what is known of it, or on a common budget.
+"""CAS-CNN (Cavigelli, Hager, Benini, IJCNN 2017), by what is known of its recipe, or on a budget.
 
     python -m dmcnn_jax.main --config configs/cas_cnn.py --config.data.source=FOLDER
     python -m dmcnn_jax.main --config configs/cas_cnn.py:cpu --config.data.source=FOLDER
 
-First all scales count, then the full one alone:
+The loss first counts all scales, then the full one alone:
 
     python -m dmcnn_jax.main --config configs/cas_cnn.py --workdir=runs/cas_cnn-2
         --config.init_from=runs/cas_cnn --config.model.side_weight=0
 
-Patches of 120 × 120 are the authors'; the optimizer and its rate are assumed.
+Patches of 120 × 120 pixels are the authors'; the optimizer and its rate are assumed.
 DMCNN's paper reports, for LIVE1, 29.44 dB at quality 10 and 31.70 dB at 20.
 """
 

@@ -11,7 +11,7 @@ from dmcnn_jax.config.recipes import set_steps
 
 
 def get_config():
-    """Returns a configuration for CPUs: six steps of 4:2:0 to one each of 4:2:2 and 4:4:4."""
+    """Returns a configuration for CPUs, with 4:2:0 in six of eight steps."""
     config = default_config()
     config.name = "chroma"
     config.quality = 10

@@ -1,9 +1,9 @@
-"""DDCN (Guo, Chao, ECCV 2016), by what is known of it, or on a budget all networks share.
+"""DDCN (Guo, Chao, ECCV 2016), by what is known of its recipe, or on a budget all networks share.
 
     python -m dmcnn_jax.main --config configs/ddcn.py --config.data.source=FOLDER
     python -m dmcnn_jax.main --config configs/ddcn.py:cpu --config.data.source=FOLDER
 
-Adam and patches of 55 × 55, here 56 × 56, are the authors'; the rest is assumed.
+Adam and patches of 55 × 55 pixels (56 × 56 here) are the authors'; the rest is assumed.
 DMCNN's paper reports, for the test images of BSDS500, 29.59 dB at quality 10 and 31.88 dB at 20.
 """
 

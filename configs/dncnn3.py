@@ -1,10 +1,11 @@
-"""DnCNN-3 (Zhang et al., TIP 2017), as its authors trained it, or on a budget all networks share.
+"""DnCNN-3 (Zhang et al., TIP 2017), by its authors' recipe, or on a budget all networks share.
 
     python -m dmcnn_jax.main --config configs/dncnn3.py --config.data.source=FOLDER
     python -m dmcnn_jax.main --config configs/dncnn3.py:cpu --config.data.source=FOLDER
 
-One set of weights for qualities 5 to 99; the authors' 50 × 50 pixels become 48 × 48, and their
-noise and super-resolution are left out. Adam from 1e-3, batches of 128, 50 epochs of about 3,000.
+One set of weights serves qualities 5 to 99. The authors' recipe is Adam from a rate of 1e-3,
+batches of 128, and 50 epochs of about 3,000 steps. Their patches of 50 × 50 pixels become 48 × 48
+here, and their other tasks, noise and super-resolution, are left out.
 
 Published for LIVE1: 29.19 dB at quality 10, 31.59 dB at 20 (DMCNN's paper: 29.27, 31.62).
 """

@@ -3,8 +3,8 @@
     python tools/pack_images.py FOLDER_OF_IMAGES -o packs/train
     python -m dmcnn_jax.main --config configs/fast_qf20.py --config.data.source=packs/train
 
-bfloat16, two patch sizes, and a learning rate that falls along a cosine over a given number of
-steps instead of waiting for plateaus.
+It computes in bfloat16, with two patch sizes, and the learning rate falls along a cosine over a
+given number of steps instead of waiting for plateaus.
 """
 
 from dmcnn_jax.config import default_config

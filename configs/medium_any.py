@@ -1,10 +1,10 @@
-"""A network of middle size for every JPEG: qualities 5 to 95, any table, F = 32.
+"""A network of medium size for every JPEG: qualities 5 to 95, any table, F = 32.
 
     python tools/pack_images.py FOLDER_OF_IMAGES -o packs/full --luma full
     python -m dmcnn_jax.main --config configs/medium_any.py --config.data.source=packs/full
 
-It starts from the bundled weights for quality 20: an hour on one CPU core, half an hour on two. The
-bundled dmcnn-any was made in three stages: configs/shipped/dmcnn_any.py.
+It starts from the bundled weights for quality 20, and takes an hour on one CPU core, or half an
+hour on two. configs/shipped/dmcnn_any.py has all three stages that made the bundled dmcnn-any.
 """
 
 from dmcnn_jax.config import default_config
@@ -12,7 +12,7 @@ from dmcnn_jax.config.recipes import set_every_table, set_medium, set_steps
 
 
 def get_config():
-    """Returns a configuration whose network reads the table; half of the tables are unusual."""
+    """Returns a configuration whose network reads the table; half of the tables are random."""
     config = default_config()
     config.name = "medium-any"
     set_every_table(config)

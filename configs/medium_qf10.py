@@ -3,8 +3,8 @@
     python -m dmcnn_jax.main --config configs/medium_qf20.py --config.data.source=packs/train
     python -m dmcnn_jax.main --config configs/medium_qf10.py --config.data.source=packs/train
 
-Twenty minutes on two CPU cores. The bundled dmcnn-qf10 continues from here:
-configs/shipped/dmcnn_qf10.py.
+It takes twenty minutes on two CPU cores. The bundled dmcnn-qf10 was trained further, in the stages
+of configs/shipped/dmcnn_qf10.py.
 """
 
 from dmcnn_jax.config import default_config

@@ -1,11 +1,11 @@
-"""A network of middle size, quality 20: F = 32, a DCT branch as wide as the paper's, 2 M weights.
+"""A network of medium size, quality 20: F = 32, a DCT branch as wide as the paper's, 2 M weights.
 
     python tools/pack_images.py FOLDER_OF_IMAGES -o packs/train
     python -m dmcnn_jax.main --config configs/medium_qf20.py --config.data.source=packs/train
 
-About an hour on two CPU cores. The DCT branch computes on the grid of blocks, where channels cost
-next to nothing: with 128 of them instead of 64, a step takes 5 % longer. The bundled dmcnn-qf20
-continues from here: configs/shipped/dmcnn_qf20.py.
+It takes about an hour on two CPU cores. The DCT branch computes on the grid of blocks, where
+channels cost little: with 128 of them instead of 64, a step takes 5 % longer. The bundled
+dmcnn-qf20 was trained further, in the stages of configs/shipped/dmcnn_qf20.py.
 """
 
 from dmcnn_jax.config import default_config

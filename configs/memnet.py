@@ -1,10 +1,11 @@
-"""MemNet (Tai et al., ICCV 2017), as its authors trained it, or on a budget all networks share.
+"""MemNet (Tai et al., ICCV 2017), by its authors' recipe, or on a budget all networks share.
 
     python -m dmcnn_jax.main --config configs/memnet.py --config.data.source=FOLDER
     python -m dmcnn_jax.main --config configs/memnet.py:cpu --config.data.source=FOLDER
 
-SGD at 0.1, divided by 10, momentum 0.9, weight decay 1e-4, gradients clipped to a norm of 0.01,
-batches of 32 are those of the authors' solver; their 31 × 31 pixels become 32 × 32.
+The authors' recipe is SGD at a rate of 0.1, divided by 10 on plateaus, with momentum 0.9, weight
+decay 1e-4, gradients clipped to a norm of 0.01, and batches of 32. Their patches of 31 × 31 pixels
+become 32 × 32 here.
 """
 
 import ml_collections

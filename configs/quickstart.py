@@ -7,7 +7,7 @@ from dmcnn_jax.config import default_config
 
 
 def get_config():
-    """Returns a configuration with a sixteenth of the weights, one stage and a cosine schedule."""
+    """Returns a configuration with F = 16, a single stage and a cosine schedule."""
     config = default_config()
     config.name = "quickstart"
     config.quality = 10

@@ -2,7 +2,7 @@
 
     python -m dmcnn_jax.main --config configs/small_any.py --config.data.source=FOLDER_OF_IMAGES
 
-It starts from the bundled weights for quality 20. About an hour on two CPU cores.
+It starts from the bundled weights for quality 20, and takes about an hour on two CPU cores.
 """
 
 from dmcnn_jax.config import default_config
@@ -10,7 +10,7 @@ from dmcnn_jax.config.recipes import set_every_table, set_steps
 
 
 def get_config():
-    """Returns a configuration whose network reads the table; half of the tables are unusual."""
+    """Returns a configuration whose network reads the table; half of the tables are random."""
     config = default_config()
     config.name = "small-any"
     set_every_table(config)

@@ -3,7 +3,7 @@
     python -m dmcnn_jax.main --config configs/small_qf20.py --config.data.source=FOLDER_OF_IMAGES
     python -m dmcnn_jax.main --config configs/small_qf10.py --config.data.source=FOLDER_OF_IMAGES
 
-About an hour on two CPU cores.
+It takes about an hour on two CPU cores.
 """
 
 from dmcnn_jax.config import default_config

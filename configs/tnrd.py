@@ -1,14 +1,14 @@
-"""TNRD (Chen, Pock, TPAMI 2017) for JPEG, on its authors' crops, or on a budget all share.
+"""TNRD (Chen, Pock, TPAMI 2017) for JPEG, on as many crops as its authors used, or on a budget.
 
     python -m dmcnn_jax.main --config configs/tnrd.py --config.data.source=FOLDER
     python -m dmcnn_jax.main --config configs/tnrd.py:cpu --config.data.source=FOLDER
 
-The authors train by L-BFGS, 300 iterations over 400 crops of 176 × 176, which are one
-batch there and have to fit into memory at once:
+The authors train by L-BFGS: 300 iterations over 400 crops of 176 × 176 pixels, which form a single
+batch and have to fit into memory at once:
 
     python -m dmcnn_jax.main --config configs/tnrd.py:lbfgs --config.data.source=FOLDER
 
-By default, Adam is trained on as many random crops: 300 · 400, in batches of 10.
+By default, Adam sees as many crops, drawn at random: 300 · 400, in batches of 10.
 
 Published for LIVE1: 29.15 dB at quality 10, 31.46 dB at 20 (DMCNN's paper: 29.24, 31.52).
 """

@@ -4,9 +4,9 @@
     python -m dmcnn_jax.main --config configs/wide_qf20.py \
         --config.data.source=runs/dmcnn-qf20/packs/studio-256-512
 
-An hour, from the second stage of dmcnn-qf20 (the first command may be interrupted after it). Its
-channels are kept; new ones beside them leave the output unchanged at first. LIVE1: 31.63 dB, no
-better than the narrower network yet.
+It takes an hour, and starts from the second stage of dmcnn-qf20, after which the first command may
+be interrupted. The narrower network's channels are kept; new ones beside them leave the output
+unchanged at first. On LIVE1 it reaches 31.63 dB, no better than the narrower network yet.
 """
 
 from dmcnn_jax.config import default_config

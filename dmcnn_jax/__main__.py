@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"dmcnn_jax {__version__}")
     parser.add_argument(
-        "--no-devices", action="store_true", help="don't list devices, which takes JAX seconds"
+        "--no-devices", action="store_true", help="don't list devices, which takes seconds"
     )
     options = parser.parse_args(argv)
     print(f"dmcnn_jax {__version__}: removes JPEG artifacts with DMCNN, in JAX\n")

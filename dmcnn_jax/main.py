@@ -1,8 +1,8 @@
-"""Trains and evaluates a configuration: flags, then one call.
+r"""Trains the network of a configuration and evaluates it.
 
 python -m dmcnn_jax.main --config configs/qf20.py
-python -m dmcnn_jax.main --config configs/qf10.py --mode=evaluate --weights=dmcnn-qf10
---config.evaluate.images=DIR
+python -m dmcnn_jax.main --config configs/qf10.py --mode=evaluate --weights=dmcnn-qf10 \
+    --config.evaluate.images=DIR
 """
 
 import os
@@ -30,7 +30,7 @@ flags.DEFINE_enum(
 flags.DEFINE_string(
     "weights",
     None,
-    "Weights to evaluate: a bundled name, a .safetensors file or a workdir; default: the workdir.",
+    "Weights to evaluate: a bundled name, a weights file or a workdir (default: the workdir).",
 )
 flags.DEFINE_string("workdir", None, "Shorthand for --config.workdir.")
 flags.DEFINE_bool("profile", False, "Write a trace of a few training steps to the workdir.")
@@ -40,8 +40,10 @@ flags.DEFINE_bool(
     "Train together with the other processes that Slurm, MPI or Cloud TPU started.",
 )
 flags.DEFINE_string("coordinator", None, "Train with several processes: host:port of process 0.")
-flags.DEFINE_integer("num_processes", None, "Train with several processes: how many.")
-flags.DEFINE_integer("process_id", None, "Train with several processes: number of this, from 0.")
+flags.DEFINE_integer("num_processes", None, "Train with several processes: their number.")
+flags.DEFINE_integer(
+    "process_id", None, "Train with several processes: number of this one, from 0."
+)
 flags.mark_flag_as_required("config")
 
 

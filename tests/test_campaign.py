@@ -61,8 +61,8 @@ def test_a_campaign(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["first.py"], "'first.py' is no CONFIG[:ARGUMENT]:MINUTES"),
-        (["first.py:soon"], "'first.py:soon' is no CONFIG[:ARGUMENT]:MINUTES"),
+        (["first.py"], "'first.py' is not CONFIG[:ARGUMENT]:MINUTES"),
+        (["first.py:soon"], "'first.py:soon' is not CONFIG[:ARGUMENT]:MINUTES"),
         (["nowhere.py:1"], "there is no configuration 'nowhere.py'"),
     ],
 )

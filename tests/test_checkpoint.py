@@ -160,7 +160,7 @@ def test_a_name_may_be_as_long_as_names_can_be(tmp_path):
 def test_files_that_are_none_of_ours_are_refused(tmp_path):
     path = tmp_path / "w.safetensors"
     path.write_bytes(b"no such thing")
-    with pytest.raises(ValueError, match="is no safetensors file"):
+    with pytest.raises(ValueError, match="is not a safetensors file"):
         load_weights(path)
     save_file({"a": np.zeros(2, np.float32)}, path)
     with pytest.raises(ValueError, match="does not say which model"):

@@ -218,7 +218,7 @@ def test_gains_over_another_model(weights, images, tmp_path, monkeypatch, no_pro
         (["arcnn={a}"], "calls its weights arcnn, but they are of DnCNN-3"),
         (["MemNet={a}"], "calls its weights MemNet, but they are of DnCNN-3"),
         (["{misfit}"], "don't fit the model DnCNN"),
-        (["{text}"], "is no safetensors file"),
+        (["{text}"], "is not a safetensors file"),
         (["{a}", "--images", "{empty}"], "no image in"),
         (["{a}", "--images", "{empty}/none"], "is not a folder"),
         (["{a}", "--qualities", "0"], "--qualities has 0; expected 1 to 100"),

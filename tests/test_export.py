@@ -292,7 +292,7 @@ def test_weights_that_do_not_say_of_which_network(model, tmp_path):
     exporter.export_model(model, tmp_path / "model.npz")
     with np.load(tmp_path / "model.npz") as file:
         np.savez(tmp_path / "bare.npz", **{k: v for k, v in file.items() if k != "about"})
-    with pytest.raises(ValueError, match=r"bare\.npz' does not say which network .* `like`"):
+    with pytest.raises(ValueError, match=r"bare\.npz' does not say which network .* --like"):
         exporter.import_model(tmp_path / "bare.npz")
     again = exporter.import_model(tmp_path / "bare.npz", like=tmp_path / "home.safetensors")
     same_tree(again.variables, model.variables)
@@ -341,7 +341,7 @@ def test_an_export_with_other_outputs_is_not_left_behind(model, tmp_path, monkey
     [
         ("nothing.npz", FileNotFoundError, "no file '.*nothing.npz'"),
         ("nothing", FileNotFoundError, "expected a .safetensors file, a workdir, or a bundled"),
-        ("text.npz", ValueError, "is no npz file of arrays"),
+        ("text.npz", ValueError, "is not an npz file of arrays"),
         ("text.onnx", ValueError, "is a program, not weights"),
         ("empty", FileNotFoundError, "no best.safetensors in"),
     ],

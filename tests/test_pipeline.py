@@ -274,7 +274,7 @@ def test_a_damaged_tfrecord_is_refused(tmp_path):
     Shots(data_dir=tmp_path, file_format="tfrecord").download_and_prepare()
     (path,) = tmp_path.rglob("*train.tfrecord*")
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="is damaged, or no TFRecord file"):
+    with pytest.raises(ValueError, match="is damaged or not a TFRecord file"):
         tfds_module.TfdsImages("shots", str(tmp_path))
 
 

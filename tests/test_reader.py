@@ -300,7 +300,7 @@ def refused_files():
         "table cut": (patched(plain, 0xDB, 0, b"\0\x42"), "quantisation table.* malformed"),
         "Huffman counts": (patched(plain, 0xC4, 3, b"\xff" * 16), "Huffman table .* malformed"),
         "Huffman codes": (patched(plain, 0xC4, 3, b"\x10\0\0\0\0"), "more codes than fit"),
-        "Huffman symbols": (patched(plain, 0xC4, 19, b"\x10"), "symbols that mean nothing"),
+        "Huffman symbols": (patched(plain, 0xC4, 19, b"\x10"), "undefined symbols"),
         "scan without frame": (plain.replace(b"\xff\xc0", b"\xff\xe1", 1), "before the frame"),
         "scan of strangers": (patched(plain, 0xDA, 3, b"\7"), "component 7"),
         "two frames": (
@@ -468,7 +468,7 @@ def test_progression_that_stops_short(rng):
     scans = full_progression(3)
     for keep in range(1, len(scans)):
         data = jpeg_cases.write(40, 40, written, scans[:keep])
-        with pytest.raises(JpegError, match=f"before all its scans have come .{keep} of"):
+        with pytest.raises(JpegError, match=f"before all of its scans .{keep} of"):
             read(data)
         file = read(data, allow_truncated=True)
         assert file.truncated
@@ -489,7 +489,7 @@ def test_scans_that_repeat(rng):
     scans = full_progression(3)
     with pytest.raises(JpegError, match="does not continue"):
         read(jpeg_cases.write(40, 40, written, [*scans, scans[-1]]))
-    with pytest.raises(JpegError, match="ends before all its scans have come; allow"):
+    with pytest.raises(JpegError, match="ends before all of its scans; allow"):
         read(jpeg_cases.write(40, 40, written, [(0,), (1,)]))
 
 

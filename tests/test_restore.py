@@ -917,8 +917,8 @@ def test_the_work_of_a_batch_grows_with_its_files_and_not_their_square(
     ("arguments", "message"),
     [
         ([], "nothing to restore"),
-        (["-", "DIR/a.jpg"], "standard input goes alone"),
-        (["DIR"], "say with -o"),
+        (["-", "DIR/a.jpg"], "standard input can't be combined"),
+        (["DIR"], "name one for its pictures with -o"),
         (["DIR/a.jpg", "DIR/b.jpg", "-o", "-"], "takes one picture"),
         (["DIR/a.jpg", "-o", "DIR/a.bmp"], "'.bmp'; expected one of: .png"),
         (["DIR/a.jpg", "--quality", "80"], "a quality for PNG"),

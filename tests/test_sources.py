@@ -173,7 +173,7 @@ def test_a_folder_of_odd_files_is_converted_or_skipped_and_counted(odd_folder):
 
 
 def test_missing_and_empty_folders_are_one_clear_error(tmp_path, rng):
-    with pytest.raises(FileNotFoundError, match="nowhere' is not there; expected 'packaged'"):
+    with pytest.raises(FileNotFoundError, match="nowhere' doesn't exist; expected 'packaged'"):
         sources.open_source(str(tmp_path / "nowhere"), **OPTIONS)
     with pytest.raises(ValueError, match="no image in"):
         sources.open_source(str(tmp_path), **OPTIONS)

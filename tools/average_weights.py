@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Averages the weights of runs of one network: often better than each of them.
+"""Averages the weights of several runs of one network, often better than each of them.
 
     python tools/average_weights.py runs/first runs/second -o mean.safetensors
 
-The runs should continue each other; weights that were trained apart don't average well. After
-Izmailov et al., "Averaging weights leads to wider optima and better generalization" (UAI 2018).
-Validation images tell whether the mean is better:
+Each run should start from the weights of another: weights that were trained independently don't
+average well. The method is that of Izmailov et al., "Averaging weights leads to wider optima and
+better generalization" (UAI 2018). Validation images show whether the mean is better:
 
     python -m dmcnn_jax.main --config CONFIG --mode=evaluate --weights=mean.safetensors
 """

@@ -3,9 +3,9 @@ r"""Trains a list of configurations, each for a number of minutes; collects weig
 python tools/campaign.py configs/fast_qf20.py:8 configs/arcnn.py:cpu:30 \
     --source packs/train --output released
 
-The time of a training step is measured first, so that the learning rate reaches the end of its
-cosine when the time is over. Interrupted, the same command continues. A configuration that starts
-from other weights (config.init_from) finds those of the run before it.
+The time of a training step is measured first, to choose the number of steps with which the learning
+rate reaches the end of its cosine in time. If interrupted, the same command resumes. A
+configuration can start from the weights of a run before it (config.init_from).
 """
 
 import argparse
@@ -24,17 +24,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         "runs",
         nargs="+",
         metavar="CONFIG[:ARGUMENT]:MINUTES",
-        help="configuration, with its argument if it takes one, and the time for it",
+        help="a configuration, its argument if it takes one, and minutes to train it for",
     )
-    add("--source", required=True, help="config.data.source: images or a pack")
+    add("--source", required=True, help="training images: a folder or a pack")
     add("-o", "--output", required=True, type=Path, help="folder for weights and curves")
-    add("--runs-in", type=Path, default=Path("runs"), help="folder of workdirs (%(default)s)")
+    add(
+        "--runs-in",
+        type=Path,
+        default=Path("runs"),
+        help="folder for the runs' own files (default: %(default)s)",
+    )
     add(
         "--set",
         action="append",
         default=[],
         metavar="FIELD=VALUE",
-        help="a field of every configuration, such as data.luma=full or init_from=dmcnn-qf20",
+        help="set a field of every configuration, such as data.luma=full or init_from=dmcnn-qf20",
     )
     options = parser.parse_args(argv)
     # A KeyError names a field that a configuration lacks.
@@ -69,7 +74,8 @@ def _split(text: str) -> tuple[str, float]:
         number = 0.0
     if not name or not number > 0:
         raise ValueError(
-            f"{text!r} is no CONFIG[:ARGUMENT]:MINUTES; expected one such as configs/fast_qf20.py:8"
+            f"{text!r} is not CONFIG[:ARGUMENT]:MINUTES; expected, for example,"
+            " configs/fast_qf20.py:8"
         )
     return name, number
 

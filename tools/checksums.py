@@ -3,8 +3,8 @@
     python tools/checksums.py LIVE1 --check docs/live1.txt
     python tools/checksums.py FOLDER > mine.txt
 
-A checksum is the SHA-256 of the RGB pixels, row by row: it doesn't depend on how files compress
-them.
+A checksum is the SHA-256 of the RGB pixels, row by row: it doesn't depend on how the file is
+compressed.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Writes a model as npz, safetensors, Orbax, PyTorch, ONNX or StableHLO, and reads weights back.
 
-The format follows from the suffix, or from --format:
+The output's suffix chooses the format, or --format does:
 
     python tools/export_params.py dmcnn-small-qf10 --format onnx -o dmcnn.onnx
     python tools/export_params.py runs/qf10 -o dmcnn.pt
@@ -24,9 +24,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         "source",
-        help="bundled name, .safetensors file or workdir of a run; or .npz, .pt, Orbax directory",
+        help="a bundled name, a weights file (.safetensors, .npz or .pt), or the folder of a run"
+        " or an Orbax checkpoint",
     )
-    parser.add_argument("-o", "--output", required=True, help="file, or new directory for orbax")
+    parser.add_argument(
+        "-o", "--output", required=True, help="file, or new folder for orbax, to write"
+    )
     parser.add_argument(
         "--format", default="", choices=list(FORMATS), help="default: by the suffix of the output"
     )

@@ -1,9 +1,10 @@
-"""Packs images into tiles of luma for training: cropped, checked, fast to open.
+"""Cuts images into tiles for training and packs these, so that they open fast.
 
 python tools/pack_images.py FOLDER -o PACK
 python -m dmcnn_jax.main --config configs/qf20.py --config.data.source=PACK
 
-Options that differ from the configuration's defaults must be set for training too; it says which.
+Options that differ from the configuration's defaults must be set for training too; if one is
+missing, training says which.
 """
 
 import argparse
@@ -22,19 +23,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command_parser(None, __doc__)
     parser.add_argument("folder", help='folder of images, searched recursively; or "packaged"')
     parser.add_argument("-o", "--output", required=True, help="folder to write")
-    parser.add_argument("--tile", type=int, default=256, help="side of a tile, pixels (256)")
+    parser.add_argument(
+        "--tile", type=int, default=256, help="side of a tile, pixels (default: 256)"
+    )
     parser.add_argument(
         "--luma",
         choices=("studio", "full", "rgb"),
         default="studio",
-        help="content of tiles: luma of a range, or RGB for chroma networks (studio)",
+        help="content of tiles: luma of 16 to 235 (studio) or of 0 to 255 (full), or RGB for the"
+        " network for chroma (default: studio)",
     )
     parser.add_argument(
         "--max-short-side",
         type=int,
         default=512,
-        help="downscale images to this shorter side first, which removes their own artifacts; "
-        "0: never (512)",
+        help="reduce larger images to this shorter side first, pixels, which removes most artifacts"
+        " of their own; 0: never (default: 512)",
     )
     parser.add_argument(
         "--compact", action="store_true", help="lossless WebP: about half the size, slower to open"

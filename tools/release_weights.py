@@ -1,13 +1,13 @@
-"""Bundles a run's best weights with the package: in float16, with a model card.
+r"""Bundles a run's best weights with the package: in float16, with a model card.
 
     python tools/release_weights.py runs/small-qf10 dmcnn-small-qf10 \
         --purpose "Luma of JPEGs of quality 10" --data "…" --hardware "…" \
         --command "python -m dmcnn_jax.main --config configs/small_qf10.py" \
         --scores results.json
 
-writes dmcnn_jax/weights/dmcnn-small-qf10.safetensors, with kernels in float16, and the card
-dmcnn_jax/weights/dmcnn-small-qf10.md. `--scores` are files that dmcnn-evaluate wrote for these
-weights.
+This writes dmcnn_jax/weights/dmcnn-small-qf10.safetensors, with kernels in float16, and the card
+dmcnn_jax/weights/dmcnn-small-qf10.md. `--scores` names files that dmcnn-evaluate has written for
+these weights.
 """
 
 import argparse
@@ -32,11 +32,11 @@ _CARD = """# {name}
 | network | `{model}`, {weights:,} weights |
 | input | {luma}, JPEG quality {quality} |
 | trained by | `{command}` |
-| from | {init} |
+| started from | {init} |
 | steps | {step:,} |
 | data | {data} |
 | hardware | {hardware} |
-| validation | {psnr:.3f} dB, {gain:+.3f} dB against the JPEG, on images set aside from the data |
+| validation | {psnr:.3f} dB, {gain:+.3f} dB over the JPEG, on the images set aside |
 | licence | Apache 2.0 |
 
 {scores}
@@ -95,11 +95,11 @@ def _scores(results: Sequence[Mapping[str, Any]]) -> str:
     if not results:
         return ""
     lines = [
-        "| images | quality | | PSNR | SSIM 8 × 8 | SSIM Gauss | PSNR-B |",
+        "| test set | quality | | PSNR | SSIM 8 × 8 | SSIM Gauss | PSNR-B |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for result in results:
-        images = f"{Path(result['images']).name}, {len(result['per_image'])}"
+        images = f"{Path(result['images']).name}, {len(result['per_image'])} images"
         names = {"jpeg": "JPEG", "model": "restored"}
         if "unprojected" in result["mean"]:
             names = {"jpeg": "JPEG", "unprojected": "restored", "model": "the same, projected"}

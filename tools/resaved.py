@@ -37,7 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--start", type=int, default=0, help="number of pictures to skip first")
     add("--first", type=int, nargs="+", default=[10, 20, 30, 40, 50], metavar="Q")
     add("--second", type=int, nargs="+", default=[85, 90, 95], metavar="Q")
-    add("--once", type=int, nargs="*", metavar="Q", help="qualities for false alarms")
+    add(
+        "--once",
+        type=int,
+        nargs="*",
+        metavar="Q",
+        help="qualities of files saved once, to count false alarms",
+    )
     add("--restore", action="store_true", help="measure the gain of restoring instead")
     add("--weights", metavar="NAME", help="a model (default: chosen as dmcnn-restore does)")
     options = parser.parse_args(argv)

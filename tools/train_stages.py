@@ -3,9 +3,9 @@
 
     python tools/train_stages.py configs/shipped/dmcnn_qf20.py --source FOLDER -o runs/dmcnn-qf20
 
-Packs the images as the stages need them, trains each stage from the weights of an earlier one, and
-writes best.safetensors to the output folder. If interrupted, the same command resumes, and skips
-stages that are done.
+It packs the images as the stages need them, trains each stage from the weights of an earlier one,
+and writes best.safetensors to the output folder. If interrupted, the same command resumes, and
+skips stages that are done.
 """
 
 import argparse
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("recipe", help="a file of configs/shipped/")
+    parser.add_argument("recipe", help="recipe: a file of configs/shipped/")
     parser.add_argument("--source", required=True, help='folder of images, or "packaged"')
     parser.add_argument("-o", "--output", required=True, type=Path, help="folder for all results")
     options = parser.parse_args(argv)

@@ -1,8 +1,9 @@
-"""DMCNN whose intervals lie around D(C), as the paper prints it, not around the file's own k·Q.
+"""DMCNN with intervals around D(C), as in the paper, instead of around the file's own k·Q.
 
     python -m dmcnn_jax.main --config configs/ablations/decoded_rectifier.py:cpu
 
-With :cpu, an hour or two on two cores; with :gpu, ninety times the pixels and the whole network.
+With :cpu, it takes an hour or two on two cores. With :gpu, it has ninety times the pixels and the
+paper's number of channels.
 """
 
 from dmcnn_jax.config.recipes import ablation_config

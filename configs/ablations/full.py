@@ -1,8 +1,9 @@
-"""DMCNN with all it has: what the ablations are measured against.
+"""DMCNN with nothing left out: the ablations are compared with it.
 
     python -m dmcnn_jax.main --config configs/ablations/full.py:cpu
 
-With :cpu, an hour or two on two cores; with :gpu, ninety times the pixels and the whole network.
+With :cpu, it takes an hour or two on two cores. With :gpu, it has ninety times the pixels and the
+paper's number of channels.
 """
 
 from dmcnn_jax.config.recipes import ablation_config

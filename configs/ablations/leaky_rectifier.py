@@ -1,8 +1,9 @@
-"""DMCNN without the rectifier's hard limit: DDCN's slope of 0.1 outside the interval.
+"""DMCNN with a leaky rectifier, whose slope is 0.1 outside the interval as in DDCN, not 0.
 
     python -m dmcnn_jax.main --config configs/ablations/leaky_rectifier.py:cpu
 
-With :cpu, an hour or two on two cores; with :gpu, ninety times the pixels and the whole network.
+With :cpu, it takes an hour or two on two cores. With :gpu, it has ninety times the pixels and the
+paper's number of channels.
 """
 
 from dmcnn_jax.config.recipes import ablation_config

@@ -1,8 +1,9 @@
-"""DMCNN without the DCT branch: pixels alone.
+"""DMCNN without the DCT branch: the pixel branch alone.
 
     python -m dmcnn_jax.main --config configs/ablations/no_dct_branch.py:cpu
 
-With :cpu, an hour or two on two cores; with :gpu, ninety times the pixels and the whole network.
+With :cpu, it takes an hour or two on two cores. With :gpu, it has ninety times the pixels and the
+paper's number of channels.
 """
 
 from dmcnn_jax.config.recipes import ablation_config

@@ -1,8 +1,9 @@
-"""DMCNN without the learned residual: r is 1, the network corrects the DCT branch's estimate.
+"""DMCNN with r fixed at 1: the pixel branch corrects the DCT branch's estimate.
 
     python -m dmcnn_jax.main --config configs/ablations/r_1.py:cpu
 
-With :cpu, an hour or two on two cores; with :gpu, ninety times the pixels and the whole network.
+With :cpu, it takes an hour or two on two cores. With :gpu, it has ninety times the pixels and the
+paper's number of channels.
 """
 
 from dmcnn_jax.config.recipes import ablation_config

@@ -10,7 +10,7 @@ from dmcnn_jax.config.stages import TrainStage
 
 def get_stages():
     """Returns three training runs: at quality 20, for every table, and on cleaner images."""
-    # As the first stage of dmcnn_qf20.py, on luma of 16 to 235: 66 minutes on two CPU cores.
+    # The same as the first stage of dmcnn_qf20.py, on luma of 16 to 235: 66 minutes on two cores.
     easier = base_config(learning_rate=3e-3)
     phases = (96, 160, 224), (8, 4, 2), (3000, 1000, 300)
     set_steps(easier, *phases, warmup_steps=100, validate_every=500)
@@ -27,8 +27,8 @@ def get_stages():
     clean.data.max_short_side = 272
     phases = (128, 192, 256), (4, 2, 2), (2400, 600, 300)
     set_steps(clean, *phases, warmup_steps=100, validate_every=300)
-    # Gradients have a norm of about 0.003. A rare table gave one of 0.7, which dominated Muon's
-    # momentum for so long that half of the gain was lost.
+    # Gradients usually have a norm of about 0.003. A rare table gave one of 0.7, which dominated
+    # Muon's momentum for so long that half of the gain was lost.
     clean.train.clip_norm = 0.01
 
     return [

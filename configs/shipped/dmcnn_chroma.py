@@ -17,7 +17,7 @@ def get_stages():
     config.model = {"name": "chroma", "features": 32}
     config.data.luma = "rgb"
     config.data.guide = "dmcnn-small-any"
-    # Six steps of 4:2:0 to one each of 4:2:2 and 4:4:4.
+    # Of eight steps, six have 4:2:0, one has 4:2:2 and one has 4:4:4, on average.
     config.data.subsampling = ("4:2:0",) * 6 + ("4:2:2", "4:4:4")
     config.train.learning_rate = 2e-3
     set_steps(config, (96, 160), (8, 4), (900, 500), warmup_steps=100, validate_every=250)

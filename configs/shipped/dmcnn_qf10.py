@@ -1,4 +1,4 @@
-"""The bundled dmcnn-qf10, from images to weights: four hours and a half, LIVE1 29.35 dB (27.77).
+"""The bundled dmcnn-qf10, from images to weights: 4½ hours, LIVE1 29.35 dB (JPEG 27.77 dB).
 
 python tools/train_stages.py configs/shipped/dmcnn_qf10.py --source FOLDER -o runs/dmcnn-qf10
 """
@@ -11,8 +11,8 @@ PATCHES = (128, 192, 256)
 
 
 def get_stages():
-    """Returns six training runs, the first at quality 20, and the average of the last two."""
-    # Quality 20, as the first stage of dmcnn_qf20.py: 66 minutes on two CPU cores.
+    """Returns six training runs, the first one at quality 20, and the mean of the last two."""
+    # Quality 20, the same as the first stage of dmcnn_qf20.py: 66 minutes on two CPU cores.
     easier = base_config(quality=20, learning_rate=3e-3)
     phases = (96, 160, 224), (8, 4, 2), (3000, 1000, 300)
     set_steps(easier, *phases, warmup_steps=100, validate_every=500)
@@ -37,7 +37,7 @@ def get_stages():
     phases = PATCHES, (4, 2, 2), (5000, 1300, 700)
     set_steps(long, *phases, warmup_steps=200, validate_every=500)
 
-    # No better than the stage before, but the mean of both is: 23 minutes on one core.
+    # No better than stage "long", but the mean of both is better: 23 minutes on one core.
     short = base_config(max_short_side=272)
     phases = PATCHES, (4, 2, 2), (1500, 500, 400)
     set_steps(short, *phases, warmup_steps=100, validate_every=500)

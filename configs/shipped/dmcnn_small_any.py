@@ -11,7 +11,7 @@ from dmcnn_jax.config.stages import TrainStage
 
 def get_stages():
     """Returns two training runs: at quality 20, and from there for every table."""
-    # As the first stage of dmcnn_small_qf20.py: about an hour on two CPU cores.
+    # The same as the first stage of dmcnn_small_qf20.py: about an hour on two CPU cores.
     easier = base_config()
     set_steps(easier, (64, 128), (16, 4), (2100, 700), warmup_steps=200, validate_every=500)
 

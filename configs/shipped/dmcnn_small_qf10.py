@@ -11,12 +11,12 @@ from dmcnn_jax.config.stages import TrainStage
 
 def get_stages():
     """Returns two training runs: at quality 20, and from there at 10."""
-    # As the first stage of dmcnn_small_qf20.py: about an hour on two CPU cores.
+    # The same as the first stage of dmcnn_small_qf20.py: about an hour on two CPU cores.
     easier = base_config(quality=20)
     set_steps(easier, (64, 128), (16, 4), (2100, 700), warmup_steps=200, validate_every=500)
 
-    # 50 minutes on two cores. The bundled file was cut to 3,900 steps on the way, for want of time,
-    # and is of step 3,500.
+    # 50 minutes on two cores. For want of time, the bundled file's run was shortened to 3,900 steps
+    # on the way; its weights are those of step 3,500.
     harder = base_config(quality=10)
     set_steps(harder, (96, 160), (8, 3), (3200, 1400), warmup_steps=200, validate_every=500)
 

@@ -10,7 +10,7 @@ from dmcnn_jax.config.stages import TrainStage
 
 
 def get_stages():
-    """Returns two training runs; both took 65 minutes on two CPU cores."""
+    """Returns two training runs; together they took 65 minutes on two CPU cores."""
     first = base_config()
     set_steps(first, (64, 128), (16, 4), (2100, 700), warmup_steps=200, validate_every=500)
 

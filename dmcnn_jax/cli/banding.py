@@ -1,4 +1,4 @@
-"""The command `dmcnn-banding`: measures how much banding models leave in smooth skies."""
+"""The command `dmcnn-banding`: measures how much banding remains in skies that models restore."""
 
 import argparse
 from collections.abc import Sequence
@@ -19,18 +19,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `dmcnn-banding` and returns its exit status."""
     parser = command_parser(
         "dmcnn-banding",
-        "Measures how much of a JPEG's banding models leave in smooth skies.",
+        "Measures how much of a JPEG's banding remains in smooth skies that models restore.",
         _EXAMPLES,
     )
     add = parser.add_argument
-    add("models", nargs="+", help="bundled names, weights files or workdirs")
+    add("models", nargs="+", help="bundled names, weights files or folders of training runs")
     add("--quality", type=int, default=10, help="JPEG quality (default: %(default)s)")
     add("--count", type=int, default=8, help="number of skies (default: %(default)s)")
     add(
         "--picture",
         type=Path,
         metavar="PNG",
-        help="write the first sky, its JPEG and each model's output, side by side at 4 × contrast",
+        help="write the first sky, its JPEG and each model's output, side by side, contrast × 4",
     )
     options = parser.parse_args(argv)
     return run_command("dmcnn-banding", lambda: _run(options))

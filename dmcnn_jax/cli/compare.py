@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """Measures models on folders of images, and writes tables, plots and pictures.
 
-A model is a bundled name, a weights file or the workdir of a run, with an optional label before
-it; {q} in its name stands for the quality, where there are weights for each. Folders called LIVE1
-and BSDS500 (its test images) get published figures beside the measured ones; "packaged" are the
-photographs that come with scikit-image.
+A model is a bundled name, a weights file or the folder of a training run, with an optional label
+before it. {q} in its name stands for the quality, if there are weights for each. Folders labelled
+LIVE1 and BSDS500 (its test images) get published figures beside the measured ones; "packaged" are
+the photographs that come with scikit-image.
 
 The output folder gets table.md, table.csv and results.json, and, with Matplotlib, flops.png (PSNR
 against arithmetic), gain.png (gain against quality) and crop-*.png (the same crop by each model).
-An interrupted comparison continues when the same command is run again.
+If interrupted, the same command resumes.
 """
 
 _EXAMPLES = """examples:
@@ -33,9 +33,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `dmcnn-compare` and returns its exit status."""
     parser = command_parser("dmcnn-compare", _DESCRIPTION, _EXAMPLES)
     add = parser.add_argument
-    add("models", nargs="*", metavar="[LABEL=]WEIGHTS")
-    add("--images", nargs="+", required=True, metavar="[LABEL=]FOLDER")
-    add("--qualities", nargs="+", type=int, default=(10, 20, 30, 40), help="default: 10 20 30 40")
+    add("models", nargs="*", metavar="[LABEL=]WEIGHTS", help="models to measure")
+    add("--images", nargs="+", required=True, metavar="[LABEL=]FOLDER", help="lossless images")
+    add(
+        "--qualities",
+        nargs="+",
+        type=int,
+        default=(10, 20, 30, 40),
+        help="JPEG qualities (default: 10 20 30 40)",
+    )
     add("--against", default="JPEG", help="row that gains refer to (default: %(default)s)")
     add(
         "--crop",
@@ -43,7 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="region that pictures show (default: the middle 128 pixels of the first image)",
     )
     add("--no-plots", action="store_true", help="write tables only")
-    add("-o", "--output", type=Path, default=Path("compare"), help="folder (default: %(default)s)")
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("compare"),
+        help="folder to write (default: %(default)s)",
+    )
     options = parser.parse_args(argv)
     return run_command("dmcnn-compare", lambda: _run(options))
 
@@ -112,9 +124,7 @@ def parse_crop(text: str | None, folders: Sequence["Folder"]) -> tuple[Path, int
     except ValueError:
         raise UsageError(f"--crop is {text!r}; expected IMAGE:TOP,LEFT,SIZE") from None
     if not paths or min(top, left) < 0 or size < 1:
-        raise UsageError(
-            f"--crop is {text!r}; expected the name of an image in --images and a place"
-        )
+        raise UsageError(f"--crop is {text!r}; expected the name of an image in --images as IMAGE")
     return paths[0], top, left, size
 
 

@@ -35,8 +35,8 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--weights",
         metavar="NAME",
-        help="a bundled name, a weights file or a workdir; with --color, of the luma model"
-        " (default: the bundled model that suits each file)",
+        help="a bundled name, a weights file or the folder of a training run; with --color, the"
+        " luma model (default: the bundled model that suits each file)",
     )
     add("--images", required=True, help='folder of lossless images, or "packaged"')
     add("--quality", type=int, required=True, help="JPEG quality, 1 to 100")
@@ -45,16 +45,21 @@ def make_parser() -> argparse.ArgumentParser:
         "--engine",
         choices=("auto", "jax", "openvino", "openvino-float32", "openvino-bfloat16"),
         default="jax",
-        help="what computes the layers (default: jax, which gives the same figures everywhere)",
+        help="library that computes the network's layers (default: jax, which gives the same"
+        " figures everywhere)",
     )
     add = parser.add_argument_group("luma, the default").add_argument
     add(
         "--luma",
         choices=("studio", "full"),
-        help="range of luma: studio, 16 to 235, which the protocol uses (default); full, 0 to 255,"
-        " which JPEG files hold",
+        help="range that colour images are converted to: studio, 16 to 235, as in the protocol"
+        " (default); full, 0 to 255, as in JPEG files. Gray images are used as they are",
     )
-    add("--project", action="store_true", help="project the output into quantisation intervals")
+    add(
+        "--project",
+        action="store_true",
+        help="project the output into the JPEG's quantisation intervals",
+    )
     add(
         "--ensemble",
         action="store_true",
@@ -70,7 +75,11 @@ def make_parser() -> argparse.ArgumentParser:
         " chroma, and the shift of the mean colour",
     )
     add("--chroma", metavar="NAME", help="weights that restore chroma (default: bundled)")
-    add("--subsampling", choices=("4:4:4", "4:2:2", "4:2:0"), help="of chroma (default: 4:2:0)")
+    add(
+        "--subsampling",
+        choices=("4:4:4", "4:2:2", "4:2:0"),
+        help="chroma subsampling of the files (default: 4:2:0)",
+    )
     return parser
 
 
@@ -80,9 +89,9 @@ def _run(options: argparse.Namespace) -> None:
     for name in _LUMA_ONLY if options.color else _COLOR_ONLY:
         if getattr(options, name):
             expected = "without" if options.color else "with"
-            raise UsageError(f"--{name} has no effect here; expected it {expected} --color")
+            raise UsageError(f"--{name} has no effect here; use it {expected} --color")
     if not options.color and not options.weights:
-        raise UsageError("no --weights given: a bundled name, a weights file or a workdir")
+        raise UsageError("no --weights given; expected a bundled name, a weights file or a workdir")
     prepare_process()
     if options.color:
         _evaluate_color(options)

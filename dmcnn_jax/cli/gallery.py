@@ -8,7 +8,7 @@ from dmcnn_jax.cli.process import command_parser, run_command
 _EXAMPLES = """examples:
   dmcnn-gallery photo.jpg clean.png           writes gallery.html
   dmcnn-gallery photos/ cleaned/ -o look.html pictures with the same names
-  dmcnn-gallery photos/ photos/               photo.jpg and photo-restored.png
+  dmcnn-gallery photos/ photos/               pairs photo.jpg with photo-restored.png
   dmcnn-gallery photos/ cleaned/ --originals originals/   with PSNR and SSIM
 """
 
@@ -24,8 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("jpegs", help="a JPEG file, or a folder of them")
     add(
         "restored",
-        help="the restored picture, or a folder of pictures with the same names, or with -restored"
-        " added to them",
+        help="the restored picture, or a folder of pictures with the same names, to which -restored"
+        " may be added",
     )
     add(
         "--originals",
@@ -39,14 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--max-mb",
         type=float,
         default=32.0,
-        help="largest size of the file; above it, pictures from the middle of the order are left"
-        " out (default: %(default).0f)",
+        help="largest size of the file, MB; beyond it, pictures from the middle of the order are"
+        " left out (default: %(default).0f)",
     )
     add(
         "--crop",
         type=int,
         default=1024,
-        help="longest side shown, pixels; larger pictures are cropped to their middle (default:"
+        help="longest side shown, pixels; larger pictures are cropped to their centre (default:"
         " %(default)s)",
     )
     options = parser.parse_args(argv)

@@ -17,9 +17,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command_parser(
         "dmcnn-plot", "Writes the curves of a training run as a table or a plot.", _EXAMPLES
     )
-    parser.add_argument("workdir", help="workdir of the run")
+    parser.add_argument("workdir", help="folder of the run")
     parser.add_argument(
-        "-o", "--output", nargs="+", required=True, help="files to write: .csv, or .png, .svg, .pdf"
+        "-o",
+        "--output",
+        nargs="+",
+        required=True,
+        help="files to write: .csv for a table; .png, .svg or .pdf for a plot",
     )
     options = parser.parse_args(argv)
     return run_command("dmcnn-plot", lambda: _run(options))

@@ -17,7 +17,7 @@ USER_ERRORS = (ValueError, OSError, ImportError, RuntimeError, FloatingPointErro
 
 
 class UsageError(ValueError):
-    """Arguments that contradict each other or make no sense: exit status 2."""
+    """A mistake in the arguments, out of range or contradictory: exit status 2."""
 
 
 def command_parser(

@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 _EXAMPLES = """examples:
   dmcnn-restore photo.jpg                           photo-restored.png beside it
   dmcnn-restore photo.jpg -o photo.tif              PNG, TIFF, WebP or JPEG, by extension
-  dmcnn-restore photo.jpg holiday/ -o cleaned/      folders too, their structure mirrored
+  dmcnn-restore photo.jpg holiday/ -o cleaned/      files and folders; subfolders are kept
   dmcnn-restore may/ june/ -o cleaned/              cleaned/may/ and cleaned/june/
   dmcnn-restore holiday/ -o cleaned/ --bits 16      16-bit PNG files
-  dmcnn-restore - < photo.jpg > photo.png
+  dmcnn-restore - < photo.jpg > photo.png           standard input and output
   dmcnn-restore meme.jpg --assume-quality 30        it was first saved at quality 30
   dmcnn-restore --serve                             a local web page to drop files on
-  dmcnn-restore --verify photo.jpg photo.png        could one be the original of the other?
+  dmcnn-restore --verify photo.jpg photo.png        could photo.png be the original?
 
 exit status: 0 all files are done, 1 a file failed (or --verify found less than is guaranteed),
-2 the arguments make no sense, 130 interrupted. Files that exist are skipped, which is no failure,
+2 the arguments are wrong, 130 interrupted. Results that exist are skipped, which is not a failure,
 unless --overwrite is given. Inputs are never overwritten.
 
-Compiled programs are cached in the user's cache folder, so that the next start is quick;
-DMCNN_JAX_CACHE names another folder, or turns the cache off if it is empty.
+Compiled programs are cached in the user's cache folder, so that the next start is quick. The
+environment variable DMCNN_JAX_CACHE names another folder; if it is empty, nothing is cached.
 """
 
 
@@ -57,14 +57,14 @@ def _add_output_options(add: Callable[..., argparse.Action]) -> None:
         "-o",
         "--output",
         metavar="PATH",
-        help="a folder; for one input also a file, whose extension gives its type, or - for stdout;"
-        " of several input folders, each gets a folder of its own in it",
+        help="folder for the results; for a single input also a file, whose extension gives the"
+        " type, or - for stdout. Of several input folders, each gets a folder of its own there",
     )
     add(
         "--format",
         default="png",
         metavar="EXT",
-        help="type of the files in folders: png, tif, webp, jpg (default: %(default)s)",
+        help="type of the files written to folders: png, tif, webp, jpg (default: %(default)s)",
     )
     add("--bits", type=int, choices=(8, 16), default=8, help="bits per sample; 16 for PNG, TIFF")
     add(
@@ -82,9 +82,9 @@ def _add_restoring_options(add: Callable[..., argparse.Action]) -> None:
         "--weights",
         "--model",
         metavar="NAME",
-        help="a bundled model, a weights file or a workdir (default: the bundled model trained for"
-        " quantisation tables like the file's; files that no model was trained for are only"
-        " decoded)",
+        help="a bundled model, a weights file or the folder of a training run (default: the bundled"
+        " model trained for quantisation tables like the file's; a file that no model was trained"
+        " for is only decoded)",
     )
     add(
         "--size",
@@ -98,7 +98,7 @@ def _add_restoring_options(add: Callable[..., argparse.Action]) -> None:
         type=_number(float, 0, 1),
         default=1.0,
         metavar="S",
-        help="blends the restored picture with the JPEG: 0 is the decoded JPEG, 1 the restored"
+        help="blend the restored picture with the JPEG: 0 is the decoded JPEG, 1 the restored"
         " picture (default)",
     )
     add(
@@ -113,7 +113,11 @@ def _add_restoring_options(add: Callable[..., argparse.Action]) -> None:
         action="store_false",
         help="don't project luma into the quantisation intervals of the file's coefficients",
     )
-    add("--allow-truncated", action="store_true", help="restore damaged files as far as they go")
+    add(
+        "--allow-truncated",
+        action="store_true",
+        help="restore truncated or damaged files as far as they can be read",
+    )
 
 
 def _add_earlier_save_options(add: Callable[..., argparse.Action]) -> None:
@@ -127,13 +131,13 @@ def _add_earlier_save_options(add: Callable[..., argparse.Action]) -> None:
         "--assume-quality",
         type=_number(int, 1, 100),
         metavar="Q",
-        help="assume that the pictures were saved before at this quality",
+        help="assume that the pictures were saved at this quality before",
     )
     add(
         "--prior-grid",
         type=_grid,
         metavar="X,Y",
-        help="where the blocks of that earlier save begin, pixels from the left and top, 0 to 7",
+        help="where the blocks of the earlier save begin: pixels from the left and the top, 0 to 7",
     )
 
 
@@ -147,15 +151,15 @@ def _add_running_options(add: Callable[..., argparse.Action]) -> None:
         "--engine",
         choices=("auto", "jax", "openvino", "openvino-float32", "openvino-bfloat16"),
         default="auto",
-        help="what computes the layers: openvino is faster on CPUs, in bfloat16 where the CPU"
-        " supports it (default: openvino on a CPU, if it is installed, else jax)",
+        help="library that computes the network's layers: openvino is faster on CPUs, in bfloat16"
+        " where the CPU supports it (default: openvino on a CPU, if it is installed, else jax)",
     )
     add(
         "--max-pixels",
         type=_number(int, 1, 2**32),
         default=200_000_000,
         metavar="N",
-        help="refuse larger pictures (default: 200 million)",
+        help="reject pictures with more pixels (default: 200 million)",
     )
     add("-q", "--quiet", action="store_true", help="print errors only")
 

@@ -235,7 +235,7 @@ class BatchRun:
 
 @contextlib.contextmanager
 def _worker() -> Iterator[concurrent.futures.ThreadPoolExecutor]:
-    """A thread for one task after another; if the block fails, waiting tasks are dropped."""
+    """Yields a thread that runs tasks in turn; if the block fails, waiting tasks are dropped."""
     pool = concurrent.futures.ThreadPoolExecutor(1)
     try:
         yield pool

@@ -120,7 +120,7 @@ def describe_mirrors(inputs: Sequence[str], output: str | None) -> list[str]:
         return []
     mirrors = mirror_folders(folders, Path(output))
     return [
-        f"{folder} goes to {mirror}: another input folder is called {folder.resolve().name!r} too"
+        f"{folder} goes to {mirror}: another input folder is also called {folder.resolve().name!r}"
         for folder, mirror in mirrors.items()
         if mirror.parent != Path(output) and mirror != Path(output)
     ]
@@ -132,13 +132,13 @@ def _folders(inputs: Sequence[str]) -> list[Path]:
 
 def _check_usage(inputs: Sequence[str], output: str | None, folders: Sequence[Path]) -> None:
     if output == "":
-        raise UsageError("-o ''; expected a folder, a file or -")
+        raise UsageError("-o is ''; expected a folder, a file or -")
     if "-" in inputs and len(inputs) > 1:
-        raise UsageError("standard input goes alone; expected '-' to be the only input")
+        raise UsageError("standard input can't be combined with other inputs; expected - alone")
     if output == "-" and (len(inputs) > 1 or folders):
         raise UsageError("standard output takes one picture; name a folder with -o")
     if folders and output is None:
-        raise UsageError(f"{str(folders[0])!r} is a folder; say with -o where its pictures go")
+        raise UsageError(f"{str(folders[0])!r} is a folder; name one for its pictures with -o")
 
 
 def _names_a_file(inputs: Sequence[str], output: str, folders: Sequence[Path]) -> bool:

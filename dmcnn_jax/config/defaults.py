@@ -17,7 +17,7 @@ def default_config() -> "ml_collections.ConfigDict":
 
     config = ml_collections.ConfigDict()
 
-    # Name of the run, and folder for its files; empty: "runs/" and the name.
+    # Name of the run, and folder for its files. An empty workdir stands for "runs/NAME".
     config.name = "dmcnn"
     config.workdir = ""
     # Seed of everything random: initial weights, validation images, order, crops, flips, qualities.
@@ -41,7 +41,7 @@ def default_config() -> "ml_collections.ConfigDict":
     model.features = 64  # F: channels at full size; 2F at half, 4F at quarter size
     model.dct_features = ml_collections.config_dict.placeholder(int)  # None: 2F
     model.dtype = "float32"  # dtype of the pixel branch: float32 or bfloat16
-    # The claims of the paper, each of which can be switched off or changed.
+    # The paper's design choices, each of which can be changed or switched off.
     model.dilations = (2, 4, 8)  # of layers 7 to 9 of the pixel branch
     model.dct_dilations = (2, 4, 8)  # of layers 4 to 6 of the DCT branch
     model.dct_branch = True
@@ -52,8 +52,8 @@ def default_config() -> "ml_collections.ConfigDict":
     model.learn_residual = True  # False: r stays at `residual`
     model.theta = 0.618  # θ: weight of each scale in the loss, relative to the next finer one
     model.dct_weight = 0.9  # λ: weight of the DCT branch's estimate in the loss
-    model.relative_loss = False  # divide each patch's error by that of its JPEG
-    # Whether the quantisation table is an input, for one network at every quality.
+    model.relative_loss = False  # True: divide each patch's error by that of its JPEG
+    # Whether the network also reads the quantisation table, so that one serves every quality.
     model.condition_on_table = False
 
     config.data = data = ml_collections.ConfigDict()
@@ -63,16 +63,16 @@ def default_config() -> "ml_collections.ConfigDict":
     data.source = "packaged"
     # Folder of TFDS data sets; empty: TFDS's default, ~/tensorflow_datasets.
     data.data_dir = ""
-    # What makes training pairs. "device": the training step, from tiles in memory. "tf.data":
-    # TensorFlow, which reads images as they are needed. "auto": "tf.data" for "tfds:" sources,
-    # "device" for others.
+    # Where training pairs are made. "device": in the training step, from tiles in memory.
+    # "tf.data": by TensorFlow, which reads images when they are needed. "auto": "tf.data" for
+    # "tfds:" sources, "device" for others.
     data.pipeline = "auto"
-    # Validation images, named as in `source`: all of them, or `validation_images` of a TFDS data
-    # set. Empty: `validation_images` of the source, which are then not trained on.
+    # Validation images, named as in `source`: all of these are used, or `validation_images` of a
+    # TFDS data set. Empty: `validation_images` of `source` are set aside, and not trained on.
     data.validation = ""
     data.validation_images = 24
-    # Content of tiles. Luma of BT.601: "studio" (16 to 235: MATLAB's rgb2ycbcr, used by papers) or
-    # "full" (0 to 255: used by JPEG files). Or "rgb", for the network "chroma".
+    # Content of tiles: "studio" is luma of 16 to 235 (MATLAB's rgb2ycbcr, used by papers), "full"
+    # luma of 0 to 255 (used by JPEG files), both BT.601; "rgb" is for the network "chroma".
     data.luma = "studio"
     # For the network "chroma": weights that restore the luma which guides it (a bundled name, a
     # weights file or a workdir).
@@ -82,17 +82,17 @@ def default_config() -> "ml_collections.ConfigDict":
     data.subsampling = ("4:2:0",)
     # Side of the square tiles that images are cut into, pixels; patches are cropped from tiles.
     data.tile = 256
-    # Largest shorter side of images, pixels: larger ones are reduced to it, which removes the
+    # Largest shorter side of images, pixels. Larger images are reduced to it, which removes most
     # artifacts of images that were JPEGs themselves. 0: images are never reduced.
     data.max_short_side = 512
-    # Largest size of all tiles, bytes, at which they are kept on the device; larger sets are sent
-    # batch by batch.
+    # Total size of all tiles, bytes, up to which they are kept on the device. Larger sets stay in
+    # the host's memory and are sent batch by batch.
     data.device_bytes = 8 * 2**30
 
     config.train = train = ml_collections.ConfigDict()
-    # For each stage: side of the patches, pixels (a multiple of 8, at most the tile); patches in a
-    # batch (one number may stand for all stages); and largest number of steps. A stage ends earlier
-    # if it converges (see `schedule`).
+    # For each stage: side of the patches, pixels (a multiple of 8, at most `data.tile`); number of
+    # patches in a batch (one number may stand for all stages); and largest number of steps. A stage
+    # ends earlier if it converges (see `schedule`).
     train.patch_sizes = (56, 112, 168, 224)
     train.batch_sizes = (80,)
     train.stage_steps = (400_000, 200_000, 200_000, 200_000)
@@ -100,13 +100,13 @@ def default_config() -> "ml_collections.ConfigDict":
     # ("lbfgs").
     train.fixed_batch = False
     # The optimizer: "adam", "sgd" (with `momentum`), "muon" (with Nadam for everything except
-    # convolution kernels) or "lbfgs". `learning_rate` is the highest rate; for "lbfgs", whose line
-    # search finds the length of a step, 1.
+    # convolution kernels) or "lbfgs". `learning_rate` is the highest rate of the schedule; use 1
+    # for "lbfgs", whose line search finds the length of each step.
     train.optimizer = "adam"
     train.learning_rate = 1e-3
     train.momentum = 0.9
     train.weight_decay = 0.0
-    # Largest global norm of the gradient, to which it is scaled down; 0: no limit.
+    # Largest global norm of the gradient; a longer gradient is scaled down to it. 0: no limit.
     train.clip_norm = 0.0
     # Decay of the exponential moving average of the weights, used for evaluation and release.
     train.ema_decay = 0.999
@@ -118,8 +118,8 @@ def default_config() -> "ml_collections.ConfigDict":
 
     config.schedule = schedule = ml_collections.ConfigDict()
     # "plateau" (the paper's) multiplies the learning rate by `factor` when the validation loss has
-    # not fallen by the relative amount `rtol` for `patience` validations. When this happens for the
-    # (`reductions` + 1)-th time, the stage has converged; the next stage starts at
+    # not fallen by the relative amount `rtol` for `patience` validations. A stage has converged
+    # when that would happen again after `reductions` such reductions; the next stage starts at
     # `train.learning_rate` times `restart`.
     # "cosine" lowers the rate along a cosine over all steps, to `min_lr_ratio` times
     # `train.learning_rate`; stages never converge early.
@@ -136,15 +136,16 @@ def default_config() -> "ml_collections.ConfigDict":
     config.evaluate = evaluate = ml_collections.ConfigDict()
     # Folder of images to evaluate on, or "packaged"; empty: the validation images.
     evaluate.images = ""
-    # Range of their luma, "studio" (used by papers) or "full"; see `data.luma`.
+    # Range of the luma of colour images, "studio" (used by papers) or "full", as in `data.luma`.
+    # Gray images are used as they are.
     evaluate.luma = "studio"
     # Folder for results.json; empty: the workdir.
     evaluate.output = ""
-    # HTML file to write, a page of all images with a slider between JPEG, restored and original.
-    # Empty: none.
+    # HTML page to write, with all images and a slider between JPEG, restored and original. Empty:
+    # none.
     evaluate.gallery = ""
     # Whether to project the output into the quantisation intervals of the JPEG before measuring it.
     evaluate.project = False
-    # Whether to average the outputs for the image rotated and mirrored in all eight ways.
+    # Whether to average over the eight rotations and reflections of each image.
     evaluate.ensemble = False
     return config

@@ -78,7 +78,7 @@ def set_fields(config: ml_collections.ConfigDict, items: Sequence[str]) -> None:
         # Fields of networks differ; an unknown one is refused when the network is made.
         if not equals or not (field in flatten(config) or field.startswith("model.")):
             raise ValueError(
-                f"{item!r}; expected FIELD=VALUE, of a field in dmcnn_jax/config/defaults.py"
+                f"{item!r}; expected FIELD=VALUE, with a field of dmcnn_jax/config/defaults.py"
             )
         value: Any
         try:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 
 class DataConfig(Protocol):
-    """Describes `config.data`."""
+    """The fields of `config.data`."""
 
     source: str
     data_dir: str
@@ -26,7 +26,7 @@ class DataConfig(Protocol):
 
 
 class TrainConfig(Protocol):
-    """Describes `config.train`."""
+    """The fields of `config.train`."""
 
     patch_sizes: Sequence[int]
     batch_sizes: Sequence[int]
@@ -44,7 +44,7 @@ class TrainConfig(Protocol):
 
 
 class ScheduleConfig(Protocol):
-    """Describes `config.schedule`."""
+    """The fields of `config.schedule`."""
 
     name: str
     factor: float
@@ -57,7 +57,7 @@ class ScheduleConfig(Protocol):
 
 
 class EvaluateConfig(Protocol):
-    """Describes `config.evaluate`."""
+    """The fields of `config.evaluate`."""
 
     images: str
     luma: str
@@ -68,7 +68,7 @@ class EvaluateConfig(Protocol):
 
 
 class ModelConfig(Protocol):
-    """Describes `config.model`: the name, and the fields of that network, which vary."""
+    """The fields of `config.model`: a network's name, and the fields of that network."""
 
     name: str
 
@@ -80,7 +80,7 @@ class ModelConfig(Protocol):
 
 
 class Config(Protocol):
-    """Describes a configuration."""
+    """The fields of a configuration."""
 
     name: str
     workdir: str

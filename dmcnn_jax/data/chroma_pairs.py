@@ -33,7 +33,7 @@ _BASES = (jpeg.STANDARD_LUMA, jpeg.STANDARD_CHROMA)
 
 
 class ColorInputs(flax.struct.PyTreeNode):
-    """The inputs of which a training step makes pairs of chroma.
+    """The inputs from which a training step makes chroma pairs.
 
     Attributes:
         tiles: RGB, uint8 [N, side, side, 3]: all tiles, or those of the batch.
@@ -74,7 +74,7 @@ def load_guide(name: str) -> Guide:
 
 
 class ColorFeed(TileSampler):
-    """A feed of tiles of RGB, of which the training step makes pairs of chroma."""
+    """A feed of RGB tiles, from which the training step makes chroma pairs."""
 
     def __init__(self, tiles: Tiles, config: Config, mesh: jax.sharding.Mesh) -> None:
         super().__init__(tiles, config, mesh)

@@ -1,14 +1,14 @@
-"""Opens what `config.data` names for training and validation: the one place that chooses.
+"""Opens the data for training and validation that `config.data` names.
 
-A feed returns the arrays that the jitted training step makes its batch of:
+A feed returns the arrays from which the jitted training step makes its batch:
 
     inputs(stage, stage_step) -> {name: array}     a pure function of its arguments
     fingerprint                                    differs where the images differ
     skipped                                        number of unusable images by reason
 
-`luma_pairs.TileFeed` sends tiles, of which the step makes pairs; `tf_pipeline.PipelineFeed` sends
+`luma_pairs.TileFeed` sends tiles, from which the step makes pairs; `tf_pipeline.PipelineFeed` sends
 pairs that tf.data made. Both give the same pairs for the same crops, to the last bit.
-`chroma_pairs.ColorFeed` sends tiles of RGB, of which the step makes pairs of chroma.
+`chroma_pairs.ColorFeed` sends RGB tiles, from which the step makes chroma pairs.
 """
 
 from collections.abc import Mapping
@@ -108,7 +108,7 @@ def make_batch(
     config: Config,
     batched: jax.sharding.NamedSharding,
 ) -> dict[str, Any]:
-    """Makes a batch of a feed's inputs, inside the jitted training step.
+    """Makes a batch from a feed's inputs, inside the jitted training step.
 
     Coefficients are always computed here, by `jpeg.encode`: tf.data writes and reads JPEG files,
     but can't read their coefficients, which don't follow from decoded pixels. `jpeg.encode` gives

@@ -58,7 +58,7 @@ class Images(Protocol):
         """Returns the number of images."""
 
     def name(self, index: int) -> str:
-        """Returns what messages call an image."""
+        """Returns the name of an image in messages."""
 
     def open(self, index: int) -> str | os.PathLike | io.BytesIO:
         """Returns an image as something that Pillow opens."""
@@ -96,7 +96,7 @@ class ImageFiles:
 
 
 class UnusableImageError(Exception):
-    """Raised for an image that can't be trained on; the message is the reason that is counted."""
+    """An image that can't be trained on; the message is the reason under which it is counted."""
 
 
 def open_images(source: str) -> ImageFiles:
@@ -114,8 +114,8 @@ def open_images(source: str) -> ImageFiles:
         return ImageFiles(packaged_images())
     if not Path(source).is_dir():
         raise FileNotFoundError(
-            f"data source {source!r} is not there; expected 'packaged', a folder of images, a pack "
-            "written by tools/pack_images.py, or tfds:NAME"
+            f"data source {source!r} doesn't exist; expected 'packaged', a folder of images, a "
+            "pack written by tools/pack_images.py, or tfds:NAME"
         )
     if (Path(source) / "pack.json").exists():
         raise ValueError(

@@ -20,7 +20,7 @@ from dmcnn_jax.system import devices
 
 
 class TileSampler:
-    """Draws the tiles of each training step, which are all on the device or sent batch by batch.
+    """A source of each training step's tiles: all on the device, or sent batch by batch.
 
     Args:
         tiles: tiles to train on.
@@ -71,7 +71,7 @@ class TileSampler:
 
 
 class TileFeed(TileSampler):
-    """A feed of tiles of luma, of which the training step makes pairs."""
+    """A feed of luma tiles, from which the training step makes pairs."""
 
     def inputs(self, stage: int, stage_step: int) -> dict[str, jax.Array]:
         """Returns the tiles of a training step, as `draw_tiles` does."""

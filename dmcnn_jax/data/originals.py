@@ -1,8 +1,8 @@
 """Reads the luma of original images: what restored pictures are measured against.
 
 The Y of a colour image is computed, in one of two ranges (see `images.color`). A gray image has no
-Y to compute: its pixels are taken unchanged, 0 to 255, as the literature does (its JPEG figures for
-the gray images of Classic5 are reproduced only so).
+Y to compute: its pixels are taken unchanged, 0 to 255, as the literature does. Its JPEG
+figures for the gray images of Classic5 are reproduced only in this way.
 """
 
 import io

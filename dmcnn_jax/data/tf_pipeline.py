@@ -28,7 +28,7 @@ _TABLE_START = 25
 
 
 class PipelineFeed:
-    """A feed of pairs of luma that tf.data makes.
+    """A feed of luma pairs that tf.data makes.
 
     Args:
         images: all images.
@@ -160,7 +160,7 @@ class PipelineFeed:
         else:
             raise ValueError(
                 f"{_ATTEMPTS} images of {config.data.source!r} in a row can't be trained on: "
-                f"{tiles.format_counts(self.skipped)}"
+                f"{tiles.format_counts(self.skipped)}; choose another config.data.source"
             )
         pixels = images_module.select_channels(augment(rgb, patch, rng), config.data.luma)
         lowest, highest = tuple(config.quality_range) or (config.quality, config.quality)

@@ -199,7 +199,7 @@ def _index_records(path: str) -> tuple[np.ndarray, np.ndarray]:
             header = file.read(8)
             length = struct.unpack("<Q", header)[0] if len(header) == 8 else size
             if place + 16 + length > size:
-                raise ValueError(f"{path!r} is damaged, or no TFRecord file; prepare it again")
+                raise ValueError(f"{path!r} is damaged or not a TFRecord file; prepare it again")
             starts.append(place + 12)
             lengths.append(length)
             place += 16 + length

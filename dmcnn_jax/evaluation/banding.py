@@ -1,7 +1,7 @@
 """Banding, as in figure 1 of the DMCNN paper, turned into a measurement.
 
 At low quality JPEG keeps little more of a smooth sky than each block's mean, quantised in steps of
-about ten gray levels. A slow ramp becomes a staircase, with steps wider than the receptive field of
+about ten grey levels. A slow ramp becomes a staircase, with steps wider than the receptive field of
 most networks. The skies are synthetic, so their exact ramps are known.
 
     dmcnn-banding dmcnn-qf10 dncnn3.safetensors --quality 10
@@ -31,12 +31,12 @@ def make_skies(
     Args:
         count: number of skies.
         side: height and width of each, pixels, at least 16.
-        noise: standard deviation of the noise that is added to a ramp, gray levels.
+        noise: standard deviation of the noise that is added to a ramp, grey levels.
         seed: of the random numbers.
 
     Returns:
         The images with noise, rounded, uint8 [count, side, side]; and the ramps without noise,
-        float64 [count, side, side], from 70 to 210 gray levels.
+        float64 [count, side, side], from 70 to 210 grey levels.
     """
     random = np.random.default_rng(seed)
     y, x = np.mgrid[:side, :side] / (side - 1) - 0.5
@@ -74,9 +74,9 @@ def banding_ratios(images: np.ndarray, jpegs: np.ndarray, ramps: np.ndarray) -> 
     """Returns the share of the JPEGs' banding that remains in images: float64 [N], 1 for JPEGs.
 
     Args:
-        images: [N, H, W], gray levels.
-        jpegs: [N, H, W], the decoded JPEGs, gray levels.
-        ramps: float [N, H, W], the exact ramps, gray levels.
+        images: [N, H, W], grey levels.
+        jpegs: [N, H, W], the decoded JPEGs, grey levels.
+        ramps: float [N, H, W], the exact ramps, grey levels.
     """
     triples = zip(images, jpegs, ramps, strict=True)
     return np.array(
@@ -85,11 +85,11 @@ def banding_ratios(images: np.ndarray, jpegs: np.ndarray, ramps: np.ndarray) -> 
 
 
 def banding_error(image: np.ndarray, ramp: np.ndarray) -> float:
-    """Returns the low-frequency error of an image against a ramp, root mean square, gray levels.
+    """Returns the low-frequency error of an image against a ramp, root mean square, grey levels.
 
     Args:
-        image: [H, W], gray levels.
-        ramp: float [H, W], the exact ramp, gray levels.
+        image: [H, W], grey levels.
+        ramp: float [H, W], the exact ramp, grey levels.
 
     Returns:
         Grey levels; 0 for the ramp itself plus any constant.

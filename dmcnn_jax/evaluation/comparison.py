@@ -82,17 +82,22 @@ def parse_entry(text: str, qualities: Sequence[int]) -> Entry:
     paths = {q: find_weights(name.replace("{q}", str(q))) for q in qualities}
     models = {load(path).about["model"]["name"] for path in set(paths.values())}
     if len(models) > 1:
-        raise ValueError(f"{text!r} stands for networks of several kinds: {', '.join(models)}")
+        raise ValueError(
+            f"{text!r} stands for networks of several kinds: {', '.join(models)}; expected one"
+        )
     (model,) = models
     if model == "chroma":
-        raise ValueError(f"{text!r} are weights that restore chroma; the tables are of luma")
+        raise ValueError(
+            f"{text!r} are weights that restore chroma; expected weights that restore luma"
+        )
     system = paper_results.SYSTEMS.get(model, model)
     wanted = {**paper_results.SYSTEMS, **{s: s for s in paper_results.SYSTEMS.values()}}.get(
         label, system
     )
     if wanted != system:
         raise ValueError(
-            f"{text!r} calls its weights {label}, but they are of {system} ({model!r})"
+            f"{text!r} calls its weights {label}, but they are of {system} ({model!r}); "
+            "choose another label"
         )
     return Entry(label or Path(name.replace("{q}", "")).stem.strip("-_") or model, paths, system)
 
@@ -122,7 +127,7 @@ class MeasurementCache:
         path: of the file; made with the first measurement.
 
     Raises:
-        ValueError: if the file is no record of measurements.
+        ValueError: if the file is not a record of measurements.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -133,11 +138,12 @@ class MeasurementCache:
                 self._known = dict(json.loads(self._path.read_text()))
             except ValueError as error:
                 raise ValueError(
-                    f"{str(path)!r} is no record of measurements ({error}); remove it to begin anew"
+                    f"{str(path)!r} is not a record of measurements ({error});"
+                    " remove it to begin anew"
                 ) from error
 
     def get(self, key: str, measure: Callable[[], Any]) -> Any:
-        """Returns the value under a key, which `measure` makes if it is not known yet.
+        """Returns the value of a key; if there is none yet, measures and saves it.
 
         Infinite PSNR, which JSON lacks, is saved as null, and read as None.
         """
@@ -313,7 +319,7 @@ def to_markdown(results: Mapping[str, Any]) -> str:
 
 
 def to_csv(results: Mapping[str, Any]) -> str:
-    """Returns the tables that `compare` made as CSV; what is not known is an empty cell."""
+    """Returns the tables that `compare` made as CSV; unknown values are empty cells."""
     columns = ["images", "quality", "count", "label", "system", *metrics.HEADINGS]
     columns += ["gain", "gain_low", "gain_high"]
     columns += ["paper_psnr", "paper_ssim", "paper_psnr_b", "later_psnr", "later_ssim_gauss"]

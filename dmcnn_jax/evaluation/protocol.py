@@ -182,7 +182,7 @@ def read_original(path: str | os.PathLike, luma: str) -> np.ndarray:
         height, width = plane.shape
         raise ValueError(
             f"{os.fspath(path)!r} has {width} x {height} pixels; expected at least "
-            f"{metrics.SMALLEST_SIDE} each way, as SSIM's windows have; remove it"
+            f"{metrics.SMALLEST_SIDE} each way, the size of SSIM's windows; remove it"
         )
     return plane
 

@@ -39,7 +39,7 @@ FORMATS: dict[str, Format] = {
 
 @dataclasses.dataclass(frozen=True)
 class ExportResult:
-    """What was written, and how close it is to the model.
+    """The result of an export: what was written, and how close it is to the model.
 
     Attributes:
         path: file or directory.

@@ -1,4 +1,4 @@
-"""What an export format consists of, and what several of them share."""
+"""The parts of an export format, and what several formats share."""
 
 import dataclasses
 import importlib
@@ -87,7 +87,7 @@ def make_model(path: Path, variables: Mapping[str, Any], about: Mapping[str, Any
 
 
 def choose_about(path: Path, about: object, like: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Returns what a file says about its weights, or `like` if it names no network.
+    """Returns a file's description of its weights, or `like` if it names no network.
 
     Raises:
         ValueError: if neither does.
@@ -96,8 +96,8 @@ def choose_about(path: Path, about: object, like: Mapping[str, Any] | None) -> d
         return dict(about)
     if like is None:
         raise ValueError(
-            f"{str(path)!r} does not say which network its weights are of; expected `like`: a "
-            "model of the same network"
+            f"{str(path)!r} does not say which network its weights are of; name a model of the "
+            "same network: --like (`like` in Python)"
         )
     return dict(like)
 

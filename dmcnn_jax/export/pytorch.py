@@ -144,7 +144,7 @@ def write(model: Model, path: Path) -> None:
 
 
 def read(path: Path, like: Mapping[str, Any] | None = None) -> Model:
-    """Reads a state dict as a model; one that names no network is of that of `like`.
+    """Reads a state dict as a model; if it names no network, it has that of `like`.
 
     Raises:
         ValueError: if it can't be read, names no network, or doesn't fit it.
@@ -154,7 +154,7 @@ def read(path: Path, like: Mapping[str, Any] | None = None) -> Model:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle's errors have no common class
-        raise ValueError(f"{str(path)!r} is no PyTorch state dict ({error})") from error
+        raise ValueError(f"{str(path)!r} is not a PyTorch state dict ({error})") from error
     if not isinstance(state, Mapping):
         raise ValueError(f"{str(path)!r} holds a {type(state).__name__}; expected a state dict")
     about = choose_about(path, state.get(EXTRA_STATE), like)

@@ -6,8 +6,8 @@
 >>> model = torch_baselines.load("dncnn.pt")                    # doctest: +SKIP
 >>> image = model(coefficients, table)["image"]                 # doctest: +SKIP
 
-Inputs and outputs are those of `torch_dmcnn.DMCNN`. The papers, and what is assumed where they are
-silent, are named in dmcnn_jax/models/baselines.
+Inputs and outputs are those of `torch_dmcnn.DMCNN`. The files in dmcnn_jax/models/baselines name
+the papers, and what had to be assumed beyond them.
 """
 
 import math

@@ -31,7 +31,7 @@ def read_npz(path: Path, like: Mapping[str, Any] | None = None) -> Model:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
     except (ValueError, OSError) as error:
-        raise ValueError(f"{str(path)!r} is no npz file of arrays ({error})") from error
+        raise ValueError(f"{str(path)!r} is not an npz file of arrays ({error})") from error
     stored = arrays.pop("about", None)
     about = choose_about(path, None if stored is None else json.loads(str(stored)), like)
     variables = unflatten_dict({tuple(key.split("/")): value for key, value in arrays.items()})

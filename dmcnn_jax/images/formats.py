@@ -30,7 +30,7 @@ FORMATS = {
 
 @dataclasses.dataclass(frozen=True)
 class OutputFormat:
-    """How pictures are written.
+    """A file format to write pictures in.
 
     Attributes:
         format: a value of `FORMATS`.
@@ -55,11 +55,11 @@ def output_format(extension: str, quality: int | None = None, bits: int = 8) -> 
     """
     name = FORMATS.get(extension.lower())
     if name is None:
-        raise ValueError(f"output type {extension!r}; expected one of: {', '.join(FORMATS)}")
+        raise ValueError(f"output type is {extension!r}; expected one of: {', '.join(FORMATS)}")
     if bits == 16 and name not in ("PNG", "TIFF"):
-        raise ValueError(f"16 bits in a {name} file, which has 8; use .png or .tif")
+        raise ValueError(f"bits is 16, but {name} files have 8 bits; use .png or .tif")
     if quality is not None and name not in ("JPEG", "WEBP"):
-        raise ValueError(f"a quality for {name}, which has none; it is for .jpg and .webp")
+        raise ValueError(f"a quality for {name} has no effect; expected one for .jpg or .webp")
     return OutputFormat(name, quality)
 
 
@@ -168,7 +168,7 @@ def _save(
         _save(file, pixels, dataclasses.replace(metadata, exif=None), style)
         return ("the EXIF data could not be kept",)
     lost = style.format == "WEBP" and metadata.comments
-    return ("WebP has no place for comments",) if lost else ()
+    return ("WebP can't hold comments, so they are left out",) if lost else ()
 
 
 def _encode(file: IO[bytes], pixels: np.ndarray, metadata: Metadata, style: OutputFormat) -> None:

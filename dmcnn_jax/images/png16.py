@@ -1,4 +1,4 @@
-"""Reads and writes 16-bit PNG files, of whose colours Pillow keeps only the upper 8 bits.
+"""Reads and writes 16-bit PNG files; Pillow keeps only the upper 8 bits of colours.
 
 PNG (ISO/IEC 15948) filters bytes, not samples: a filtered byte is the difference to a guess made
 from the same byte of neighbouring pixels. So the upper bytes of a 16-bit picture and its lower

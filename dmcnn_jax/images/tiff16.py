@@ -1,4 +1,4 @@
-"""Reads and writes 16-bit TIFF files, of whose colours Pillow keeps only the upper 8 bits."""
+"""Reads and writes 16-bit TIFF files; Pillow keeps only the upper 8 bits of colours."""
 
 import io
 import shutil

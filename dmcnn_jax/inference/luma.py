@@ -98,7 +98,7 @@ def _mean_over_symmetries(
 
 
 def _turn_picture(picture: Picture, shape: Sequence[int], which: int) -> Picture:
-    """Returns where the picture lies in a plane [H, W] that was turned as by `dihedral.turn`."""
+    """Returns where the picture lies in a plane [H, W] that `dihedral.turn` has turned."""
     rows, columns = picture
     if which & 1:
         rows = shape[0] - rows[1], shape[0] - rows[0]

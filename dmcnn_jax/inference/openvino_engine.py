@@ -138,7 +138,7 @@ class Engine:
 
 
 class _Layers:
-    """Builds OpenVINO layers from the parameters of a Flax module; images are [1, C, H, W].
+    """A builder of OpenVINO layers from a Flax module's parameters; images are [1, C, H, W].
 
     Attributes:
         inputs: inputs of the OpenVINO model, the image first, then scale and shift of each layer

@@ -175,7 +175,7 @@ def computed_pixels(model: Model, rows: int, columns: int) -> int:
 
 
 class TileSource:
-    """Cuts tiles of coefficients from a plane, with the table and a mask for each.
+    """A plane from which tiles of coefficients are cut, each with the table and a mask.
 
     Attributes:
         width: width of the plane, in blocks.

@@ -13,7 +13,7 @@ from dmcnn_jax.models import init_variables
 
 
 def initialize(module: nn.Module, key: jax.Array) -> dict[str, Any]:
-    """Draws a network's initial variables, as `init_variables` but compiled.
+    """Draws a network's initial variables: `init_variables`, compiled.
 
     It must not be called inside `jax.jit`.
 

@@ -61,7 +61,7 @@ def load_weights(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any
             metadata = file.metadata() or {}
             flat = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{str(path)!r} is no safetensors file ({error})") from error
+        raise ValueError(f"{str(path)!r} is not a safetensors file ({error})") from error
     if "dmcnn_jax" not in metadata:
         raise ValueError(
             f"{str(path)!r} does not say which model its weights are of; expected a file "

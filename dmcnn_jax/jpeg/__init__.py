@@ -1,8 +1,8 @@
 """JPEG on an accelerator: what libjpeg does to pixels and coefficients, bit for bit, in JAX.
 
 A JPEG encoder transforms blocks of 8x8 pixels, divides each coefficient by its quantisation step
-and rounds; that rounding is the loss. Here these are pure functions to jit and vmap on CPU, GPU and
-TPU, with one table for all images or one for each. All that other code needs of JPEG is here.
+and rounds; that rounding is the loss. The functions here are pure: they work under jit and vmap, on
+CPU, GPU and TPU, with one table for all images or one for each.
 
 The codec, exact to the last bit:
 
@@ -16,7 +16,7 @@ Quantisation tables:
     quality_table, varied_table        the table of a quality; random tables like those of cameras
     STANDARD_LUMA, STANDARD_CHROMA     the tables that qualities scale
     ZIGZAG                             the order in which files store a table
-    per_block, check_table             a table's shape beside coefficients; whether it is a table
+    per_block, check_table             a table in the shape of coefficients; checks of a table
 
 The exact transform, in floating point:
 
@@ -28,14 +28,15 @@ Files and their planes:
 
     read, JpegFile, Component          a JPEG file: coefficients, tables, sampling and metadata
     Metadata                           EXIF, colour profile, XMP, resolution, comments
-    JpegError, MAX_PIXELS              why a file is refused; the default limit on its size
-    printable                          file names in messages
+    JpegError, MAX_PIXELS              why a file is rejected; the default limit on its size
+    printable                          a file name with unprintable characters escaped
     decode_planes                      the planes that libjpeg decodes, chroma at its own size
     SUBSAMPLING_FACTORS                "4:2:0" and the like, as rows and columns for each sample
     upsample, upsample_rows            chroma at full size, as libjpeg does it
 
-Three modules are imported by name: `double_compression` finds a prior, coarser compression,
-`dihedral` turns images by their coefficients, and `projection` projects planes onto intervals.
+Three modules are imported by their own names: `double_compression` finds a prior, coarser
+compression, `dihedral` turns images by their coefficients, and `projection` projects planes onto
+intervals.
 
 >>> import numpy as np
 >>> from dmcnn_jax import jpeg

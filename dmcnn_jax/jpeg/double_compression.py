@@ -1,10 +1,12 @@
 """Files that were compressed twice: finds the grid and the table of a prior, coarser compression.
 
-A picture that is cropped and compressed again, gently, keeps the artifacts of the compression
-before: on a block grid that may have moved, by a table that its file no longer holds. They can be
-detected. On the prior grid, and on no other, DCT coefficients lie near multiples of the prior
-quantisation steps, as far as the second compression and rounding to whole pixels let them (Fridrich
-and Lukáš, 2003, on histograms of coefficients; Bianchi and Piva, 2012, on moved grids).
+A picture that is compressed again at a higher quality keeps the artifacts of the prior compression.
+They lie on a block grid that cropping may have moved, and come from a table that the file no longer
+holds, but they can be detected.
+
+On the prior grid, and on no other, DCT coefficients lie near multiples of the prior quantisation
+steps, as far as the second compression and rounding to whole pixels let them (Fridrich and Lukáš,
+2003, on histograms of coefficients; Bianchi and Piva, 2012, on moved grids).
 
 All 64 grids and all qualities of the standard table are tried on a sample of the picture. For a
 coefficient x that a prior quantisation step q would not have set to zero, cos(2π x / q) is 1 at a

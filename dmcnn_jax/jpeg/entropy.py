@@ -25,7 +25,7 @@ import numpy as np
 
 
 class EntropyError(Exception):
-    """libjpeg gave up, crashed or took too long. The message is libjpeg's."""
+    """A failure of libjpeg: it gave up, crashed or took too long. The message is libjpeg's."""
 
 
 def decode(
@@ -95,7 +95,7 @@ class _Worker:
         self.replies = cast(io.BufferedReader, self.process.stdout)
 
     def serves(self, directory: str) -> bool:
-        """Returns whether it is alive, of this process, and works in a folder."""
+        """Returns whether the worker is alive, belongs to this process, and works in a folder."""
         mine = (self.owner, self.directory) == (os.getpid(), directory)
         return mine and self.process.poll() is None
 

@@ -6,4 +6,4 @@ class JpegError(ValueError):
 
 
 class MalformedError(Exception):
-    """What is wrong with a JPEG stream, without the name of the file."""
+    """A malformed JPEG stream; the message does not name the file."""

@@ -132,7 +132,7 @@ def _check_size(height: int, width: int, max_pixels: int) -> None:
     if height * width > max_pixels:
         raise MalformedError(
             f"{width} x {height} pixels exceed the limit of {max_pixels}; raise"
-            " max_pixels if the file is to be trusted"
+            " max_pixels if you trust the file"
         )
 
 

@@ -33,7 +33,7 @@ from dmcnn_jax.jpeg.table_segments import (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stream:
-    """What the markers of a file say.
+    """The contents of a file's markers.
 
     Attributes:
         height, width: of the image, in pixels.
@@ -158,7 +158,7 @@ class _Parser:
             )
         tables = tuple(self._quantisation_table(component) for component in frame.components)
         if not self.damage and any(any(component.sent) for component in frame.components):
-            self.damage = "the file ends before all its scans have come" + (
+            self.damage = "the file ends before all of its scans" + (
                 f" ({self.scans} of a progressive image)" if frame.progressive else ""
             )
         return Stream(

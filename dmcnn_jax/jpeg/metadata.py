@@ -121,7 +121,7 @@ def _jfif_resolution(segments: Segments) -> Resolution | None:
 def _plausible(resolution: Resolution | None, notes: list[str]) -> Resolution | None:
     # Output formats can't store others.
     if resolution and not all(0.01 <= dots < 65535.5 for dots in resolution):
-        notes.append("a resolution that makes no sense is left out")
+        notes.append("an implausible resolution is left out")
         return None
     return resolution
 

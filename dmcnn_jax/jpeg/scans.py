@@ -66,7 +66,7 @@ def read_scan(payload: bytes, frame: Frame) -> Scan:
     selected = []
     for number, slots in zip(payload[1 : 1 + 2 * count : 2], payload[2::2], strict=False):
         if number not in by_id:
-            raise MalformedError(f"a scan names component {number}, which the image has not")
+            raise MalformedError(f"a scan names component {number}, which the image doesn't have")
         selected.append(ScanComponent(by_id.pop(number), slots >> 4, slots & 15))
     scan = Scan(tuple(selected), payload[-3], payload[-2], payload[-1] >> 4, payload[-1] & 15)
     if scan.interleaved and _blocks_in_mcu(scan) > _MAX_BLOCKS_IN_MCU:
@@ -78,7 +78,7 @@ def read_scan(payload: bytes, frame: Frame) -> Scan:
 
 
 def record_scan(scan: Scan, *, progressive: bool, huffman: HuffmanTables) -> None:
-    """Checks a scan against those before it, and records what it sends in its components.
+    """Checks a scan against those before it, and records in its components which bits it sends.
 
     Args:
         scan: the next scan of the file.
@@ -113,7 +113,7 @@ def restart_damage(scan: Scan, frame: Frame, entropy: bytes, interval: int) -> s
     if len(markers) >= intervals - 1 and expected.startswith(markers):
         return None
     if interval:
-        return f"{len(markers)} restart markers, not {intervals - 1} in their order"
+        return f"{len(markers)} restart markers; expected {intervals - 1} in order"
     return "restart markers where none were announced"
 
 
@@ -166,7 +166,7 @@ def _record_sequential(scan: Scan, huffman: HuffmanTables) -> None:
 
 
 def _record_progressive(scan: Scan, huffman: HuffmanTables) -> None:
-    """Annex G: each coefficient's bits come once, highest first, DC before AC."""
+    """Records a progressive scan; bits come once, highest first, DC before AC (annex G)."""
     first, last, high, low = scan.first, scan.last, scan.high, scan.low
     name = f"a progressive scan ({first} to {last}, bits {high} to {low})"
     if not (

@@ -62,7 +62,7 @@ def read_huffman_tables(payload: bytes) -> HuffmanTables:
             if count and code >= 1 << length:
                 raise MalformedError("a Huffman table has more codes than fit")
         if len(symbols) > 256 or (kind == 0 and max(symbols, default=0) > 15):
-            raise MalformedError("a Huffman table has symbols that mean nothing")
+            raise MalformedError("a Huffman table has undefined symbols")
         tables[kind, slot] = next((i for i, count in enumerate(counts, 1) if count), 1)
         rest = rest[17 + len(symbols) :]
     return tables

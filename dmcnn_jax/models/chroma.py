@@ -55,7 +55,7 @@ class ChromaInput(flax.struct.PyTreeNode):
 
 
 class ChromaNet(nn.Module):
-    """The network of Cb and Cr.
+    """A network that restores Cb and Cr.
 
     Attributes:
         features: channels of the layers, at half scale.

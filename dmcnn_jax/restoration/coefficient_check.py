@@ -15,7 +15,7 @@ Plane = Literal["y", "cb", "cr"]
 
 @dataclasses.dataclass(frozen=True)
 class CoefficientTally:
-    """How many coefficients quantise to the file's integers again.
+    """A count of the coefficients that quantise to the file's integers again.
 
     Attributes:
         blocks: number of blocks counted.

@@ -99,8 +99,8 @@ def choose_model(
     if not suitable:
         return ModelChoice(
             None,
-            f"no bundled model was trained for such a quantisation table (about quality {quality});"
-            " left as decoded",
+            f"no bundled model was trained for quantisation tables like this one (about quality"
+            f" {quality}); left as decoded",
         )
     *_, single, distance, name = min(suitable)
     if distance < 0.1 or (not single and quality >= max(_qualities(models[name]))):

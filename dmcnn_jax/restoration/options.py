@@ -10,7 +10,7 @@ SIZES = ("auto", "fast", "full")
 
 @dataclasses.dataclass(frozen=True)
 class RestoreOptions:
-    """How files are restored.
+    """Options of a restoration.
 
     Attributes:
         strength: blend between the decoded picture (0) and the restored one (1).

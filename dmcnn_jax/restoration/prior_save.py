@@ -1,4 +1,4 @@
-"""Decides whether a file is restored with the table of an earlier save, on that save's grid."""
+"""Decides whether a file is restored with the table and the grid of an earlier save."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from dmcnn_jax.restoration.options import RestoreOptions
 def find_prior(
     file: jpeg.JpegFile, options: RestoreOptions
 ) -> tuple[PriorCompression | None, tuple[str, ...]]:
-    """Looks for the earlier save to restore a file by.
+    """Looks for an earlier save to restore a file with.
 
     Args:
         file: what `jpeg.read` returned.

@@ -148,7 +148,7 @@ class Planes:
 
 
 class Restorer:
-    """Restores one file after another.
+    """A restorer of JPEG files, which loads each model once.
 
     Args:
         model: what restores luma, as in `restore`.
@@ -202,7 +202,7 @@ class Restorer:
         return self.render(self.restore_planes(file, progress))
 
     def restore_planes(self, file: jpeg.JpegFile, progress: Progress | None = None) -> Planes:
-        """Restores the planes of a file, with its networks: the accelerator's part of the work.
+        """Restores the planes of a file by networks: the accelerator's part of the work.
 
         Args:
             file: what `jpeg.read` returned.
@@ -239,7 +239,7 @@ class Restorer:
         return Planes(file, names[0], luma, cropped, notes, prior)
 
     def render(self, planes: Planes) -> Restoration:
-        """Makes a picture of restored planes, in whole pixels: the CPU's part of the work.
+        """Makes a picture from restored planes, in whole pixels: the CPU's part of the work.
 
         Args:
             planes: what `restore_planes` returned.

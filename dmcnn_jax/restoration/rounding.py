@@ -33,7 +33,7 @@ def round_to_pixels(
     bits: int = 8,
     project: bool = True,
 ) -> tuple[np.ndarray, CoefficientTally]:
-    """Makes a picture of restored planes.
+    """Makes a picture from restored planes.
 
     Args:
         luma: float32, levels 0 to 255, whole blocks at full size: [8 * rows, 8 * columns] of the

@@ -19,7 +19,7 @@ from dmcnn_jax.restoration.coefficient_check import (
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """How many of a file's coefficients a picture keeps.
+    """The result of a verification: how many of a file's coefficients a picture keeps.
 
     Only luma decides whether it passes. Chroma is reported: whole pixels are chosen for luma first,
     and for the gamut; what they keep of chroma is counted after averaging over its samples.

@@ -1,4 +1,4 @@
-"""What long computations report while they run."""
+"""Progress of long computations, for callbacks."""
 
 from collections.abc import Callable
 

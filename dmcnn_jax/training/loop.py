@@ -131,7 +131,7 @@ class TrainingLoop:
         processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
         print_on_main(
             f"training on {self._feed}; validating on {len(tiles):,} tiles of "
-            f"{len(tiles.names):,} others, whose JPEGs have "
+            f"{len(tiles.names):,} other images, whose JPEGs have "
             f"{self._validation.jpeg_psnr:.2f} dB; {weights:,} weights, "
             f"{jax.device_count()} × {jax.devices()[0].device_kind}{processes}"
         )

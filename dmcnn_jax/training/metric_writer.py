@@ -15,7 +15,7 @@ from dmcnn_jax.system.atomic_write import write_file
 
 
 class MetricWriter:
-    """Appends to the log of a workdir.
+    """A writer that appends to the log of a workdir.
 
     TensorBoard files are written as well if tensorboardX is installed (it needs no TensorFlow).
 

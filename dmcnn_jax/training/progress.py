@@ -17,7 +17,7 @@ from dmcnn_jax.training.schedule import Schedule
 
 
 class Timer:
-    """Measures the speed of training in pixels a second; pauses are not counted."""
+    """A stopwatch for training, in pixels per second; pauses are not counted."""
 
     def __init__(self) -> None:
         self._start, self._pixels = time.perf_counter(), 0
@@ -42,7 +42,7 @@ class Timer:
 
 
 class Profiler:
-    """Writes a JAX profile of a few steps.
+    """A recorder of a JAX profile of a few steps.
 
     Args:
         folder: folder to write it to; None for no profile.

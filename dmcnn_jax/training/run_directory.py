@@ -19,7 +19,7 @@ from dmcnn_jax.training.trainer import TrainState
 
 
 class RunDirectory:
-    """Reads and writes the files of a run.
+    """The files of a run.
 
     All processes of a run have one: they write checkpoints together, and the main process alone
     writes everything else.

@@ -10,7 +10,7 @@ _MAX_QUEUED_STEPS = 2
 
 
 class StepMetrics:
-    """Collects the scalars of each step until they are averaged for a line of the log."""
+    """The scalars of training steps, kept until they are averaged for a line of the log."""
 
     def __init__(self) -> None:
         self._pending: list[Mapping[str, jax.Array | float]] = []

@@ -1,8 +1,8 @@
 """Trains a configuration within a given time, by measuring how fast the machine is.
 
-`config.train.stage_steps` gives the proportion of stages; their number of steps is chosen so that
-the learning rate reaches the end of its schedule when the time is over. The choice is kept in the
-workdir, so that an interrupted run can be resumed.
+`config.train.stage_steps` gives the proportions of stages; their numbers of steps are chosen so
+that the learning rate reaches the end of its schedule when the time is over. The choice is kept in
+the workdir, so that an interrupted run can be resumed.
 """
 
 import json

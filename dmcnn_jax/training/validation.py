@@ -24,7 +24,7 @@ _PICTURES = 4
 
 
 class Validation:
-    """Measures weights on whole validation tiles, split over all devices.
+    """A measurement of weights on whole validation tiles, split over all devices.
 
     Args:
         tiles: validation tiles.

@@ -52,7 +52,7 @@ class Entry:
         pictures: data: URIs by label, "JPEG", "Restored", "Original"; empty if left out.
         figures: of the item.
         values: what it is ordered by: the gain in each measure, or {"change": RMS difference
-            between JPEG and restored picture, gray levels}.
+            between JPEG and restored picture, grey levels}.
     """
 
     name: str

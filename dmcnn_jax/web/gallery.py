@@ -1,6 +1,6 @@
 """A gallery: JPEG, restored picture and original under a slider, in one HTML file.
 
-The file needs nothing but itself and a browser. Worst and best gains come first, with figures.
+The file loads nothing else. Pictures with the worst and the best gains come first.
 
     dmcnn-evaluate … --gallery gallery.html
     dmcnn-gallery photographs/ cleaned/ -o gallery.html
@@ -60,10 +60,10 @@ def write_gallery(
 
 
 def describe(path: str | os.PathLike[str], left_out: Sequence[str]) -> str:
-    """Returns a line on a gallery that was written: its path, its size, what was left out."""
+    """Returns a line about a gallery that was written: path, size, and what was left out."""
     line = f"gallery: {os.fspath(path)}, {os.path.getsize(path) / 2**20:.1f} MB"
     if left_out:
-        line += f"; {len(left_out)} pictures from the middle left out, their figures kept"
+        line += f"; {len(left_out)} pictures from the middle of the order were left out"
     return line
 
 

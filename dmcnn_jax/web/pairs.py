@@ -66,7 +66,7 @@ def read_pairs(
 
 
 class _Matcher:
-    """Finds the counterparts of JPEG files.
+    """A finder of the counterparts of JPEG files.
 
     Args:
         place: a picture, or a folder of pictures.
@@ -92,7 +92,7 @@ class _Matcher:
         match = self._only or next(filter(None, matches), None)
         if match is None:
             raise ValueError(
-                f"{str(self._place)!r} has no picture {name!r}, to go with {self._inputs[name]}"
+                f"{str(self._place)!r} has no picture {name!r} to go with {self._inputs[name]}"
             )
         return match
 

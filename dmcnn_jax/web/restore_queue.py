@@ -12,7 +12,7 @@ Work = Future[tuple[bytes, Mapping[str, Any]]]
 
 
 class RestoreQueue:
-    """Restores uploads one at a time, in the order in which they arrived completely.
+    """A queue that restores uploads one at a time, in the order in which they arrived completely.
 
     Args:
         restore: restores an upload, in the queue's thread.

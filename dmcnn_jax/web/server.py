@@ -3,9 +3,9 @@
     dmcnn-restore --serve
 
 Starlette and uvicorn speak HTTP (`pip install "dmcnn-jax[serve]"`). An upload stays in memory, is
-restored when its turn comes, and is forgotten with the answer. The answer is one response: lines of
-JSON while the upload waits and is restored, then the PNG file. So there are no jobs to store, and
-when a browser goes away, its work is cancelled.
+restored when its turn comes, and is discarded after the answer. The answer is one response: lines
+of JSON while the upload waits and is restored, then the PNG file. So there are no jobs to store,
+and when a browser goes away, its work is cancelled.
 
 Other users' programs and other sites' pages are kept out as far as loopback allows: the server
 listens on loopback addresses only, answers only requests whose Host header names one (which DNS

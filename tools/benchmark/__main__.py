@@ -4,8 +4,8 @@
     python tools/benchmark --only train restore --rounds 9
     python tools/benchmark --max-side 1024 --features 24
 
-If interrupted, it writes the results so far. Use an idle machine; on a busy one, rely on CPU
-seconds and on ratios, which are taken within rounds.
+If interrupted, it writes the results so far. Use an idle machine. On a busy one, rely on CPU
+seconds and on ratios, which compare times of the same round.
 """
 
 import argparse

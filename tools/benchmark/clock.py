@@ -5,7 +5,7 @@ import time
 
 
 class Clock:
-    """Measures the consecutive parts of a process.
+    """A stopwatch for the consecutive parts of a process.
 
     Attributes:
         parts: seconds by part, in order.

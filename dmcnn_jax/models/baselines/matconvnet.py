@@ -41,7 +41,7 @@ def read_dncnn(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise ValueError(f"{str(path)!r} is no MATLAB v7.3 file ({error})") from error
+        raise ValueError(f"{str(path)!r} is not a MATLAB v7.3 file ({error})") from error
     with file:
         if "net/layers" not in file:
             raise ValueError(f"{str(path)!r} holds no 'net.layers'; expected a MatConvNet network")
