@@ -1,5 +1,6 @@
 """A training step that can be called again and again."""
 
+import functools
 import math
 import sys
 import time
@@ -11,7 +12,7 @@ import numpy as np
 
 from benchmark.inputs import first_devices, make_pictures, training_config
 from benchmark.memory import compiled_memory
-from benchmark.operations import compiled_flops, find_operations, trace
+from benchmark.operations import compiled_flops, find_operations
 from benchmark.settings import Settings
 from benchmark.timing import Call
 
@@ -51,11 +52,8 @@ class TrainingStep:
         feed = TileFeed(tiles, config, trainer.mesh)
         state, inputs = trainer.init_state(), feed.inputs(0, 0)
         rate = np.float32(1e-4)
-        arguments = (jax.eval_shape(lambda: state), inputs, rate, settings.patch)
-        self._program: Any = trainer.step
-        self._arguments: tuple[Any, ...] = arguments
-        if not hasattr(trainer.step, "lower"):  # jitted in the class, with the trainer as argument
-            self._program, self._arguments = type(trainer).step, (trainer, *arguments)
+        shapes = jax.eval_shape(lambda: state)
+        self._trace = functools.partial(trainer.trace_step, shapes, inputs, rate, settings.patch)
         steps = iter(range(1, sys.maxsize))
 
         def step() -> Any:
@@ -68,7 +66,7 @@ class TrainingStep:
     @property
     def jaxpr(self) -> Any:
         """Jaxpr of the step."""
-        return trace(self._program, *self._arguments)
+        return self._trace().jaxpr.jaxpr
 
     def measure_cost(self, machine: Mapping[str, float]) -> dict[str, Any]:
         """Compiles the step twice and counts its arithmetic.
@@ -83,7 +81,7 @@ class TrainingStep:
         seconds = []
         for _ in range(2):
             jax.clear_caches()
-            lowered = self._program.lower(*self._arguments)
+            lowered = self._trace().lower()
             start = time.perf_counter()
             compiled = lowered.compile()
             seconds.append(time.perf_counter() - start)
