@@ -8,9 +8,9 @@ import importlib.metadata
 import importlib.util
 import platform
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
+from dmcnn_jax.system.bundled import BUNDLED
 from dmcnn_jax.version import __version__
 
 
@@ -80,7 +80,7 @@ def _print_commands() -> None:
 
 def _print_models() -> None:
     print("models:")
-    for path in sorted(Path(__file__).with_name("weights").glob("*.safetensors")):
+    for path in sorted(BUNDLED.glob("*.safetensors")):
         card = path.with_suffix(".md")
         # The first paragraph after the title.
         purpose = card.read_text().split("\n\n")[1].replace("\n", " ") if card.is_file() else ""

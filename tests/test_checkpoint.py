@@ -12,9 +12,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from dmcnn_jax.inference.variables import check_variables
-from dmcnn_jax.inference.weights import BUNDLED, find_weights, load_weights, save_weights
+from dmcnn_jax.inference.weights import find_weights, load_weights, save_weights
 from dmcnn_jax.models import create_model
 from dmcnn_jax.system import atomic_write
+from dmcnn_jax.system.bundled import BUNDLED
 from dmcnn_jax.training.checkpoints import Checkpoints
 
 ABOUT = {"model": {"name": "dncnn", "depth": 3}, "step": 7}

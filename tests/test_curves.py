@@ -3,6 +3,7 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -80,3 +81,22 @@ def test_the_command_writes_a_table_and_a_plot(tmp_path, capsys):
     assert "there is no log.jsonl in" in capsys.readouterr().err
     assert plots_command.main([str(tmp_path), "-o", str(tmp_path / "a.xyz")]) == 1
     assert "supported" in capsys.readouterr().err
+
+
+def test_runs_that_continue_each_other_are_drawn_in_one_plot(tmp_path):
+    pytest.importorskip("matplotlib", reason="Matplotlib is not installed: extra 'test'")
+    write_log(tmp_path)
+    plots.write_csv(tmp_path, tmp_path / "table.csv")
+    loss, gain, rate = plots.draw(tmp_path, tmp_path / "table.csv").axes
+    first, _, second, _ = loss.lines
+    assert first.get_xydata().tolist() == [[10, 3e-3], [20, 2e-3]]
+    np.testing.assert_allclose(second.get_xydata() - first.get_xydata(), [[20, 0], [20, 0]])
+    assert [line.get_xydata().tolist() for line in rate.lines][1] == [[30, 1e-3], [40, 5e-4]]
+    assert [text.get_text().strip() for text in gain.texts] == [tmp_path.name, "table"]
+
+
+def test_a_table_is_of_one_run(tmp_path, capsys):
+    write_log(tmp_path)
+    arguments = [str(tmp_path), str(tmp_path), "-o", str(tmp_path / "a.csv")]
+    assert plots_command.main(arguments) == 2
+    assert "name one RUN" in capsys.readouterr().err and not (tmp_path / "a.csv").exists()

@@ -23,8 +23,9 @@ from dmcnn_jax.export.formats import model_runner
 from dmcnn_jax.export.onnx import OPSET
 from dmcnn_jax.inference.model import Model, estimate, load
 from dmcnn_jax.inference.variables import variable_shapes
-from dmcnn_jax.inference.weights import BUNDLED, load_weights, save_weights
+from dmcnn_jax.inference.weights import load_weights, save_weights
 from dmcnn_jax.models import MODELS, create_model
+from dmcnn_jax.system.bundled import BUNDLED
 
 ROOT = Path(__file__).parents[1]
 SMALL = {"name": "dmcnn", "features": 3, "condition_on_table": True}

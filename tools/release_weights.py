@@ -20,8 +20,9 @@ from typing import Any
 import jax
 
 from dmcnn_jax.cli.process import command_parser, run_command
-from dmcnn_jax.inference.weights import BUNDLED, find_weights, load_weights, save_weights
+from dmcnn_jax.inference.weights import find_weights, load_weights, save_weights
 from dmcnn_jax.system.atomic_write import write_file
+from dmcnn_jax.system.bundled import BUNDLED
 
 _CARD = """# {name}
 

@@ -5,10 +5,11 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from dmcnn_jax.cli.process import command_parser, run_command
+from dmcnn_jax.cli.process import UsageError, command_parser, run_command
 
-_EXAMPLES = """example:
+_EXAMPLES = """examples:
   dmcnn-plot runs/qf20 -o curves.csv curves.png
+  dmcnn-plot runs/dmcnn-qf20/?-*/ -o stages.png       the stages of a recipe in one plot
 """
 
 
@@ -17,7 +18,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command_parser(
         "dmcnn-plot", "Writes the curves of a training run as a table or a plot.", _EXAMPLES
     )
-    parser.add_argument("workdir", help="folder of the run")
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="folder of the run, or a table from this command; several runs, which continue each"
+        " other, are drawn one after another",
+    )
     parser.add_argument(
         "-o",
         "--output",
@@ -33,14 +40,17 @@ def _run(options: argparse.Namespace) -> None:
     from dmcnn_jax.system.atomic_write import write_file
     from dmcnn_jax.training.plots import draw, read_log, write_csv
 
-    if not read_log(options.workdir):
-        raise FileNotFoundError(
-            f"there is no log.jsonl in {options.workdir!r}; expected the workdir of a run"
-        )
+    for run in options.runs:
+        if not Path(run).is_file() and not read_log(run):
+            raise FileNotFoundError(
+                f"there is no log.jsonl in {run!r}; expected the workdir of a run"
+            )
     for output in options.output:
         if output.endswith(".csv"):
-            write_csv(options.workdir, output)
+            if len(options.runs) > 1:
+                raise UsageError(f"{output!r} is a table, which is of one run; name one RUN")
+            write_csv(options.runs[0], output)
             continue
         buffer = io.BytesIO()
-        draw(options.workdir).savefig(buffer, format=Path(output).suffix[1:] or None, dpi=70)
+        draw(*options.runs).savefig(buffer, format=Path(output).suffix[1:] or None, dpi=70)
         write_file(Path(output), buffer.getvalue())

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dmcnn_jax.cli.process import UsageError
-
-_JPEG_EXTENSIONS = {".jpg", ".jpeg", ".jpe", ".jfif"}
+from dmcnn_jax.images.extensions import JPEG_EXTENSIONS
 
 
 @dataclasses.dataclass(eq=False)
@@ -173,7 +172,7 @@ def _find_jpegs(folder: Path, output: Path) -> Iterator[Path]:
     for path, folders, files in os.walk(folder):
         folders[:] = sorted(f for f in folders if (Path(path) / f).resolve() != output)
         for name in sorted(files):
-            if Path(name).suffix.lower() in _JPEG_EXTENSIONS:
+            if Path(name).suffix.lower() in JPEG_EXTENSIONS:
                 yield Path(path) / name
 
 

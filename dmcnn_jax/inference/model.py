@@ -12,8 +12,9 @@ import jax.numpy as jnp
 
 from dmcnn_jax.inference import openvino_engine
 from dmcnn_jax.inference.variables import check_variables
-from dmcnn_jax.inference.weights import BUNDLED, find_weights, load_weights
+from dmcnn_jax.inference.weights import find_weights, load_weights
 from dmcnn_jax.models import chroma, create_model
+from dmcnn_jax.system.bundled import BUNDLED
 
 ENGINES = ("auto", "jax", "openvino", "openvino-float32", "openvino-bfloat16")
 """Engines that can run the convolutions of a model over whole images."""

@@ -11,9 +11,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dmcnn_jax.system.atomic_write import write_file
-
-BUNDLED = Path(__file__).parents[1] / "weights"
-"""Folder of the weights files that come with the package."""
+from dmcnn_jax.system.bundled import BUNDLED
 
 
 def save_weights(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.inference.weights import BUNDLED
+from dmcnn_jax.system.bundled import BUNDLED
 
 # Maximum distance, in octaves of mean quantisation step, at which a model trained for one quality
 # is still applied: to coarser tables, to finer ones, and to finer ones without projection.

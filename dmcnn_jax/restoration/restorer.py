@@ -18,7 +18,6 @@ from dmcnn_jax import jpeg
 from dmcnn_jax.inference.chroma import CHROMA_SUBSAMPLINGS, restore_chroma
 from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model, is_openvino, load
-from dmcnn_jax.inference.weights import BUNDLED
 from dmcnn_jax.jpeg.double_compression import PriorCompression, requantize
 from dmcnn_jax.jpeg.reader import Component
 from dmcnn_jax.models.chroma import ChromaNet
@@ -33,6 +32,7 @@ from dmcnn_jax.restoration.model_selection import ModelChoice, choose_model, nea
 from dmcnn_jax.restoration.options import RestoreOptions
 from dmcnn_jax.restoration.prior_save import crop_to_file_grid, find_prior
 from dmcnn_jax.restoration.rounding import round_to_pixels
+from dmcnn_jax.system.bundled import BUNDLED
 from dmcnn_jax.system.progress import Progress
 
 CHROMA_MODEL = "dmcnn-chroma"

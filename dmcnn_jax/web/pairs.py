@@ -8,10 +8,10 @@ import numpy as np
 from PIL import ImageOps
 
 from dmcnn_jax.images import color, formats, metrics
+from dmcnn_jax.images.extensions import JPEG_EXTENSIONS
 from dmcnn_jax.web.entries import Item, Measures, to_uint8
 
-_JPEG_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif")
-_EXTENSIONS = (*_JPEG_EXTENSIONS, ".png", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm")
+_EXTENSIONS = (*JPEG_EXTENSIONS, ".png", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm")
 
 # What dmcnn-restore adds to the name of a result that it writes beside its input.
 _SUFFIX = "-restored"
@@ -40,7 +40,7 @@ def read_pairs(
         OSError: if one can't be read.
     """
     jpegs, restored = Path(jpegs), Path(restored)
-    inputs = _find(jpegs, _JPEG_EXTENSIONS)
+    inputs = _find(jpegs, JPEG_EXTENSIONS)
     endings = ("", _SUFFIX)
     if _same_folder(jpegs, restored):
         endings = (_SUFFIX, "")
