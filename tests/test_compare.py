@@ -270,7 +270,7 @@ def test_exact_reproduction_leaves_valid_json(weights, tmp_path, no_profiles):
 
 def test_a_broken_record_is_named(tmp_path):
     (tmp_path / "m.json").write_text("{")
-    with pytest.raises(ValueError, match="no record of measurements"):
+    with pytest.raises(ValueError, match="is not a record of measurements"):
         comparison.MeasurementCache(tmp_path / "m.json")
 
 
@@ -365,7 +365,7 @@ def test_files_that_are_no_dncnn(tmp_path, rng, monkeypatch, capsys):
     with pytest.raises(FileNotFoundError, match=r"no file .*none.mat"):
         read_dncnn(tmp_path / "none.mat")
     (tmp_path / "text.mat").write_text("MATLAB 5.0 MAT-file")
-    with pytest.raises(ValueError, match=r"no MATLAB v7.3 file"):
+    with pytest.raises(ValueError, match=r"is not a MATLAB v7\.3 file"):
         read_dncnn(tmp_path / "text.mat")
     with h5py.File(tmp_path / "empty.mat", "w"):
         pass
