@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -80,9 +81,11 @@ def written_record(
         "seconds": round(seconds, 3),
     }
     if result.prior is not None:
+        explained = result.prior.explained
         record["earlier"] = {
             "quality": result.prior.quality,
             "grid": [result.prior.left, result.prior.top],
+            "explained": None if math.isnan(explained) else round(explained, 4),
             "assumed": assumed,
         }
     if result.luma_tally is not None:

@@ -16,10 +16,10 @@ from scipy import ndimage
 Painter = Callable[[np.random.Generator, int, int], np.ndarray]
 """Draws a picture of a given height and width: uint8 [height, width, 3], RGB."""
 
-_WORDS = (
+_TEXT = (
     "the quick brown fox jumps over a lazy dog while seven wizards mix liquid quartz and vexed"
     " boxers judge many hymns Figure 12 shows 3.14 at 27% of 1,024 pixels (see page 8)"
-).split()
+)
 
 
 def draw(kind: str, seed: int, height: int = 192, width: int = 256) -> np.ndarray:
@@ -363,7 +363,7 @@ def _write_lines(
     if pen.mode == "L":
         ink = ink[:1]
     for y in range(top, bottom - size, size + 4):
-        words = rng.choice(_WORDS, max(1, (right - left) // (3 * size)))
+        words = rng.choice(_TEXT.split(), max(1, (right - left) // (3 * size)))
         pen.text((left, y), " ".join(words), ink, _font(size))
 
 

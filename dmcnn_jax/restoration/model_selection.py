@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dmcnn_jax import jpeg
+from dmcnn_jax.jpeg.tables import nearest_quality
 from dmcnn_jax.system.bundled import BUNDLED
 
 # Maximum distance, in octaves of mean quantisation step, at which a model trained for one quality
@@ -109,17 +110,6 @@ def choose_model(
     return ModelChoice(
         name, f"the model was trained for quality {trained}; the file's is about {quality}"
     )
-
-
-def nearest_quality(table: np.ndarray) -> int:
-    """Returns the quality, 1 to 100, whose standard luma table is nearest in log₂ of its steps.
-
-    Args:
-        table: Q, integers [8, 8].
-    """
-    standard = jpeg.quality_table(np.arange(1, 101))
-    distances = np.abs(np.log2(standard) - np.log2(table)).mean(axis=(1, 2))
-    return int(np.argmin(distances)) + 1
 
 
 @functools.cache

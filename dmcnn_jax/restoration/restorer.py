@@ -20,6 +20,7 @@ from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model, is_openvino, load
 from dmcnn_jax.jpeg.double_compression import PriorCompression, requantize
 from dmcnn_jax.jpeg.reader import Component
+from dmcnn_jax.jpeg.tables import nearest_quality
 from dmcnn_jax.models.chroma import ChromaNet
 from dmcnn_jax.restoration.coefficient_check import CoefficientTally, tally_chroma
 from dmcnn_jax.restoration.color_correction import (
@@ -28,7 +29,8 @@ from dmcnn_jax.restoration.color_correction import (
     match_file_color,
 )
 from dmcnn_jax.restoration.decoding import decoded_picture, dequantized_plane
-from dmcnn_jax.restoration.model_selection import ModelChoice, choose_model, nearest_quality
+from dmcnn_jax.restoration.detail import describe_harm
+from dmcnn_jax.restoration.model_selection import ModelChoice, choose_model
 from dmcnn_jax.restoration.options import RestoreOptions
 from dmcnn_jax.restoration.prior_save import crop_to_file_grid, find_prior
 from dmcnn_jax.restoration.rounding import round_to_pixels
@@ -146,6 +148,11 @@ class Planes:
     notes: tuple[str, ...]
     prior: PriorCompression | None = None
 
+    @property
+    def lumas(self) -> Sequence[Component]:
+        """The file's components that `luma` was restored from."""
+        return luma_components(self.file)
+
 
 class Restorer:
     """A restorer of JPEG files, which loads each model once.
@@ -204,6 +211,9 @@ class Restorer:
     def restore_planes(self, file: jpeg.JpegFile, progress: Progress | None = None) -> Planes:
         """Restores the planes of a file by networks: the accelerator's part of the work.
 
+        A result that loses more of the file's detail than its table, or an earlier save's, allows
+        is not used (`restoration.detail`).
+
         Args:
             file: what `jpeg.read` returned.
             progress: called with the share of the work done since its last call.
@@ -211,9 +221,27 @@ class Restorer:
         Returns:
             The planes, for `render`.
         """
-        # The three planes of an RGB file are all restored like luma; of YCbCr, the first is.
-        lumas = file.components if file.color == "rgb" else file.components[:1]
-        prior, prior_notes = find_prior(file, self.options)
+        prior, notes = find_prior(file, self.options)
+        planes = self._restore_by(file, prior, notes, progress)
+        if prior and (harm := describe_harm(planes.lumas, planes.luma)):
+            notes = (f"not restored by an earlier save at about quality {prior.quality}: {harm}",)
+            planes = self._restore_by(file, None, notes, None)
+        # Projection onto the file's own intervals bounds what is lost.
+        if not (planes.prior or self.options.project) and (
+            harm := describe_harm(planes.lumas, planes.luma)
+        ):
+            planes = Planes(file, None, (), (), (*planes.notes, f"left as decoded: {harm}"))
+        return planes
+
+    def _restore_by(
+        self,
+        file: jpeg.JpegFile,
+        prior: PriorCompression | None,
+        prior_notes: tuple[str, ...],
+        progress: Progress | None,
+    ) -> Planes:
+        """Restores the planes of a file by an earlier save's table, or by its own."""
+        lumas = luma_components(file)
         choices = self._choose_models(lumas, prior)
         reasons = tuple(dict.fromkeys(c.reason for c in choices if c.reason))
         notes = (*file.notes, *prior_notes, *reasons, *_note_limits(file, lumas))
@@ -358,6 +386,11 @@ class Restorer:
         if name not in self._bundled:
             self._bundled[name] = load(name, self.options.engine)
         return self._bundled[name]
+
+
+def luma_components(file: jpeg.JpegFile) -> Sequence[Component]:
+    """Returns the planes that are restored like luma: Y, or all three of an RGB file."""
+    return file.components if file.color == "rgb" else file.components[:1]
 
 
 # The share of the work that the network of chroma takes, about.
