@@ -203,8 +203,8 @@ def explained_share(
         shown = k != 0
         shown[:, 0] = False
         agrees = np.abs(x - k * table) <= table / 2 + _ROUNDING
-        compared += np.count_nonzero(shown)
-        agreeing += np.count_nonzero(agrees & shown)
+        compared += int(np.count_nonzero(shown))
+        agreeing += int(np.count_nonzero(agrees & shown))
     return agreeing / compared if compared else float("nan")
 
 
