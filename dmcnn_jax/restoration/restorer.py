@@ -340,6 +340,7 @@ class Restorer:
             project=self.options.project,
             strength=self.options.strength,
             ensemble=self.options.ensemble,
+            mirrored=_MIRRORED,
             progress=progress,
         )
         plane *= 255
@@ -370,6 +371,7 @@ class Restorer:
             components[0].subsampling,
             project=self.options.project,
             strength=self.options.strength,
+            mirrored=_MIRRORED,
             progress=progress,
         )
         size, project = (file.height, file.width), self.options.project
@@ -392,6 +394,11 @@ def luma_components(file: jpeg.JpegFile) -> Sequence[Component]:
     """Returns the planes that are restored like luma: Y, or all three of an RGB file."""
     return file.components if file.color == "rgb" else file.components[:1]
 
+
+# Blocks by which planes are continued by their mirror image, so that networks see no border there.
+# On 12 photographs at quality 10, the gain in the outer 4 pixels is 0.92 dB of luma and 0.79 dB of
+# chroma, against 0.80 and 0.05 with zeros outside, and 1.19 and 0.83 inside. Four blocks add 0.003.
+_MIRRORED = 2
 
 # The share of the work that the network of chroma takes, about.
 _CHROMA_SHARE = 0.2
