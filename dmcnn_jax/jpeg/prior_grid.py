@@ -112,6 +112,11 @@ def measure_periodicity(component: Component) -> Periodicity:
     weights[0] = np.exp(-2 * (np.pi / STEPS) ** 2 * (own**2 / 12 + 1 / 12))
     # Steps that are hardly coarser beat with the file's own.
     weights[0][own * 1.5 > STEPS] = 0
+    # Where a picture doesn't vary along one axis, moving the grid along it changes nothing, and
+    # coefficients of the other axis are multiples of the file's own steps there too.
+    v, u = np.divmod(FREQUENCIES, 8)
+    weights[np.ix_(range(1, 8), u == 0)] = 0
+    weights[np.ix_(range(8, 64, 8), v == 0)] = 0
     return Periodicity(sums, counts, weights)
 
 
