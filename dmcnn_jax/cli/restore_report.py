@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Status = Literal["restored", "decoded", "skipped", "failed"]
 """What became of a file; "decoded": no model was applied, and its decoded picture was written."""
 
+_PLANES = {"gray": ("luma",), "ycbcr": ("luma", "Cb", "Cr"), "rgb": ("R", "G", "B")}
+
 _STATUSES: tuple[Status, ...] = ("restored", "decoded", "skipped", "failed")
 
 
@@ -24,7 +26,8 @@ class FileRecord(TypedDict):
     """The entry of one file in the JSON report.
 
     `error` is set if it failed, `reason` if it was skipped; the fields after them are set if it was
-    written. `seconds` runs from the start of restoring to the end of writing.
+    written. `model` restored luma, and `planes` names the model that restored each plane: None for
+    one that is as decoded. `seconds` runs from the start of restoring to the end of writing.
     """
 
     input: str
@@ -33,6 +36,7 @@ class FileRecord(TypedDict):
     error: NotRequired[str]
     reason: NotRequired[str]
     model: NotRequired[str | None]
+    planes: NotRequired[dict[str, str | None]]
     width: NotRequired[int]
     height: NotRequired[int]
     color: NotRequired[str]
@@ -69,8 +73,9 @@ def written_record(
     record: FileRecord = {
         "input": source,
         "output": target,
-        "status": "restored" if result.model else "decoded",
+        "status": "restored" if any(result.models) else "decoded",
         "model": result.model,
+        "planes": dict(zip(_PLANES[file.color], result.models, strict=True)),
         "width": file.width,
         "height": file.height,
         "color": file.color,
@@ -103,11 +108,29 @@ def describe_file(record: FileRecord) -> str:
     if record["status"] == "skipped":
         return printable(f"skipped: {record['reason']}")
     target = printable(record["output"] or "<standard output>")
-    how = f"{record['model']}, " if record["model"] else "as decoded, "
+    how = describe_models(record["planes"])
     kept = record.get("luma_kept")
     guarantee = f", {kept['share']:.3%} of luma coefficients kept" if kept else ""
     notes = f" ({'; '.join(record['notes'])})" if record["notes"] else ""
-    return f"{target}: {how}{record['seconds']:.1f} s{guarantee}{notes}"
+    return f"{target}: {how}, {record['seconds']:.1f} s{guarantee}{notes}"
+
+
+def describe_models(planes: Mapping[str, str | None]) -> str:
+    """Returns which model restored what: "luma by dmcnn-any, Cb and Cr by dmcnn-chroma".
+
+    Args:
+        planes: for each plane of a file the model that restored it, None if it is as decoded.
+    """
+    models = set(planes.values())
+    if len(models) == 1:
+        return models.pop() or "as decoded"
+    names: dict[str | None, list[str]] = {}
+    for plane, model in planes.items():
+        names.setdefault(model, []).append(plane)
+    return ", ".join(
+        f"{' and '.join(each)} {f'by {model}' if model else 'as decoded'}"
+        for model, each in names.items()
+    )
 
 
 def count_statuses(records: Iterable[FileRecord]) -> dict[Status, int]:

@@ -54,7 +54,7 @@ def upload_restorer(
         about = {
             "Size": f"{file.width} × {file.height} pixels",
             "Compressed": f"about as at quality {result.quality}",
-            "Model": result.model or "none: as decoded",
+            "Model": ", ".join(dict.fromkeys(filter(None, result.models))) or "none: as decoded",
         }
         if result.luma_tally is not None:
             kept, count = result.luma_tally.kept, result.luma_tally.coefficients
