@@ -3,6 +3,7 @@
 import argparse
 import concurrent.futures
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dmcnn_jax.cli.process import UsageError, first_line, say
 from dmcnn_jax.cli.restore_arguments import restore_options
-from dmcnn_jax.cli.restore_planning import Task, describe_mirrors, plan
+from dmcnn_jax.cli.restore_planning import Task, already_there, plan
 from dmcnn_jax.cli.restore_report import (
     FileRecord,
     check_report,
@@ -90,13 +91,15 @@ class BatchRun:
     def _plan(self) -> list[Task]:
         """Plans and checks outputs, their formats and the report."""
         from dmcnn_jax.images import formats
+        from dmcnn_jax.jpeg.reader import printable
 
         options = self.options
         if self.extension.lower() not in formats.FORMATS:
             raise UsageError(
                 f"--format {options.format!r}; expected one of: {', '.join(formats.FORMATS)}"
             )
-        tasks = plan(options.inputs, options.output, self.extension, options.overwrite)
+        planned = plan(options.inputs, options.output, self.extension, options.overwrite)
+        tasks = planned.tasks
         if not tasks:
             raise UsageError(f"no JPEG files in {', '.join(options.inputs)}")
         try:
@@ -104,15 +107,15 @@ class BatchRun:
                 self.formats[suffix] = formats.output_format(suffix, options.quality, options.bits)
         except ValueError as error:
             raise UsageError(str(error)) from None
-        to_stdout = any(task.target is None for task in tasks)
+        to_stdout = any(task.target is None and not task.refusal for task in tasks)
         if to_stdout and options.json == "-":
             raise UsageError("--json - and the picture can't both go to standard output")
         if to_stdout and sys.stdout.isatty():
             raise UsageError("standard output is a terminal; redirect it, or name a file with -o")
         check_report(options.json, [p for t in tasks for p in (t.source, t.target) if p])
         if not options.quiet:
-            for line in describe_mirrors(options.inputs, options.output):
-                say(_COMMAND, line)
+            for line in planned.remarks:
+                say(_COMMAND, printable(line))
         return tasks
 
     def _progress_bar(self) -> "tqdm":
@@ -151,7 +154,7 @@ class BatchRun:
         )
 
     def _restore(self, task: Task, reading: "Future[JpegFile] | None") -> "Planes | None":
-        """Returns restored planes; None if that failed, which is recorded."""
+        """Returns restored planes; None if there are none to write, which is recorded."""
         assert reading is not None  # each file was started on before its turn
         done = 0.0
 
@@ -161,6 +164,9 @@ class BatchRun:
             self.bar.update(share)
 
         try:
+            if task.target and not self.options.overwrite and os.path.lexists(task.target):
+                self._record_skipped(task)  # another process was faster
+                return None
             return self.restorer.restore_planes(reading.result(), progress)
         except Exception as error:
             self._record_failure(task, error)
@@ -182,7 +188,16 @@ class BatchRun:
             else:
                 task.target.parent.mkdir(parents=True, exist_ok=True)
                 form = self.formats[task.target.suffix]
-                remarks = formats.write(task.target, result.pixels, file.metadata, form)
+                remarks = formats.write(
+                    task.target,
+                    result.pixels,
+                    file.metadata,
+                    form,
+                    overwrite=self.options.overwrite,
+                )
+        except FileExistsError:
+            self._record_skipped(task)  # it appeared in the meantime
+            return
         except Exception as error:
             self._record_failure(task, error)
             return
@@ -205,15 +220,18 @@ class BatchRun:
 
     def _record_unprocessed(self, task: Task) -> None:
         """Records a file that must not or need not be restored."""
-        record: FileRecord
         if task.refusal:
-            record = {"input": task.name, "output": task.output, "status": "failed"}
-            record["error"] = task.refusal
+            self._record_failure(task, ValueError(task.refusal))
         else:
-            record = {"input": task.name, "output": task.output, "status": "skipped"}
-            record["reason"] = task.skip
-        self._record(task, record)
+            self._record_skipped(task)
         self.bar.update(1)
+
+    def _record_skipped(self, task: Task) -> None:
+        reason = task.skip or (already_there(task.target) if task.target else "")
+        self._record(
+            task,
+            {"input": task.name, "output": task.output, "status": "skipped", "reason": reason},
+        )
 
     def _record(self, task: Task, record: FileRecord) -> None:
         self.records[task] = record

@@ -104,7 +104,7 @@ def describe_file(record: FileRecord) -> str:
     from dmcnn_jax.jpeg.reader import printable
 
     if record["status"] == "failed":
-        return record["error"]
+        return printable(record["error"])
     if record["status"] == "skipped":
         return printable(f"skipped: {record['reason']}")
     target = printable(record["output"] or "<standard output>")
