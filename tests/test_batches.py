@@ -1,5 +1,6 @@
 """Folders and batches of `dmcnn-restore`: what is found, what results are called, what is said."""
 
+import concurrent.futures
 import json
 import os
 import subprocess
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dmcnn_jax.cli import input_folders
+from dmcnn_jax.cli import input_folders, record_spool
+from dmcnn_jax.cli.real_paths import RealPaths
 from dmcnn_jax.cli.restore import main
 from dmcnn_jax.cli.restore_planning import plan
 from dmcnn_jax.system import atomic_write
@@ -163,6 +165,55 @@ def test_a_file_that_is_named_twice_is_restored_once(tmp_path, capsys):
 
 
 # What is written
+
+
+def test_the_report_has_an_entry_for_each_file_in_their_order(tmp_path, capsys):
+    for name in ("b.jpg", "a.jpg", "c.jpg", "é\udcff.jpg"):
+        write_jpeg(tmp_path / "in" / name)
+    (tmp_path / "in/b.jpg").write_bytes(b"no JPEG")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/a.png").touch()
+    assert decode(tmp_path / "in", "-o", tmp_path / "out", "--json", "-") == 1
+    text = capsys.readouterr().out
+    content = json.loads(text)
+    assert text == json.dumps(content, indent=2) + "\n"
+    assert [os.path.basename(each["input"]) for each in content["files"]] == [
+        *("a.jpg", "b.jpg", "c.jpg", "é\udcff.jpg")
+    ]
+    statuses = [each["status"] for each in content["files"]]
+    assert statuses == ["skipped", "failed", "decoded", "decoded"]
+    assert content["summary"].pop("seconds") > 0
+    assert content["summary"] == {"restored": 0, "decoded": 2, "skipped": 1, "failed": 1}
+
+
+def test_records_of_many_threads_are_all_kept():
+    spool = record_spool.RecordSpool(4000, keep=True)
+
+    def add(first):
+        for index in range(first, 4000, 4):
+            spool.add(index, {"input": f"{index}" * 50, "output": None, "status": "failed"})
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        list(pool.map(add, range(4)))
+    assert spool.counts == {"failed": 4000}
+    assert [json.loads(text)["input"] for text in spool.texts()] == [
+        f"{index}" * 50 for index in range(4000)
+    ]
+
+
+@pytest.mark.parametrize(
+    "path", ["a/x.jpg", "a/../b/x.jpg", "link/x.jpg", "b/leads", "a/..", ".", "none/x", "a/loop"]
+)
+def test_real_paths_are_those_of_the_standard_library(tmp_path, monkeypatch, path):
+    for name in ("a/x.jpg", "b/x.jpg"):
+        write_jpeg(tmp_path / name)
+    (tmp_path / "link").symlink_to("a")
+    (tmp_path / "b/leads").symlink_to("../link/x.jpg")
+    (tmp_path / "a/loop").symlink_to("loop")
+    monkeypatch.chdir(tmp_path)
+    real_path = RealPaths()
+    for each in (path, tmp_path / path, path):
+        assert real_path(each) == os.path.realpath(each)
 
 
 def test_a_file_that_appears_during_the_run_is_not_replaced(tmp_path, monkeypatch, capsys):

@@ -11,15 +11,16 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from dmcnn_jax.cli.process import UsageError, first_line, say
+from dmcnn_jax.cli.record_spool import RecordSpool
 from dmcnn_jax.cli.restore_arguments import restore_options
 from dmcnn_jax.cli.restore_planning import Task, already_there, plan
 from dmcnn_jax.cli.restore_report import (
+    STATUSES,
     FileRecord,
     check_report,
-    count_statuses,
     describe_counts,
     describe_file,
-    write_json,
+    write_report,
     written_record,
 )
 
@@ -53,7 +54,8 @@ class BatchRun:
         self.extension = "." + options.format.lstrip(".")
         self.formats: dict[str, OutputFormat] = {}  # by extension
         self.tasks = self._plan()
-        self.records: dict[Task, FileRecord] = {}
+        self._index = {task: index for index, task in enumerate(self.tasks)}
+        self._records = RecordSpool(len(self.tasks), keep=bool(options.json))
         try:
             self.restorer = Restorer(options.weights, restore_options(options))
         except ValueError as error:
@@ -234,20 +236,20 @@ class BatchRun:
         )
 
     def _record(self, task: Task, record: FileRecord) -> None:
-        self.records[task] = record
+        self._records.add(self._index[task], record)
         if record["status"] == "failed" or not self.options.quiet:
             line = f"{_COMMAND}: {task.shown}: {describe_file(record)}"
             self.bar.write(line, file=sys.stderr)
 
     def _finish(self, seconds: float) -> int:
         """Prints the closing line, writes the report and returns the exit status."""
-        records = [self.records[task] for task in self.tasks]
-        counts = count_statuses(records)
-        if not self.options.quiet and len(records) > 1:
+        counts = self._records.counts
+        if not self.options.quiet and len(self.tasks) > 1:
             say(_COMMAND, describe_counts(counts, seconds))
         if self.options.json:
-            summary = counts | {"seconds": round(seconds, 3)}
-            write_json(self.options.json, {"files": records, "summary": summary})
+            summary: dict[str, float] = {status: counts[status] for status in STATUSES}
+            summary["seconds"] = round(seconds, 3)
+            write_report(self.options.json, self._records.texts(), summary)
         return 1 if counts["failed"] else 0
 
 

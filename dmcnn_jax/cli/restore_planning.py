@@ -9,6 +9,7 @@ from pathlib import Path
 from dmcnn_jax.cli.input_folders import Skipped, find_jpegs
 from dmcnn_jax.cli.output_names import distinct_targets
 from dmcnn_jax.cli.process import UsageError
+from dmcnn_jax.cli.real_paths import RealPaths
 
 
 @dataclasses.dataclass(eq=False)
@@ -101,9 +102,10 @@ def plan(
                 stem = "restored" if path is None else path.stem
                 tasks.append(Task(path, destination / f"{stem}{extension}"))
         remarks = _describe_mirrors(mirrors, destination) + skipped.lines()
-    _skip_repeated(tasks)
+    real_path = RealPaths()
+    _skip_repeated(tasks, real_path)
     remarks += _name_apart(tasks)
-    _refuse_and_skip(tasks, overwrite)
+    _refuse_and_skip(tasks, overwrite, real_path)
     return Plan(tasks, remarks)
 
 
@@ -186,13 +188,13 @@ def _describe_mirrors(mirrors: Mapping[Path, Path], output: Path) -> list[str]:
     ]
 
 
-def _skip_repeated(tasks: Sequence[Task]) -> None:
+def _skip_repeated(tasks: Sequence[Task], real_path: RealPaths) -> None:
     """Marks tasks whose file was named before, with the same result."""
     known: set[tuple[str, Path]] = set()
     for task in tasks:
         if task.source is None or task.target is None:
             continue
-        pair = os.path.realpath(task.source), task.target
+        pair = real_path(task.source), task.target
         if pair in known:
             task.skip = "it was named before"
         known.add(pair)
@@ -215,13 +217,13 @@ def _name_apart(tasks: Sequence[Task]) -> list[str]:
     ]
 
 
-def _refuse_and_skip(tasks: Sequence[Task], overwrite: bool) -> None:
+def _refuse_and_skip(tasks: Sequence[Task], overwrite: bool, real_path: RealPaths) -> None:
     """Marks tasks whose results must not, or need not, be written."""
-    sources = {os.path.realpath(task.source): task.source for task in tasks if task.source}
+    sources = {real_path(task.source): task.source for task in tasks if task.source}
     for task in tasks:
         if task.target is None or task.skip:
             continue
-        real = os.path.realpath(task.target)
+        real = real_path(task.target)
         if real in sources:
             task.refusal = (
                 f"its result would overwrite the input {sources[real]}; choose another -o"

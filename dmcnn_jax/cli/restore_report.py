@@ -1,13 +1,16 @@
 """What `dmcnn-restore` says of each file: a line for people, and a JSON report for programs."""
 
 import dataclasses
+import itertools
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
 from dmcnn_jax.cli.process import UsageError
+from dmcnn_jax.cli.real_paths import RealPaths
 from dmcnn_jax.system.atomic_write import replacing
 
 if TYPE_CHECKING:
@@ -19,7 +22,7 @@ Status = Literal["restored", "decoded", "skipped", "failed"]
 
 _PLANES = {"gray": ("luma",), "ycbcr": ("luma", "Cb", "Cr"), "rgb": ("R", "G", "B")}
 
-_STATUSES: tuple[Status, ...] = ("restored", "decoded", "skipped", "failed")
+STATUSES: tuple[Status, ...] = ("restored", "decoded", "skipped", "failed")
 
 
 class FileRecord(TypedDict):
@@ -133,16 +136,10 @@ def describe_models(planes: Mapping[str, str | None]) -> str:
     )
 
 
-def count_statuses(records: Iterable[FileRecord]) -> dict[Status, int]:
-    """Returns how many records have each status."""
-    found = [record["status"] for record in records]
-    return {status: found.count(status) for status in _STATUSES}
-
-
 def describe_counts(counts: Mapping[Status, int], seconds: float) -> str:
     """Returns the closing line: "3 restored, 1 failed, in 2.5 s"."""
     words: dict[str, str] = {"decoded": "left as decoded"}
-    parts = [f"{count} {words.get(status, status)}" for status, count in counts.items() if count]
+    parts = [f"{counts[s]} {words.get(s, s)}" for s in STATUSES if counts[s]]
     return f"{', '.join(parts)}, in {seconds:.1f} s"
 
 
@@ -155,7 +152,7 @@ def check_report(path: str | None, pictures: Sequence[str | os.PathLike[str]]) -
     if path is None or path == "-":
         return
     real = os.path.realpath(path)
-    if real in map(os.path.realpath, pictures):
+    if real in map(RealPaths(), pictures):
         raise UsageError(f"--json {path!r} would overwrite a picture; choose another name")
     if os.path.isdir(real) or not os.path.isdir(os.path.dirname(real)):
         raise UsageError(f"--json {path!r}; expected the name of a file in a folder that exists")
@@ -163,9 +160,27 @@ def check_report(path: str | None, pictures: Sequence[str | os.PathLike[str]]) -
 
 def write_json(path: str, content: Mapping[str, Any]) -> None:
     """Writes JSON to a file, or to standard output for "-"."""
-    text = json.dumps(content, indent=2) + "\n"
+    _write_text(path, [json.dumps(content, indent=2), "\n"])
+
+
+def write_report(path: str, files: Iterable[str], summary: Mapping[str, Any]) -> None:
+    """Writes the report of a run, file by file: {"files": [...], "summary": {...}}.
+
+    Args:
+        path: of the report; "-" for standard output.
+        files: the records as JSON, indented.
+        summary: what comes after them.
+    """
+    parts = (part for i, text in enumerate(files) for part in (",\n" if i else "", text))
+    end = textwrap.indent(json.dumps(summary, indent=2), "  ").lstrip()
+    _write_text(
+        path, itertools.chain(['{\n  "files": [\n'], parts, [f'\n  ],\n  "summary": {end}\n}}\n'])
+    )
+
+
+def _write_text(path: str, parts: Iterable[str]) -> None:
     if path == "-":
-        sys.stdout.write(text)
+        sys.stdout.writelines(parts)
         return
     with replacing(path) as file:
-        file.write(text.encode())
+        file.writelines(part.encode() for part in parts)
