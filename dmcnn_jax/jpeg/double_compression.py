@@ -56,7 +56,7 @@ _FLAT = 10.0
 # Random numbers that hash a block's coefficients, to find equal blocks.
 _HASH_KEYS = np.random.default_rng(0).integers(1, 2**40, len(_FREQUENCIES))
 
-BAND = 32
+REQUANTIZED_ROWS = 32
 """Rows of blocks that `requantize` handles at a time."""
 
 # Iterations in which `requantize` extrapolates cut blocks.
@@ -151,8 +151,8 @@ def requantize(component: Component, prior: PriorCompression) -> np.ndarray:
     columns = -(-(component.width + before) // 8)
     table = prior.table.reshape(64).astype(np.float32)
     coefficients = np.empty((rows, columns, 64), np.int16)
-    for first in range(0, rows, BAND):
-        last = min(first + BAND, rows)
+    for first in range(0, rows, REQUANTIZED_ROWS):
+        last = min(first + REQUANTIZED_ROWS, rows)
         top, bottom = 8 * first - above, 8 * last - above
         inner = _rows(component, max(top, 0), min(bottom, component.height))
         pad = (

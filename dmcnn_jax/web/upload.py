@@ -9,12 +9,10 @@ import numpy as np
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.images import formats
+from dmcnn_jax.system.progress import Progress
 
 if TYPE_CHECKING:
     from dmcnn_jax.restoration.restorer import Restorer
-
-Progress = Callable[[float], None]
-"""Called with the share of the work that was done since the last call."""
 
 Restore = Callable[[bytes, Progress], tuple[bytes, Mapping[str, Any]]]
 """What the page restores with: a JPEG file's bytes and a progress callback → a PNG file's bytes,
