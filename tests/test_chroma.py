@@ -12,6 +12,7 @@ import scipy.ndimage
 import skimage.metrics
 from PIL import Image
 
+import dmcnn_jax
 from dmcnn_jax import jpeg
 from dmcnn_jax.config import default_config
 from dmcnn_jax.data import images as images_module
@@ -24,7 +25,7 @@ from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model, estimate
 from dmcnn_jax.inference.variables import initialize, variable_shapes
 from dmcnn_jax.inference.weights import save_weights
-from dmcnn_jax.jpeg import resampling
+from dmcnn_jax.jpeg import dihedral, resampling
 from dmcnn_jax.jpeg.projection import project_upsampled
 from dmcnn_jax.models import chroma, create_model, decode, example_input, upsampling
 from dmcnn_jax.models.chroma import ChromaInput
@@ -175,6 +176,34 @@ def test_a_transposed_picture_gives_the_transpose(model, rng):
     turned = k.reshape(2, 3, 4, 8, 8).transpose(0, 2, 1, 4, 3).reshape(2, 4, 3, 64)
     flat = restore_chroma(model, turned, tables.swapaxes(1, 2), guide.T, (2, 1), project=True)
     np.testing.assert_allclose(flat, upright.swapaxes(1, 2), atol=1e-3)
+
+
+@pytest.mark.parametrize("subsampling", [(1, 1), (2, 2), (1, 4)])
+def test_mirrored_planes_are_part_of_larger_ones(model, rng, subsampling):
+    k, tables, guide = plane_of(rng, 3, 4, subsampling)
+    down, across = (16 * factor for factor in subsampling)
+    larger = [dihedral.continue_mirrored(plane, 2) for plane in k]
+    wide = np.pad(guide, ((down, down), (across, across)), mode="symmetric")
+    expected = restore_chroma(model, larger, tables, wide, subsampling)[
+        :, down:-down, across:-across
+    ]
+    found = restore_chroma(model, k, tables, guide, subsampling, mirrored=2)
+    inner = (slice(None), slice(4, -4), slice(4, -4))
+    np.testing.assert_allclose(found[inner], expected[inner], atol=1e-3)
+    if 4 not in subsampling:  # there, the last upsampling repeats the border
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("color", [(255, 0, 255), (0, 0, 255), (255, 60, 0)])
+def test_a_flat_picture_gets_no_frame(color, subsampling):
+    """With nothing but zeros outside, the border was up to 69 levels off."""
+    for quality, size in ((10, (37, 64)), (50, (64, 45))):
+        buffer = io.BytesIO()
+        flat = Image.new("RGB", size, color)
+        flat.save(buffer, "JPEG", quality=quality, subsampling=subsampling)
+        decoded = np.asarray(Image.open(buffer).convert("RGB")).astype(int)
+        assert np.abs(dmcnn_jax.restore(buffer.getvalue()) - decoded).max() <= 3
 
 
 def test_gray_stays_gray(model, luma):

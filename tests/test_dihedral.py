@@ -53,3 +53,30 @@ def test_an_ensemble_is_the_mean_of_eight(rng):
     projected = restore_plane(model, k, table, ensemble=True, project=True)
     requantised = np.round(jpeg.dct(projected * 255 - 128) / table.reshape(64))
     np.testing.assert_array_equal(requantised, k)
+
+
+@pytest.mark.parametrize(("shape", "blocks"), [((24, 40), 2), ((8, 16), 3), ((8, 8), 1)])
+def test_a_continued_plane_is_padded_by_its_mirror_image(rng, shape, blocks):
+    image = rng.normal(0, 40, shape)
+
+    def coefficients(image):
+        h, w = image.shape
+        cut = image.reshape(h // 8, 8, w // 8, 8).swapaxes(1, 2)
+        return scipy.fft.dctn(cut, axes=(2, 3), norm="ortho").reshape(h // 8, w // 8, 64)
+
+    padded = np.pad(image, 8 * blocks, mode="symmetric")
+    continued = dihedral.continue_mirrored(coefficients(image), blocks)
+    np.testing.assert_allclose(continued, coefficients(padded), atol=1e-9)
+
+
+def test_a_mirrored_plane_is_restored_as_part_of_a_larger_one(rng):
+    model = load("dmcnn-small-any")
+    table = np.asarray(jpeg.quality_table(20))
+    original = rng.integers(60, 190, (24, 40), dtype=np.uint8)
+    k = np.asarray(jpeg.encode(original, table))
+    larger = np.asarray(jpeg.encode(np.pad(original, 16, mode="symmetric"), table))
+    found = restore_plane(model, k, table, mirrored=2, project=True)
+    expected = restore_plane(model, larger, table, project=True)[16:-16, 16:-16]
+    # The codec rounds halves away from zero, so that mirrored coefficients are the same.
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.abs(found - restore_plane(model, k, table, project=True)).max() > 1e-4

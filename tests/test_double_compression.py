@@ -9,7 +9,14 @@ from PIL import Image
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.cli.restore import main
-from dmcnn_jax.jpeg.double_compression import find_prior_compression, requantize
+from dmcnn_jax.data import graphics
+from dmcnn_jax.jpeg.double_compression import (
+    PriorCompression,
+    explained_share,
+    find_prior_compression,
+    requantize,
+)
+from dmcnn_jax.restoration.detail import measure_kept_detail
 from dmcnn_jax.restoration.options import RestoreOptions
 from dmcnn_jax.restoration.restorer import Restorer
 
@@ -107,6 +114,46 @@ def test_nothing_is_found_in_drawings(draw, second):
     assert find_prior_compression(luma(save(drawing, second))) is None
 
 
+@pytest.mark.parametrize("kind", ["texture", "bricks", "faint text", "microscopy", "gradient"])
+def test_nothing_is_found_in_pictures_of_even_tone(kind):
+    """Their blocks share one DC coefficient, near a multiple of some step on every grid."""
+    for seed in range(4):
+        pixels = graphics.draw(kind, seed)
+        assert find_prior_compression(luma(save(pixels, 75 + 6 * seed))) is None, seed
+
+
+@pytest.mark.parametrize("flat", [20, 60])
+def test_a_prior_compression_by_another_table_is_found(coffee, flat):
+    """Its steps are found one by one: here a flat table, rising by one step a row."""
+    table = flat + np.arange(8).repeat(8)
+    decoded = np.asarray(Image.open(io.BytesIO(save(coffee, 50, qtables=[table.tolist()] * 2))))
+    prior = find_prior_compression(luma(save(decoded[3:, 6:], 90)))
+    assert (prior.left, prior.top) == (2, 5)
+    low = [0, 1, 2, 8, 9, 16]
+    np.testing.assert_allclose(prior.table.ravel()[low[1:]], table[low[1:]], atol=1)
+    assert prior.explained > 0.9
+
+
+def test_the_share_explained_is_that_of_saving_again(coffee):
+    """For a gray picture in whole blocks, Pillow does what the function does."""
+    gray = np.asarray(Image.fromarray(coffee).convert("L"))[:240, :320]
+    first = save(gray, 30)
+    second = save(np.asarray(Image.open(io.BytesIO(first))), 90)
+    file = luma(second)
+    true = PriorCompression(30, jpeg.quality_table(30), 0, 0, share=1)
+    assert explained_share(file, true, luma(first).coefficients) == 1
+    other = luma(save(gray, 12))
+    wrong = PriorCompression(12, jpeg.quality_table(12), 0, 0, share=1)
+    again = luma(save(np.asarray(Image.open(io.BytesIO(save(gray, 12)))), 90)).coefficients
+    k, table = file.coefficients[..., 1:], file.table.ravel()[1:]
+    near = np.abs(again[..., 1:] - k) * table <= 1 + table / 2
+    assert explained_share(file, wrong, other.coefficients) == pytest.approx(
+        near[k != 0].mean(), abs=0.06
+    )
+    none = luma(save(np.full((32, 32), 90, np.uint8), 90))
+    assert np.isnan(explained_share(none, true, requantize(none, true)))
+
+
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (7, 200), (9, 17)])
 def test_pictures_of_hardly_any_blocks(rng, size):
     pixels = rng.integers(0, 256, size, dtype=np.uint8)
@@ -139,7 +186,7 @@ def test_bands_make_no_difference(coffee, monkeypatch):
     file = luma(save_twice(coffee, 30, 92, 3, 5))
     prior = find_prior_compression(file)
     whole = requantize(file, prior)
-    monkeypatch.setattr("dmcnn_jax.jpeg.double_compression.REQUANTIZED_ROWS", 3)
+    monkeypatch.setattr("dmcnn_jax.jpeg.double_compression.ROWS_AT_ONCE", 3)
     np.testing.assert_array_equal(requantize(file, prior), whole)
 
 
@@ -183,17 +230,52 @@ def test_the_command_says_what_it_found(coffee, tmp_path, capsys):
     assert "found an earlier save at about quality 20, with blocks that begin at 3,5" in err
     assert "the guarantee does not apply" in err and "coefficients kept" not in err
     (report,) = json.loads(out)["files"]
-    assert report["earlier"] == {"quality": 20, "grid": [3, 5], "assumed": False}
+    earlier = report["earlier"]
+    assert (earlier["quality"], earlier["grid"], earlier["assumed"]) == (20, [3, 5], False)
+    assert 0.9 < earlier["explained"] <= 1 and f"explains {earlier['explained']:.0%} of" in err
     assert "luma_kept" not in report
     assert main([str(path), "--overwrite", "--no-detect", "--json", "-"]) == 0
     out, err = capsys.readouterr()
     assert "earlier" not in json.loads(out)["files"][0] and "earlier save" not in err
-    arguments = ["--overwrite", "--assume-quality", "10", "--prior-grid", "0,7", "--json", "-"]
+    arguments = ["--overwrite", "--assume-quality", "30", "--prior-grid", "0,7", "--json", "-"]
     assert main([str(path), *arguments]) == 0
     (report,) = json.loads(capsys.readouterr().out)["files"]
-    assert report["earlier"] == {"quality": 10, "grid": [0, 7], "assumed": True}
+    earlier = report["earlier"]
+    assert (earlier["quality"], earlier["grid"], earlier["assumed"]) == (30, [0, 7], True)
+    assert earlier["explained"] < 0.6  # wrong, but asked for, and harmless
     assert main([str(path), "--overwrite", "--prior-grid", "0,7"]) == 0
     assert "no earlier save was found on the grid at 0,7" in capsys.readouterr().err
+
+
+def test_a_wrong_table_that_would_wipe_out_the_picture_is_not_used(tmp_path, capsys):
+    path = tmp_path / "text.jpg"
+    path.write_bytes(save(graphics.draw("faint text", 1), 95))
+    assert main([str(path), "--assume-quality", "1", "--json", "-"]) == 0
+    out, err = capsys.readouterr()
+    (report,) = json.loads(out)["files"]
+    assert report["status"] == "restored" and "earlier" not in report
+    assert "not restored by an earlier save at about quality 1: it would keep" in err
+    blind = Restorer(options=RestoreOptions(detect=False))(jpeg.read(path))
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(path.with_name("text-restored.png"))), blind.pixels
+    )
+
+
+def test_kept_detail(rng, coffee):
+    """All is kept by the decoded picture, half by one of half its contrast, none by a flat one."""
+    file = luma(save(coffee, 80))
+    decoded = np.zeros([8 * side for side in file.coefficients.shape[:2]], np.float32)
+    k = file.coefficients * file.table.ravel()
+    decoded[:] = jpeg.idct(k[None].astype(np.float32))[0] + 128
+    whole = measure_kept_detail(file, decoded)
+    assert whole.overall == pytest.approx(1, abs=1e-4) and whole.least == pytest.approx(1, abs=1e-4)
+    half = measure_kept_detail(file, 100 + decoded / 2)
+    assert half.overall == pytest.approx(0.5, abs=1e-4)
+    decoded[64:128, 128:192] = 77
+    holed = measure_kept_detail(file, decoded)
+    assert holed.overall > 0.8 and holed.least == pytest.approx(0, abs=1e-4)
+    flat = luma(save(np.full((40, 40), 99, np.uint8), 80))
+    assert np.isnan(measure_kept_detail(flat, np.zeros((40, 40), np.float32)).overall)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +289,7 @@ def test_grids_that_make_no_sense(tmp_path, capsys, arguments):
 
 @pytest.mark.slow
 def test_rates(train_images):
-    """A lower bound on the detection rates that `tools/resaved.py` prints for more pictures."""
+    """A lower bound on the rates that `tools/earlier_saves.py` prints for more pictures."""
     rng = np.random.default_rng(0)
     found = tried = 0
     for number, path in enumerate(train_images[:100]):

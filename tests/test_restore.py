@@ -31,6 +31,7 @@ from dmcnn_jax.inference.weights import save_weights
 from dmcnn_jax.jpeg import resampling
 from dmcnn_jax.jpeg.metadata import Metadata
 from dmcnn_jax.jpeg.reader import Component
+from dmcnn_jax.jpeg.tables import nearest_quality
 from dmcnn_jax.models import create_model
 from dmcnn_jax.restoration import color_correction, decoding, model_selection, rounding
 from dmcnn_jax.restoration.options import RestoreOptions
@@ -141,7 +142,9 @@ def test_gray_and_rgb_files(weights):
     for channel in range(3):
         # Three gray pictures.
         file = jpeg.read(data).components[channel]
-        alone = restore_plane(load(weights), file.coefficients, file.table, project=True)
+        alone = restore_plane(
+            load(weights), file.coefficients, file.table, project=True, mirrored=2
+        )
         difference = restored[..., channel] - np.clip(255 * alone[:33], 0, 255)
         assert np.abs(difference).max() < 8
 
@@ -524,8 +527,8 @@ def test_an_installation_without_weights_says_so(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("quality", [1, 10, 37, 90, 99])
 def test_the_quality_of_a_table_is_recognised(quality):
-    assert model_selection.nearest_quality(jpeg.quality_table(quality)) == quality
-    assert abs(model_selection.nearest_quality(jpeg.quality_table(quality) + 1) - quality) <= 12
+    assert nearest_quality(jpeg.quality_table(quality)) == quality
+    assert abs(nearest_quality(jpeg.quality_table(quality) + 1) - quality) <= 12
 
 
 def test_what_no_model_was_trained_for_is_left_as_decoded(tmp_path, weights, monkeypatch, capsys):

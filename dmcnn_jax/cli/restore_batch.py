@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from dmcnn_jax.images.formats import OutputFormat
     from dmcnn_jax.jpeg.reader import JpegFile
-    from dmcnn_jax.restoration.restorer import Planes
+    from dmcnn_jax.restoration.results import Planes
 
 _COMMAND = "dmcnn-restore"
 

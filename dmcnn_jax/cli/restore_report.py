@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import math
 import os
 import sys
 import textwrap
@@ -15,7 +16,7 @@ from dmcnn_jax.system.atomic_write import replacing
 
 if TYPE_CHECKING:
     from dmcnn_jax.jpeg.reader import JpegFile
-    from dmcnn_jax.restoration.restorer import Restoration
+    from dmcnn_jax.restoration.results import Restoration
 
 Status = Literal["restored", "decoded", "skipped", "failed"]
 """What became of a file; "decoded": no model was applied, and its decoded picture was written."""
@@ -88,9 +89,11 @@ def written_record(
         "seconds": round(seconds, 3),
     }
     if result.prior is not None:
+        explained = result.prior.explained
         record["earlier"] = {
             "quality": result.prior.quality,
             "grid": [result.prior.left, result.prior.top],
+            "explained": None if math.isnan(explained) else round(explained, 4),
             "assumed": assumed,
         }
     if result.luma_tally is not None:

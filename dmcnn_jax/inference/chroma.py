@@ -33,6 +33,7 @@ def restore_chroma(
     *,
     project: bool = False,
     strength: float = 1.0,
+    mirrored: int = 0,
     progress: Progress | None = None,
 ) -> np.ndarray:
     """Restores Cb and Cr and brings them to full size, in tiles as `restore_plane`.
@@ -48,6 +49,8 @@ def restore_chroma(
         project: whether the result is projected onto the nearest planes whose averages over chroma
             samples quantise to `coefficients`.
         strength: blends the upsampled chroma (0) with the estimate (1).
+        mirrored: blocks of chroma by which planes are continued by their mirror image, as in
+            `restore_plane`.
         progress: as in `restore_plane`.
 
     Returns:
@@ -64,7 +67,9 @@ def restore_chroma(
         run = _restore_transposed
     else:
         run = _restore_in_tiles
-    return run(model, coefficients, tables, guide, subsampling, project, strength, progress)
+    return run(
+        model, coefficients, tables, guide, subsampling, project, strength, mirrored, progress
+    )
 
 
 def _restore_transposed(
@@ -75,13 +80,16 @@ def _restore_transposed(
     subsampling: tuple[int, int],
     project: bool,
     strength: float,
+    mirrored: int,
     progress: Progress | None,
 ) -> np.ndarray:
     """Restores 4:4:0 as the transpose of 4:2:2, which networks are trained for."""
     turned = [dihedral.turn(k, q, 4) for k, q in zip(coefficients, tables, strict=True)]
     k, q = zip(*turned, strict=True)
     down, across = subsampling
-    planes = _restore_in_tiles(model, k, q, guide.T, (across, down), project, strength, progress)
+    planes = _restore_in_tiles(
+        model, k, q, guide.T, (across, down), project, strength, mirrored, progress
+    )
     return planes.swapaxes(1, 2)
 
 
@@ -93,6 +101,7 @@ def _restore_by_four(
     subsampling: tuple[int, int],
     project: bool,
     strength: float,
+    mirrored: int,
     progress: Progress | None,
 ) -> np.ndarray:
     """Restores 4:1:1 and other subsampling by four from a picture of half the size.
@@ -112,6 +121,7 @@ def _restore_by_four(
         (subsampling[0] // down, subsampling[1] // across),
         project=project,
         strength=strength,
+        mirrored=mirrored,
         progress=progress,
     )
     planes = np.empty((2, down * small.shape[1], across * small.shape[2]), np.float32)
@@ -134,11 +144,21 @@ def _restore_in_tiles(
     subsampling: tuple[int, int],
     project: bool,
     strength: float,
+    mirrored: int,
     progress: Progress | None,
 ) -> np.ndarray:
     """Restores chroma of a subsampling that networks are trained for; see `restore_chroma`."""
-    height, width, _ = coefficients[0].shape
     down, across = 8 * subsampling[0], 8 * subsampling[1]  # pixels to a block
+    # Which pixels of the guide the rows and columns of the continued planes show.
+    guide_rows, guide_columns = (
+        np.minimum(dihedral.mirror_index(block * blocks, block * mirrored)[0], size - 1)
+        for block, blocks, size in zip(
+            (down, across), coefficients[0].shape[:2], guide.shape, strict=True
+        )
+    )
+    if mirrored:
+        coefficients = [dihedral.continue_mirrored(k, mirrored) for k in coefficients]
+    height, width, _ = coefficients[0].shape
     halo_rows, halo_columns = cast(ChromaNet, model.module).halo(subsampling)
     sides = tiling.chroma_tile_sides(subsampling)
     rows = tiling.plan_tiles(height, halo_rows, sides)
@@ -152,8 +172,8 @@ def _restore_in_tiles(
     def arguments(row: Tile, column: Tile) -> tuple[np.ndarray, ...]:
         parts = [s.tile(row.start, rows.length, column.start, columns.length) for s in sources]
         k, q, mask = (np.stack(part) for part in zip(*parts, strict=True))
-        y = _pixels(row, rows, down, guide.shape[0])
-        x = _pixels(column, columns, across, guide.shape[1])
+        y = guide_rows[_pixels(row, rows, down, len(guide_rows))]
+        x = guide_columns[_pixels(column, columns, across, len(guide_columns))]
         return k, guide[y[:, None], x, None] / np.float32(255), q, mask[0]
 
     def prepare_row(row: Tile) -> tuple[Callable, Iterator[tuple[np.ndarray, ...]]]:
@@ -168,11 +188,12 @@ def _restore_in_tiles(
         core = np.moveaxis(result[row.core_in_tile(down), column.core_in_tile(across)], -1, 0)
         target = planes[:, row.core_in_plane(down), column.core_in_plane(across)]
         np.multiply(core, 255, out=target)
-    return planes
+    top, left = down * mirrored, across * mirrored
+    return planes[:, top : down * height - top, left : across * width - left]
 
 
 def _pixels(tile: Tile, plan: TilePlan, block: int, size: int) -> np.ndarray:
-    """Returns the pixels that a tile covers, those outside of the guide replaced by its border."""
+    """Returns the pixels that a tile covers, those outside replaced by the nearest inside."""
     covered = np.arange(block * tile.start, block * (tile.start + plan.length))
     return np.clip(covered, 0, size - 1)
 

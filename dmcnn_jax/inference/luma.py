@@ -30,6 +30,7 @@ def restore_plane(
     strength: float = 1.0,
     ensemble: bool = False,
     size: tuple[int, int] | None = None,
+    mirrored: int = 0,
     progress: Progress | None = None,
 ) -> np.ndarray:
     """Restores one plane of any size, in tiles of a few shapes.
@@ -37,6 +38,9 @@ def restore_plane(
     The result is that of the network over the whole plane at its exact size: tiles overlap by the
     network's receptive field, and what lies outside of the plane is zero at every layer. Memory in
     addition to the result is bounded by a row of tiles.
+
+    Zeros outside are what networks are trained and published with, but along the border they
+    restore less than inside. A plane that is continued by its mirror image has no such border.
 
     Args:
         model: the model to run.
@@ -51,6 +55,8 @@ def restore_plane(
         size: height and width of the picture in pixels, if the last blocks of the plane reach
             beyond it. Published networks that run on pixels (`pixel_masks`) don't see the rest;
             other networks ignore it.
+        mirrored: blocks by which the plane is continued by its mirror image to every side before it
+            is restored, and cut again afterwards. 0: only zeros lie outside.
         progress: called now and then with the share of the work done since the last call.
 
     Returns:
@@ -68,12 +74,16 @@ def restore_plane(
         )
     if table.shape != (8, 8):
         raise ValueError(f"table has shape {table.shape}; expected one table [8, 8]")
-    if size is None or not getattr(model.module, "pixel_masks", False):
+    if mirrored:
+        coefficients = dihedral.continue_mirrored(coefficients, mirrored)
+    if mirrored or size is None or not getattr(model.module, "pixel_masks", False):
         picture = None
     else:
         picture = (0, size[0]), (0, size[1])
     run = _mean_over_symmetries if ensemble else _restore_in_tiles
-    return run(model, coefficients, table, picture, strength, project, progress)
+    plane = run(model, coefficients, table, picture, strength, project, progress)
+    margin = 8 * mirrored
+    return plane[margin : len(plane) - margin, margin : plane.shape[1] - margin]
 
 
 def _mean_over_symmetries(

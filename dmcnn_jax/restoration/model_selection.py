@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dmcnn_jax import jpeg
+from dmcnn_jax.jpeg.tables import nearest_quality
 from dmcnn_jax.system.bundled import BUNDLED
 
 # Maximum distance, in octaves of mean quantisation step, at which a model trained for one quality
@@ -154,18 +155,6 @@ def choose_chroma_model(
         f"the quantisation table (about quality {nearest_quality(table, base)}) is {kind} than"
         f" those that {name} improves on; left as decoded",
     )
-
-
-def nearest_quality(table: np.ndarray, base: np.ndarray = jpeg.STANDARD_LUMA) -> int:
-    """Returns the quality, 1 to 100, whose standard table is nearest in log₂ of its steps.
-
-    Args:
-        table: Q, integers [8, 8].
-        base: the standard table at quality 50: of luma or of chroma.
-    """
-    standard = jpeg.quality_table(np.arange(1, 101), base)
-    distances = np.abs(np.log2(standard) - np.log2(table)).mean(axis=(1, 2))
-    return int(np.argmin(distances)) + 1
 
 
 @functools.cache

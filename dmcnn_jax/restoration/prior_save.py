@@ -1,5 +1,7 @@
 """Decides whether a file is restored with the table and the grid of an earlier save."""
 
+import math
+
 import numpy as np
 
 from dmcnn_jax import jpeg
@@ -35,9 +37,17 @@ def find_prior(
         return None, (f"no earlier save was found{where}",) if grid else ()
     return prior, (
         f"{'assumed' if quality else 'found'} an earlier save at about quality {prior.quality},"
-        f" with blocks that begin at {prior.left},{prior.top}; restored with its table, so the"
-        " guarantee does not apply to this file",
+        f" with blocks that begin at {prior.left},{prior.top}"
+        f"{_describe_share(prior.explained)}; restored with its table, so the guarantee does not"
+        " apply to this file",
     )
+
+
+def _describe_share(explained: float) -> str:
+    """Returns what share of the file's coefficients an earlier save explains, for a report."""
+    if math.isnan(explained):
+        return ""
+    return f", which explains {explained:.0%} of the file's coefficients"
 
 
 def crop_to_file_grid(

@@ -7,7 +7,6 @@ the restored planes with the file's own tables yields the file's own coefficient
 that up to rounding and clipping.
 """
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from typing import BinaryIO
@@ -21,6 +20,7 @@ from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model, is_openvino, load
 from dmcnn_jax.jpeg.double_compression import PriorCompression, requantize
 from dmcnn_jax.jpeg.reader import Component
+from dmcnn_jax.jpeg.tables import nearest_quality
 from dmcnn_jax.models.chroma import ChromaNet
 from dmcnn_jax.restoration.coefficient_check import CoefficientTally, tally_chroma
 from dmcnn_jax.restoration.color_correction import (
@@ -29,12 +29,8 @@ from dmcnn_jax.restoration.color_correction import (
     match_file_color,
 )
 from dmcnn_jax.restoration.decoding import decoded_picture, dequantized_plane
-from dmcnn_jax.restoration.model_selection import (
-    ModelChoice,
-    choose_model,
-    nearest_quality,
-    trained_qualities,
-)
+from dmcnn_jax.restoration.detail import describe_harm
+from dmcnn_jax.restoration.model_selection import ModelChoice, choose_model, trained_qualities
 from dmcnn_jax.restoration.options import RestoreOptions
 from dmcnn_jax.restoration.plane_models import (
     choose_plane_models,
@@ -44,6 +40,7 @@ from dmcnn_jax.restoration.plane_models import (
     note_limits,
 )
 from dmcnn_jax.restoration.prior_save import crop_to_file_grid, find_prior
+from dmcnn_jax.restoration.results import Planes, Restoration
 from dmcnn_jax.restoration.rounding import round_to_pixels
 from dmcnn_jax.system.progress import Progress
 
@@ -108,60 +105,6 @@ def restore(
     return Restorer(model, options)(jpeg.read(source)).pixels
 
 
-@dataclasses.dataclass(frozen=True)
-class Restoration:
-    """A restored picture.
-
-    Attributes:
-        pixels: uint8 or uint16, [height, width] or [height, width, 3] (RGB).
-        models: for each of the file's components, the name of the model that restored it; None if
-            the plane is as decoded. If all are None, the picture is what libjpeg decodes.
-        quality: the standard quality whose luma table is nearest to the file's, 1 to 100.
-        luma_tally: how many luma coefficients the pixels keep. None if the picture is as decoded,
-            if it was restored with an earlier save's table, and if luma is subsampled.
-        notes: remarks for a report, one sentence each.
-        prior: the earlier save whose table it was restored with; None if it was the file's own.
-        chroma_tally: how many chroma coefficients the pixels keep, averaged over the samples of the
-            file, in blocks that lie in the picture as a whole. None for gray and RGB files, if the
-            picture is as decoded, and if there are no such blocks.
-    """
-
-    pixels: np.ndarray
-    models: tuple[str | None, ...]
-    quality: int
-    luma_tally: CoefficientTally | None
-    notes: tuple[str, ...]
-    prior: PriorCompression | None = None
-    chroma_tally: CoefficientTally | None = None
-
-    @property
-    def model(self) -> str | None:
-        """Name of the model that restored luma, or R; None if it is as decoded."""
-        return self.models[0]
-
-
-@dataclasses.dataclass(frozen=True)
-class Planes:
-    """Restored planes of a file, before they become a picture.
-
-    Attributes:
-        file: the file.
-        models: as in `Restoration`.
-        luma: the Y plane, or R, G and B: float32, levels 0 to 255, whole blocks. Empty if the
-            picture is left as decoded.
-        chroma: Cb and Cr, float32, levels 0 to 255: both at full size, or each at its own.
-        notes: remarks for a report.
-        prior: the earlier save whose table luma was restored with; None if it was the file's own.
-    """
-
-    file: jpeg.JpegFile
-    models: tuple[str | None, ...]
-    luma: tuple[np.ndarray, ...]
-    chroma: tuple[np.ndarray, ...]
-    notes: tuple[str, ...]
-    prior: PriorCompression | None = None
-
-
 class Restorer:
     """A restorer of JPEG files, which loads each model once.
 
@@ -222,6 +165,9 @@ class Restorer:
     def restore_planes(self, file: jpeg.JpegFile, progress: Progress | None = None) -> Planes:
         """Restores the planes of a file by networks: the accelerator's part of the work.
 
+        A result that loses more of the file's detail than its table, or an earlier save's, allows
+        is not used (`restoration.detail`).
+
         Args:
             file: what `jpeg.read` returned.
             progress: called with the share of the work done since its last call.
@@ -229,10 +175,30 @@ class Restorer:
         Returns:
             The planes, for `render`.
         """
+        prior, notes = find_prior(file, self.options)
+        planes = self._restore_by(file, prior, notes, progress)
+        if prior and (harm := describe_harm(planes.lumas, planes.luma)):
+            notes = (f"not restored by an earlier save at about quality {prior.quality}: {harm}",)
+            planes = self._restore_by(file, None, notes, None)
+        # Projection onto the file's own intervals bounds what is lost.
+        if not (planes.prior or self.options.project) and (
+            harm := describe_harm(planes.lumas, planes.luma)
+        ):
+            decoded = (None,) * len(file.components)
+            planes = Planes(file, decoded, (), (), (*planes.notes, f"left as decoded: {harm}"))
+        return planes
+
+    def _restore_by(
+        self,
+        file: jpeg.JpegFile,
+        prior: PriorCompression | None,
+        prior_notes: tuple[str, ...],
+        progress: Progress | None,
+    ) -> Planes:
+        """Restores the planes of a file by an earlier save's table, or by its own."""
         lumas, project = luma_components(file), self.options.project
-        prior, prior_notes = find_prior(file, self.options)
         choices = self._choose_models(file, prior)
-        if choices[0].name is None:
+        if prior and choices[0].name is None:
             prior, prior_notes = None, ()
         reasons = tuple(dict.fromkeys(c.reason for c in choices if c.reason))
         notes = (*file.notes, *prior_notes, *reasons, *note_limits(file))
@@ -330,6 +296,7 @@ class Restorer:
             project=self.options.project,
             strength=self.options.strength,
             ensemble=self.options.ensemble,
+            mirrored=_MIRRORED,
             progress=progress,
         )
         plane *= 255
@@ -365,6 +332,7 @@ class Restorer:
             components[0].subsampling,
             project=project,
             strength=self.options.strength,
+            mirrored=_MIRRORED,
             progress=progress,
         )
         size, movable = (file.height, file.width), blocks_with_color(components)
@@ -383,6 +351,11 @@ class Restorer:
             self._bundled[name] = load(name, self.options.engine)
         return self._bundled[name]
 
+
+# Blocks by which planes are continued by their mirror image, so that networks see no border there.
+# On 12 photographs at quality 10, the gain in the outer 4 pixels is 0.92 dB of luma and 0.79 dB of
+# chroma, against 0.80 and 0.05 with zeros outside, and 1.19 and 0.83 inside. Four blocks add 0.003.
+_MIRRORED = 2
 
 # The share of the work that the network of chroma takes, about.
 _CHROMA_SHARE = 0.2
