@@ -111,6 +111,16 @@ def test_names_of_no_files_are_a_line_each(tmp_path, capsys):
     assert "1 left as decoded, 2 failed" in said
 
 
+def test_a_name_too_long_costs_only_itself(tmp_path, capsys):
+    """251 letters are a name, but not with .png after them; 300 are none."""
+    long, good = write_jpeg(tmp_path / f"{'l' * 251}.jpg"), write_jpeg(tmp_path / "a.jpg")
+    impossible = tmp_path / f"{'i' * 300}.jpg"
+    assert decode(impossible, long, good, "-o", tmp_path / "out", "--format", "webp") == 1
+    said = capsys.readouterr().err
+    assert said.count("File name too long") == 2 and "1 left as decoded, 2 failed" in said
+    assert tree(tmp_path / "out") == ["a.webp"]
+
+
 # What results are called
 
 

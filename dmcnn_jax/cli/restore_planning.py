@@ -134,7 +134,8 @@ def mirror_folders(folders: Sequence[Path], output: Path) -> dict[Path, Path]:
 
 
 def _folders(inputs: Sequence[str]) -> list[Path]:
-    return [Path(each) for each in inputs if each != "-" and Path(each).is_dir()]
+    # os.path.isdir is False, where Path.is_dir raises, for names too long and unsearchable folders.
+    return [Path(each) for each in inputs if each != "-" and os.path.isdir(each)]
 
 
 def _check_usage(inputs: Sequence[str], output: str | None, folders: Sequence[Path]) -> None:
