@@ -7,7 +7,7 @@ It starts from the weights of fast_qf20.py; small_any.py is the same for a CPU.
 """
 
 from dmcnn_jax.config import default_config
-from dmcnn_jax.config.recipes import set_every_table, set_steps
+from dmcnn_jax.config.presets import set_every_table, set_steps
 
 
 def get_config():

@@ -16,7 +16,7 @@ Published for LIVE1: 28.96 dB at quality 10, 31.29 dB at 20 (DMCNN's paper: 29.1
 import ml_collections
 
 from dmcnn_jax.config import default_config
-from dmcnn_jax.config.recipes import set_budget
+from dmcnn_jax.config.presets import set_budget
 
 
 def get_config(recipe: str = "paper"):

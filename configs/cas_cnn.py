@@ -15,7 +15,7 @@ DMCNN's paper reports, for LIVE1, 29.44 dB at quality 10 and 31.70 dB at 20.
 import ml_collections
 
 from dmcnn_jax.config import default_config
-from dmcnn_jax.config.recipes import set_budget
+from dmcnn_jax.config.presets import set_budget
 
 
 def get_config(recipe: str = "paper"):

@@ -10,7 +10,7 @@ DMCNN's paper reports, for the test images of BSDS500, 29.59 dB at quality 10 an
 import ml_collections
 
 from dmcnn_jax.config import default_config
-from dmcnn_jax.config.recipes import set_budget
+from dmcnn_jax.config.presets import set_budget
 
 
 def get_config(recipe: str = "paper"):

@@ -5,7 +5,7 @@ python -m dmcnn_jax.main --config configs/fast_qf10.py --config.data.source=pack
 """
 
 from dmcnn_jax.config import default_config
-from dmcnn_jax.config.recipes import set_steps
+from dmcnn_jax.config.presets import set_steps
 
 
 def get_config():

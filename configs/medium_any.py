@@ -4,11 +4,11 @@
     python -m dmcnn_jax.main --config configs/medium_any.py --config.data.source=packs/full
 
 It starts from the bundled weights for quality 20, and takes an hour on one CPU core, or half an
-hour on two. configs/shipped/dmcnn_any.py has all three stages that made the bundled dmcnn-any.
+hour on two. configs/shipped/dmcnn_any.py has all three phases that made the bundled dmcnn-any.
 """
 
 from dmcnn_jax.config import default_config
-from dmcnn_jax.config.recipes import set_every_table, set_medium, set_steps
+from dmcnn_jax.config.presets import set_every_table, set_medium, set_steps
 
 
 def get_config():

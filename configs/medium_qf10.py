@@ -3,12 +3,12 @@
     python -m dmcnn_jax.main --config configs/medium_qf20.py --config.data.source=packs/train
     python -m dmcnn_jax.main --config configs/medium_qf10.py --config.data.source=packs/train
 
-It takes twenty minutes on two CPU cores. The bundled dmcnn-qf10 was trained further, in the stages
+It takes twenty minutes on two CPU cores. The bundled dmcnn-qf10 was trained further, in the phases
 of configs/shipped/dmcnn_qf10.py.
 """
 
 from dmcnn_jax.config import default_config
-from dmcnn_jax.config.recipes import set_medium, set_steps
+from dmcnn_jax.config.presets import set_medium, set_steps
 
 
 def get_config():

@@ -5,11 +5,11 @@
 
 It takes about an hour on two CPU cores. The DCT branch computes on the grid of blocks, where
 channels cost little: with 128 of them instead of 64, a step takes 5 % longer. The bundled
-dmcnn-qf20 was trained further, in the stages of configs/shipped/dmcnn_qf20.py.
+dmcnn-qf20 was trained further, in the phases of configs/shipped/dmcnn_qf20.py.
 """
 
 from dmcnn_jax.config import default_config
-from dmcnn_jax.config.recipes import set_medium, set_steps
+from dmcnn_jax.config.presets import set_medium, set_steps
 
 
 def get_config():

@@ -11,7 +11,7 @@ become 32 × 32 here.
 import ml_collections
 
 from dmcnn_jax.config import default_config
-from dmcnn_jax.config.recipes import set_budget
+from dmcnn_jax.config.presets import set_budget
 
 
 def get_config(recipe: str = "paper"):

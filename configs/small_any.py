@@ -6,7 +6,7 @@ It starts from the bundled weights for quality 20, and takes about an hour on tw
 """
 
 from dmcnn_jax.config import default_config
-from dmcnn_jax.config.recipes import set_every_table, set_steps
+from dmcnn_jax.config.presets import set_every_table, set_steps
 
 
 def get_config():

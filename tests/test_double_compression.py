@@ -186,7 +186,7 @@ def test_bands_make_no_difference(coffee, monkeypatch):
     file = luma(save_twice(coffee, 30, 92, 3, 5))
     prior = find_prior_compression(file)
     whole = requantize(file, prior)
-    monkeypatch.setattr("dmcnn_jax.jpeg.double_compression.BAND", 3)
+    monkeypatch.setattr("dmcnn_jax.jpeg.double_compression.ROWS_AT_ONCE", 3)
     np.testing.assert_array_equal(requantize(file, prior), whole)
 
 

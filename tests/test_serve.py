@@ -316,7 +316,7 @@ def test_a_restorer_from_file_to_file(rng):
         progress(1.0)
         return SimpleNamespace(
             pixels=restored,
-            model="tiny",
+            models=("tiny", "other", "other"),
             quality=90,
             luma_tally=CoefficientTally(1, 1, 64, 63),
             notes=("a", "b"),
@@ -330,7 +330,7 @@ def test_a_restorer_from_file_to_file(rng):
     assert (info["width"], info["height"]) == (64, 48)
     about = info["about"]
     assert (
-        about["Model"] == "tiny"
+        about["Model"] == "tiny, other"
         and about["Notes"] == "a; b"
         and "63 of the file's 64" in about["Kept"]
     )

@@ -6,7 +6,7 @@ With :cpu, it takes an hour or two on two cores. With :gpu, it has ninety times 
 paper's number of channels.
 """
 
-from dmcnn_jax.config.recipes import ablation_config
+from dmcnn_jax.config.presets import ablation_config
 
 
 def get_config(budget: str = "gpu"):

@@ -1,17 +1,17 @@
 """The bundled dmcnn-chroma-large, from images to weights: two hours on two CPU cores.
 
-python tools/train_stages.py configs/shipped/dmcnn_chroma_large.py --source FOLDER \
+python tools/train_recipe.py configs/shipped/dmcnn_chroma_large.py --source FOLDER \
     -o runs/dmcnn-chroma-large
 """
 
 from dmcnn_jax.config import default_config
-from dmcnn_jax.config.recipes import set_steps
-from dmcnn_jax.config.stages import TrainStage
+from dmcnn_jax.config.presets import set_steps
+from dmcnn_jax.config.recipes import TrainPhase
 
 DILATIONS = (1, 2, 4, 8, 16, 8, 4, 2, 1)
 
 
-def get_stages():
+def get_phases():
     """Returns three training runs: two on 4:2:0 alone, and a long one on all samplings."""
     # 41 million pixels: nine minutes on two CPU cores.
     first = base_config()
@@ -31,14 +31,14 @@ def get_stages():
     long.train.clip_norm = 0.05
 
     return [
-        TrainStage("first", first),
-        TrainStage("longer", longer, start="first"),
-        TrainStage("long", long, start="longer"),
+        TrainPhase("first", first),
+        TrainPhase("longer", longer, start="first"),
+        TrainPhase("long", long, start="longer"),
     ]
 
 
 def base_config():
-    """Returns the configuration that the stages share: 64 channels, 11 layers, Muon."""
+    """Returns the configuration that the phases share: 64 channels, 11 layers, Muon."""
     config = default_config()
     config.quality = 10
     config.quality_range = (5, 95)

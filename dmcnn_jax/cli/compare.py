@@ -65,7 +65,7 @@ def _run(options: argparse.Namespace) -> None:
         if not 1 <= quality <= 100:
             raise UsageError(f"--qualities has {quality}; expected 1 to 100")
     prepare_process()
-    from dmcnn_jax.evaluation import comparison
+    from dmcnn_jax.evaluation import comparison, comparison_tables
     from dmcnn_jax.system.atomic_write import write_file
 
     # Every name is looked up before anything is measured.
@@ -79,8 +79,8 @@ def _run(options: argparse.Namespace) -> None:
         entries, folders, options.qualities, measured, against=options.against
     )
     files = {
-        "table.md": comparison.to_markdown(results).encode(),
-        "table.csv": comparison.to_csv(results).encode(),
+        "table.md": comparison_tables.to_markdown(results).encode(),
+        "table.csv": comparison_tables.to_csv(results).encode(),
         "results.json": comparison.to_json(results).encode(),
     }
     if entries and not options.no_plots:

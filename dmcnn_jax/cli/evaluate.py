@@ -1,7 +1,7 @@
 """The command `dmcnn-evaluate`: measures a model on a folder of images."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dmcnn_jax.cli.process import UsageError, command_parser, prepare_process, run_command
 
@@ -48,7 +48,12 @@ def make_parser() -> argparse.ArgumentParser:
         help="library that computes the network's layers (default: jax, which gives the same"
         " figures everywhere)",
     )
-    add = parser.add_argument_group("luma, the default").add_argument
+    _add_luma_options(parser.add_argument_group("luma, the default").add_argument)
+    _add_color_options(parser.add_argument_group("colour").add_argument)
+    return parser
+
+
+def _add_luma_options(add: Callable[..., argparse.Action]) -> None:
     add(
         "--luma",
         choices=("studio", "full"),
@@ -67,7 +72,9 @@ def make_parser() -> argparse.ArgumentParser:
         " slower",
     )
     add("--gallery", metavar="FILE", help="also write an HTML page of all images, with a slider")
-    add = parser.add_argument_group("colour").add_argument
+
+
+def _add_color_options(add: Callable[..., argparse.Action]) -> None:
     add(
         "--color",
         action="store_true",
@@ -80,7 +87,6 @@ def make_parser() -> argparse.ArgumentParser:
         choices=("4:4:4", "4:2:2", "4:2:0"),
         help="chroma subsampling of the files (default: 4:2:0)",
     )
-    return parser
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ from dmcnn_jax.cli.process import UsageError, command_parser, run_command
 
 _EXAMPLES = """examples:
   dmcnn-plot runs/qf20 -o curves.csv curves.png
-  dmcnn-plot runs/dmcnn-qf20/?-*/ -o stages.png       the stages of a recipe in one plot
+  dmcnn-plot runs/dmcnn-qf20/?-*/ -o phases.png       the phases of a recipe in one plot
 """
 
 

@@ -83,7 +83,7 @@ def _add_restoring_options(add: Callable[..., argparse.Action]) -> None:
         "--model",
         metavar="NAME",
         help="a bundled model, a weights file or the folder of a training run (default: the bundled"
-        " model trained for quantisation tables like the file's; a file that no model was trained"
+        " model trained for quantisation tables like the file's; a plane that no model was trained"
         " for is only decoded)",
     )
     add(

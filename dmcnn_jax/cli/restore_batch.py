@@ -3,6 +3,7 @@
 import argparse
 import concurrent.futures
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -10,15 +11,16 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from dmcnn_jax.cli.process import UsageError, first_line, say
+from dmcnn_jax.cli.record_spool import RecordSpool
 from dmcnn_jax.cli.restore_arguments import restore_options
-from dmcnn_jax.cli.restore_planning import Task, describe_mirrors, plan
+from dmcnn_jax.cli.restore_planning import Task, already_there, plan
 from dmcnn_jax.cli.restore_report import (
+    STATUSES,
     FileRecord,
     check_report,
-    count_statuses,
     describe_counts,
     describe_file,
-    write_json,
+    write_report,
     written_record,
 )
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     from dmcnn_jax.images.formats import OutputFormat
     from dmcnn_jax.jpeg.reader import JpegFile
-    from dmcnn_jax.restoration.restorer import Planes
+    from dmcnn_jax.restoration.results import Planes
 
 _COMMAND = "dmcnn-restore"
 
@@ -52,7 +54,8 @@ class BatchRun:
         self.extension = "." + options.format.lstrip(".")
         self.formats: dict[str, OutputFormat] = {}  # by extension
         self.tasks = self._plan()
-        self.records: dict[Task, FileRecord] = {}
+        self._index = {task: index for index, task in enumerate(self.tasks)}
+        self._records = RecordSpool(len(self.tasks), keep=bool(options.json))
         try:
             self.restorer = Restorer(options.weights, restore_options(options))
         except ValueError as error:
@@ -90,13 +93,15 @@ class BatchRun:
     def _plan(self) -> list[Task]:
         """Plans and checks outputs, their formats and the report."""
         from dmcnn_jax.images import formats
+        from dmcnn_jax.jpeg.reader import printable
 
         options = self.options
         if self.extension.lower() not in formats.FORMATS:
             raise UsageError(
                 f"--format {options.format!r}; expected one of: {', '.join(formats.FORMATS)}"
             )
-        tasks = plan(options.inputs, options.output, self.extension, options.overwrite)
+        planned = plan(options.inputs, options.output, self.extension, options.overwrite)
+        tasks = planned.tasks
         if not tasks:
             raise UsageError(f"no JPEG files in {', '.join(options.inputs)}")
         try:
@@ -104,15 +109,15 @@ class BatchRun:
                 self.formats[suffix] = formats.output_format(suffix, options.quality, options.bits)
         except ValueError as error:
             raise UsageError(str(error)) from None
-        to_stdout = any(task.target is None for task in tasks)
+        to_stdout = any(task.target is None and not task.refusal for task in tasks)
         if to_stdout and options.json == "-":
             raise UsageError("--json - and the picture can't both go to standard output")
         if to_stdout and sys.stdout.isatty():
             raise UsageError("standard output is a terminal; redirect it, or name a file with -o")
         check_report(options.json, [p for t in tasks for p in (t.source, t.target) if p])
         if not options.quiet:
-            for line in describe_mirrors(options.inputs, options.output):
-                say(_COMMAND, line)
+            for line in planned.remarks:
+                say(_COMMAND, printable(line))
         return tasks
 
     def _progress_bar(self) -> "tqdm":
@@ -151,7 +156,7 @@ class BatchRun:
         )
 
     def _restore(self, task: Task, reading: "Future[JpegFile] | None") -> "Planes | None":
-        """Returns restored planes; None if that failed, which is recorded."""
+        """Returns restored planes; None if there are none to write, which is recorded."""
         assert reading is not None  # each file was started on before its turn
         done = 0.0
 
@@ -161,6 +166,9 @@ class BatchRun:
             self.bar.update(share)
 
         try:
+            if task.target and not self.options.overwrite and os.path.lexists(task.target):
+                self._record_skipped(task)  # another process was faster
+                return None
             return self.restorer.restore_planes(reading.result(), progress)
         except Exception as error:
             self._record_failure(task, error)
@@ -182,7 +190,16 @@ class BatchRun:
             else:
                 task.target.parent.mkdir(parents=True, exist_ok=True)
                 form = self.formats[task.target.suffix]
-                remarks = formats.write(task.target, result.pixels, file.metadata, form)
+                remarks = formats.write(
+                    task.target,
+                    result.pixels,
+                    file.metadata,
+                    form,
+                    overwrite=self.options.overwrite,
+                )
+        except FileExistsError:
+            self._record_skipped(task)  # it appeared in the meantime
+            return
         except Exception as error:
             self._record_failure(task, error)
             return
@@ -205,31 +222,34 @@ class BatchRun:
 
     def _record_unprocessed(self, task: Task) -> None:
         """Records a file that must not or need not be restored."""
-        record: FileRecord
         if task.refusal:
-            record = {"input": task.name, "output": task.output, "status": "failed"}
-            record["error"] = task.refusal
+            self._record_failure(task, ValueError(task.refusal))
         else:
-            record = {"input": task.name, "output": task.output, "status": "skipped"}
-            record["reason"] = task.skip
-        self._record(task, record)
+            self._record_skipped(task)
         self.bar.update(1)
 
+    def _record_skipped(self, task: Task) -> None:
+        reason = task.skip or (already_there(task.target) if task.target else "")
+        self._record(
+            task,
+            {"input": task.name, "output": task.output, "status": "skipped", "reason": reason},
+        )
+
     def _record(self, task: Task, record: FileRecord) -> None:
-        self.records[task] = record
+        self._records.add(self._index[task], record)
         if record["status"] == "failed" or not self.options.quiet:
             line = f"{_COMMAND}: {task.shown}: {describe_file(record)}"
             self.bar.write(line, file=sys.stderr)
 
     def _finish(self, seconds: float) -> int:
         """Prints the closing line, writes the report and returns the exit status."""
-        records = [self.records[task] for task in self.tasks]
-        counts = count_statuses(records)
-        if not self.options.quiet and len(records) > 1:
+        counts = self._records.counts
+        if not self.options.quiet and len(self.tasks) > 1:
             say(_COMMAND, describe_counts(counts, seconds))
         if self.options.json:
-            summary = counts | {"seconds": round(seconds, 3)}
-            write_json(self.options.json, {"files": records, "summary": summary})
+            summary: dict[str, float] = {status: counts[status] for status in STATUSES}
+            summary["seconds"] = round(seconds, 3)
+            write_report(self.options.json, self._records.texts(), summary)
         return 1 if counts["failed"] else 0
 
 

@@ -3,11 +3,13 @@
 import collections
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from dmcnn_jax.cli.input_folders import Skipped, find_jpegs
+from dmcnn_jax.cli.output_names import distinct_targets
 from dmcnn_jax.cli.process import UsageError
-from dmcnn_jax.images.extensions import JPEG_EXTENSIONS
+from dmcnn_jax.cli.real_paths import RealPaths
 
 
 @dataclasses.dataclass(eq=False)
@@ -44,13 +46,27 @@ class Task:
         return None if self.target is None else str(self.target)
 
 
+@dataclasses.dataclass
+class Plan:
+    """What a run restores.
+
+    Attributes:
+        tasks: in the order of the inputs; the files of a folder are sorted.
+        remarks: lines to say beforehand.
+    """
+
+    tasks: list[Task]
+    remarks: list[str]
+
+
 def plan(
     inputs: Sequence[str], output: str | None, extension: str, overwrite: bool = False
-) -> list[Task]:
+) -> Plan:
     """Returns which files are restored to where.
 
     One folder's structure is mirrored in the output folder; of several folders each is mirrored in
-    a subfolder of its own, named after it.
+    a subfolder of its own, named after it. Results that would have the same name get different ones
+    (`distinct_targets`).
 
     Args:
         inputs: files, folders, "-" for standard input.
@@ -59,13 +75,14 @@ def plan(
         overwrite: whether existing files are replaced.
 
     Returns:
-        Tasks in the order of the inputs; the files of a folder are sorted.
+        The plan.
 
     Raises:
         UsageError: if inputs and output don't fit each other.
     """
     folders = _folders(inputs)
     _check_usage(inputs, output, folders)
+    remarks: list[str] = []
     if output is None or output == "-":
         tasks = [_task_without_folder(each, output, extension) for each in inputs]
     else:
@@ -73,19 +90,23 @@ def plan(
         to_file = _names_a_file(inputs, output, folders)
         if not to_file and destination.is_file():
             raise UsageError(f"-o {output!r} is a file; expected a folder for several pictures")
-        mirrors = mirror_folders(folders, destination)
+        mirrors, skipped = mirror_folders(folders, destination), Skipped()
         tasks = []
         for each in inputs:
             path = None if each == "-" else Path(each)
             if path is not None and path in mirrors:
-                tasks += _folder_tasks(path, mirrors[path], destination, extension)
+                tasks += _folder_tasks(path, mirrors[path], destination, extension, skipped)
             elif to_file:
                 tasks.append(Task(path, destination))
             else:
                 stem = "restored" if path is None else path.stem
                 tasks.append(Task(path, destination / f"{stem}{extension}"))
-    _refuse_and_skip(tasks, overwrite)
-    return tasks
+        remarks = _describe_mirrors(mirrors, destination) + skipped.lines()
+    real_path = RealPaths()
+    _skip_repeated(tasks, real_path)
+    remarks += _name_apart(tasks)
+    _refuse_and_skip(tasks, overwrite, real_path)
+    return Plan(tasks, remarks)
 
 
 def mirror_folders(folders: Sequence[Path], output: Path) -> dict[Path, Path]:
@@ -112,21 +133,9 @@ def mirror_folders(folders: Sequence[Path], output: Path) -> dict[Path, Path]:
     return {folder: output.joinpath(*ends.get(path, ())) for folder, path in parts.items()}
 
 
-def describe_mirrors(inputs: Sequence[str], output: str | None) -> list[str]:
-    """Returns a line for each input folder that shares its name with another: where it goes."""
-    folders = _folders(inputs)
-    if output is None or len(folders) < 2:
-        return []
-    mirrors = mirror_folders(folders, Path(output))
-    return [
-        f"{folder} goes to {mirror}: another input folder is also called {folder.resolve().name!r}"
-        for folder, mirror in mirrors.items()
-        if mirror.parent != Path(output) and mirror != Path(output)
-    ]
-
-
 def _folders(inputs: Sequence[str]) -> list[Path]:
-    return [Path(each) for each in inputs if each != "-" and Path(each).is_dir()]
+    # os.path.isdir is False, where Path.is_dir raises, for names too long and unsearchable folders.
+    return [Path(each) for each in inputs if each != "-" and os.path.isdir(each)]
 
 
 def _check_usage(inputs: Sequence[str], output: str | None, folders: Sequence[Path]) -> None:
@@ -161,38 +170,71 @@ def _task_without_folder(name: str, output: str | None, extension: str) -> Task:
     return Task(path, path.with_name(f"{path.stem}-restored{extension}"))
 
 
-def _folder_tasks(folder: Path, mirror: Path, output: Path, extension: str) -> Iterator[Task]:
-    for path in _find_jpegs(folder, output):
-        yield Task(path, mirror / path.relative_to(folder).with_suffix(extension))
+def _folder_tasks(
+    folder: Path, mirror: Path, output: Path, extension: str, skipped: Skipped
+) -> Iterator[Task]:
+    for path, reason in find_jpegs(folder, output, skipped):
+        if reason:
+            yield Task(path, None, refusal=reason)
+        else:
+            yield Task(path, mirror / path.relative_to(folder).with_suffix(extension))
 
 
-def _find_jpegs(folder: Path, output: Path) -> Iterator[Path]:
-    """Yields the JPEG files in a folder and below, sorted; the output folder is left out."""
-    output = output.resolve()
-    for path, folders, files in os.walk(folder):
-        folders[:] = sorted(f for f in folders if (Path(path) / f).resolve() != output)
-        for name in sorted(files):
-            if Path(name).suffix.lower() in JPEG_EXTENSIONS:
-                yield Path(path) / name
+def _describe_mirrors(mirrors: Mapping[Path, Path], output: Path) -> list[str]:
+    """Returns a line for each input folder that shares its name with another: where it goes."""
+    return [
+        f"{folder} goes to {mirror}: another input folder is also called {folder.resolve().name!r}"
+        for folder, mirror in mirrors.items()
+        if mirror.parent != output and mirror != output
+    ]
 
 
-def _refuse_and_skip(tasks: Sequence[Task], overwrite: bool) -> None:
-    """Marks tasks whose results must not, or need not, be written."""
-    sources = {os.path.realpath(task.source): task.source for task in tasks if task.source}
-    taken: dict[str, Task] = {}
+def _skip_repeated(tasks: Sequence[Task], real_path: RealPaths) -> None:
+    """Marks tasks whose file was named before, with the same result."""
+    known: set[tuple[str, Path]] = set()
     for task in tasks:
-        if task.target is None:
+        if task.source is None or task.target is None:
             continue
-        real = os.path.realpath(task.target)
+        pair = real_path(task.source), task.target
+        if pair in known:
+            task.skip = "it was named before"
+        known.add(pair)
+
+
+def _name_apart(tasks: Sequence[Task]) -> list[str]:
+    """Changes targets that several tasks share; returns a line that says so, if there are any."""
+    named = [task for task in tasks if task.source and task.target and not task.skip]
+    pairs = [(task.source, task.target) for task in named if task.source and task.target]
+    renamed = []
+    for task, target in zip(named, distinct_targets(pairs), strict=True):
+        if task.target != target:
+            task.target = target
+            renamed.append(task)
+    if not renamed:
+        return []
+    return [
+        f"the results of {len(renamed)} files would have the name of another, and get names of"
+        f" their own: that of {renamed[0].name} is {renamed[0].output}"
+    ]
+
+
+def _refuse_and_skip(tasks: Sequence[Task], overwrite: bool, real_path: RealPaths) -> None:
+    """Marks tasks whose results must not, or need not, be written."""
+    sources = {real_path(task.source): task.source for task in tasks if task.source}
+    for task in tasks:
+        if task.target is None or task.skip:
+            continue
+        real = real_path(task.target)
         if real in sources:
             task.refusal = (
                 f"its result would overwrite the input {sources[real]}; choose another -o"
             )
-        elif real in taken:
-            task.refusal = f"its result would overwrite that of {taken[real].name} ({task.target})"
-        else:
-            taken[real] = task
-            if task.target.is_dir():
-                task.refusal = f"its result would be {task.target}, which is a folder"
-            elif task.target.exists() and not overwrite:
-                task.skip = f"{task.target} exists; --overwrite replaces it"
+        elif os.path.isdir(real):
+            task.refusal = f"its result would be {task.target}, which is a folder"
+        elif not overwrite and os.path.lexists(task.target):
+            task.skip = already_there(task.target)
+
+
+def already_there(target: Path) -> str:
+    """Returns why a file whose result exists is skipped."""
+    return f"{target} exists; --overwrite replaces it"

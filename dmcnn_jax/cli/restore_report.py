@@ -1,31 +1,37 @@
 """What `dmcnn-restore` says of each file: a line for people, and a JSON report for programs."""
 
 import dataclasses
+import itertools
 import json
 import math
 import os
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
 from dmcnn_jax.cli.process import UsageError
+from dmcnn_jax.cli.real_paths import RealPaths
 from dmcnn_jax.system.atomic_write import replacing
 
 if TYPE_CHECKING:
     from dmcnn_jax.jpeg.reader import JpegFile
-    from dmcnn_jax.restoration.restorer import Restoration
+    from dmcnn_jax.restoration.results import Restoration
 
 Status = Literal["restored", "decoded", "skipped", "failed"]
 """What became of a file; "decoded": no model was applied, and its decoded picture was written."""
 
-_STATUSES: tuple[Status, ...] = ("restored", "decoded", "skipped", "failed")
+_PLANES = {"gray": ("luma",), "ycbcr": ("luma", "Cb", "Cr"), "rgb": ("R", "G", "B")}
+
+STATUSES: tuple[Status, ...] = ("restored", "decoded", "skipped", "failed")
 
 
 class FileRecord(TypedDict):
     """The entry of one file in the JSON report.
 
     `error` is set if it failed, `reason` if it was skipped; the fields after them are set if it was
-    written. `seconds` runs from the start of restoring to the end of writing.
+    written. `model` restored luma, and `planes` names the model that restored each plane: None for
+    one that is as decoded. `seconds` runs from the start of restoring to the end of writing.
     """
 
     input: str
@@ -34,6 +40,7 @@ class FileRecord(TypedDict):
     error: NotRequired[str]
     reason: NotRequired[str]
     model: NotRequired[str | None]
+    planes: NotRequired[dict[str, str | None]]
     width: NotRequired[int]
     height: NotRequired[int]
     color: NotRequired[str]
@@ -70,8 +77,9 @@ def written_record(
     record: FileRecord = {
         "input": source,
         "output": target,
-        "status": "restored" if result.model else "decoded",
+        "status": "restored" if any(result.models) else "decoded",
         "model": result.model,
+        "planes": dict(zip(_PLANES[file.color], result.models, strict=True)),
         "width": file.width,
         "height": file.height,
         "color": file.color,
@@ -102,27 +110,39 @@ def describe_file(record: FileRecord) -> str:
     from dmcnn_jax.jpeg.reader import printable
 
     if record["status"] == "failed":
-        return record["error"]
+        return printable(record["error"])
     if record["status"] == "skipped":
         return printable(f"skipped: {record['reason']}")
     target = printable(record["output"] or "<standard output>")
-    how = f"{record['model']}, " if record["model"] else "as decoded, "
+    how = describe_models(record["planes"])
     kept = record.get("luma_kept")
     guarantee = f", {kept['share']:.3%} of luma coefficients kept" if kept else ""
     notes = f" ({'; '.join(record['notes'])})" if record["notes"] else ""
-    return f"{target}: {how}{record['seconds']:.1f} s{guarantee}{notes}"
+    return f"{target}: {how}, {record['seconds']:.1f} s{guarantee}{notes}"
 
 
-def count_statuses(records: Iterable[FileRecord]) -> dict[Status, int]:
-    """Returns how many records have each status."""
-    found = [record["status"] for record in records]
-    return {status: found.count(status) for status in _STATUSES}
+def describe_models(planes: Mapping[str, str | None]) -> str:
+    """Returns which model restored what: "luma by dmcnn-any, Cb and Cr by dmcnn-chroma".
+
+    Args:
+        planes: for each plane of a file the model that restored it, None if it is as decoded.
+    """
+    models = set(planes.values())
+    if len(models) == 1:
+        return models.pop() or "as decoded"
+    names: dict[str | None, list[str]] = {}
+    for plane, model in planes.items():
+        names.setdefault(model, []).append(plane)
+    return ", ".join(
+        f"{' and '.join(each)} {f'by {model}' if model else 'as decoded'}"
+        for model, each in names.items()
+    )
 
 
 def describe_counts(counts: Mapping[Status, int], seconds: float) -> str:
     """Returns the closing line: "3 restored, 1 failed, in 2.5 s"."""
     words: dict[str, str] = {"decoded": "left as decoded"}
-    parts = [f"{count} {words.get(status, status)}" for status, count in counts.items() if count]
+    parts = [f"{counts[s]} {words.get(s, s)}" for s in STATUSES if counts[s]]
     return f"{', '.join(parts)}, in {seconds:.1f} s"
 
 
@@ -135,7 +155,7 @@ def check_report(path: str | None, pictures: Sequence[str | os.PathLike[str]]) -
     if path is None or path == "-":
         return
     real = os.path.realpath(path)
-    if real in map(os.path.realpath, pictures):
+    if real in map(RealPaths(), pictures):
         raise UsageError(f"--json {path!r} would overwrite a picture; choose another name")
     if os.path.isdir(real) or not os.path.isdir(os.path.dirname(real)):
         raise UsageError(f"--json {path!r}; expected the name of a file in a folder that exists")
@@ -143,9 +163,27 @@ def check_report(path: str | None, pictures: Sequence[str | os.PathLike[str]]) -
 
 def write_json(path: str, content: Mapping[str, Any]) -> None:
     """Writes JSON to a file, or to standard output for "-"."""
-    text = json.dumps(content, indent=2) + "\n"
+    _write_text(path, [json.dumps(content, indent=2), "\n"])
+
+
+def write_report(path: str, files: Iterable[str], summary: Mapping[str, Any]) -> None:
+    """Writes the report of a run, file by file: {"files": [...], "summary": {...}}.
+
+    Args:
+        path: of the report; "-" for standard output.
+        files: the records as JSON, indented.
+        summary: what comes after them.
+    """
+    parts = (part for i, text in enumerate(files) for part in (",\n" if i else "", text))
+    end = textwrap.indent(json.dumps(summary, indent=2), "  ").lstrip()
+    _write_text(
+        path, itertools.chain(['{\n  "files": [\n'], parts, [f'\n  ],\n  "summary": {end}\n}}\n'])
+    )
+
+
+def _write_text(path: str, parts: Iterable[str]) -> None:
     if path == "-":
-        sys.stdout.write(text)
+        sys.stdout.writelines(parts)
         return
     with replacing(path) as file:
-        file.write(text.encode())
+        file.writelines(part.encode() for part in parts)

@@ -9,7 +9,7 @@ from typing import Any
 
 import ml_collections
 
-from dmcnn_jax.config.stages import Stage, check_stages
+from dmcnn_jax.config.recipes import Phase, check_phases
 from dmcnn_jax.config.validation import flatten
 
 
@@ -35,19 +35,19 @@ def load_config(name: str) -> ml_collections.ConfigDict:
     return module.get_config(argument)
 
 
-def load_stages(path: str) -> list[Stage]:
-    """Loads a recipe of several stages.
+def load_recipe(path: str) -> list[Phase]:
+    """Loads a recipe of several phases.
 
     Args:
-        path: a file with a function `get_stages`: "configs/shipped/dmcnn_qf20.py".
+        path: a file with a function `get_phases`: "configs/shipped/dmcnn_qf20.py".
 
     Raises:
         FileNotFoundError: if the file is missing.
-        ValueError: if it has no `get_stages`, or its stages don't fit together.
+        ValueError: if it has no `get_phases`, or its phases don't fit together.
     """
-    stages: list[Stage] = list(_load_module(path, "get_stages").get_stages())
-    check_stages(stages)
-    return stages
+    phases: list[Phase] = list(_load_module(path, "get_phases").get_phases())
+    check_phases(phases)
+    return phases
 
 
 def _load_module(path: str, function: str) -> ModuleType:

@@ -1,117 +1,67 @@
-"""Settings that several configurations share: numbers of steps, networks, budgets."""
+"""Recipes of several phases, each of which starts from the weights of earlier ones.
 
+A file in `configs/shipped/` returns a list of them, from images to a bundled weights file;
+`tools/train_recipe.py` runs it.
+"""
+
+import dataclasses
 from collections.abc import Sequence
 
-import ml_collections
-
-from dmcnn_jax.config.defaults import default_config
-
-# Patch size, patches in a batch, steps: 2.1 million, 262 million and 24 billion pixels.
-_BUDGETS = {"minutes": (64, 2, 256), "cpu": (64, 16, 4_000), "gpu": (96, 64, 40_000)}
+from dmcnn_jax.config.types import Config
 
 
-def set_steps(
-    config: ml_collections.ConfigDict,
-    patch_sizes: Sequence[int],
-    batch_sizes: Sequence[int],
-    stage_steps: Sequence[int],
-    *,
-    warmup_steps: int,
-    validate_every: int,
-) -> None:
-    """Sets a fixed number of steps, with a cosine schedule and gradients clipped at a norm of 1.
+@dataclasses.dataclass(frozen=True)
+class TrainPhase:
+    """A training run.
 
-    Args:
-        config: changed in place.
-        patch_sizes: side of the patches of each stage, pixels.
-        batch_sizes: patches in a batch of each stage, or one number for all.
-        stage_steps: steps of each stage.
-        warmup_steps: steps over which the learning rate rises.
-        validate_every: steps between validations.
+    Attributes:
+        name: name of the phase, unique within the recipe.
+        config: the configuration. The command that runs the recipe sets `name`, `workdir`,
+            `data.source` and, with `start`, `init_from`.
+        start: name of the earlier phase whose best weights it starts from; "": those that
+            `config.init_from` names, or random ones.
     """
-    config.train.patch_sizes = tuple(patch_sizes)
-    config.train.batch_sizes = tuple(batch_sizes)
-    config.train.stage_steps = tuple(stage_steps)
-    config.train.clip_norm = 1.0
-    config.train.validate_every = validate_every
-    config.schedule.name = "cosine"
-    config.schedule.warmup_steps = warmup_steps
+
+    name: str
+    config: Config
+    start: str = ""
 
 
-def set_medium(config: ml_collections.ConfigDict) -> None:
-    """Sets a network of middle size, trained by Muon: F = 32, and the paper's DCT branch.
+@dataclasses.dataclass(frozen=True)
+class AveragePhase:
+    """The mean of the best weights of earlier phases (Izmailov et al., UAI 2018).
 
-    Args:
-        config: changed in place.
+    Attributes:
+        name: name of the phase, unique within the recipe.
+        of: names of the phases.
     """
-    config.model.features = 32
-    config.model.dct_features = 128
-    config.train.optimizer = "muon"
-    config.train.learning_rate = 2e-3
+
+    name: str
+    of: tuple[str, ...]
 
 
-def set_every_table(config: ml_collections.ConfigDict) -> None:
-    """Sets one DMCNN for qualities 5 to 95 and tables of all encoders, on full-range luma.
-
-    Args:
-        config: changed in place.
-    """
-    config.quality_range = (5, 95)
-    config.random_table_prob = 0.5
-    config.model.condition_on_table = True
-    config.data.luma = config.evaluate.luma = "full"
+Phase = TrainPhase | AveragePhase
 
 
-def set_budget(config: ml_collections.ConfigDict, budget: str) -> None:
-    """Sets a training budget that networks are compared at: Adam, cosine schedule, quality 10.
-
-    Args:
-        config: changed in place: quality, `train` and `schedule`; the budget is added to the name.
-        budget: "minutes" or "cpu" (hours), on two cores, or "gpu". With "-own" after it, as in
-            "cpu-own", the optimizer, its learning rate, weight decay and clipping stay unchanged;
-            with `fixed_batch`, batches are then eight times as large, and steps an eighth.
+def check_phases(phases: Sequence[Phase]) -> None:
+    """Checks that names are unique, and that phases use only earlier ones.
 
     Raises:
-        ValueError: for an unknown budget.
+        ValueError: for the first phase that doesn't fit, with its name.
     """
-    name, _, own = budget.partition("-")
-    if name not in _BUDGETS or own not in ("", "own"):
-        names = ", ".join(map(repr, _BUDGETS))
-        raise ValueError(f"unknown budget {budget!r}; expected one of {names}, or one with -own")
-    patch, batch, steps = _BUDGETS[name]
-    config.name = f"{config.name}-{budget}"
-    config.quality, config.quality_range = 10, ()
-    defaults, before = default_config(), config.train
-    config.train, config.schedule = defaults.train, defaults.schedule
-    if own and before.fixed_batch:
-        batch, steps = 8 * batch, steps // 8
-        config.schedule.min_lr_ratio = 1.0  # the line search finds the rate
-    set_steps(
-        config,
-        (patch,),
-        (batch,),
-        (steps,),
-        warmup_steps=0 if own and before.fixed_batch else steps // 20,
-        validate_every=steps // 8,
-    )
-    if own:
-        for field in _OWN:
-            config.train[field] = before[field]
-
-
-_OWN = ("optimizer", "learning_rate", "momentum", "weight_decay", "clip_norm", "fixed_batch")
-
-
-def ablation_config(name: str, budget: str) -> ml_collections.ConfigDict:
-    """Returns the configuration that an ablation changes: DMCNN on a budget, F = 24 on "cpu".
-
-    Args:
-        name: name of the ablation.
-        budget: see `set_budget`.
-    """
-    config = default_config()
-    config.name = f"ablation-{name}"
-    set_budget(config, budget)
-    if budget == "cpu":
-        config.model.features = 24
-    return config
+    if not phases:
+        raise ValueError("the recipe has no phases; expected at least one")
+    earlier: list[str] = []
+    for phase in phases:
+        if phase.name in earlier:
+            raise ValueError(f"two phases are named {phase.name!r}; expected unique names")
+        used = (
+            phase.of if isinstance(phase, AveragePhase) else (phase.start,) if phase.start else ()
+        )
+        for name in used:
+            if name not in earlier:
+                raise ValueError(
+                    f"phase {phase.name!r} starts from {name!r}; expected an earlier phase: "
+                    f"{', '.join(earlier) or 'it is the first'}"
+                )
+        earlier.append(phase.name)

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from dmcnn_jax.data.images import Images, read_rgb
-from dmcnn_jax.data.tiles import Progress, Tiles, cut_each, no_progress, parallel_map
+from dmcnn_jax.data.tiles import ProgressBar, Tiles, cut_each, no_progress, parallel_map
 
 _PACK_VERSION = 1
 
@@ -35,7 +35,7 @@ def write_pack(
     luma: str,
     max_short_side: int,
     compact: bool = False,
-    progress: Progress = no_progress,
+    progress: ProgressBar = no_progress,
 ) -> dict[str, Any]:
     """Cuts images into tiles and writes a pack, under a temporary name first.
 

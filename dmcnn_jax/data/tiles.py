@@ -23,7 +23,7 @@ from dmcnn_jax.data.originals import is_gray
 # Number of tiles whose pixels enter a fingerprint.
 SAMPLED_TILES = 64
 
-Progress = Callable[[Iterable, int], Iterable]
+ProgressBar = Callable[[Iterable, int], Iterable]
 """Wraps an iterable of known length to show how far a loop over it has come, as tqdm does."""
 
 Item = TypeVar("Item")
@@ -31,7 +31,7 @@ Result = TypeVar("Result")
 
 
 def no_progress(items: Iterable, total: int) -> Iterable:
-    """Returns the items as they are: a `Progress` that shows nothing."""
+    """Returns the items as they are: a `ProgressBar` that shows nothing."""
     del total
     return items
 
@@ -121,7 +121,7 @@ def cut_images(
     max_short_side: int,
     chosen: Iterable[int] | None = None,
     limit: int | None = None,
-    progress: Progress = no_progress,
+    progress: ProgressBar = no_progress,
     keep_gray: bool = False,
 ) -> Tiles:
     """Reads images and cuts them into tiles.
@@ -173,7 +173,7 @@ def cut_each(
     luma: str,
     max_short_side: int,
     skipped: Counter[str],
-    progress: Progress,
+    progress: ProgressBar,
     keep_gray: bool = False,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yields name and tiles of each image that gives any, so that not all are in memory at once.

@@ -7,10 +7,8 @@ made of the weights, the images and the quality. An interrupted comparison resum
 one measures only what is not known yet.
 """
 
-import csv
 import dataclasses
 import hashlib
-import io
 import json
 import math
 import os
@@ -293,55 +291,6 @@ def _make_rows(
     ]
 
 
-def to_markdown(results: Mapping[str, Any]) -> str:
-    """Returns the tables that `compare` made as Markdown."""
-    psnr, *others = metrics.HEADINGS.values()
-    head = f"| | {psnr} | gain over {results['against']}, 95 % | {' | '.join(others)} "
-    head += "| DMCNN's paper | later papers | weights | kFLOP a pixel | Mpixel/s | field |"
-    rule = "| --- " + "| ---: " * 11 + "|"
-    lines = []
-    for table in results["tables"]:
-        lines += [
-            f"**{table['images']}, quality {table['quality']}** ({table['count']} images)",
-            "",
-        ]
-        lines += [head, rule]
-        for row in table["rows"]:
-            lines.append("| " + " | ".join(_cells(row, results["profiles"])) + " |")
-        lines.append("")
-    lines += [
-        "DMCNN's paper: PSNR / SSIM 8×8 / PSNR-B; later papers: PSNR / SSIM Gauss. Gains in PSNR "
-        "are means over images, with the 95 % interval of a paired bootstrap. The field is the "
-        "side, in pixels, of the receptive field, measured by gradient; a DCT branch sees more.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def to_csv(results: Mapping[str, Any]) -> str:
-    """Returns the tables that `compare` made as CSV; unknown values are empty cells."""
-    columns = ["images", "quality", "count", "label", "system", *metrics.HEADINGS]
-    columns += ["gain", "gain_low", "gain_high"]
-    columns += ["paper_psnr", "paper_ssim", "paper_psnr_b", "later_psnr", "later_ssim_gauss"]
-    columns += ["weights", "flops_per_pixel", "pixels_per_second", "field"]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for table in results["tables"]:
-        for row in table["rows"]:
-            gained, means = row["gain"] or {}, row["measured"] or {}
-            costs = results["profiles"].get(row["label"], {})
-            writer.writerow(
-                [table["images"], table["quality"], table["count"], row["label"], row["system"]]
-                + [means.get(measure, "") for measure in metrics.HEADINGS]
-                + [gained.get(key, "") for key in ("mean", "low", "high")]
-                + list(row["paper"] or ("", "", ""))
-                + list(row["later"] or ("", ""))
-                + [costs.get(key) or "" for key in ("weights", "flops", "speed", "field")]
-            )
-    return text.getvalue()
-
-
 def make_crops(
     entries: Sequence[Entry], path: Path, quality: int, top: int, left: int, size: int
 ) -> dict[str, np.ndarray]:
@@ -366,26 +315,6 @@ def make_crops(
         pictures[JPEG] = planes["jpeg"][window]
         pictures[entry.label] = planes["model"][window]
     return pictures
-
-
-def _cells(row: Mapping[str, Any], profiles: Mapping[str, Any]) -> list[str]:
-    cells = [row["label"]]
-    if row["measured"]:
-        m, gained = row["measured"], row["gain"]
-        interval = metrics.format_gain(gained) if gained else "–"
-        cells += [f"{m['psnr']:.3f}", interval, f"{m['ssim']:.4f}"]
-        cells += [f"{m['ssim_gauss']:.4f}", f"{m['psnr_b']:.3f}"]
-    else:
-        cells += ["–"] * 5
-    paper, later = row["paper"], row["later"]
-    cells.append(f"{paper[0]:.2f} / {paper[1]:.3f} / {paper[2]:.2f}" if paper else "–")
-    cells.append(f"{later[0]:.2f} / {later[1]:.4f}" if later else "–")
-    if costs := profiles.get(row["label"]):
-        cells += [f"{costs['weights']:,}", f"{costs['flops'] / 1e3:,.0f}"]
-        cells += [f"{costs['speed'] / 1e6:.2f}", f"{costs['field'] or '–'}"]
-    else:
-        cells += ["–"] * 4
-    return cells
 
 
 def _describe_machine() -> str:

@@ -68,6 +68,8 @@ def write(
     pixels: np.ndarray,
     metadata: Metadata,
     style: OutputFormat,
+    *,
+    overwrite: bool = True,
 ) -> tuple[str, ...]:
     """Writes a picture, whole or not at all.
 
@@ -78,16 +80,18 @@ def write(
         metadata: what to keep. Pixels stay as they lie in the file, and so does the EXIF tag that
             says how to turn them.
         style: the format.
+        overwrite: whether a file of this name is replaced.
 
     Returns:
         Remarks on what could not be kept.
 
     Raises:
+        FileExistsError: if there is such a file and it must stay.
         OSError: if the file can't be written.
         ValueError: if the picture is too large for the format.
     """
     if isinstance(target, str | os.PathLike):
-        with replacing(target) as file:
+        with replacing(target, overwrite=overwrite) as file:
             return _save(file, pixels, metadata, style)
     # A pipe has no way back, which some formats need.
     buffer = io.BytesIO()

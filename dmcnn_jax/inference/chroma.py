@@ -13,10 +13,11 @@ from dmcnn_jax.inference import tiling
 from dmcnn_jax.inference.model import Model, apply_module
 from dmcnn_jax.inference.tiling import Tile, TilePlan, TileSource
 from dmcnn_jax.jpeg import dihedral
-from dmcnn_jax.jpeg.projection import BAND, project_upsampled, project_upsampled_band
+from dmcnn_jax.jpeg.projection import PROJECTED_ROWS, project_upsampled, project_upsampled_band
 from dmcnn_jax.jpeg.resampling import upsample_rows
 from dmcnn_jax.models.chroma import ChromaInput, ChromaNet
 from dmcnn_jax.models.table_conditioning import encode_tables
+from dmcnn_jax.system.progress import Progress
 
 CHROMA_SUBSAMPLINGS = tuple(itertools.product((1, 2, 4), repeat=2))
 """Rows and columns of the picture to a chroma sample that `restore_chroma` supports: those that
@@ -33,7 +34,7 @@ def restore_chroma(
     project: bool = False,
     strength: float = 1.0,
     mirrored: int = 0,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> np.ndarray:
     """Restores Cb and Cr and brings them to full size, in tiles as `restore_plane`.
 
@@ -80,7 +81,7 @@ def _restore_transposed(
     project: bool,
     strength: float,
     mirrored: int,
-    progress: Callable[[float], None] | None,
+    progress: Progress | None,
 ) -> np.ndarray:
     """Restores 4:4:0 as the transpose of 4:2:2, which networks are trained for."""
     turned = [dihedral.turn(k, q, 4) for k, q in zip(coefficients, tables, strict=True)]
@@ -101,7 +102,7 @@ def _restore_by_four(
     project: bool,
     strength: float,
     mirrored: int,
-    progress: Callable[[float], None] | None,
+    progress: Progress | None,
 ) -> np.ndarray:
     """Restores 4:1:1 and other subsampling by four from a picture of half the size.
 
@@ -125,8 +126,8 @@ def _restore_by_four(
     )
     planes = np.empty((2, down * small.shape[1], across * small.shape[2]), np.float32)
     for plane, half, k, table in zip(planes, small, coefficients, tables, strict=True):
-        for first in range(0, len(k), BAND):
-            last = min(first + BAND, len(k))
+        for first in range(0, len(k), PROJECTED_ROWS):
+            last = min(first + PROJECTED_ROWS, len(k))
             top, bottom = 8 * subsampling[0] * first, 8 * subsampling[0] * last
             band = plane[top:bottom]
             band[:] = upsample_rows(half, (down, across), top, bottom)
@@ -144,7 +145,7 @@ def _restore_in_tiles(
     project: bool,
     strength: float,
     mirrored: int,
-    progress: Callable[[float], None] | None,
+    progress: Progress | None,
 ) -> np.ndarray:
     """Restores chroma of a subsampling that networks are trained for; see `restore_chroma`."""
     down, across = 8 * subsampling[0], 8 * subsampling[1]  # pixels to a block

@@ -16,6 +16,7 @@ from dmcnn_jax.inference.tiling import Tile, TilePlan, TileSource
 from dmcnn_jax.jpeg import dihedral
 from dmcnn_jax.jpeg.projection import project_in_bands, project_plane
 from dmcnn_jax.models.table_conditioning import encode_table
+from dmcnn_jax.system.progress import Progress
 
 Picture = tuple[tuple[int, int], tuple[int, int]]
 
@@ -30,7 +31,7 @@ def restore_plane(
     ensemble: bool = False,
     size: tuple[int, int] | None = None,
     mirrored: int = 0,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> np.ndarray:
     """Restores one plane of any size, in tiles of a few shapes.
 
@@ -92,7 +93,7 @@ def _mean_over_symmetries(
     picture: Picture | None,
     strength: float,
     project: bool,
-    progress: Callable[[float], None] | None,
+    progress: Progress | None,
 ) -> np.ndarray:
     """Averages `_restore_in_tiles` over all symmetries; arguments and result as there."""
     mean = np.zeros([8 * blocks for blocks in coefficients.shape[:2]], np.float32)
@@ -124,7 +125,7 @@ def _restore_in_tiles(
     picture: Picture | None,
     strength: float,
     project: bool,
-    progress: Callable[[float], None] | None,
+    progress: Progress | None,
 ) -> np.ndarray:
     """Restores a plane; `picture` is as in `TileSource`, the rest as in `restore_plane`."""
     height, width, _ = coefficients.shape

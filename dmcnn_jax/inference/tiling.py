@@ -12,6 +12,7 @@ import numpy as np
 
 from dmcnn_jax.inference.model import Model
 from dmcnn_jax.system.malloc import trim_memory
+from dmcnn_jax.system.progress import Progress
 
 TILE_SIDES = (16, 32, 48, 64, 80, 96)
 """Sides that tiles may have, in blocks. They are few, since each pair of sides is a program to
@@ -234,7 +235,7 @@ def run_plan(
     prepare_row: Callable[[Tile], tuple[Callable, Iterable[tuple[np.ndarray, ...]]]],
     *,
     by_engine: bool,
-    progress: Callable[[float], None] | None,
+    progress: Progress | None,
 ) -> Iterator[tuple[Tile, Tile, np.ndarray]]:
     """Runs programs on all tiles of a plane, a row of tiles at a time.
 

@@ -43,7 +43,7 @@ _MIN_STEP_DEVIATION, _MIN_STEPS, _NEAR = 4.0, 5, 0.35
 # The largest mean step of such a table: that of the standard table at quality 5.
 _MAX_MEAN = 255.0
 
-BAND = 32
+ROWS_AT_ONCE = 32
 """Rows of blocks that are handled at a time."""
 
 # Iterations in which `requantize` extrapolates cut blocks.
@@ -143,8 +143,8 @@ def requantize(component: Component, prior: PriorCompression) -> np.ndarray:
     columns = -(-(component.width + before) // 8)
     table = prior.table.reshape(64).astype(np.float32)
     coefficients = np.empty((rows, columns, 64), np.int16)
-    for first in range(0, rows, BAND):
-        last = min(first + BAND, rows)
+    for first in range(0, rows, ROWS_AT_ONCE):
+        last = min(first + ROWS_AT_ONCE, rows)
         top, bottom = 8 * first - above, 8 * last - above
         inner = _decode_rows(component, max(top, 0), min(bottom, component.height))
         pad = (
@@ -187,8 +187,8 @@ def explained_share(
     rows_inside = _covered_blocks(prior.top, component.height)
     left, right = _covered_blocks(prior.left, component.width)
     agreeing = compared = 0
-    for first in range(0, len(coefficients), BAND):
-        part = coefficients[first : first + BAND]
+    for first in range(0, len(coefficients), ROWS_AT_ONCE):
+        part = coefficients[first : first + ROWS_AT_ONCE]
         # The file's blocks within this band of prior blocks, and within whole ones.
         start = 8 * first - above
         top = max(-(-start // 8), rows_inside[0])

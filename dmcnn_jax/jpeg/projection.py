@@ -14,7 +14,7 @@ INTERVAL_INSET = 0.01
 """Intervals shrink by this many grey levels on both sides, since encoders break ties differently.
 """
 
-BAND = 64
+PROJECTED_ROWS = 64
 """Rows of blocks that are projected at a time, to bound memory."""
 
 
@@ -68,9 +68,9 @@ def project_in_bands(plane: np.ndarray, coefficients: np.ndarray, table: np.ndar
         coefficients: k, integers [H/8, W/8, 64].
         table: Q, integers [8, 8].
     """
-    for top in range(0, len(coefficients), BAND):
-        rows = slice(8 * top, 8 * (top + BAND))
-        plane[rows] = project_plane(plane[rows], coefficients[top : top + BAND], table)
+    for top in range(0, len(coefficients), PROJECTED_ROWS):
+        rows = slice(8 * top, 8 * (top + PROJECTED_ROWS))
+        plane[rows] = project_plane(plane[rows], coefficients[top : top + PROJECTED_ROWS], table)
 
 
 def project_upsampled_band(

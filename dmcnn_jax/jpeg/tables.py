@@ -107,13 +107,14 @@ def quality_table(quality: int | Array, base: Array = STANDARD_LUMA) -> Array:
     return xp.clip(scaled, 1, 255).astype(np.int32)
 
 
-def nearest_quality(table: np.ndarray) -> int:
-    """Returns the quality, 1 to 100, whose standard luma table is nearest in log₂ of its steps.
+def nearest_quality(table: np.ndarray, base: np.ndarray = STANDARD_LUMA) -> int:
+    """Returns the quality, 1 to 100, whose standard table is nearest in log₂ of its steps.
 
     Args:
         table: Q, integers [8, 8].
+        base: the standard table at quality 50: of luma or of chroma.
     """
-    standard = quality_table(np.arange(1, 101))
+    standard = quality_table(np.arange(1, 101), base)
     distances = np.abs(np.log2(standard) - np.log2(table)).mean(axis=(1, 2))
     return int(np.argmin(distances)) + 1
 

@@ -1,12 +1,12 @@
 """Restores JPEG files: `dmcnn_jax.restore("photo.jpg")`.
 
-Luma is restored by a network, and chroma by another, guided by the restored luma. Without weights
-for chroma, it is decoded from the centres of its quantisation intervals and upsampled as libjpeg
-does. Quantising the restored planes with the file's own tables yields the file's own coefficients;
-whole pixels keep that up to rounding and clipping.
+Luma is restored by a network, and chroma by another, guided by the restored luma. Each plane is
+chosen for by its own table. One without a network is decoded from the centres of its quantisation
+intervals and upsampled as libjpeg does; if no plane has one, the picture is libjpeg's. Quantising
+the restored planes with the file's own tables yields the file's own coefficients; whole pixels keep
+that up to rounding and clipping.
 """
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from typing import BinaryIO
@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.inference.chroma import CHROMA_SUBSAMPLINGS, restore_chroma
+from dmcnn_jax.inference.chroma import restore_chroma
 from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model, is_openvino, load
 from dmcnn_jax.jpeg.double_compression import PriorCompression, requantize
@@ -30,15 +30,19 @@ from dmcnn_jax.restoration.color_correction import (
 )
 from dmcnn_jax.restoration.decoding import decoded_picture, dequantized_plane
 from dmcnn_jax.restoration.detail import describe_harm
-from dmcnn_jax.restoration.model_selection import ModelChoice, choose_model
+from dmcnn_jax.restoration.model_selection import ModelChoice, choose_model, trained_qualities
 from dmcnn_jax.restoration.options import RestoreOptions
+from dmcnn_jax.restoration.plane_models import (
+    choose_plane_models,
+    load_chroma,
+    load_if_named,
+    luma_components,
+    note_limits,
+)
 from dmcnn_jax.restoration.prior_save import crop_to_file_grid, find_prior
+from dmcnn_jax.restoration.results import Planes, Restoration
 from dmcnn_jax.restoration.rounding import round_to_pixels
-from dmcnn_jax.system.bundled import BUNDLED
 from dmcnn_jax.system.progress import Progress
-
-CHROMA_MODEL = "dmcnn-chroma"
-"""The bundled weights that restore chroma."""
 
 
 def restore(
@@ -64,7 +68,7 @@ def restore(
         source: a path, the file's bytes, or a file open for reading in binary. An image that is
             already decoded can't be restored, since its coefficients are lost.
         model: a bundled name, a weights file, a workdir, or what `dmcnn_jax.load` returned. None:
-            the bundled model trained for quantisation tables like the file's; a file that none was
+            the bundled model trained for quantisation tables like the file's; a plane that none was
             trained for is returned as decoded.
         strength: blend between the decoded picture (0) and the restored one (1).
         project: whether to project planes onto the file's quantisation intervals.
@@ -101,59 +105,6 @@ def restore(
     return Restorer(model, options)(jpeg.read(source)).pixels
 
 
-@dataclasses.dataclass(frozen=True)
-class Restoration:
-    """A restored picture.
-
-    Attributes:
-        pixels: uint8 or uint16, [height, width] or [height, width, 3] (RGB).
-        model: the name of the model that restored it; None if it is as decoded.
-        quality: the standard quality whose luma table is nearest to the file's, 1 to 100.
-        luma_tally: how many luma coefficients the pixels keep. None if the picture is as decoded,
-            if it was restored with an earlier save's table, and if luma is subsampled.
-        notes: remarks for a report, one sentence each.
-        prior: the earlier save whose table it was restored with; None if it was the file's own.
-        chroma_tally: how many chroma coefficients the pixels keep, averaged over the samples of the
-            file, in blocks that lie in the picture as a whole. None for gray and RGB files, if the
-            picture is as decoded, and if there are no such blocks.
-    """
-
-    pixels: np.ndarray
-    model: str | None
-    quality: int
-    luma_tally: CoefficientTally | None
-    notes: tuple[str, ...]
-    prior: PriorCompression | None = None
-    chroma_tally: CoefficientTally | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Planes:
-    """Restored planes of a file, before they become a picture.
-
-    Attributes:
-        file: the file.
-        model: the name of the model that restored luma; None if the picture is left as decoded.
-        luma: the Y plane, or R, G and B: float32, levels 0 to 255, whole blocks. Empty if the
-            picture is left as decoded.
-        chroma: Cb and Cr, float32, levels 0 to 255: both at full size, or each at its own.
-        notes: remarks for a report.
-        prior: the earlier save whose table luma was restored with; None if it was the file's own.
-    """
-
-    file: jpeg.JpegFile
-    model: str | None
-    luma: tuple[np.ndarray, ...]
-    chroma: tuple[np.ndarray, ...]
-    notes: tuple[str, ...]
-    prior: PriorCompression | None = None
-
-    @property
-    def lumas(self) -> Sequence[Component]:
-        """The file's components that `luma` was restored from."""
-        return luma_components(self.file)
-
-
 class Restorer:
     """A restorer of JPEG files, which loads each model once.
 
@@ -183,8 +134,11 @@ class Restorer:
     ) -> None:
         self.options = options
         self._bundled: dict[str, Model] = {}
-        self._given = None if model is None else _load_if_named(model, options.engine)
-        self.chroma = _load_chroma(chroma, options.engine)
+        self._given = None if model is None else load_if_named(model, options.engine)
+        self.chroma = load_chroma(chroma, options.engine)
+        # A network that is named restores chroma of any table, as one for luma does.
+        bundled = self.chroma if chroma is None else None
+        self._chroma_qualities = trained_qualities(bundled.about) if bundled else ()
         if self._given is not None and isinstance(self._given.module, ChromaNet):
             raise ValueError(
                 f"the weights {self._given.name!r} restore chroma; expected weights for luma"
@@ -230,7 +184,8 @@ class Restorer:
         if not (planes.prior or self.options.project) and (
             harm := describe_harm(planes.lumas, planes.luma)
         ):
-            planes = Planes(file, None, (), (), (*planes.notes, f"left as decoded: {harm}"))
+            decoded = (None,) * len(file.components)
+            planes = Planes(file, decoded, (), (), (*planes.notes, f"left as decoded: {harm}"))
         return planes
 
     def _restore_by(
@@ -241,30 +196,29 @@ class Restorer:
         progress: Progress | None,
     ) -> Planes:
         """Restores the planes of a file by an earlier save's table, or by its own."""
-        lumas = luma_components(file)
-        choices = self._choose_models(lumas, prior)
+        lumas, project = luma_components(file), self.options.project
+        choices = self._choose_models(file, prior)
+        if prior and choices[0].name is None:
+            prior, prior_notes = None, ()
         reasons = tuple(dict.fromkeys(c.reason for c in choices if c.reason))
-        notes = (*file.notes, *prior_notes, *reasons, *_note_limits(file, lumas))
-        names = [choice.name for choice in choices if choice.name is not None]
-        if len(names) < len(lumas):
-            return Planes(file, None, (), (), notes)
-        with_network = self._has_network_for_chroma(file)
-        luma_share = (1 - _CHROMA_SHARE if with_network else 1) / len(lumas)
+        notes = (*file.notes, *prior_notes, *reasons, *note_limits(file))
+        models = tuple(choice.name for choice in choices)
+        if not any(models):
+            return Planes(file, models, (), (), notes)
+        components, of_chroma = file.components[len(lumas) :], models[len(lumas) :]
+        chroma_share = _CHROMA_SHARE if any(of_chroma) else 0
+        luma_share = (1 - chroma_share) / len(lumas)
         luma = tuple(
             self._restore_luma(component, name, prior, _scaled(progress, luma_share))
-            for component, name in zip(lumas, names, strict=True)
+            for component, name in zip(lumas, models[: len(lumas)], strict=True)
         )
-        components = file.components[len(lumas) :]
-        if with_network:
-            chroma = self._restore_chroma(file, luma[0], _scaled(progress, _CHROMA_SHARE))
-        else:
-            chroma = [dequantized_plane(c, project=self.options.project) for c in components]
-        match_file_color(file, luma, chroma, project=self.options.project, prior=prior is not None)
+        chroma = self._restore_chroma(file, of_chroma, luma[0], _scaled(progress, chroma_share))
+        match_file_color(file, luma, chroma, project=project, prior=prior is not None)
         cropped = tuple(
-            plane[: file.height, : file.width] if with_network else plane[: c.height, : c.width]
-            for plane, c in zip(chroma, components, strict=True)
+            plane[: file.height, : file.width] if name else plane[: c.height, : c.width]
+            for plane, c, name in zip(chroma, components, of_chroma, strict=True)
         )
-        return Planes(file, names[0], luma, cropped, notes, prior)
+        return Planes(file, models, luma, cropped, notes, prior)
 
     def render(self, planes: Planes) -> Restoration:
         """Makes a picture from restored planes, in whole pixels: the CPU's part of the work.
@@ -277,11 +231,11 @@ class Restorer:
         """
         file, bits = planes.file, self.options.bits
         quality = nearest_quality(file.components[0].table)
-        if planes.model is None:
+        if not any(planes.models):
             pixels = decoded_picture(file)
             if bits == 16:
                 pixels = pixels * np.uint16(257)
-            return Restoration(pixels, None, quality, None, planes.notes)
+            return Restoration(pixels, planes.models, quality, None, planes.notes)
         project = self.options.project and planes.prior is None
         size = file.height, file.width
         if file.color == "rgb":
@@ -300,7 +254,7 @@ class Restorer:
             chroma = tally_chroma(pixels, file.components, bits).inside
         return Restoration(
             pixels,
-            planes.model,
+            planes.models,
             quality,
             luma if luma.coefficients and planes.prior is None else None,
             planes.notes,
@@ -309,30 +263,32 @@ class Restorer:
         )
 
     def _choose_models(
-        self, lumas: Sequence[Component], prior: PriorCompression | None
-    ) -> list[ModelChoice]:
+        self, file: jpeg.JpegFile, prior: PriorCompression | None
+    ) -> tuple[ModelChoice, ...]:
         """Returns which model restores each plane."""
         if self.options.strength == 0:
-            return [ModelChoice(None, "left as decoded: strength is 0")] * len(lumas)
-        if self._given is not None:
-            return [ModelChoice(self._given.name, "")] * len(lumas)
-        return [
-            choose_model(
-                prior.table if prior else component.table,
-                project=self.options.project,
-                size=self.size,
-            )
-            for component in lumas
-        ]
+            choice = ModelChoice(None, "left as decoded: strength is 0")
+            return (choice,) * len(file.components)
+        return choose_plane_models(
+            file,
+            prior,
+            luma=(self._given.name or _UNNAMED) if self._given else None,
+            chroma=(self.chroma.name or _UNNAMED) if self.chroma else None,
+            chroma_qualities=self._chroma_qualities,
+            project=self.options.project,
+            size=self.size,
+        )
 
     def _restore_luma(
         self,
         component: Component,
-        name: str,
+        name: str | None,
         prior: PriorCompression | None,
         progress: Progress | None,
     ) -> np.ndarray:
         """Restores a plane of luma, or R, G or B: float32, levels 0 to 255, whole blocks."""
+        if name is None:
+            return dequantized_plane(component, project=self.options.project)
         plane = restore_plane(
             self._model(name),
             requantize(component, prior) if prior else component.coefficients,
@@ -350,36 +306,42 @@ class Restorer:
         match_dc_mean(plane, component, *size, project=self.options.project)
         return plane
 
-    def _has_network_for_chroma(self, file: jpeg.JpegFile) -> bool:
-        """Returns whether there is a network for the chroma of a file, at its subsampling."""
-        if self.chroma is None or file.color != "ycbcr":
-            return False
-        luma, *others = (component.subsampling for component in file.components)
-        return luma == (1, 1) and others[0] == others[1] and others[0] in CHROMA_SUBSAMPLINGS
-
     def _restore_chroma(
-        self, file: jpeg.JpegFile, luma: np.ndarray, progress: Progress | None
+        self,
+        file: jpeg.JpegFile,
+        models: Sequence[str | None],
+        luma: np.ndarray,
+        progress: Progress | None,
     ) -> list[np.ndarray]:
-        """Restores Cb and Cr with the network: float32 levels, full size, whole blocks."""
+        """Restores Cb and Cr by the network, guided by luma, where `models` name it.
+
+        Returns:
+            float32, levels 0 to 255, whole blocks: restored planes at full size, others at their
+            own.
+        """
+        components = file.components[len(file.components) - len(models) :]
+        project = self.options.project
+        if not any(models):
+            return [dequantized_plane(c, project=project) for c in components]
         assert self.chroma is not None
-        components = file.components[1:]
         planes = restore_chroma(
             self.chroma,
             [c.coefficients for c in components],
             [c.table for c in components],
             luma,
             components[0].subsampling,
-            project=self.options.project,
+            project=project,
             strength=self.options.strength,
             mirrored=_MIRRORED,
             progress=progress,
         )
-        size, project = (file.height, file.width), self.options.project
-        for plane, component, movable in zip(
-            planes, components, blocks_with_color(components), strict=True
-        ):
-            match_dc_mean(plane, component, *size, project=project, movable=movable)
-        return list(planes)
+        size, movable = (file.height, file.width), blocks_with_color(components)
+        for plane, component, blocks in zip(planes, components, movable, strict=True):
+            match_dc_mean(plane, component, *size, project=project, movable=blocks)
+        return [
+            plane if name else dequantized_plane(component, project=project)
+            for plane, component, name in zip(planes, components, models, strict=True)
+        ]
 
     def _model(self, name: str) -> Model:
         """Returns the given model, or a bundled one by name, which is loaded once."""
@@ -390,11 +352,6 @@ class Restorer:
         return self._bundled[name]
 
 
-def luma_components(file: jpeg.JpegFile) -> Sequence[Component]:
-    """Returns the planes that are restored like luma: Y, or all three of an RGB file."""
-    return file.components if file.color == "rgb" else file.components[:1]
-
-
 # Blocks by which planes are continued by their mirror image, so that networks see no border there.
 # On 12 photographs at quality 10, the gain in the outer 4 pixels is 0.92 dB of luma and 0.79 dB of
 # chroma, against 0.80 and 0.05 with zeros outside, and 1.19 and 0.83 inside. Four blocks add 0.003.
@@ -403,31 +360,8 @@ _MIRRORED = 2
 # The share of the work that the network of chroma takes, about.
 _CHROMA_SHARE = 0.2
 
-
-def _load_if_named(source: str | os.PathLike | Model, engine: str) -> Model:
-    """Returns a model that is given as such, or loads it."""
-    return source if isinstance(source, Model) else load(source, engine)
-
-
-def _load_chroma(source: str | os.PathLike | Model | None, engine: str) -> Model | None:
-    """Loads what restores chroma; returns None if none is named and none is installed."""
-    if source is None and not (BUNDLED / f"{CHROMA_MODEL}.safetensors").exists():
-        return None
-    model = _load_if_named(source or CHROMA_MODEL, engine)
-    if not isinstance(model.module, ChromaNet):
-        raise ValueError(f"the weights {model.name!r} do not restore chroma")
-    return model
-
-
-def _note_limits(file: jpeg.JpegFile, lumas: Sequence[Component]) -> tuple[str, ...]:
-    """Returns notes about a file that can't be restored as others can."""
-    notes = []
-    if file.damage:
-        notes.append(f"damaged: {file.damage}")
-    if any(component.subsampling != (1, 1) for component in lumas):
-        what = "a plane of RGB" if file.color == "rgb" else "luma"
-        notes.append(f"{what} is subsampled, so the guarantee does not apply to its pixels")
-    return tuple(notes)
+# What reports call a model that was not loaded by a name.
+_UNNAMED = "an unnamed model"
 
 
 def _scaled(progress: Progress | None, share: float) -> Progress | None:

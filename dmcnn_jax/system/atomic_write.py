@@ -9,18 +9,20 @@ from typing import BinaryIO
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterator[BinaryIO]:
     """Opens a temporary file that replaces `path` at the end of the block.
 
     If the block fails, the temporary file is deleted and `path` stays as it was.
 
     Args:
         path: of the file to write; its folder must exist.
+        overwrite: whether a file of this name is replaced, also one that appears in the meantime.
 
     Yields:
         The file, open for writing in binary.
 
     Raises:
+        FileExistsError: at the end of the block, if there is such a file and it must stay.
         OSError: if it can't be written; it names `path`, not the temporary file beside it.
     """
     path = Path(path)
@@ -38,7 +40,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)
         with _naming(path):
-            os.replace(temporary, path)
+            if overwrite:
+                os.replace(temporary, path)
+            else:
+                _rename_to_free(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
@@ -56,6 +61,23 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> None:
             file.write(content)
     except OSError as error:
         raise OSError(f"{str(path)!r} can't be written ({error.strerror})") from error
+
+
+def _rename_to_free(temporary: str, path: Path) -> None:
+    """Renames a file to a name that no other process can take at the same time.
+
+    Raises:
+        FileExistsError: if the name is taken.
+    """
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # file systems without hard links, such as FAT
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        os.replace(temporary, path)
+    else:
+        os.unlink(temporary)
 
 
 @contextlib.contextmanager

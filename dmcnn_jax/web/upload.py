@@ -9,12 +9,10 @@ import numpy as np
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.images import formats
+from dmcnn_jax.system.progress import Progress
 
 if TYPE_CHECKING:
     from dmcnn_jax.restoration.restorer import Restorer
-
-Progress = Callable[[float], None]
-"""Called with the share of the work that was done since the last call."""
 
 Restore = Callable[[bytes, Progress], tuple[bytes, Mapping[str, Any]]]
 """What the page restores with: a JPEG file's bytes and a progress callback → a PNG file's bytes,
@@ -54,7 +52,7 @@ def upload_restorer(
         about = {
             "Size": f"{file.width} × {file.height} pixels",
             "Compressed": f"about as at quality {result.quality}",
-            "Model": result.model or "none: as decoded",
+            "Model": ", ".join(dict.fromkeys(filter(None, result.models))) or "none: as decoded",
         }
         if result.luma_tally is not None:
             kept, count = result.luma_tally.kept, result.luma_tally.coefficients

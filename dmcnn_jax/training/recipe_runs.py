@@ -1,7 +1,7 @@
-"""Runs a recipe of several stages: packs images, trains stage after stage, averages weights.
+"""Runs a recipe of several phases: packs images, trains phase after phase, averages weights.
 
-Every stage has a folder in the output folder, named by its number and name. A recipe that was
-interrupted resumes within the stage, and skips stages that are done.
+Every phase has a folder in the output folder, named by its number and name. A recipe that was
+interrupted resumes within the phase, and skips phases that are done.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from typing import Any
 import ml_collections
 from tqdm import tqdm
 
-from dmcnn_jax.config.stages import AverageStage, Stage, TrainStage, check_stages
+from dmcnn_jax.config.recipes import AveragePhase, Phase, TrainPhase, check_phases
 from dmcnn_jax.config.types import Config
 from dmcnn_jax.data import images, packs, tiles
 from dmcnn_jax.system.atomic_write import write_file
@@ -21,48 +21,48 @@ from dmcnn_jax.training.averaging import average_weights
 from dmcnn_jax.training.loop import train
 
 
-def run_stages(
-    stages: Sequence[Stage],
+def run_recipe(
+    phases: Sequence[Phase],
     source: str,
     output: Path,
     *,
     name: str,
     write: Callable[[str], None] = print,
 ) -> Path:
-    """Runs the stages of a recipe, from images to a weights file.
+    """Runs the phases of a recipe, from images to a weights file.
 
     Args:
-        stages: the stages, in order.
+        phases: the phases, in order.
         source: folder of images, or "packaged". They are packed to `packs` in the output folder,
             once for each combination of luma range, tile and largest shorter side.
-        output: folder for packs and stages; a recipe that it already holds is resumed.
+        output: folder for packs and phases; a recipe that it already holds is resumed.
         name: name of the recipe, used in the weights files.
         write: prints a line of progress.
 
     Returns:
-        The weights file of the last stage, `best.safetensors` in the output folder.
+        The weights file of the last phase, `best.safetensors` in the output folder.
 
     Raises:
-        ValueError: if the stages don't fit together, or the output folder holds a recipe that was
+        ValueError: if the phases don't fit together, or the output folder holds a recipe that was
             begun with other images, configurations or weights.
-        KeyboardInterrupt: if a signal stopped a stage, after a checkpoint.
+        KeyboardInterrupt: if a signal stopped a phase, after a checkpoint.
         OSError: if a file is missing, or can't be written; and see `train`.
     """
-    check_stages(stages)
+    check_phases(phases)
     _check_source(source, output)
     results: dict[str, Path] = {}
-    for number, stage in enumerate(stages, 1):
-        folder = output / f"{number}-{stage.name}"
-        title = f"stage {number} of {len(stages)}, {stage.name}"
-        results[stage.name] = folder / "best.safetensors"
-        if isinstance(stage, AverageStage):
-            write(f"{title}: the mean of {' and '.join(stage.of)}")
-            average_weights([results[other] for other in stage.of], results[stage.name])
+    for number, phase in enumerate(phases, 1):
+        folder = output / f"{number}-{phase.name}"
+        title = f"phase {number} of {len(phases)}, {phase.name}"
+        results[phase.name] = folder / "best.safetensors"
+        if isinstance(phase, AveragePhase):
+            write(f"{title}: the mean of {' and '.join(phase.of)}")
+            average_weights([results[other] for other in phase.of], results[phase.name])
         else:
-            config = _configure(stage, folder, results, name)
-            _run_train_stage(config, folder, source, output / "packs", title, write)
+            config = _configure(phase, folder, results, name)
+            _run_train_phase(config, folder, source, output / "packs", title, write)
     result = output / "best.safetensors"
-    write_file(result, results[stages[-1].name].read_bytes())
+    write_file(result, results[phases[-1].name].read_bytes())
     return result
 
 
@@ -82,17 +82,17 @@ def _check_source(source: str, output: Path) -> None:
 
 
 def _configure(
-    stage: TrainStage, folder: Path, results: Mapping[str, Path], name: str
+    phase: TrainPhase, folder: Path, results: Mapping[str, Path], name: str
 ) -> ml_collections.ConfigDict:
-    """Returns the configuration of a stage with its name, folder and starting weights."""
-    config = ml_collections.ConfigDict(stage.config).copy_and_resolve_references()
-    config.name, config.workdir = f"{name}-{stage.name}", str(folder)
-    if stage.start:
-        config.init_from = str(results[stage.start])
+    """Returns the configuration of a phase with its name, folder and starting weights."""
+    config = ml_collections.ConfigDict(phase.config).copy_and_resolve_references()
+    config.name, config.workdir = f"{name}-{phase.name}", str(folder)
+    if phase.start:
+        config.init_from = str(results[phase.start])
     return config
 
 
-def _run_train_stage(
+def _run_train_phase(
     config: ml_collections.ConfigDict,
     folder: Path,
     source: str,
@@ -100,8 +100,8 @@ def _run_train_stage(
     title: str,
     write: Callable[[str], None],
 ) -> None:
-    """Trains a stage to its end, unless it has been."""
-    record_path = folder / "stage.json"
+    """Trains a phase to its end, unless it has been."""
+    record_path = folder / "phase.json"
     record = {"start": _digest(config.init_from), "config": _identity(config), "done": False}
     if record_path.exists():
         before = json.loads(record_path.read_text())

@@ -1,4 +1,4 @@
-"""Recipes of several stages: the shipped ones, and that they resume."""
+"""Recipes of several phases: the shipped ones, and that they resume."""
 
 import json
 import signal
@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from runs import CHECKOUT, CONFIG, load_config, write_images
 
-from dmcnn_jax.config.files import load_stages
-from dmcnn_jax.config.stages import AverageStage, TrainStage, check_stages
+from dmcnn_jax.config.files import load_recipe
+from dmcnn_jax.config.recipes import AveragePhase, TrainPhase, check_phases
 from dmcnn_jax.config.validation import validate_config
 from dmcnn_jax.data import luma_pairs
 from dmcnn_jax.inference.weights import find_weights, load_weights
 from dmcnn_jax.models import create_model
-from dmcnn_jax.training.staged_runs import run_stages
+from dmcnn_jax.training.recipe_runs import run_recipe
 
 SHIPPED = sorted((CHECKOUT / "configs" / "shipped").glob("*.py"))
 
@@ -27,8 +27,8 @@ def test_every_bundled_model_has_a_recipe():
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_a_shipped_recipe_makes_the_network_that_is_bundled(path):
-    stages = load_stages(str(path))
-    configs = [stage.config for stage in stages if isinstance(stage, TrainStage)]
+    phases = load_recipe(str(path))
+    configs = [phase.config for phase in phases if isinstance(phase, TrainPhase)]
     for config in configs:
         validate_config(config)
     about = load_weights(find_weights(path.stem.replace("_", "-")))[1]
@@ -39,17 +39,17 @@ def test_a_shipped_recipe_makes_the_network_that_is_bundled(path):
 
 
 @pytest.mark.parametrize(
-    ("stages", "message"),
+    ("phases", "message"),
     [
-        ([], "the recipe has no stages"),
-        ([TrainStage("a", None), TrainStage("a", None)], "two stages are named 'a'"),
-        ([TrainStage("a", None, start="b")], "'a' starts from 'b'; expected an earlier stage: it"),
-        ([TrainStage("a", None), AverageStage("b", of=("a", "c"))], "'b' starts from 'c'.*: a$"),
+        ([], "the recipe has no phases"),
+        ([TrainPhase("a", None), TrainPhase("a", None)], "two phases are named 'a'"),
+        ([TrainPhase("a", None, start="b")], "'a' starts from 'b'; expected an earlier phase: it"),
+        ([TrainPhase("a", None), AveragePhase("b", of=("a", "c"))], "'b' starts from 'c'.*: a$"),
     ],
 )
-def test_stages_that_do_not_fit_together_are_refused(stages, message):
+def test_recipes_that_do_not_fit_together_are_refused(phases, message):
     with pytest.raises(ValueError, match=message):
-        check_stages(stages)
+        check_phases(phases)
 
 
 def tiny(seed=0, **fields):
@@ -59,13 +59,13 @@ def tiny(seed=0, **fields):
     return load_config(**{"seed": seed, "train.checkpoint_every": 0, **steps, **fields})
 
 
-def tiny_stages(steps=(4, 2)):
-    """Returns the stages of a recipe with a pack for each of two sizes, and an average."""
+def tiny_phases(steps=(4, 2)):
+    """Returns the phases of a recipe with a pack for each of two sizes, and an average."""
     return [
-        TrainStage("first", tiny(data__max_short_side=48)),
-        TrainStage("second", tiny(train__stage_steps=steps), start="first"),
-        AverageStage("mean", of=("first", "second")),
-        TrainStage("last", tiny(seed=1), start="mean"),
+        TrainPhase("first", tiny(data__max_short_side=48)),
+        TrainPhase("second", tiny(train__stage_steps=steps), start="first"),
+        AveragePhase("mean", of=("first", "second")),
+        TrainPhase("last", tiny(seed=1), start="mean"),
     ]
 
 
@@ -80,7 +80,7 @@ def source(tmp_path_factory):
 def alone(source, tmp_path_factory):
     """The output folder of a recipe that nothing interrupted, and what it printed."""
     output, lines = tmp_path_factory.mktemp("alone") / "out", []
-    run_stages(tiny_stages(), source, output, name="tiny", write=lines.append)
+    run_recipe(tiny_phases(), source, output, name="tiny", write=lines.append)
     return output, lines
 
 
@@ -90,13 +90,13 @@ def weights(output):
     return {str(path.relative_to(output)): path.read_bytes() for path in paths}
 
 
-def test_stages_start_from_each_other_on_packs_of_their_own(alone):
+def test_recipes_start_from_each_other_on_packs_of_their_own(alone):
     output, lines = alone
-    assert [line.split(":")[0] for line in lines if line.startswith("stage")] == [
-        "stage 1 of 4, first",
-        "stage 2 of 4, second",
-        "stage 3 of 4, mean",
-        "stage 4 of 4, last",
+    assert [line.split(":")[0] for line in lines if line.startswith("phase")] == [
+        "phase 1 of 4, first",
+        "phase 2 of 4, second",
+        "phase 3 of 4, mean",
+        "phase 4 of 4, last",
     ]
     packs = {path.name for path in (output / "packs").iterdir()}
     assert packs == {"studio-32-48", "studio-32-512"}
@@ -116,7 +116,7 @@ def test_stages_start_from_each_other_on_packs_of_their_own(alone):
 def test_an_interrupted_recipe_resumes_and_ends_with_the_same_weights(
     alone, source, tmp_path, monkeypatch, calls
 ):
-    """Interrupted in the first stage, and in the second."""
+    """Interrupted in the first phase, and in the second."""
     inputs, count = luma_pairs.TileFeed.inputs, iter(range(1, 1000))
 
     def interrupt(*args):
@@ -127,14 +127,14 @@ def test_an_interrupted_recipe_resumes_and_ends_with_the_same_weights(
     output, lines = tmp_path / "out", []
     monkeypatch.setattr(luma_pairs.TileFeed, "inputs", interrupt)
     with pytest.raises(KeyboardInterrupt, match="the same command resumes from it"):
-        run_stages(tiny_stages(), source, output, name="tiny")
+        run_recipe(tiny_phases(), source, output, name="tiny")
     monkeypatch.undo()
     assert not (output / "best.safetensors").exists()
-    # Weights files name no folder; stages that are done are not begun again.
-    run_stages(tiny_stages(), source, output, name="tiny", write=lines.append)
+    # Weights files name no folder; phases that are done are not begun again.
+    run_recipe(tiny_phases(), source, output, name="tiny", write=lines.append)
     assert weights(output) == weights(alone[0])
-    assert ("stage 1 of 4, first: done before" in lines) == (calls == 9)
-    run_stages(tiny_stages(), source, output, name="tiny", write=lines.append)
+    assert ("phase 1 of 4, first: done before" in lines) == (calls == 9)
+    run_recipe(tiny_phases(), source, output, name="tiny", write=lines.append)
     assert sum("done before" in line for line in lines[-4:]) == 3
 
 
@@ -146,21 +146,21 @@ def test_a_changed_recipe_does_not_continue_from_other_weights(alone, source, tm
     (output / "1-first" / "best.safetensors").write_bytes(
         (output / "2-second" / "best.safetensors").read_bytes()
     )
-    with pytest.raises(ValueError, match=r"stage 2 of 4, second: .*other weights.*remove"):
-        run_stages(tiny_stages(), source, output, name="tiny")
+    with pytest.raises(ValueError, match=r"phase 2 of 4, second: .*other weights.*remove"):
+        run_recipe(tiny_phases(), source, output, name="tiny")
     with pytest.raises(ValueError, match=r"begun with the images of .*, not 'packaged'"):
-        run_stages(tiny_stages(), "packaged", output, name="tiny")
+        run_recipe(tiny_phases(), "packaged", output, name="tiny")
 
 
 def test_the_command_says_what_is_wrong_in_one_line(tmp_path):
     (tmp_path / "plain.py").write_text(CONFIG)
     for recipe, message in (
-        (tmp_path / "plain.py", "has no get_stages()"),
+        (tmp_path / "plain.py", "has no get_phases()"),
         (tmp_path / "none.py", "there is no configuration"),
     ):
         done = subprocess.run(
             [
-                *(sys.executable, CHECKOUT / "tools" / "train_stages.py", recipe),
+                *(sys.executable, CHECKOUT / "tools" / "train_recipe.py", recipe),
                 *("--source", "packaged", "-o", tmp_path / "out"),
             ],
             env={"PYTHONPATH": str(CHECKOUT), "PATH": "", "JAX_PLATFORMS": "cpu"},

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Trains a network from images to the weights that are bundled, stage after stage.
+"""Trains a network from images to the weights that are bundled, phase after phase.
 
-    python tools/train_stages.py configs/shipped/dmcnn_qf20.py --source FOLDER -o runs/dmcnn-qf20
+    python tools/train_recipe.py configs/shipped/dmcnn_qf20.py --source FOLDER -o runs/dmcnn-qf20
 
-It packs the images as the stages need them, trains each stage from the weights of an earlier one,
+It packs the images as the phases need them, trains each phase from the weights of an earlier one,
 and writes best.safetensors to the output folder. If interrupted, the same command resumes, and
-skips stages that are done.
+skips phases that are done.
 """
 
 import argparse
@@ -23,29 +23,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--source", required=True, help='folder of images, or "packaged"')
     parser.add_argument("-o", "--output", required=True, type=Path, help="folder for all results")
     options = parser.parse_args(argv)
-    from dmcnn_jax.config.files import load_stages
-    from dmcnn_jax.config.stages import TrainStage
+    from dmcnn_jax.config.files import load_recipe
+    from dmcnn_jax.config.recipes import TrainPhase
     from dmcnn_jax.config.validation import batch_sizes, validate_config
     from dmcnn_jax.system import devices
     from dmcnn_jax.system.compile_cache import enable_compilation_cache
     from dmcnn_jax.system.malloc import tune_malloc
-    from dmcnn_jax.training.staged_runs import run_stages
+    from dmcnn_jax.training.recipe_runs import run_recipe
 
     tune_malloc()
     enable_compilation_cache()
     try:
-        stages = load_stages(options.recipe)
-        configs = [stage.config for stage in stages if isinstance(stage, TrainStage)]
+        phases = load_recipe(options.recipe)
+        configs = [phase.config for phase in phases if isinstance(phase, TrainPhase)]
         for config in configs:
             validate_config(config)
         devices.use_cores_as_devices([size for c in configs for size in batch_sizes(c)])
         name = Path(options.recipe).stem.replace("_", "-")
-        weights = run_stages(stages, options.source, options.output, name=name)
+        weights = run_recipe(phases, options.source, options.output, name=name)
         print(f"weights: {weights}")
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        sys.exit(f"train_stages: {error}")
+        sys.exit(f"train_recipe: {error}")
     except KeyboardInterrupt as error:
-        print(f"train_stages: {error or 'interrupted'}", file=sys.stderr)
+        print(f"train_recipe: {error or 'interrupted'}", file=sys.stderr)
         sys.exit(130)
 
 

@@ -1,0 +1,115 @@
+"""Finds the JPEG files of a folder, and says what it leaves out."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from dmcnn_jax.images.extensions import JPEG_EXTENSIONS
+
+
+@dataclasses.dataclass
+class Skipped:
+    """Counts of what was left out of folders.
+
+    Attributes:
+        apple_double: files of macOS's metadata beside pictures, named `._*`.
+        linked_again: links to folders that were visited already, or that the link lies in.
+    """
+
+    apple_double: int = 0
+    linked_again: int = 0
+
+    def lines(self) -> list[str]:
+        """Returns a line for each kind that occurred."""
+        found = []
+        if self.apple_double:
+            found.append(
+                f"skipped {_counted(self.apple_double, 'file')} named ._*: macOS keeps metadata in"
+                " such files, not pictures"
+            )
+        if self.linked_again:
+            found.append(
+                f"skipped {_counted(self.linked_again, 'linked folder')} that had been visited"
+                " already, or that the link itself lies in"
+            )
+        return found
+
+
+def find_jpegs(folder: Path, output: Path, skipped: Skipped) -> Iterator[tuple[Path, str]]:
+    """Yields the JPEG files in a folder and below it.
+
+    Linked folders are followed once: first the tree itself is visited, then those folders that
+    links in it lead to and that were not visited yet. So a picture is found once, under the same
+    path in every run, and links in a circle end. A link to a folder that the link lies in is not
+    followed: it would lead out of the tree.
+
+    Args:
+        folder: where to look.
+        output: a folder that is left out.
+        skipped: counts what is left out; changed in place.
+
+    Yields:
+        A path, and "". If the path can't be restored, the reason: a folder can't be read, or a name
+        is that of no regular file. Files are sorted within their folder.
+    """
+    visited = {os.path.realpath(output)} - {os.path.realpath(folder)}
+    pending = [folder]
+    while pending:
+        links: list[Path] = []
+        for root in pending:
+            real = os.path.realpath(root)
+            inside = os.path.join(os.path.realpath(root.parent), "")
+            if real in visited or (root != folder and inside.startswith(os.path.join(real, ""))):
+                skipped.linked_again += 1
+            else:
+                yield from _visit(root, visited, links, skipped)
+        pending = links
+
+
+def _visit(
+    folder: Path, visited: set[str], links: list[Path], skipped: Skipped
+) -> Iterator[tuple[Path, str]]:
+    """Yields what `find_jpegs` does for a folder and its subfolders; links are only collected."""
+    stack = [folder]
+    while stack:
+        current = stack.pop()
+        real = os.path.realpath(current)
+        if real in visited:
+            continue
+        visited.add(real)
+        try:
+            with os.scandir(current) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            yield current, f"this folder can't be read: {error.strerror}"
+            continue
+        subfolders: list[Path] = []
+        for entry in entries:
+            path = current / entry.name
+            if _holds(entry.is_dir):
+                (links if entry.is_symlink() else subfolders).append(path)
+            elif path.suffix.lower() not in JPEG_EXTENSIONS:
+                continue
+            elif entry.name.startswith("._"):
+                skipped.apple_double += 1
+            else:
+                yield path, "" if _holds(entry.is_file) else _describe_special(path)
+        stack += reversed(subfolders)
+
+
+def _holds(test: Callable[[], bool]) -> bool:
+    """Returns the result of a test of a directory entry, False if it can't be made."""
+    try:
+        return test()
+    except OSError:  # links in a circle, or into a folder that can't be searched
+        return False
+
+
+def _describe_special(path: Path) -> str:
+    """Returns why a name that is neither a folder's nor a regular file's is not restored."""
+    return "a link to nothing" if os.path.islink(path) else "not a regular file"
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' if number > 1 else ''}"

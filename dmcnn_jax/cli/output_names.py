@@ -1,0 +1,70 @@
+"""Gives results names of their own where their files' names differ by extension or folder only."""
+
+import collections
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+
+def distinct_targets(pairs: Sequence[tuple[Path, Path]]) -> list[Path]:
+    """Returns targets that differ from each other.
+
+    Those of `IMG.jpg` and `IMG.jpeg` become `IMG.jpg.png` and `IMG.jpeg.png`, those of `a/IMG.jpg`
+    and `b/IMG.jpg` become `a-IMG.png` and `b-IMG.png`. Names are told apart whatever their case,
+    since Windows and macOS don't distinguish it. A name follows from the files alone, neither from
+    their order nor from what exists, so that a second run finds the results of the first.
+
+    Args:
+        pairs: files, and the paths that their results would have.
+
+    Returns:
+        For each pair its target, another one if several pairs share it.
+    """
+    groups: dict[str, list[tuple[Path, Path]]] = collections.defaultdict(list)
+    for source, target in pairs:
+        groups[_key(target)].append((source, target))
+    taken = set(groups)
+    renamed: dict[tuple[Path, Path], Path] = {}
+    for group in groups.values():
+        if len(group) > 1:
+            ordered = sorted(group)
+            chosen = _name_apart(ordered, taken)
+            taken.update(map(_key, chosen))
+            renamed |= dict(zip(ordered, chosen, strict=True))
+    return [renamed.get(pair, pair[1]) for pair in pairs]
+
+
+def _name_apart(pairs: Sequence[tuple[Path, Path]], taken: set[str]) -> list[Path]:
+    """Returns different targets for files that would have the same one."""
+    for candidates in _candidates(pairs):
+        keys = set(map(_key, candidates))
+        if len(keys) == len(pairs) and not keys & taken:
+            break
+    return candidates
+
+
+def _candidates(pairs: Sequence[tuple[Path, Path]]) -> Iterator[list[Path]]:
+    """Yields lists of targets, one for each file: the plainest first, numbered ones at last."""
+    parents = [source.absolute().parent.parts[1:] for source, _ in pairs]
+
+    def named(length: int, whole: bool, number: int = 0) -> list[Path]:
+        found = []
+        for index, ((source, target), parts) in enumerate(zip(pairs, parents, strict=True)):
+            name = target.name
+            if whole:  # IMG.png, IMG-restored.png → IMG.jpg.png, IMG.jpg-restored.png
+                name = source.name + name.removeprefix(source.stem)
+            if number:
+                name = f"{Path(name).stem}-{number + index}{target.suffix}"
+            found.append(target.with_name("-".join([*parts[len(parts) - length :], name])))
+        return found
+
+    yield named(0, True)
+    for length in range(1, max(map(len, parents)) + 1):
+        yield named(length, False)
+        yield named(length, True)
+    for number in itertools.count(1):
+        yield named(0, True, number)
+
+
+def _key(target: Path) -> str:
+    return str(target).casefold()

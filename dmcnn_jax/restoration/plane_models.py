@@ -1,0 +1,125 @@
+"""Chooses, for each plane of a file, the model that restores it, and loads that of chroma."""
+
+import os
+from collections.abc import Sequence
+
+from dmcnn_jax import jpeg
+from dmcnn_jax.inference.chroma import CHROMA_SUBSAMPLINGS
+from dmcnn_jax.inference.model import Model, load
+from dmcnn_jax.jpeg.double_compression import PriorCompression
+from dmcnn_jax.jpeg.reader import Component
+from dmcnn_jax.models.chroma import ChromaNet
+from dmcnn_jax.restoration.model_selection import (
+    ModelChoice,
+    choose_chroma_model,
+    choose_model,
+)
+from dmcnn_jax.system.bundled import BUNDLED
+
+CHROMA_MODEL = "dmcnn-chroma"
+"""The bundled weights that restore chroma."""
+
+
+def choose_plane_models(
+    file: jpeg.JpegFile,
+    prior: PriorCompression | None,
+    *,
+    luma: str | None,
+    chroma: str | None,
+    chroma_qualities: Sequence[int],
+    project: bool,
+    size: str,
+) -> tuple[ModelChoice, ...]:
+    """Returns which model restores each plane; planes are chosen for independently.
+
+    Args:
+        file: the file.
+        prior: the earlier save whose table luma is restored with; None: the file's own.
+        luma: name of the model that restores luma, or R, G and B; None: the bundled model that
+            suits the plane's table.
+        chroma: name of the model that restores chroma; None: there is none.
+        chroma_qualities: that the model of chroma was trained for, as in `choose_chroma_model`.
+        project: as in `choose_model`.
+        size: as in `choose_model`.
+
+    Returns:
+        A choice for each component.
+
+    Raises:
+        FileNotFoundError: if a bundled model is to be chosen, and there are none.
+    """
+    lumas = luma_components(file)
+    choices = [
+        choose_model(prior.table if prior else c.table, project=project, size=size)
+        if luma is None
+        else ModelChoice(luma, "")
+        for c in lumas
+    ]
+    named = [_name_plane(choice, _kind(file)) for choice in choices]
+    components = file.components[len(lumas) :]
+    if chroma is None:
+        return (*named, *[ModelChoice(None, "") for _ in components])
+    if components and not _has_supported_sampling(file):
+        unsupported = ModelChoice(
+            None, "no network restores this sampling; upsampled as by libjpeg"
+        )
+        choices = [unsupported] * len(components)
+    else:
+        choices = [
+            choose_chroma_model(c.table, c.subsampling, chroma, chroma_qualities)
+            for c in components
+        ]
+    return (*named, *[_name_plane(choice, "chroma") for choice in choices])
+
+
+def luma_components(file: jpeg.JpegFile) -> tuple[Component, ...]:
+    """Returns the components that are restored like luma: the first, or all three of RGB."""
+    return tuple(file.components if file.color == "rgb" else file.components[:1])
+
+
+def _has_supported_sampling(file: jpeg.JpegFile) -> bool:
+    """Returns whether luma has full size, and Cb and Cr a size that networks restore."""
+    luma, cb, cr = (component.subsampling for component in file.components)
+    return luma == (1, 1) and cb == cr and cb in CHROMA_SUBSAMPLINGS
+
+
+def load_if_named(source: str | os.PathLike | Model, engine: str) -> Model:
+    """Returns a model that is given as such, or loads it."""
+    return source if isinstance(source, Model) else load(source, engine)
+
+
+def load_chroma(source: str | os.PathLike | Model | None, engine: str) -> Model | None:
+    """Loads what restores chroma; returns None if none is named and none is installed.
+
+    Raises:
+        ValueError: if the model doesn't restore chroma.
+    """
+    if source is None and not (BUNDLED / f"{CHROMA_MODEL}.safetensors").exists():
+        return None
+    model = load_if_named(source or CHROMA_MODEL, engine)
+    if not isinstance(model.module, ChromaNet):
+        raise ValueError(f"the weights {model.name!r} do not restore chroma")
+    return model
+
+
+def note_limits(file: jpeg.JpegFile) -> tuple[str, ...]:
+    """Returns notes about a file that can't be restored as others can."""
+    notes = []
+    if file.damage:
+        notes.append(f"damaged: {file.damage}")
+    if any(component.subsampling != (1, 1) for component in luma_components(file)):
+        what = _kind(file) or "luma"
+        notes.append(f"{what} is subsampled, so the guarantee does not apply to its pixels")
+    return tuple(notes)
+
+
+def _kind(file: jpeg.JpegFile) -> str:
+    """Returns what notes call planes that are restored like luma; "" if there is no other kind."""
+    return {"rgb": "a plane of RGB", "ycbcr": "luma"}.get(file.color, "")
+
+
+def _name_plane(choice: ModelChoice, plane: str) -> ModelChoice:
+    """Returns a choice whose reason, if there is one, begins with the name of the plane."""
+    if not (choice.reason and plane):
+        return choice
+    return ModelChoice(choice.name, f"{plane}: {choice.reason}")

@@ -1,0 +1,71 @@
+"""What restoring a file gives: its planes, and the picture that they make."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from dmcnn_jax import jpeg
+from dmcnn_jax.jpeg.double_compression import PriorCompression
+from dmcnn_jax.jpeg.reader import Component
+from dmcnn_jax.restoration.coefficient_check import CoefficientTally
+from dmcnn_jax.restoration.plane_models import luma_components
+
+
+@dataclasses.dataclass(frozen=True)
+class Restoration:
+    """A restored picture.
+
+    Attributes:
+        pixels: uint8 or uint16, [height, width] or [height, width, 3] (RGB).
+        models: for each of the file's components, the name of the model that restored it; None if
+            the plane is as decoded. If all are None, the picture is what libjpeg decodes.
+        quality: the standard quality whose luma table is nearest to the file's, 1 to 100.
+        luma_tally: how many luma coefficients the pixels keep. None if the picture is as decoded,
+            if it was restored with an earlier save's table, and if luma is subsampled.
+        notes: remarks for a report, one sentence each.
+        prior: the earlier save whose table it was restored with; None if it was the file's own.
+        chroma_tally: how many chroma coefficients the pixels keep, averaged over the samples of the
+            file, in blocks that lie in the picture as a whole. None for gray and RGB files, if the
+            picture is as decoded, and if there are no such blocks.
+    """
+
+    pixels: np.ndarray
+    models: tuple[str | None, ...]
+    quality: int
+    luma_tally: CoefficientTally | None
+    notes: tuple[str, ...]
+    prior: PriorCompression | None = None
+    chroma_tally: CoefficientTally | None = None
+
+    @property
+    def model(self) -> str | None:
+        """Name of the model that restored luma, or R; None if it is as decoded."""
+        return self.models[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Planes:
+    """Restored planes of a file, before they become a picture.
+
+    Attributes:
+        file: the file.
+        models: as in `Restoration`.
+        luma: the Y plane, or R, G and B: float32, levels 0 to 255, whole blocks. Empty if the
+            picture is left as decoded.
+        chroma: Cb and Cr, float32, levels 0 to 255: both at full size, or each at its own.
+        notes: remarks for a report.
+        prior: the earlier save whose table luma was restored with; None if it was the file's own.
+    """
+
+    file: jpeg.JpegFile
+    models: tuple[str | None, ...]
+    luma: tuple[np.ndarray, ...]
+    chroma: tuple[np.ndarray, ...]
+    notes: tuple[str, ...]
+    prior: PriorCompression | None = None
+
+    @property
+    def lumas(self) -> Sequence[Component]:
+        """The file's components that `luma` was restored from."""
+        return luma_components(self.file)
