@@ -114,6 +114,13 @@ def _add_restoring_options(add: Callable[..., argparse.Action]) -> None:
         help="don't project luma into the quantisation intervals of the file's coefficients",
     )
     add(
+        "--no-trial",
+        dest="trial",
+        action="store_false",
+        help="restore without trying first, on parts of the picture, whether that helps; pixel art"
+        " and dithering come out worse",
+    )
+    add(
         "--allow-truncated",
         action="store_true",
         help="restore truncated or damaged files as far as they can be read",

@@ -42,6 +42,7 @@ from dmcnn_jax.restoration.plane_models import (
 from dmcnn_jax.restoration.prior_save import crop_to_file_grid, find_prior
 from dmcnn_jax.restoration.results import Planes, Restoration
 from dmcnn_jax.restoration.rounding import round_to_pixels
+from dmcnn_jax.restoration.trial import describe_failed_trial
 from dmcnn_jax.system.progress import Progress
 
 
@@ -51,6 +52,7 @@ def restore(
     *,
     strength: float = 1.0,
     project: bool = True,
+    trial: bool = True,
     bits: int = 8,
     detect: bool = True,
     assume_quality: int | None = None,
@@ -72,6 +74,7 @@ def restore(
             trained for is returned as decoded.
         strength: blend between the decoded picture (0) and the restored one (1).
         project: whether to project planes onto the file's quantisation intervals.
+        trial: whether it is tried first, on parts of the picture, if the bundled models help it.
         bits: bits per sample of the result, 8 or 16.
         detect: whether to look for an earlier, coarser save and restore with its table.
         assume_quality: the quality of the earlier save, if known, 1 to 100.
@@ -94,6 +97,7 @@ def restore(
     options = RestoreOptions(
         strength=strength,
         project=project,
+        trial=trial,
         bits=bits,
         detect=detect,
         assume_quality=assume_quality,
@@ -269,7 +273,7 @@ class Restorer:
         if self.options.strength == 0:
             choice = ModelChoice(None, "left as decoded: strength is 0")
             return (choice,) * len(file.components)
-        return choose_plane_models(
+        choices = choose_plane_models(
             file,
             prior,
             luma=(self._given.name or _UNNAMED) if self._given else None,
@@ -278,6 +282,15 @@ class Restorer:
             project=self.options.project,
             size=self.size,
         )
+        # A model that was named is used, and an earlier save was verified by other means.
+        if self.options.trial and self._given is None and prior is None:
+            for component, choice in zip(luma_components(file), choices, strict=False):
+                if choice.name and (
+                    failure := describe_failed_trial(component, self._model(choice.name))
+                ):
+                    reason = f"left as decoded: {failure}; --no-trial restores it nevertheless"
+                    return (ModelChoice(None, reason),) * len(file.components)
+        return choices
 
     def _restore_luma(
         self,
