@@ -284,7 +284,7 @@ def refused_files():
             patched(plain, 0xC0, 7, b"\1"),
             "frame header has 15 bytes; expected 9",
         ),
-        "no height": (patched(plain, 0xC0, 3, b"\0\0"), "height open .DNL."),
+        "no height": (patched(plain, 0xC0, 3, b"\0\0"), "height as 0, and no DNL"),
         "no width": (patched(plain, 0xC0, 5, b"\0\0"), "width as 0"),
         "too long": (patched(plain, 0xC0, 3, b"\xff\xff"), "30 x 65535 pixels; .* 65500"),
         "too large": (patched(plain, 0xC0, 3, b"\xff\0\xff\0"), "65280 x 65280 .* limit"),
@@ -456,9 +456,7 @@ def test_stray_bytes(picture):
     assert file.notes == ("3 stray bytes between segments",)
     file = read(data[:-2] + b"\x12\x34" * 8 + data[-2:])
     assert not file.truncated
-    assert re.fullmatch(r"\d+ stray bytes after the image data", file.notes[0])
-    with pytest.raises(JpegError, match="extraneous bytes"):
-        read(data[:-2] + b"\x12" * 100 + data[-2:])
+    assert re.fullmatch(r"at least \d+ stray bytes after the image data", file.notes[0])
     filled = data.replace(b"\xff\xda", b"\xff\xff\xff\xda", 1)
     assert read(filled).notes == ()
 

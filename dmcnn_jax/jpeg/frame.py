@@ -120,11 +120,6 @@ def color_model(components: tuple[FrameComponent, ...], segments: Segments) -> C
 
 
 def _check_size(height: int, width: int, max_pixels: int) -> None:
-    if not height:
-        raise MalformedError(
-            "the header leaves the height open (DNL), which is not supported; `jpegtran` or an"
-            " editor that reads it can write it anew"
-        )
     if not width:
         raise MalformedError("the header gives the width as 0")
     if max(height, width) > _MAX_SIDE:
