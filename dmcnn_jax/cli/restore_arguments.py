@@ -73,6 +73,17 @@ def _add_output_options(add: Callable[..., argparse.Action]) -> None:
         metavar="Q",
         help="quality of JPEG (default: 95) and WebP (default: lossless) output",
     )
+    add(
+        "--upright",
+        action="store_true",
+        help="turn the pixels as the camera's orientation says, and reset it (default: both stay as"
+        " they are, and viewers turn the picture)",
+    )
+    add(
+        "--preserve-times",
+        action="store_true",
+        help="give results the modification times of their inputs (default: the time of writing)",
+    )
     add("--overwrite", action="store_true", help="replace existing results (default: skip them)")
     add("--json", metavar="PATH", help="write a machine-readable report; - for stdout")
 

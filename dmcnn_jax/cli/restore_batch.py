@@ -3,6 +3,7 @@
 import argparse
 import concurrent.futures
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -101,7 +102,9 @@ class BatchRun:
             raise UsageError(f"no JPEG files in {', '.join(options.inputs)}")
         try:
             for suffix in {(t.target.suffix if t.target else self.extension) for t in tasks}:
-                self.formats[suffix] = formats.output_format(suffix, options.quality, options.bits)
+                self.formats[suffix] = formats.output_format(
+                    suffix, options.quality, options.bits, upright=options.upright
+                )
         except ValueError as error:
             raise UsageError(str(error)) from None
         to_stdout = any(task.target is None for task in tasks)
@@ -177,12 +180,15 @@ class BatchRun:
             result = self.restorer.render(planes)
             if task.target is None:
                 form = self.formats[self.extension]
-                remarks = formats.write(sys.stdout.buffer, result.pixels, file.metadata, form)
+                dropped = formats.write(sys.stdout.buffer, result.pixels, file.metadata, form)
                 sys.stdout.buffer.flush()
             else:
                 task.target.parent.mkdir(parents=True, exist_ok=True)
                 form = self.formats[task.target.suffix]
-                remarks = formats.write(task.target, result.pixels, file.metadata, form)
+                dropped = formats.write(task.target, result.pixels, file.metadata, form)
+                if self.options.preserve_times and task.source is not None:
+                    times = task.source.stat()
+                    os.utime(task.target, ns=(times.st_atime_ns, times.st_mtime_ns))
         except Exception as error:
             self._record_failure(task, error)
             return
@@ -190,7 +196,7 @@ class BatchRun:
         assumed = self.options.assume_quality is not None
         self._record(
             task,
-            written_record(task.name, task.output, file, result, remarks, seconds, assumed=assumed),
+            written_record(task.name, task.output, file, result, dropped, seconds, assumed=assumed),
         )
 
     def _record_failure(self, task: Task, error: Exception) -> None:

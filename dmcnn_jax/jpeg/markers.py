@@ -45,6 +45,7 @@ class Stream:
         scans: the number of scans.
         applications: markers (0xE0..0xEF application data, 0xFE comment) and their payloads, up to
             the first scan, in the file's order.
+        trailer: what follows the end marker.
         plain: a JPEG stream of the same coefficients, of checked parts and nothing else.
         damage: what is missing or broken, as far as markers show; None if nothing is.
         notes: harmless oddities.
@@ -59,6 +60,7 @@ class Stream:
     restart_interval: int
     scans: int
     applications: Segments
+    trailer: bytes
     plain: bytes
     damage: str | None
     notes: tuple[str, ...]
@@ -118,6 +120,7 @@ class _Parser:
         self.restart_interval = 0
         self.first_restart_interval = 0
         self.applications: Segments = []
+        self.trailer = b""
         self.scans = 0
         self.share = 1.0  # of the first scan that can be there at most
         self.parts = [b"\xff\xd8"]
@@ -178,6 +181,7 @@ class _Parser:
             restart_interval=self.first_restart_interval,
             scans=self.scans,
             applications=self.applications,
+            trailer=self.trailer,
             plain=b"".join([*self.parts, b"\xff\xd9"]),
             damage=self.damage,
             notes=(*self.notes, *self._counted_notes()),
@@ -198,8 +202,10 @@ class _Parser:
         marker = self.marker = found[1][0]
         self.position = found.end()
         if marker == codes.EOI:
+            self.trailer = self.data[self.position :]
             return False
         if marker == codes.SOI:
+            self.trailer = self.data[found.start() :]
             raise MalformedError("a second image begins within the first")
         if marker in codes.WITHOUT_SEGMENT:
             return True  # libjpeg skips them here too

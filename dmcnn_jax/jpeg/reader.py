@@ -130,7 +130,7 @@ def read(
         notes += (_describe_padding(stream.plain, int(padding[1])),)
     if warning and not allow_truncated:
         raise _damaged(name, warning)
-    metadata, remarks = collect(stream.applications)
+    metadata, remarks = collect(stream.applications, stream.trailer)
     return JpegFile(
         name=name,
         height=stream.height,
