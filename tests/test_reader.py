@@ -29,6 +29,8 @@ SAMPLING = {
     "gray, factors 2x2": [(2, 2)],
     "4:4:4": [(1, 1)] * 3,
     "4:4:4, factors 2x1": [(1, 2)] * 3,
+    "four inks": [(1, 1)] * 4,
+    "YCCK, 4:2:0": [(2, 2), (1, 1), (1, 1), (2, 2)],
     "4:2:2": [(1, 2), (1, 1), (1, 1)],
     "4:2:0": [(2, 2), (1, 1), (1, 1)],
     "4:4:0": [(2, 1), (1, 1), (1, 1)],
@@ -86,7 +88,7 @@ def test_reads_what_was_written(rng, sampling, kind, restart):
         scans = scans_of(kind, len(factors))
         file = read(jpeg_cases.write(height, width, written, scans, restart=restart))
         assert (file.height, file.width) == (height, width)
-        assert file.color == ("gray" if len(factors) == 1 else "ycbcr")
+        assert file.color == {1: "gray", 3: "ycbcr", 4: "cmyk"}[len(factors)]
         assert file.progressive == kind.startswith("progressive")
         assert file.restart_interval == restart
         assert not file.truncated and not file.notes
@@ -118,7 +120,7 @@ def test_planes_are_libjpegs(rng, sampling, kind):
             alone = dataclasses.replace(plane, vertical=1, horizontal=1)
             gray = Image.open(io.BytesIO(jpeg_cases.write(*pixels.shape, [alone])))
             np.testing.assert_array_equal(pixels, np.asarray(gray))
-        if decoded[0].shape == (height, width):
+        if decoded[0].shape == (height, width) and len(factors) < 4:
             image = Image.open(io.BytesIO(data))
             image.draft("L", image.size)
             np.testing.assert_array_equal(decoded[0], np.asarray(image))
@@ -256,7 +258,6 @@ def refused_files():
     rng = np.random.default_rng(3)
     color = jpeg_cases.planes(rng, 20, 30, [(2, 2), (1, 1), (1, 1)])
     plain = jpeg_cases.write(20, 30, color)
-    four = jpeg_cases.planes(rng, 20, 30, [(1, 1)] * 4)
     fraction = jpeg_cases.planes(rng, 20, 30, [(1, 3), (1, 2), (1, 1)])
     image = Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8))
 
@@ -276,8 +277,6 @@ def refused_files():
         "arithmetic progressive": (with_frame(plain, 0xCA), "arithmetic-coded progressive"),
         "JPEG-LS": (with_frame(plain, 0xF7), "JPEG-LS"),
         "12 bits": (jpeg_cases.write(20, 30, color, precision=12, frame=0xC1), "12 bits"),
-        "CMYK": (pillow("JPEG", image.convert("CMYK")), r"four components \(CMYK\)"),
-        "YCCK": (jpeg_cases.write(20, 30, four, segments=adobe(2)), r"four components \(YCCK\)"),
         "two components": (jpeg_cases.write(20, 30, color[1:]), "2 components; expected 1"),
         "five components": (patched(plain, 0xC0, 7, b"\5"), "5 components; expected 1"),
         "frame too short": (

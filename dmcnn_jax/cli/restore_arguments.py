@@ -64,7 +64,8 @@ def _add_output_options(add: Callable[..., argparse.Action]) -> None:
         "--format",
         default="png",
         metavar="EXT",
-        help="type of the files written to folders: png, tif, webp, jpg (default: %(default)s)",
+        help="type of the files written to folders: png, tif, webp, jpg (default: %(default)s);"
+        " CMYK files are written as tif, unless it is jpg",
     )
     add("--bits", type=int, choices=(8, 16), default=8, help="bits per sample; 16 for PNG, TIFF")
     add(

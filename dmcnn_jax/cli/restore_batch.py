@@ -3,11 +3,13 @@
 import argparse
 import concurrent.futures
 import contextlib
+import dataclasses
 import os
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dmcnn_jax.cli.process import UsageError, first_line, say
@@ -164,12 +166,50 @@ class BatchRun:
             self.bar.update(share)
 
         try:
-            return self.restorer.restore_planes(reading.result(), progress)
+            file = reading.result()
+            redirected = self._redirect_inks(task) if len(file.components) == 4 else None
+            if task.skip:
+                self._record_unprocessed(task)
+                done = 1.0
+                return None
+            planes = self.restorer.restore_planes(file, progress)
+            if redirected:
+                planes = dataclasses.replace(planes, notes=(*planes.notes, redirected))
+            return planes
         except Exception as error:
             self._record_failure(task, error)
             return None
         finally:
             self.bar.update(1 - done)
+
+    def _redirect_inks(self, task: Task) -> str | None:
+        """Changes the target of a CMYK file to TIFF, if it was not named and can't hold CMYK.
+
+        Returns:
+            A note that says so, None if the target stays.
+
+        Raises:
+            ValueError: if the target was named, or is an input.
+        """
+        from dmcnn_jax.images import formats
+
+        options = self.options
+        suffix = task.target.suffix if task.target else self.extension
+        name = formats.FORMATS[suffix.lower()]
+        if name in formats.CMYK_FORMATS:
+            return None
+        if task.target is None or options.output == str(task.target):
+            way_out = "--format tif" if task.target is None else "a .tif or .jpg file with -o"
+            raise ValueError(f"a CMYK file (four inks), which {name} can't hold; use {way_out}")
+        task.target = task.target.with_suffix(".tif")
+        if any(each.source and _is_same(each.source, task.target) for each in self.tasks):
+            raise ValueError(f"its result would overwrite the input {task.target}")
+        if task.target.exists() and not options.overwrite:
+            task.skip = f"{task.target} exists; --overwrite replaces it"
+        self.formats[".tif"] = formats.output_format(
+            ".tif", bits=options.bits, upright=options.upright
+        )
+        return f"a CMYK file, written as TIFF, since {name} can't hold it"
 
     def _write(self, task: Task, planes: "Planes", began: float) -> None:
         """Rounds planes to pixels and writes them, in the writer's thread."""
@@ -237,6 +277,10 @@ class BatchRun:
             summary = counts | {"seconds": round(seconds, 3)}
             write_json(self.options.json, {"files": records, "summary": summary})
         return 1 if counts["failed"] else 0
+
+
+def _is_same(source: Path, target: Path) -> bool:
+    return os.path.realpath(source) == os.path.realpath(target)
 
 
 @contextlib.contextmanager

@@ -37,6 +37,10 @@ FORMATS = {
 """Extensions that a picture can be written to, and Pillow's names of their formats."""
 
 
+CMYK_FORMATS = ("TIFF", "JPEG")
+"""Formats that can hold CMYK pictures."""
+
+
 @dataclasses.dataclass(frozen=True)
 class OutputFormat:
     """A file format to write pictures in.
@@ -88,7 +92,8 @@ def write(
     Args:
         target: a path, which is written under a temporary name beside it and then renamed; or a
             file open for writing in binary.
-        pixels: uint8, or for PNG and TIFF uint16, [height, width] or [height, width, 3].
+        pixels: uint8, or for PNG and TIFF uint16, [height, width], [height, width, 3], or for TIFF
+            and JPEG [height, width, 4] (CMYK, 0 is no ink).
         metadata: what to keep. Unless the style says otherwise, pixels stay as they lie in the
             file, and so does the EXIF tag that says how to turn them.
         style: the format.
@@ -98,8 +103,10 @@ def write(
 
     Raises:
         OSError: if the file can't be written.
-        ValueError: if the picture is too large for the format.
+        ValueError: if the picture is too large for the format, or the format can't hold CMYK.
     """
+    if pixels.shape[2:] == (4,) and style.format not in CMYK_FORMATS:
+        raise ValueError(f"{style.format} files can't hold CMYK (four inks); expected .tif or .jpg")
     if style.upright:
         pixels = turn(pixels, metadata.orientation)
     metadata, dropped = prepare(metadata, style.format, upright=style.upright)
@@ -200,13 +207,20 @@ def _save(
 
 def _encode(file: IO[bytes], pixels: np.ndarray, metadata: Metadata, style: OutputFormat) -> None:
     if pixels.dtype == np.uint8:
-        Image.fromarray(pixels).save(file, **_options(metadata, style))
+        _as_image(pixels).save(file, **_options(metadata, style))
     elif style.format == "PNG":
         header = io.BytesIO()
         Image.new("RGB", (1, 1)).save(header, **_options(metadata, style))
         write_png16(file, pixels, header.getvalue())
     else:
         write_tiff16(file, pixels, metadata)
+
+
+def _as_image(pixels: np.ndarray) -> Image.Image:
+    """Returns a Pillow image of uint8 pixels; four channels are CMYK, which Pillow can't guess."""
+    if pixels.shape[2:] == (4,):
+        return Image.frombytes("CMYK", pixels.shape[1::-1], pixels.tobytes())
+    return Image.fromarray(pixels)
 
 
 def _options(metadata: Metadata, style: OutputFormat) -> dict[str, Any]:

@@ -38,9 +38,9 @@ class Stream:
     Attributes:
         height, width: of the image, in pixels.
         progressive: whether coefficients come a few bits at a time.
-        components: one for gray, three for colour.
+        components: one for gray, three for colour, four for inks.
         tables: the quantisation table of each component, int32 [8, 8], natural order.
-        color: "gray", "ycbcr" or "rgb".
+        color: "gray", "ycbcr", "rgb", "cmyk" or "ycck".
         restart_interval: MCUs between restart markers in the first scan, 0 without.
         scans: the number of scans.
         applications: markers (0xE0..0xEF application data, 0xFE comment) and their payloads, up to
@@ -265,7 +265,6 @@ class _Parser:
                 payload,
                 progressive=marker == codes.PROGRESSIVE,
                 max_pixels=self.max_pixels,
-                segments=self.applications,
             )
         elif marker == codes.DQT:
             self.quantisation |= read_quantisation_tables(payload)

@@ -2,9 +2,10 @@
 
 A file is read whole, or refused with the reason in a ``JpegError`` of one line:
 
-- Baseline, extended sequential and progressive files of 8 bits, Huffman-coded, with one component
-  or three, are read, at any size and sampling by whole factors, with or without restart markers.
-- CMYK, 12-bit, arithmetic-coded, lossless and hierarchical files are refused by name.
+- Baseline, extended sequential and progressive files of 8 bits, Huffman-coded, with one component,
+  three or four, are read, at any size and sampling by whole factors, with or without restart
+  markers.
+- 12-bit, arithmetic-coded, lossless and hierarchical files are refused by name.
 - Truncated and damaged files are refused, unless ``allow_truncated``. libjpeg itself decodes them,
   with gray where data is missing, and only prints a warning. Damage that leaves a valid file, such
   as flipped bits, can't be detected.
@@ -66,9 +67,9 @@ class JpegFile:
     Attributes:
         name: its name in messages: a path, ``<bytes>`` or ``<file>``.
         height, width: of the image in pixels, as stored, before EXIF orientation.
-        color: "gray" (one component), "ycbcr" or "rgb" (three), by libjpeg's rules: JFIF's marker,
-            then Adobe's, then the numbers of the components.
-        components: one or three.
+        color: "gray" (one component), "ycbcr" or "rgb" (three), "cmyk" or "ycck" (four), by
+            libjpeg's rules: JFIF's marker, then Adobe's, then the numbers of the components.
+        components: one, three or four.
         progressive: whether coefficients came in several scans.
         restart_interval: MCUs between restart markers in the first scan, 0 without.
         metadata: EXIF, colour profile and so on.

@@ -30,12 +30,13 @@ from dmcnn_jax.restoration.color_correction import (
 )
 from dmcnn_jax.restoration.decoding import decoded_picture, dequantized_plane
 from dmcnn_jax.restoration.detail import describe_harm
+from dmcnn_jax.restoration.inks import is_inks, render_parts, restore_parts
 from dmcnn_jax.restoration.model_selection import ModelChoice, choose_model
 from dmcnn_jax.restoration.options import RestoreOptions
 from dmcnn_jax.restoration.prior_save import crop_to_file_grid, find_prior
 from dmcnn_jax.restoration.rounding import round_to_pixels
 from dmcnn_jax.system.bundled import BUNDLED
-from dmcnn_jax.system.progress import Progress
+from dmcnn_jax.system.progress import Progress, scaled
 
 CHROMA_MODEL = "dmcnn-chroma"
 """The bundled weights that restore chroma."""
@@ -78,7 +79,8 @@ def restore(
 
     Returns:
         uint8 (uint16 for 16 bits): [height, width] for a grayscale file, [height, width, 3] (RGB)
-        for a colour file; as stored, not rotated by its EXIF orientation.
+        for a colour file, [height, width, 4] (CMYK, 0 is no ink) for CMYK and YCCK; as stored, not
+        rotated by its EXIF orientation.
 
     Raises:
         ValueError: if the file is not a JPEG file, or of a kind that can't be restored; if the
@@ -106,7 +108,8 @@ class Restoration:
     """A restored picture.
 
     Attributes:
-        pixels: uint8 or uint16, [height, width] or [height, width, 3] (RGB).
+        pixels: uint8 or uint16, [height, width], [height, width, 3] (RGB) or [height, width, 4]
+            (CMYK, 0 is no ink).
         model: the name of the model that restored it; None if it is as decoded.
         quality: the standard quality whose luma table is nearest to the file's, 1 to 100.
         luma_tally: how many luma coefficients the pixels keep. None if the picture is as decoded,
@@ -139,6 +142,7 @@ class Planes:
         chroma: Cb and Cr, float32, levels 0 to 255: both at full size, or each at its own.
         notes: remarks for a report.
         prior: the earlier save whose table luma was restored with; None if it was the file's own.
+        parts: of a CMYK or YCCK file, the planes of each part, instead of its own; else empty.
     """
 
     file: jpeg.JpegFile
@@ -147,6 +151,7 @@ class Planes:
     chroma: tuple[np.ndarray, ...]
     notes: tuple[str, ...]
     prior: PriorCompression | None = None
+    parts: tuple["Planes", ...] = ()
 
     @property
     def lumas(self) -> Sequence[Component]:
@@ -221,6 +226,9 @@ class Restorer:
         Returns:
             The planes, for `render`.
         """
+        if is_inks(file):
+            parts, notes = restore_parts(self, file, progress)
+            return Planes(file, None, (), (), notes, parts=parts)
         prior, notes = find_prior(file, self.options)
         planes = self._restore_by(file, prior, notes, progress)
         if prior and (harm := describe_harm(planes.lumas, planes.luma)):
@@ -251,12 +259,12 @@ class Restorer:
         with_network = self._has_network_for_chroma(file)
         luma_share = (1 - _CHROMA_SHARE if with_network else 1) / len(lumas)
         luma = tuple(
-            self._restore_luma(component, name, prior, _scaled(progress, luma_share))
+            self._restore_luma(component, name, prior, scaled(progress, luma_share))
             for component, name in zip(lumas, names, strict=True)
         )
         components = file.components[len(lumas) :]
         if with_network:
-            chroma = self._restore_chroma(file, luma[0], _scaled(progress, _CHROMA_SHARE))
+            chroma = self._restore_chroma(file, luma[0], scaled(progress, _CHROMA_SHARE))
         else:
             chroma = [dequantized_plane(c, project=self.options.project) for c in components]
         match_file_color(file, luma, chroma, project=self.options.project, prior=prior is not None)
@@ -275,6 +283,8 @@ class Restorer:
         Returns:
             The picture.
         """
+        if planes.parts:
+            return render_parts(self, planes)
         file, bits = planes.file, self.options.bits
         quality = nearest_quality(file.components[0].table)
         if planes.model is None:
@@ -428,8 +438,3 @@ def _note_limits(file: jpeg.JpegFile, lumas: Sequence[Component]) -> tuple[str, 
         what = "a plane of RGB" if file.color == "rgb" else "luma"
         notes.append(f"{what} is subsampled, so the guarantee does not apply to its pixels")
     return tuple(notes)
-
-
-def _scaled(progress: Progress | None, share: float) -> Progress | None:
-    """Returns a callback for a part of the work that is a share of the whole."""
-    return progress and (lambda done: progress(done * share))

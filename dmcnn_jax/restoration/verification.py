@@ -101,6 +101,8 @@ def verify(
             subsampled luma.
     """
     file = jpeg.read(original, max_pixels=max_pixels, allow_truncated=allow_truncated)
+    if len(file.components) == 4:
+        raise ValueError(f"{file.name}: a CMYK file; expected gray or three colours to verify")
     pixels = formats.read(restored)
     if file.metadata.orientation != 1 and formats.read_orientation(restored) == 1:
         pixels = turn_back(pixels, file.metadata.orientation)

@@ -46,6 +46,8 @@ def upload_restorer(
     def restore(data: bytes, progress: Progress) -> tuple[bytes, dict[str, Any]]:
         start = time.perf_counter()
         file = jpeg.read(data, max_pixels=max_pixels, allow_truncated=allow_truncated, name=_NAME)
+        if len(file.components) == 4:
+            raise ValueError(f"{_NAME}: a CMYK file, which browsers can't show; use dmcnn-restore")
         result = restorer(file, progress)
         buffer = io.BytesIO()
         bits = 16 if result.pixels.dtype == np.uint16 else 8
