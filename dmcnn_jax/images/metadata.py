@@ -48,6 +48,8 @@ def prepare(metadata: Metadata, format_name: str, *, upright: bool) -> tuple[Met
             dropped.append("comments (WebP can't hold them)")
         if metadata.photoshop:
             dropped.append("IPTC data (WebP can't hold them)")
+    if (upright or format_name == "TIFF") and orientation.has_thumbnail(metadata.exif or b""):
+        dropped.append("EXIF's thumbnail")
     metadata = dataclasses.replace(metadata, xmp=packet, extended_xmp=extension, attachments=())
     if upright:
         metadata = orientation.upright(metadata)

@@ -51,6 +51,23 @@ _SHORT = 3
 _HEADER = len(b"Exif\0\0")
 
 
+def has_thumbnail(exif: bytes) -> bool:
+    """Returns whether EXIF data have a second directory, which describes a thumbnail."""
+    try:
+        at = _HEADER + _next_directory(exif)
+        return any(exif[at : at + 4])
+    except struct.error:
+        return False
+
+
+def _next_directory(exif: bytes) -> int:
+    """Returns where the first directory of EXIF data says where the second is."""
+    order = "<" if exif[_HEADER : _HEADER + 2] == b"II" else ">"
+    (first,) = struct.unpack_from(f"{order}I", exif, _HEADER + 4)
+    (count,) = struct.unpack_from(f"{order}H", exif, _HEADER + first)
+    return first + 2 + 12 * count
+
+
 def _upright_exif(exif: bytes, *, exchanged: bool) -> bytes:
     """Returns EXIF data, changed in place, so that everything stays where offsets say."""
     data = bytearray(exif)
@@ -79,8 +96,7 @@ def _upright_exif(exif: bytes, *, exchanged: bool) -> bytes:
                 data[height : height + 10],
                 data[width : width + 10],
             )
-        # The next directory describes the thumbnail.
-        struct.pack_into("4x", data, _HEADER + first + 2 + 12 * unpack("H", first))
+        struct.pack_into("4x", data, _HEADER + _next_directory(exif))
     except struct.error:
         pass  # cut off: what comes before is set
     return bytes(data)

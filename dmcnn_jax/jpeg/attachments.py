@@ -65,7 +65,8 @@ _GAIN_MAP = re.compile(
 
 # How each part of a trailer begins: a JPEG picture, or the first box of a video (ISO 14496-12).
 _PART = re.compile(rb"\xff\xd8\xff|.{4}ftyp", re.DOTALL)
-_MAX_PARTS = 1000
+_MAX_PARTS = 100
+_MAX_HEAD = 2**18
 _FILLER = re.compile(rb"[\0\xff\s]*")
 
 _MARKER = re.compile(rb"\xff([\x01-\xfe])")
@@ -73,7 +74,7 @@ _END_OF_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 
 # Segments that the metadata covers, or that describe only how the file was written.
 _KNOWN = {
-    codes.APP0: (b"JFIF\0", b"JFXX\0"),
+    codes.APP0: (b"JFIF\0",),
     codes.APP1: (
         b"Exif\0",
         b"http://ns.adobe.com/xap/1.0/\0",
@@ -85,6 +86,7 @@ _KNOWN = {
     codes.APP14: (b"Adobe",),
 }
 _NAMED = {
+    (codes.APP0, b"JFXX\0"): "JFIF thumbnail",
     (codes.APP2, b"FPXR\0"): "FlashPix data",
     (codes.APP11, b"JP"): "Content Credentials or other JUMBF data",
 }
@@ -113,11 +115,12 @@ def _split_trailer(trailer: bytes, promises_gain_map: bool) -> list[Attachment]:
         if len(found) == _MAX_PARTS:
             end, kind = len(trailer), "other data"
         elif part is None:
-            following = _PART.search(trailer, position)
-            end, kind = following.start() if following else len(trailer), "other data"
+            end, kind = _next_part(trailer, position + 1), "other data"
         elif part[0].startswith(b"\xff\xd8"):
             end, head = _end_of_picture(trailer, position)
-            is_map = _GAIN_MAP.search(trailer, position, head) is not None
+            is_map = (
+                _GAIN_MAP.search(trailer, position, min(head, position + _MAX_HEAD)) is not None
+            )
             kind = "gain map" if is_map else "picture"
         else:
             end, kind = _end_of_video(trailer, position), "video"
@@ -139,6 +142,12 @@ def _end_of_filler(data: bytes, position: int) -> int:
     # The size before a video's first name begins with zeros, too.
     video = data.find(b"ftyp", end, end + 8) - 4
     return video if video >= position else end
+
+
+def _next_part(trailer: bytes, position: int) -> int:
+    """Returns where the next picture or video begins, or the trailer ends."""
+    starts = (trailer.find(b"\xff\xd8\xff", position), trailer.find(b"ftyp", position + 4) - 4)
+    return min((start for start in starts if start >= position), default=len(trailer))
 
 
 def _end_of_picture(data: bytes, start: int) -> tuple[int, int]:
