@@ -445,3 +445,22 @@ def test_exiftool_reads_what_is_kept(tmp_path):
         if extension != ".webp":
             assert found["IPTC:CopyrightNotice"] == "(c) Example"
         assert not any("Warning" in key or "hdrgm" in key for key in found)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize(
+    ("kind", "dots", "unit"),
+    [(2, b"low\0", 2), (5, struct.pack(">2I", 1, 0), 2), (5, struct.pack(">2I", 72, 1), 65535)],
+    ids=["text", "infinite", "unit"],
+)
+def test_a_resolution_that_makes_no_sense_costs_only_itself(tmp_path, kind, dots, unit, bits):
+    end = 8 + 2 + 4 * 12 + 4
+    value = struct.pack(">HI", kind, 4 if kind == 2 else 1)
+    value += dots if kind == 2 else struct.pack(">I", end)
+    body = struct.pack(">2sHIH", b"MM", 42, 8, 4) + struct.pack(">HHI", 0x10F, 2, 4) + b"Cam\0"
+    body += struct.pack(">H", 0x11A) + value + struct.pack(">H", 0x11B) + value
+    body += struct.pack(">HHIHH", 0x128, 3, 1, unit, 0) + bytes(4) + dots
+    path, dropped = written(tmp_path, jpeg_file(segment(0xE1, b"Exif\0\0" + body)), ".tif", bits)
+    assert dropped == ()
+    with Image.open(path) as image:
+        assert image.getexif()[0x10F] == "Cam" and 0x11A not in image.getexif()

@@ -5,7 +5,7 @@ import struct
 
 from PIL import Image
 from PIL.ExifTags import IFD, Base
-from PIL.TiffImagePlugin import IPTC_NAA_CHUNK, PHOTOSHOP_CHUNK
+from PIL.TiffImagePlugin import IPTC_NAA_CHUNK, PHOTOSHOP_CHUNK, IFDRational
 
 from dmcnn_jax.images import orientation, xmp
 from dmcnn_jax.jpeg.marker_codes import APP1, APP13
@@ -112,7 +112,8 @@ def to_exif(metadata: Metadata) -> Image.Exif:
     """
     exif = Image.Exif()
     exif.load(metadata.exif or b"")
-    for tag in _STORAGE.intersection(exif):
+    unwanted = _STORAGE if _has_resolution(exif) else _STORAGE | _RESOLUTION
+    for tag in unwanted.intersection(exif):
         del exif[tag]
     inner = exif.get_ifd(IFD.Exif)
     if IFD.Interop in inner:
@@ -127,6 +128,15 @@ def to_exif(metadata: Metadata) -> Image.Exif:
     if metadata.comments:
         exif.setdefault(Base.ImageDescription, decode_comment(b"\n".join(metadata.comments)))
     return exif
+
+
+def _has_resolution(exif: Image.Exif) -> bool:
+    """Returns whether EXIF's resolution makes sense; TIFF files can't hold another."""
+    for tag in (Base.XResolution, Base.YResolution):
+        dots = exif.get(tag)
+        if not (isinstance(dots, int | float | IFDRational) and 0 < float(dots) < 2**32):
+            return False
+    return exif.get(Base.ResolutionUnit, 2) in (1, 2, 3)
 
 
 def iptc_record(photoshop: bytes) -> bytes | None:
@@ -155,6 +165,8 @@ def decode_comment(comment: bytes) -> str:
     except UnicodeDecodeError:
         return comment.decode("latin-1")
 
+
+_RESOLUTION = frozenset({Base.XResolution, Base.YResolution, Base.ResolutionUnit})
 
 # The tags of TIFF 6.0 that describe how pixels are stored.
 # fmt: off
