@@ -246,6 +246,23 @@ def test_extended_xmp_is_kept_in_jpeg_as_it_came(tmp_path):
     assert found == [main_packet, *parts]
 
 
+def test_extended_xmp_that_promises_something_is_dropped_from_jpeg_and_said(tmp_path):
+    main_packet, parts = extended(
+        '" xmlns:G="http://ns.google.com/photos/1.0/camera/" G:MotionPhoto="1'
+    )
+    path, dropped = written(tmp_path, jpeg_file(main_packet, *parts), ".jpg")
+    assert dropped == ("extended XMP (it describes other things that are dropped)",)
+    assert b"HasExtendedXMP" not in xmp_of(path) and b"Rating" in xmp_of(path)
+    path, dropped = written(tmp_path, jpeg_file(main_packet, *parts), ".png")
+    assert dropped == ()
+    assert b"Motion" not in xmp_of(path) and b"x" * 90_000 in xmp_of(path)
+
+
+def test_a_resolution_outside_exif_is_dropped_from_webp_and_said(tmp_path):
+    _, dropped = written(tmp_path, jpeg_file(dpi=(300, 300)), ".webp")
+    assert dropped == ("resolution (WebP can't hold it)",)
+
+
 @pytest.mark.parametrize("extension", [".png", ".tif", ".webp"])
 def test_extended_xmp_without_a_part_is_dropped_and_said(tmp_path, extension):
     main_packet, parts = extended("of old")

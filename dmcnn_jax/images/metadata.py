@@ -44,6 +44,8 @@ def prepare(metadata: Metadata, format_name: str, *, upright: bool) -> tuple[Met
     if packet is not None:
         packet, extension = _prepare_xmp(packet, extension, format_name, upright, dropped)
     if format_name == "WEBP":
+        if metadata.resolution and not metadata.exif:
+            dropped.append("resolution (WebP can't hold it)")
         if metadata.comments:
             dropped.append("comments (WebP can't hold them)")
         if metadata.photoshop:
@@ -61,13 +63,14 @@ def _prepare_xmp(
 ) -> tuple[bytes | None, tuple[bytes, ...]]:
     """Returns an XMP packet and its extension as a format can hold them."""
     lost = False
-    if extension and (format_name != "JPEG" or any(map(xmp.has_promises, extension))):
-        try:
-            packet = xmp.join_extension(packet, extension)
-        except xmp.XmpError as error:
-            dropped.append(f"extended XMP ({error})")
-            lost = True
-        extension = ()
+    try:
+        if format_name != "JPEG" and extension:
+            packet, extension = xmp.join_extension(packet, extension), ()
+        elif any(map(xmp.has_promises, extension)):
+            raise xmp.XmpError("it describes other things that are dropped")
+    except xmp.XmpError as error:
+        dropped.append(f"extended XMP ({error})")
+        lost, extension = True, ()
     try:
         if lost or xmp.has_promises(packet):
             packet = xmp.drop_promises(packet, extension=lost)
