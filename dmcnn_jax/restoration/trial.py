@@ -90,7 +90,7 @@ def measure_squares(component: Component) -> float:
         From 0 to 1; 0 for a plane without contrast.
     """
     k, table = component.coefficients, component.table.reshape(64).astype(np.float64)
-    flat = ~k[..., 1:].any(axis=-1)
+    flat: np.ndarray = ~np.any(k[..., 1:], axis=-1)
     levels = k[..., 0] * (table[0] / 8)
     largest = 1.5 * max(table[1], table[8]) / 2 / 2.28
     squares = total = 0.0
