@@ -29,6 +29,8 @@ SAMPLING = {
     "gray, factors 2x2": [(2, 2)],
     "4:4:4": [(1, 1)] * 3,
     "4:4:4, factors 2x1": [(1, 2)] * 3,
+    "four inks": [(1, 1)] * 4,
+    "YCCK, 4:2:0": [(2, 2), (1, 1), (1, 1), (2, 2)],
     "4:2:2": [(1, 2), (1, 1), (1, 1)],
     "4:2:0": [(2, 2), (1, 1), (1, 1)],
     "4:4:0": [(2, 1), (1, 1), (1, 1)],
@@ -86,7 +88,7 @@ def test_reads_what_was_written(rng, sampling, kind, restart):
         scans = scans_of(kind, len(factors))
         file = read(jpeg_cases.write(height, width, written, scans, restart=restart))
         assert (file.height, file.width) == (height, width)
-        assert file.color == ("gray" if len(factors) == 1 else "ycbcr")
+        assert file.color == {1: "gray", 3: "ycbcr", 4: "cmyk"}[len(factors)]
         assert file.progressive == kind.startswith("progressive")
         assert file.restart_interval == restart
         assert not file.truncated and not file.notes
@@ -118,7 +120,7 @@ def test_planes_are_libjpegs(rng, sampling, kind):
             alone = dataclasses.replace(plane, vertical=1, horizontal=1)
             gray = Image.open(io.BytesIO(jpeg_cases.write(*pixels.shape, [alone])))
             np.testing.assert_array_equal(pixels, np.asarray(gray))
-        if decoded[0].shape == (height, width):
+        if decoded[0].shape == (height, width) and len(factors) < 4:
             image = Image.open(io.BytesIO(data))
             image.draft("L", image.size)
             np.testing.assert_array_equal(decoded[0], np.asarray(image))
@@ -256,7 +258,6 @@ def refused_files():
     rng = np.random.default_rng(3)
     color = jpeg_cases.planes(rng, 20, 30, [(2, 2), (1, 1), (1, 1)])
     plain = jpeg_cases.write(20, 30, color)
-    four = jpeg_cases.planes(rng, 20, 30, [(1, 1)] * 4)
     fraction = jpeg_cases.planes(rng, 20, 30, [(1, 3), (1, 2), (1, 1)])
     image = Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8))
 
@@ -276,15 +277,13 @@ def refused_files():
         "arithmetic progressive": (with_frame(plain, 0xCA), "arithmetic-coded progressive"),
         "JPEG-LS": (with_frame(plain, 0xF7), "JPEG-LS"),
         "12 bits": (jpeg_cases.write(20, 30, color, precision=12, frame=0xC1), "12 bits"),
-        "CMYK": (pillow("JPEG", image.convert("CMYK")), r"four components \(CMYK\)"),
-        "YCCK": (jpeg_cases.write(20, 30, four, segments=adobe(2)), r"four components \(YCCK\)"),
         "two components": (jpeg_cases.write(20, 30, color[1:]), "2 components; expected 1"),
         "five components": (patched(plain, 0xC0, 7, b"\5"), "5 components; expected 1"),
         "frame too short": (
             patched(plain, 0xC0, 7, b"\1"),
             "frame header has 15 bytes; expected 9",
         ),
-        "no height": (patched(plain, 0xC0, 3, b"\0\0"), "height open .DNL."),
+        "no height": (patched(plain, 0xC0, 3, b"\0\0"), "height as 0, and no DNL"),
         "no width": (patched(plain, 0xC0, 5, b"\0\0"), "width as 0"),
         "too long": (patched(plain, 0xC0, 3, b"\xff\xff"), "30 x 65535 pixels; .* 65500"),
         "too large": (patched(plain, 0xC0, 3, b"\xff\0\xff\0"), "65280 x 65280 .* limit"),
@@ -456,9 +455,7 @@ def test_stray_bytes(picture):
     assert file.notes == ("3 stray bytes between segments",)
     file = read(data[:-2] + b"\x12\x34" * 8 + data[-2:])
     assert not file.truncated
-    assert re.fullmatch(r"\d+ stray bytes after the image data", file.notes[0])
-    with pytest.raises(JpegError, match="extraneous bytes"):
-        read(data[:-2] + b"\x12" * 100 + data[-2:])
+    assert re.fullmatch(r"at least \d+ stray bytes after the image data", file.notes[0])
     filled = data.replace(b"\xff\xda", b"\xff\xff\xff\xda", 1)
     assert read(filled).notes == ()
 
@@ -590,10 +587,11 @@ def test_exif_orientation_and_resolution(rng, order):
     halves = segment(0xE1, b"Exif\0\0" + body[:40]) + segment(0xE1, b"Exif\0\0" + body[40:])
     assert metadata(halves).exif == b"Exif\0\0" + body
     assert metadata(2 * segment(0xE1, b"Exif\0\0" + body)).exif == b"Exif\0\0" + body
-    # Cut anywhere, it is handed on as it is and read as far as it goes.
+    # Cut within its entries, it is handed on as it is and read as far as it goes.
     for length in range(len(body)):
         cut = metadata(segment(0xE1, b"Exif\0\0" + body[:length]))
-        assert cut.exif == b"Exif\0\0" + body[:length]
+        entries = length >= (9 if order == "<" else 10)  # the number of entries is not 0
+        assert cut.exif == (b"Exif\0\0" + body[:length] if entries else None)
         assert cut.orientation in (1, 3)
     for nonsense in (0, 9, 65535):
         odd = tiff(order, (0x112, 3, struct.pack(f"{order}HH", nonsense, 0)))

@@ -64,7 +64,8 @@ def _add_output_options(add: Callable[..., argparse.Action]) -> None:
         "--format",
         default="png",
         metavar="EXT",
-        help="type of the files written to folders: png, tif, webp, jpg (default: %(default)s)",
+        help="type of the files written to folders: png, tif, webp, jpg (default: %(default)s);"
+        " CMYK files are written as tif, unless it is jpg",
     )
     add("--bits", type=int, choices=(8, 16), default=8, help="bits per sample; 16 for PNG, TIFF")
     add(
@@ -72,6 +73,17 @@ def _add_output_options(add: Callable[..., argparse.Action]) -> None:
         type=_number(int, 1, 100),
         metavar="Q",
         help="quality of JPEG (default: 95) and WebP (default: lossless) output",
+    )
+    add(
+        "--upright",
+        action="store_true",
+        help="turn the pixels as the camera's orientation says, and reset it (default: both stay as"
+        " they are, and viewers turn the picture)",
+    )
+    add(
+        "--preserve-times",
+        action="store_true",
+        help="give results the modification times of their inputs (default: the time of writing)",
     )
     add("--overwrite", action="store_true", help="replace existing results (default: skip them)")
     add("--json", metavar="PATH", help="write a machine-readable report; - for stdout")
@@ -112,6 +124,13 @@ def _add_restoring_options(add: Callable[..., argparse.Action]) -> None:
         dest="project",
         action="store_false",
         help="don't project luma into the quantisation intervals of the file's coefficients",
+    )
+    add(
+        "--no-trial",
+        dest="trial",
+        action="store_false",
+        help="restore without trying first, on parts of the picture, whether that helps; pixel art"
+        " and dithering come out worse",
     )
     add(
         "--allow-truncated",

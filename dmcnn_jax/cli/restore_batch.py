@@ -3,6 +3,7 @@
 import argparse
 import concurrent.futures
 import contextlib
+import dataclasses
 import os
 import sys
 import time
@@ -11,6 +12,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from dmcnn_jax.cli.process import UsageError, first_line, say
+from dmcnn_jax.cli.real_paths import RealPaths
 from dmcnn_jax.cli.record_spool import RecordSpool
 from dmcnn_jax.cli.restore_arguments import restore_options
 from dmcnn_jax.cli.restore_planning import Task, already_there, plan
@@ -54,6 +56,8 @@ class BatchRun:
         self.extension = "." + options.format.lstrip(".")
         self.formats: dict[str, OutputFormat] = {}  # by extension
         self.tasks = self._plan()
+        self._real_paths = RealPaths()
+        self._inputs = {self._real_paths(t.source) for t in self.tasks if t.source}
         self._index = {task: index for index, task in enumerate(self.tasks)}
         self._records = RecordSpool(len(self.tasks), keep=bool(options.json))
         try:
@@ -106,7 +110,9 @@ class BatchRun:
             raise UsageError(f"no JPEG files in {', '.join(options.inputs)}")
         try:
             for suffix in {(t.target.suffix if t.target else self.extension) for t in tasks}:
-                self.formats[suffix] = formats.output_format(suffix, options.quality, options.bits)
+                self.formats[suffix] = formats.output_format(
+                    suffix, options.quality, options.bits, upright=options.upright
+                )
         except ValueError as error:
             raise UsageError(str(error)) from None
         to_stdout = any(task.target is None and not task.refusal for task in tasks)
@@ -166,15 +172,50 @@ class BatchRun:
             self.bar.update(share)
 
         try:
+            file = reading.result()
+            redirected = self._redirect_inks(task) if len(file.components) == 4 else None
             if task.target and not self.options.overwrite and os.path.lexists(task.target):
                 self._record_skipped(task)  # another process was faster
+                done = 1.0
                 return None
-            return self.restorer.restore_planes(reading.result(), progress)
+            planes = self.restorer.restore_planes(file, progress)
+            if redirected:
+                planes = dataclasses.replace(planes, notes=(*planes.notes, redirected))
+            return planes
         except Exception as error:
             self._record_failure(task, error)
             return None
         finally:
             self.bar.update(1 - done)
+
+    def _redirect_inks(self, task: Task) -> str | None:
+        """Changes the target of a CMYK file to TIFF, if it was not named and can't hold CMYK.
+
+        Returns:
+            A note that says so, None if the target stays.
+
+        Raises:
+            ValueError: if the target was named, or is an input.
+        """
+        from dmcnn_jax.images import formats
+
+        options = self.options
+        suffix = task.target.suffix if task.target else self.extension
+        name = formats.FORMATS[suffix.lower()]
+        if name in formats.CMYK_FORMATS:
+            return None
+        if task.target is None or options.output == str(task.target):
+            way_out = "--format tif" if task.target is None else "a .tif or .jpg file with -o"
+            raise ValueError(f"a CMYK file (four inks), which {name} can't hold; use {way_out}")
+        task.target = task.target.with_suffix(".tif")
+        if self._real_paths(task.target) in self._inputs:
+            raise ValueError(f"its result would overwrite the input {task.target}")
+        if task.target.exists() and not options.overwrite:
+            task.skip = already_there(task.target)
+        self.formats[".tif"] = formats.output_format(
+            ".tif", bits=options.bits, upright=options.upright
+        )
+        return f"a CMYK file, written as TIFF, since {name} can't hold it"
 
     def _write(self, task: Task, planes: "Planes", began: float) -> None:
         """Rounds planes to pixels and writes them, in the writer's thread."""
@@ -185,18 +226,21 @@ class BatchRun:
             result = self.restorer.render(planes)
             if task.target is None:
                 form = self.formats[self.extension]
-                remarks = formats.write(sys.stdout.buffer, result.pixels, file.metadata, form)
+                dropped = formats.write(sys.stdout.buffer, result.pixels, file.metadata, form)
                 sys.stdout.buffer.flush()
             else:
                 task.target.parent.mkdir(parents=True, exist_ok=True)
                 form = self.formats[task.target.suffix]
-                remarks = formats.write(
+                dropped = formats.write(
                     task.target,
                     result.pixels,
                     file.metadata,
                     form,
                     overwrite=self.options.overwrite,
                 )
+                if self.options.preserve_times and task.source is not None:
+                    times = task.source.stat()
+                    os.utime(task.target, ns=(times.st_atime_ns, times.st_mtime_ns))
         except FileExistsError:
             self._record_skipped(task)  # it appeared in the meantime
             return
@@ -207,7 +251,7 @@ class BatchRun:
         assumed = self.options.assume_quality is not None
         self._record(
             task,
-            written_record(task.name, task.output, file, result, remarks, seconds, assumed=assumed),
+            written_record(task.name, task.output, file, result, dropped, seconds, assumed=assumed),
         )
 
     def _record_failure(self, task: Task, error: Exception) -> None:

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 Status = Literal["restored", "decoded", "skipped", "failed"]
 """What became of a file; "decoded": no model was applied, and its decoded picture was written."""
 
-_PLANES = {"gray": ("luma",), "ycbcr": ("luma", "Cb", "Cr"), "rgb": ("R", "G", "B")}
+_PLANES = {
+    "gray": ("luma",),
+    "ycbcr": ("luma", "Cb", "Cr"),
+    "rgb": ("R", "G", "B"),
+    "cmyk": ("C", "M", "Y", "K"),
+    "ycck": ("luma", "Cb", "Cr", "K"),
+}
 
 STATUSES: tuple[Status, ...] = ("restored", "decoded", "skipped", "failed")
 
@@ -31,7 +37,8 @@ class FileRecord(TypedDict):
 
     `error` is set if it failed, `reason` if it was skipped; the fields after them are set if it was
     written. `model` restored luma, and `planes` names the model that restored each plane: None for
-    one that is as decoded. `seconds` runs from the start of restoring to the end of writing.
+    one that is as decoded. `dropped` names what the file held and the result doesn't. `seconds`
+    runs from the start of restoring to the end of writing.
     """
 
     input: str
@@ -47,6 +54,7 @@ class FileRecord(TypedDict):
     sampling: NotRequired[list[list[int]]]
     table_quality: NotRequired[int]
     notes: NotRequired[list[str]]
+    dropped: NotRequired[list[str]]
     seconds: NotRequired[float]
     earlier: NotRequired[dict[str, Any]]
     luma_kept: NotRequired[dict[str, float]]
@@ -58,7 +66,7 @@ def written_record(
     target: str | None,
     file: "JpegFile",
     result: "Restoration",
-    remarks: Sequence[str],
+    dropped: Sequence[str],
     seconds: float,
     *,
     assumed: bool,
@@ -70,7 +78,7 @@ def written_record(
         target: path of the output, None for standard output.
         file: what was read.
         result: what was made of it.
-        remarks: what the output's format could not hold.
+        dropped: what the file held and the output doesn't.
         seconds: how long it took.
         assumed: whether the quality of an earlier save was given by the user, not found.
     """
@@ -85,7 +93,8 @@ def written_record(
         "color": file.color,
         "sampling": [list(component.subsampling) for component in file.components],
         "table_quality": result.quality,
-        "notes": [*result.notes, *remarks],
+        "notes": list(result.notes),
+        "dropped": list(dropped),
         "seconds": round(seconds, 3),
     }
     if result.prior is not None:
@@ -117,7 +126,10 @@ def describe_file(record: FileRecord) -> str:
     how = describe_models(record["planes"])
     kept = record.get("luma_kept")
     guarantee = f", {kept['share']:.3%} of luma coefficients kept" if kept else ""
-    notes = f" ({'; '.join(record['notes'])})" if record["notes"] else ""
+    remarks = list(record["notes"])
+    if record["dropped"]:
+        remarks.append(f"dropped: {', '.join(record['dropped'])}")
+    notes = printable(f" ({'; '.join(remarks)})") if remarks else ""
     return f"{target}: {how}, {record['seconds']:.1f} s{guarantee}{notes}"
 
 

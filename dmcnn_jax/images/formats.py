@@ -11,7 +11,16 @@ from typing import IO, Any
 import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin
 
-from dmcnn_jax.images.metadata import XMP_KEYWORD, decode_comment, to_exif
+from dmcnn_jax.images.metadata import (
+    IPTC_KEYWORD,
+    XMP_KEYWORD,
+    decode_comment,
+    jpeg_segments,
+    png_profile,
+    prepare,
+    to_exif,
+)
+from dmcnn_jax.images.orientation import turn
 from dmcnn_jax.images.png16 import is_png16, read_png16, write_png16
 from dmcnn_jax.images.tiff16 import is_tiff16, read_tiff16, write_tiff16
 from dmcnn_jax.jpeg.metadata import Metadata
@@ -28,6 +37,10 @@ FORMATS = {
 """Extensions that a picture can be written to, and Pillow's names of their formats."""
 
 
+CMYK_FORMATS = ("TIFF", "JPEG")
+"""Formats that can hold CMYK pictures."""
+
+
 @dataclasses.dataclass(frozen=True)
 class OutputFormat:
     """A file format to write pictures in.
@@ -35,19 +48,24 @@ class OutputFormat:
     Attributes:
         format: a value of `FORMATS`.
         quality: of JPEG (None: 95) and WebP (None: lossless), 1 to 100.
+        upright: whether pixels are turned as EXIF's orientation says, and the orientation reset.
     """
 
     format: str = "PNG"
     quality: int | None = None
+    upright: bool = False
 
 
-def output_format(extension: str, quality: int | None = None, bits: int = 8) -> OutputFormat:
+def output_format(
+    extension: str, quality: int | None = None, bits: int = 8, *, upright: bool = False
+) -> OutputFormat:
     """Returns the format that an extension stands for.
 
     Args:
         extension: with its dot, in any case.
         quality: of JPEG and WebP, 1 to 100.
         bits: of a sample, 8 or 16.
+        upright: whether pictures are turned upright.
 
     Raises:
         ValueError: if the extension is none of `FORMATS`, or the format has no quality or no 16
@@ -60,7 +78,7 @@ def output_format(extension: str, quality: int | None = None, bits: int = 8) -> 
         raise ValueError(f"bits is 16, but {name} files have 8 bits; use .png or .tif")
     if quality is not None and name not in ("JPEG", "WEBP"):
         raise ValueError(f"a quality for {name} has no effect; expected one for .jpg or .webp")
-    return OutputFormat(name, quality)
+    return OutputFormat(name, quality, upright)
 
 
 def write(
@@ -76,28 +94,34 @@ def write(
     Args:
         target: a path, which is written under a temporary name beside it and then renamed; or a
             file open for writing in binary.
-        pixels: uint8, or for PNG and TIFF uint16, [height, width] or [height, width, 3].
-        metadata: what to keep. Pixels stay as they lie in the file, and so does the EXIF tag that
-            says how to turn them.
+        pixels: uint8, or for PNG and TIFF uint16, [height, width], [height, width, 3], or for TIFF
+            and JPEG [height, width, 4] (CMYK, 0 is no ink).
+        metadata: what to keep. Unless the style says otherwise, pixels stay as they lie in the
+            file, and so does the EXIF tag that says how to turn them.
         style: the format.
         overwrite: whether a file of this name is replaced.
 
     Returns:
-        Remarks on what could not be kept.
+        What the JPEG file held and this one doesn't, in a few words each.
 
     Raises:
         FileExistsError: if there is such a file and it must stay.
         OSError: if the file can't be written.
-        ValueError: if the picture is too large for the format.
+        ValueError: if the picture is too large for the format, or the format can't hold CMYK.
     """
+    if pixels.shape[2:] == (4,) and style.format not in CMYK_FORMATS:
+        raise ValueError(f"{style.format} files can't hold CMYK (four inks); expected .tif or .jpg")
+    if style.upright:
+        pixels = turn(pixels, metadata.orientation)
+    metadata, dropped = prepare(metadata, style.format, upright=style.upright)
     if isinstance(target, str | os.PathLike):
         with replacing(target, overwrite=overwrite) as file:
-            return _save(file, pixels, metadata, style)
+            return (*dropped, *_save(file, pixels, metadata, style))
     # A pipe has no way back, which some formats need.
     buffer = io.BytesIO()
-    remarks = _save(buffer, pixels, metadata, style)
+    dropped += _save(buffer, pixels, metadata, style)
     target.write(buffer.getbuffer())
-    return remarks
+    return tuple(dropped)
 
 
 def read(path: str | os.PathLike) -> np.ndarray:
@@ -139,6 +163,17 @@ def read(path: str | os.PathLike) -> np.ndarray:
         raise ValueError(f"{name}: a damaged picture ({error})") from None
 
 
+def read_orientation(path: str | os.PathLike) -> int | None:
+    """Returns the EXIF orientation of a picture, None if it has none.
+
+    Raises:
+        OSError: if the file can't be read.
+        ValueError: if it is not a picture.
+    """
+    with opening(path) as image:
+        return image.getexif().get(ExifTags.Base.Orientation)
+
+
 @contextlib.contextmanager
 def opening(path: str | os.PathLike) -> Iterator[Image.Image]:
     """Opens a picture of any size: `Image.open` without Pillow's limit on pixels.
@@ -158,7 +193,7 @@ def opening(path: str | os.PathLike) -> Iterator[Image.Image]:
 def _save(
     file: IO[bytes], pixels: np.ndarray, metadata: Metadata, style: OutputFormat
 ) -> tuple[str, ...]:
-    """Writes a picture to a seekable file; returns remarks on what could not be kept."""
+    """Writes a picture to a seekable file; returns what could not be kept."""
     try:
         _encode(file, pixels, metadata, style)
     except OSError:
@@ -170,20 +205,26 @@ def _save(
         file.seek(0)
         file.truncate()
         _save(file, pixels, dataclasses.replace(metadata, exif=None), style)
-        return ("the EXIF data could not be kept",)
-    lost = style.format == "WEBP" and metadata.comments
-    return ("WebP can't hold comments, so they are left out",) if lost else ()
+        return (f"EXIF data ({style.format} can't hold them: {error})",)
+    return ()
 
 
 def _encode(file: IO[bytes], pixels: np.ndarray, metadata: Metadata, style: OutputFormat) -> None:
     if pixels.dtype == np.uint8:
-        Image.fromarray(pixels).save(file, **_options(metadata, style))
+        _as_image(pixels).save(file, **_options(metadata, style))
     elif style.format == "PNG":
         header = io.BytesIO()
         Image.new("RGB", (1, 1)).save(header, **_options(metadata, style))
         write_png16(file, pixels, header.getvalue())
     else:
         write_tiff16(file, pixels, metadata)
+
+
+def _as_image(pixels: np.ndarray) -> Image.Image:
+    """Returns a Pillow image of uint8 pixels; four channels are CMYK, which Pillow can't guess."""
+    if pixels.shape[2:] == (4,):
+        return Image.frombytes("CMYK", pixels.shape[1::-1], pixels.tobytes())
+    return Image.fromarray(pixels)
 
 
 def _options(metadata: Metadata, style: OutputFormat) -> dict[str, Any]:
@@ -202,12 +243,15 @@ def _options(metadata: Metadata, style: OutputFormat) -> dict[str, Any]:
             text.add_itxt("Comment", decode_comment(comment))
         if metadata.xmp:
             text.add_itxt(XMP_KEYWORD, metadata.xmp.decode(errors="replace"))
+        if metadata.photoshop:
+            text.add_text(IPTC_KEYWORD, png_profile(metadata.photoshop), zip=True)
         options["pnginfo"] = text
     elif style.format == "TIFF":
         options["exif"] = to_exif(metadata)
-    elif metadata.xmp:
+    elif style.format == "WEBP" and metadata.xmp:
         options["xmp"] = metadata.xmp
     if style.format == "JPEG":
+        options["extra"] = jpeg_segments(metadata)
         # Chroma was brought to full size, and must not be subsampled again.
         options |= {"quality": style.quality or 95, "subsampling": 0, "optimize": True}
         if metadata.comments:

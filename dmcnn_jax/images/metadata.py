@@ -1,28 +1,161 @@
 """Carries the metadata of a JPEG file over to other formats."""
 
+import dataclasses
+import struct
+
 from PIL import Image
-from PIL.ExifTags import Base
+from PIL.ExifTags import IFD, Base
+from PIL.TiffImagePlugin import IPTC_NAA_CHUNK, PHOTOSHOP_CHUNK, IFDRational
 
-from dmcnn_jax.jpeg.metadata import Metadata
+from dmcnn_jax.images import orientation, xmp
+from dmcnn_jax.jpeg.marker_codes import APP1, APP13
+from dmcnn_jax.jpeg.metadata import EXTENDED_XMP, PHOTOSHOP, XMP, Metadata
 
-XMP_KEYWORD = "XML:com.adobe.xmp"
-"""The keyword under which a PNG file holds XMP, as text."""
+XMP_KEYWORD, IPTC_KEYWORD = "XML:com.adobe.xmp", "Raw profile type iptc"
+"""The keywords under which a PNG file holds XMP and IPTC data, as text."""
+
+MAX_SEGMENT = 65_533
+"""The longest payload of a JPEG file's segment, in bytes."""
+
+# The number of IPTC data among Photoshop's resources.
+_IPTC = 0x0404
+
+
+def prepare(metadata: Metadata, format_name: str, *, upright: bool) -> tuple[Metadata, list[str]]:
+    """Returns the metadata as a file of a format can hold them.
+
+    What the file promises in XMP (a gain map, a motion photo's video) is removed with the thing
+    itself, which no format holds here. Extended XMP is joined with the main packet, except in JPEG
+    files, which hold 64 kB in one piece.
+
+    Args:
+        metadata: of the JPEG file.
+        format_name: "PNG", "TIFF", "WEBP" or "JPEG".
+        upright: whether the pixels are turned as EXIF's orientation says.
+
+    Returns:
+        The metadata, and what is dropped, in a few words each.
+    """
+    dropped = [str(each) for each in metadata.attachments]
+    packet, extension = metadata.xmp, metadata.extended_xmp
+    if packet is None and extension:
+        dropped.append("extended XMP (there is no main packet)")
+        extension = ()
+    if packet is not None:
+        packet, extension = _prepare_xmp(packet, extension, format_name, upright, dropped)
+    if format_name == "WEBP":
+        if metadata.resolution and not metadata.exif:
+            dropped.append("resolution (WebP can't hold it)")
+        if metadata.comments:
+            dropped.append("comments (WebP can't hold them)")
+        if metadata.photoshop:
+            dropped.append("IPTC data (WebP can't hold them)")
+    if (upright or format_name == "TIFF") and orientation.has_thumbnail(metadata.exif or b""):
+        dropped.append("EXIF's thumbnail")
+    metadata = dataclasses.replace(metadata, xmp=packet, extended_xmp=extension, attachments=())
+    if upright:
+        metadata = orientation.upright(metadata)
+    return metadata, dropped
+
+
+def _prepare_xmp(
+    packet: bytes, extension: tuple[bytes, ...], format_name: str, upright: bool, dropped: list[str]
+) -> tuple[bytes | None, tuple[bytes, ...]]:
+    """Returns an XMP packet and its extension as a format can hold them."""
+    lost = False
+    try:
+        if format_name != "JPEG" and extension:
+            packet, extension = xmp.join_extension(packet, extension), ()
+        elif any(map(xmp.has_promises, extension)):
+            raise xmp.XmpError("it describes other things that are dropped")
+    except xmp.XmpError as error:
+        dropped.append(f"extended XMP ({error})")
+        lost, extension = True, ()
+    try:
+        if lost or xmp.has_promises(packet):
+            packet = xmp.drop_promises(packet, extension=lost)
+        if upright and b"Orientation" in packet:
+            packet = xmp.set_upright(packet)
+        if format_name == "JPEG" and len(packet) > MAX_SEGMENT - len(XMP):
+            raise xmp.XmpError("it exceeds 64 kB")
+    except xmp.XmpError as error:
+        dropped.append(f"XMP ({error})")
+        return None, ()
+    return packet, extension
+
+
+def jpeg_segments(metadata: Metadata) -> bytes:
+    """Returns the application segments of a JPEG file that hold XMP and Photoshop's resources."""
+    payloads = [(APP1, EXTENDED_XMP + part) for part in metadata.extended_xmp]
+    if metadata.xmp:
+        payloads.insert(0, (APP1, XMP + metadata.xmp))
+    resources = metadata.photoshop or b""
+    step = MAX_SEGMENT - len(PHOTOSHOP)
+    payloads += [
+        (APP13, PHOTOSHOP + resources[start : start + step])
+        for start in range(0, len(resources), step)
+    ]
+    return b"".join(
+        bytes((0xFF, marker)) + (len(payload) + 2).to_bytes(2, "big") + payload
+        for marker, payload in payloads
+    )
+
+
+def png_profile(photoshop: bytes) -> str:
+    """Returns Photoshop's resources as the text that ImageMagick and ExifTool know in PNG files."""
+    digits = photoshop.hex()
+    lines = [digits[start : start + 72] for start in range(0, len(digits), 72)]
+    return "\n".join(["", "iptc", f"{len(photoshop):8d}", *lines, ""])
 
 
 def to_exif(metadata: Metadata) -> Image.Exif:
-    """Returns a Pillow EXIF object that holds a file's EXIF data, XMP and comments.
+    """Returns a Pillow EXIF object that holds a file's EXIF data, XMP, IPTC data and comments.
 
     Tags that describe how pixels are stored are left out: they belong to another file.
     """
     exif = Image.Exif()
     exif.load(metadata.exif or b"")
-    for tag in _STORAGE.intersection(exif):
+    unwanted = _STORAGE if _has_resolution(exif) else _STORAGE | _RESOLUTION
+    for tag in unwanted.intersection(exif):
         del exif[tag]
+    inner = exif.get_ifd(IFD.Exif)
+    if IFD.Interop in inner:
+        # Pillow writes directories of directories only if they are there as such.
+        inner[IFD.Interop] = exif.get_ifd(IFD.Interop)
     if metadata.xmp:
         exif[Base.XMLPacket] = metadata.xmp
+    if metadata.photoshop:
+        exif[PHOTOSHOP_CHUNK] = metadata.photoshop
+        if (iptc := iptc_record(metadata.photoshop)) is not None:
+            exif[IPTC_NAA_CHUNK] = iptc
     if metadata.comments:
         exif.setdefault(Base.ImageDescription, decode_comment(b"\n".join(metadata.comments)))
     return exif
+
+
+def _has_resolution(exif: Image.Exif) -> bool:
+    """Returns whether EXIF's resolution makes sense; TIFF files can't hold another."""
+    for tag in (Base.XResolution, Base.YResolution):
+        dots = exif.get(tag)
+        if not (isinstance(dots, int | float | IFDRational) and 0 < float(dots) < 2**32):
+            return False
+    return exif.get(Base.ResolutionUnit, 2) in (1, 2, 3)
+
+
+def iptc_record(photoshop: bytes) -> bytes | None:
+    """Returns the IPTC data among Photoshop's image resources; None if there are none.
+
+    Each resource has a signature, a number, a name padded to an even length, and its data, too.
+    """
+    position = 0
+    while position + 12 <= len(photoshop):
+        number, length = struct.unpack_from(">HB", photoshop, position + 4)
+        start = position + 6 + (length + 2) // 2 * 2
+        size = int.from_bytes(photoshop[start : start + 4], "big")
+        if number == _IPTC:
+            return photoshop[start + 4 : start + 4 + size]
+        position = start + 4 + size + size % 2
+    return None
 
 
 def decode_comment(comment: bytes) -> str:
@@ -35,6 +168,8 @@ def decode_comment(comment: bytes) -> str:
     except UnicodeDecodeError:
         return comment.decode("latin-1")
 
+
+_RESOLUTION = frozenset({Base.XResolution, Base.YResolution, Base.ResolutionUnit})
 
 # The tags of TIFF 6.0 that describe how pixels are stored.
 # fmt: off

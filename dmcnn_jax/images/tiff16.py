@@ -43,7 +43,7 @@ _ROWS = 256
 
 # Values of tags: Adobe's deflate, differences to the pixel at the left, pixels per inch.
 _DEFLATE, _DIFFERENCES, _INCH = 8, 2, 2
-_GRAY, _RGB = 1, 2
+_GRAY, _RGB, _SEPARATED = 1, 2, 5
 
 # Tags that hold a directory of their own.
 _DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ExifTags.IFD.Interop)
@@ -100,7 +100,7 @@ def write_tiff16(file: IO[bytes], pixels: np.ndarray, metadata: Metadata) -> Non
 
     Args:
         file: open for writing in binary.
-        pixels: uint16 [height, width] or [height, width, 3].
+        pixels: uint16 [height, width], [height, width, 3], or [height, width, 4] (CMYK).
         metadata: what to keep.
 
     Raises:
@@ -112,7 +112,7 @@ def write_tiff16(file: IO[bytes], pixels: np.ndarray, metadata: Metadata) -> Non
     directory[IMAGEWIDTH], directory[IMAGELENGTH] = width, height
     directory[BITSPERSAMPLE], directory[SAMPLESPERPIXEL] = (16,) * samples, samples
     directory[COMPRESSION], directory[PREDICTOR] = _DEFLATE, _DIFFERENCES
-    directory[PHOTOMETRIC_INTERPRETATION] = _RGB if samples == 3 else _GRAY
+    directory[PHOTOMETRIC_INTERPRETATION] = {1: _GRAY, 3: _RGB, 4: _SEPARATED}[samples]
     directory[PLANAR_CONFIGURATION] = 1
     counts = []
     with tempfile.SpooledTemporaryFile(max_size=2**25) as strips:

@@ -27,7 +27,8 @@ The exact transform, in floating point:
 Files and their planes:
 
     read, JpegFile, Component          a JPEG file: coefficients, tables, sampling and metadata
-    Metadata                           EXIF, colour profile, XMP, resolution, comments
+    Metadata                           EXIF, colour profile, XMP, IPTC, resolution, comments
+    Attachment                         what else a file holds: a gain map, a video, other data
     JpegError, MAX_PIXELS              why a file is rejected; the default limit on its size
     printable                          a file name with unprintable characters escaped
     decode_planes                      the planes that libjpeg decodes, chroma at its own size
@@ -58,6 +59,7 @@ Planes are uint8 ``[..., H, W]``; coefficients are integers ``[..., H/8, W/8, 64
 ``[..., 8, 8]`` in the same order.
 """
 
+from dmcnn_jax.jpeg.attachments import Attachment
 from dmcnn_jax.jpeg.codec import decode, encode, roundtrip, simulate
 from dmcnn_jax.jpeg.dct import BASIS_IMAGES, dct, dequantize, from_blocks, idct, interval, to_blocks
 from dmcnn_jax.jpeg.errors import JpegError
@@ -88,6 +90,7 @@ __all__ = [
     "STANDARD_LUMA",
     "SUBSAMPLING_FACTORS",
     "ZIGZAG",
+    "Attachment",
     "Component",
     "JpegError",
     "JpegFile",

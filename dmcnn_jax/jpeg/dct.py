@@ -132,6 +132,21 @@ def dequantize(coefficients: Array, table: ArrayLike) -> jax.Array:
     return jnp.asarray(coefficients, jnp.float32) * jnp.asarray(per_block(table), jnp.float32)
 
 
+def decode_unrounded(coefficients: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Decodes a plane, or a part of one, without rounding or clipping; by NumPy.
+
+    Args:
+        coefficients: k, integers [h, w, 64], natural order.
+        table: Q, numbers [64], natural order.
+
+    Returns:
+        float32 [8h, 8w], levels.
+    """
+    x = coefficients.reshape(-1, 64) * table.astype(np.float32)
+    blocks = (x.astype(np.float32) @ _BASIS + 128).reshape(*coefficients.shape[:2], 64)
+    return from_blocks(blocks)
+
+
 def interval(
     coefficients: Array, table: ArrayLike, margin: float = 0.25
 ) -> tuple[jax.Array, jax.Array]:

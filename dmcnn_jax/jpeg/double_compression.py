@@ -11,7 +11,7 @@ import functools
 
 import numpy as np
 
-from dmcnn_jax.jpeg.dct import BASIS_IMAGES, from_blocks, to_blocks
+from dmcnn_jax.jpeg.dct import BASIS_IMAGES, decode_unrounded, to_blocks
 from dmcnn_jax.jpeg.prior_grid import FREQUENCIES, STEPS, Periodicity, measure_periodicity
 from dmcnn_jax.jpeg.reader import Component
 from dmcnn_jax.jpeg.tables import STANDARD_LUMA, nearest_quality, quality_table
@@ -182,8 +182,6 @@ def explained_share(
     """
     above, before = prior.margins
     table = component.table.reshape(64).astype(np.float32)
-    prior_table = prior.table.reshape(64).astype(np.float32)
-    columns = coefficients.shape[1]
     rows_inside = _covered_blocks(prior.top, component.height)
     left, right = _covered_blocks(prior.left, component.width)
     agreeing = compared = 0
@@ -195,8 +193,7 @@ def explained_share(
         bottom = min((start + 8 * len(part)) // 8, rows_inside[1])
         if top >= bottom or left >= right:
             continue
-        blocks = (part.reshape(-1, 64) * prior_table) @ _BASIS + 128
-        plane = np.clip(np.rint(from_blocks(blocks.reshape(-1, columns, 64))), 0, 255)
+        plane = np.clip(np.rint(decode_unrounded(part, prior.table.reshape(64))), 0, 255)
         inner = plane[8 * top - start : 8 * bottom - start, before + 8 * left : before + 8 * right]
         x = (to_blocks(inner) - 128).reshape(-1, 64) @ _BASIS.T
         k = component.coefficients[top:bottom, left:right].reshape(-1, 64)
@@ -388,7 +385,5 @@ def _complete_table(steps: np.ndarray, smooth: np.ndarray) -> np.ndarray:
 def _decode_rows(component: Component, top: int, bottom: int) -> np.ndarray:
     """Returns rows of the decoded plane, unrounded: float32 [bottom - top, width], grey levels."""
     first, last = top // 8, -(-bottom // 8)
-    part = component.coefficients[first:last].reshape(-1, 64)
-    blocks = (part * component.table.reshape(64).astype(np.float32)) @ _BASIS + 128
-    plane = from_blocks(blocks.reshape(-1, component.coefficients.shape[1], 64))
+    plane = decode_unrounded(component.coefficients[first:last], component.table.reshape(64))
     return np.clip(plane[top - 8 * first : bottom - 8 * first, : component.width], 0, 255)

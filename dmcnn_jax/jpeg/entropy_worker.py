@@ -3,13 +3,16 @@
 Each line on standard input holds the number of blocks of each component and the name of a file in
 the working directory. The reply on standard output is a byte that is 1 on success, the length of
 libjpeg's messages and their text, and on success the coefficients, int16 [blocks, 64] for each
-component. The process ends when standard input does.
+component. The process ends when standard input does, also in the middle of a file: nobody waits
+for it any longer.
 """
 
 import ctypes
 import os
+import queue
 import signal
 import sys
+import threading
 from collections.abc import Callable
 
 
@@ -26,9 +29,18 @@ def main(library: str) -> None:
     sys.stderr = os.fdopen(os.dup(2), "w")
     messages, standard_error = os.pipe()
     os.dup2(standard_error, 2)
-    for line in sys.stdin.buffer:
-        *sizes, path = line.split()
+    requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=receive, args=[requests], daemon=True).start()
+    while True:
+        *sizes, path = requests.get().split()
         answer(read, path, [int(size) for size in sizes], messages)
+
+
+def receive(requests: "queue.SimpleQueue[bytes]") -> None:
+    """Passes requests on, and ends the process with the client that sends them."""
+    for line in sys.stdin.buffer:
+        requests.put(line)
+    os._exit(0)
 
 
 def answer(read: Callable[..., int], path: bytes, sizes: list[int], messages: int) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from dmcnn_jax.jpeg.errors import MalformedError
 from dmcnn_jax.jpeg.marker_codes import APP0, APP14
 
-ColorModel = Literal["gray", "ycbcr", "rgb"]
+ColorModel = Literal["gray", "ycbcr", "rgb", "cmyk", "ycck"]
 
 # Application data (0xE0..0xEF) and comments (0xFE) in the file's order: markers and payloads.
 Segments = list[tuple[int, bytes]]
@@ -51,7 +51,7 @@ class Frame:
     Attributes:
         height, width: of the image, in pixels.
         progressive: whether coefficients come a few bits at a time.
-        components: one for gray, three for colour.
+        components: one for gray, three for colour, four for inks.
     """
 
     height: int
@@ -70,14 +70,13 @@ class Frame:
         return max(c.vertical for c in self.components)
 
 
-def read_frame(payload: bytes, *, progressive: bool, max_pixels: int, segments: Segments) -> Frame:
+def read_frame(payload: bytes, *, progressive: bool, max_pixels: int) -> Frame:
     """Reads and checks a frame header.
 
     Args:
         payload: of the frame's segment.
         progressive: whether its marker says so.
         max_pixels: the largest width * height to accept.
-        segments: application data before it, which tells CMYK from YCCK.
 
     Raises:
         MalformedError: the header is malformed, or of an unsupported kind or size.
@@ -89,13 +88,8 @@ def read_frame(payload: bytes, *, progressive: bool, max_pixels: int, segments: 
     width = int.from_bytes(payload[3:5], "big")
     if precision != 8:
         raise MalformedError(f"{precision} bits a sample; only 8-bit JPEG is supported")
-    if count == 4:
-        kind = "YCCK" if _adobe_transform(segments) == 2 else "CMYK"
-        raise MalformedError(
-            f"four components ({kind}); only gray and three-component colour are supported"
-        )
-    if count not in (1, 3):
-        raise MalformedError(f"{count} components; expected 1 (gray) or 3 (colour)")
+    if count not in (1, 3, 4):
+        raise MalformedError(f"{count} components; expected 1 (gray), 3 (colour) or 4 (CMYK)")
     if len(payload) != 6 + 3 * count:
         raise MalformedError(
             f"the frame header has {len(payload)} bytes; expected {6 + 3 * count} for {count}"
@@ -111,6 +105,8 @@ def color_model(components: tuple[FrameComponent, ...], segments: Segments) -> C
     """Returns what the components are, by libjpeg's rules."""
     if len(components) == 1:
         return "gray"
+    if len(components) == 4:
+        return "ycck" if _adobe_transform(segments) else "cmyk"
     if any(m == APP0 and p[:5] == b"JFIF\0" and len(p) >= 14 for m, p in segments):
         return "ycbcr"
     transform = _adobe_transform(segments)
@@ -120,11 +116,6 @@ def color_model(components: tuple[FrameComponent, ...], segments: Segments) -> C
 
 
 def _check_size(height: int, width: int, max_pixels: int) -> None:
-    if not height:
-        raise MalformedError(
-            "the header leaves the height open (DNL), which is not supported; `jpegtran` or an"
-            " editor that reads it can write it anew"
-        )
     if not width:
         raise MalformedError("the header gives the width as 0")
     if max(height, width) > _MAX_SIDE:

@@ -38,13 +38,14 @@ class Stream:
     Attributes:
         height, width: of the image, in pixels.
         progressive: whether coefficients come a few bits at a time.
-        components: one for gray, three for colour.
+        components: one for gray, three for colour, four for inks.
         tables: the quantisation table of each component, int32 [8, 8], natural order.
-        color: "gray", "ycbcr" or "rgb".
+        color: "gray", "ycbcr", "rgb", "cmyk" or "ycck".
         restart_interval: MCUs between restart markers in the first scan, 0 without.
         scans: the number of scans.
         applications: markers (0xE0..0xEF application data, 0xFE comment) and their payloads, up to
             the first scan, in the file's order.
+        trailer: what follows the end marker.
         plain: a JPEG stream of the same coefficients, of checked parts and nothing else.
         damage: what is missing or broken, as far as markers show; None if nothing is.
         notes: harmless oddities.
@@ -59,6 +60,7 @@ class Stream:
     restart_interval: int
     scans: int
     applications: Segments
+    trailer: bytes
     plain: bytes
     damage: str | None
     notes: tuple[str, ...]
@@ -111,17 +113,22 @@ class _Parser:
         self.data = data
         self.max_pixels = max_pixels
         self.position = 0
+        self.marker = codes.SOI  # the last one read
         self.frame: Frame | None = None
         self.quantisation: dict[int, np.ndarray] = {}  # slot: int32 [8, 8]
         self.huffman: HuffmanTables = {}
         self.restart_interval = 0
         self.first_restart_interval = 0
         self.applications: Segments = []
+        self.trailer = b""
         self.scans = 0
         self.share = 1.0  # of the first scan that can be there at most
         self.parts = [b"\xff\xd8"]
         self.damage: str | None = None
         self.notes: list[str] = []
+        self.stray: list[int] = []  # bytes in each piece between segments
+        self.misstated = 0  # segments that give an impossible length
+        self.surplus_restarts = 0
 
     def run(self) -> None:
         """Reads all segments, up to the end of the image or the first damage."""
@@ -136,7 +143,10 @@ class _Parser:
             except MalformedError as error:
                 if not self.scans:
                     raise
-                self.damage = self.damage or str(error)
+                if self._is_complete() and self.marker != codes.SOS:
+                    self.notes.append(f"after the image data: {error}")
+                else:
+                    self.damage = self.damage or str(error)
                 return
         raise MalformedError(
             f"over {_MAX_SEGMENTS} marker segments; no JPEG encoder writes so many"
@@ -157,7 +167,7 @@ class _Parser:
                 " the header claims; the file is cut off or its header is wrong"
             )
         tables = tuple(self._quantisation_table(component) for component in frame.components)
-        if not self.damage and any(any(component.sent) for component in frame.components):
+        if not self.damage and not self._is_complete():
             self.damage = "the file ends before all of its scans" + (
                 f" ({self.scans} of a progressive image)" if frame.progressive else ""
             )
@@ -171,9 +181,10 @@ class _Parser:
             restart_interval=self.first_restart_interval,
             scans=self.scans,
             applications=self.applications,
+            trailer=self.trailer,
             plain=b"".join([*self.parts, b"\xff\xd9"]),
             damage=self.damage,
-            notes=tuple(self.notes),
+            notes=(*self.notes, *self._counted_notes()),
         )
 
     def _read_segment(self) -> bool:
@@ -187,11 +198,14 @@ class _Parser:
             raise MalformedError("the file ends within its header; it is cut off")
         stray = len(self.data[self.position : found.start()].rstrip(b"\xff"))
         if stray:
-            self.notes.append(f"{stray} stray bytes between segments")
-        marker, self.position = found[1][0], found.end()
+            self.stray.append(stray)
+        marker = self.marker = found[1][0]
+        self.position = found.end()
         if marker == codes.EOI:
+            self.trailer = self.data[self.position :]
             return False
         if marker == codes.SOI:
+            self.trailer = self.data[found.start() :]
             raise MalformedError("a second image begins within the first")
         if marker in codes.WITHOUT_SEGMENT:
             return True  # libjpeg skips them here too
@@ -205,9 +219,32 @@ class _Parser:
         self._handle(marker, payload)
         return True
 
+    def _is_complete(self) -> bool:
+        """Returns whether scans have sent all bits of all coefficients."""
+        return self.frame is not None and not any(any(c.sent) for c in self.frame.components)
+
+    def _counted_notes(self) -> list[str]:
+        """Returns a note for each kind of oddity that a file can have thousands of."""
+        notes = []
+        if self.stray:
+            pieces = f" in {len(self.stray)} places" if len(self.stray) > 1 else ""
+            notes.append(f"{_count(sum(self.stray), 'stray byte')} between segments{pieces}")
+        if self.misstated:
+            segments = _count(self.misstated, "metadata segment")
+            notes.append(f"{segments} of an impossible length, read as empty")
+        # One at the end is common.
+        if self.surplus_restarts > 1:
+            notes.append(f"{self.surplus_restarts} surplus restart markers")
+        return notes
+
     def _payload(self, marker: int) -> bytes:
         length = int.from_bytes(self.data[self.position : self.position + 2], "big")
         end = self.position + length
+        if length < 2 and end <= len(self.data) - 2 and _is_ignored(marker):
+            # libjpeg reads the two bytes of the length, and skips nothing.
+            self.misstated += 1
+            self.position += 2
+            return b""
         if length < 2 or end > len(self.data):
             cut = end > len(self.data) or self.position + 2 > len(self.data)
             raise MalformedError(
@@ -222,11 +259,12 @@ class _Parser:
         if marker in codes.SUPPORTED_FRAMES:
             if self.frame:
                 raise MalformedError("two frame headers; expected one image in the file")
+            if payload[1:3] == b"\0\0":
+                payload = payload[:1] + self._number_of_lines() + payload[3:]
             self.frame = read_frame(
                 payload,
                 progressive=marker == codes.PROGRESSIVE,
                 max_pixels=self.max_pixels,
-                segments=self.applications,
             )
         elif marker == codes.DQT:
             self.quantisation |= read_quantisation_tables(payload)
@@ -246,6 +284,29 @@ class _Parser:
             return
         self._copy(marker, payload)
 
+    def _number_of_lines(self) -> bytes:
+        """Returns the height, 2 bytes, from the DNL segment after the first scan (T.81, B.2.5).
+
+        Raises:
+            MalformedError: if there is none, or its height is 0.
+        """
+        position = self.position
+        while found := _MARKER.search(self.data, position):
+            marker, position = found[1][0], found.end()
+            if marker == codes.SOS:
+                end = _END_OF_SCAN.search(self.data, position)
+                segment = self.data[end.start() : end.start() + 6] if end else b""
+                if segment[:4] == bytes((0xFF, codes.DNL, 0, 4)) and any(segment[4:]):
+                    self.notes.append("the height is given after the image data (DNL)")
+                    return segment[4:]
+                break
+            if marker not in codes.WITHOUT_SEGMENT:
+                position += int.from_bytes(self.data[position : position + 2], "big")
+        raise MalformedError(
+            "the header gives the height as 0, and no DNL segment after the first scan gives"
+            " another; nothing can tell its height: get the file anew from its source"
+        )
+
     def _read_scan(self, payload: bytes) -> None:
         frame = self.frame
         if frame is None:
@@ -260,6 +321,10 @@ class _Parser:
         end = found.start() if found else len(self.data)
         entropy = self.data[self.position : end].rstrip(b"\xff")
         self.position = end
+        entropy, rest = scans.split_surplus_restarts(scan, frame, entropy, self.restart_interval)
+        self.surplus_restarts += scans.count_restarts(rest)
+        if scans.data_bytes(rest):
+            self.stray.append(scans.data_bytes(rest))
         self._check_entropy(scan, frame, entropy)
         if not self.scans:
             self.first_restart_interval = self.restart_interval
@@ -293,3 +358,12 @@ class _Parser:
     def _copy(self, marker: int, payload: bytes) -> None:
         """Appends a checked segment to the plain stream."""
         self.parts += [bytes((0xFF, marker)), (len(payload) + 2).to_bytes(2, "big"), payload]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number > 1 else ''}"
+
+
+def _is_ignored(marker: int) -> bool:
+    """Returns whether a segment describes nothing that is needed to decode the image."""
+    return codes.APP0 <= marker <= codes.APP15 or marker in (codes.COM, codes.DNL)

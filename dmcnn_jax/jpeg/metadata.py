@@ -1,4 +1,4 @@
-"""Reads the metadata of JPEG files: EXIF, colour profile, XMP, resolution and comments.
+"""Reads the metadata of JPEG files: EXIF, colour profile, XMP, IPTC, resolution and comments.
 
 Metadata is in application segments of at most 64 kB each, so larger items are split over several.
 None of it is needed to decode the image: malformed items are left out, with a remark.
@@ -7,10 +7,16 @@ None of it is needed to decode the image: malformed items are left out, with a r
 import dataclasses
 import struct
 
+from dmcnn_jax.jpeg.attachments import Attachment, find_attachments
 from dmcnn_jax.jpeg.frame import Segments
 from dmcnn_jax.jpeg.marker_codes import APP0, APP1, APP2, APP13, COM
 
 Resolution = tuple[float, float]
+
+# How the segments of XMP, of its extension and of Photoshop's resources begin.
+XMP = b"http://ns.adobe.com/xap/1.0/\0"
+EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
+PHOTOSHOP = b"Photoshop 3.0\0"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +30,10 @@ class Metadata:
         xmp: the main XMP packet.
         resolution: pixels per inch, horizontal and vertical.
         comments: bytes as in the file, of unknown encoding.
+        extended_xmp: the parts of an XMP packet beyond 64 kB, as in the file: payloads of segments,
+            each with a GUID of 32 bytes, the total length and the part's offset.
+        photoshop: Photoshop's image resources, which hold IPTC data (captions, copyright).
+        attachments: what the file holds besides, and no output does.
     """
 
     exif: bytes | None = None
@@ -32,40 +42,42 @@ class Metadata:
     xmp: bytes | None = None
     resolution: Resolution | None = None
     comments: tuple[bytes, ...] = ()
+    extended_xmp: tuple[bytes, ...] = ()
+    photoshop: bytes | None = None
+    attachments: tuple[Attachment, ...] = ()
 
 
-def collect(segments: Segments) -> tuple[Metadata, tuple[str, ...]]:
+def collect(segments: Segments, trailer: bytes = b"") -> tuple[Metadata, tuple[str, ...]]:
     """Collects the metadata in a file's application segments.
 
     Args:
         segments: markers and payloads, in the file's order.
+        trailer: what follows the end marker.
 
     Returns:
         The metadata, and remarks on what was left out.
     """
     notes: list[str] = []
-    exif = _exif(segments)
+    exif = _exif(segments, notes)
     tags = _tiff_tags(exif[6:]) if exif else {}
     orientation = tags.get(_ORIENTATION, 1)
     metadata = Metadata(
         exif=exif,
         orientation=int(orientation) if orientation in range(1, 9) else 1,
         icc=_icc(segments, notes),
-        xmp=_first(segments, APP1, _XMP),
+        xmp=_first(segments, APP1, XMP),
         resolution=_plausible(_jfif_resolution(segments) or _tiff_resolution(tags), notes),
         comments=tuple(payload for marker, payload in segments if marker == COM),
+        extended_xmp=_all(segments, APP1, EXTENDED_XMP),
+        photoshop=b"".join(_all(segments, APP13, PHOTOSHOP)) or None,
+        attachments=find_attachments(segments, trailer),
     )
-    if _first(segments, APP1, _EXTENDED_XMP) is not None:
-        notes.append("extended XMP is left out")
-    if _first(segments, APP13, b"Photoshop 3.0\0") is not None:
-        notes.append("IPTC data (captions, copyright) are left out")
     return metadata, tuple(notes)
 
 
 _EXIF = b"Exif\0"  # and a byte of padding, 0 in most files
-_XMP = b"http://ns.adobe.com/xap/1.0/\0"
-_EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 _ICC = b"ICC_PROFILE\0"
+_BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
 
 _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 0x112, 0x11A, 0x11B, 0x128
 _INCH, _CENTIMETRE = 2, 3
@@ -74,13 +86,19 @@ _SHORT, _LONG, _RATIONAL = 3, 4, 5
 
 def _first(segments: Segments, marker: int, prefix: bytes) -> bytes | None:
     """Returns the first payload of a marker that begins with a prefix, without it."""
-    for each, payload in segments:
-        if each == marker and payload.startswith(prefix):
-            return payload[len(prefix) :]
-    return None
+    return next(iter(_all(segments, marker, prefix)), None)
 
 
-def _exif(segments: Segments) -> bytes | None:
+def _all(segments: Segments, marker: int, prefix: bytes) -> tuple[bytes, ...]:
+    """Returns the payloads of a marker that begin with a prefix, without it."""
+    return tuple(
+        payload[len(prefix) :]
+        for each, payload in segments
+        if each == marker and payload.startswith(prefix)
+    )
+
+
+def _exif(segments: Segments, notes: list[str]) -> bytes | None:
     pieces = [
         payload[len(_EXIF) + 1 :]
         for marker, payload in segments
@@ -88,7 +106,22 @@ def _exif(segments: Segments) -> bytes | None:
     ]
     # EXIF over 64 kB continues in the next segment; but some programs write all of it twice.
     continued = [p for p in pieces[1:] if not p.startswith((b"II*\0", b"MM\0*"))]
-    return b"".join([b"Exif\0\0", pieces[0], *continued]) if pieces else None
+    if not pieces:
+        return None
+    tiff = b"".join([pieces[0], *continued])
+    if not _is_tiff(tiff):
+        notes.append("EXIF data that make no sense are left out")
+        return None
+    return b"Exif\0\0" + tiff
+
+
+def _is_tiff(data: bytes) -> bool:
+    """Returns whether data begins as a TIFF structure, with a first directory that has entries."""
+    order = _BYTE_ORDERS.get(data[:4])
+    if order is None or len(data) < 8:
+        return False
+    (start,) = struct.unpack_from(f"{order}I", data, 4)
+    return start >= 8 and any(data[start : start + 2])
 
 
 def _icc(segments: Segments, notes: list[str]) -> bytes | None:
@@ -137,7 +170,7 @@ def _tiff_resolution(tags: dict[int, float]) -> Resolution | None:
 def _tiff_tags(tiff: bytes) -> dict[int, float]:
     """Returns the single numbers in the first directory of a TIFF structure, as far as valid."""
     tags: dict[int, float] = {}
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    order = _BYTE_ORDERS.get(tiff[:4])
     if order is None:
         return tags
     try:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dmcnn_jax.jpeg.dct import BASIS_IMAGES, from_blocks, to_blocks
+from dmcnn_jax.jpeg.dct import BASIS_IMAGES, decode_unrounded, to_blocks
 from dmcnn_jax.jpeg.reader import Component
 
 FREQUENCIES = np.array([8 * v + u for v in range(8) for u in range(8 - v)][1:])
@@ -143,7 +143,6 @@ def _sample(component: Component) -> Iterator[np.ndarray]:
     places = [(top, left) for top in tops for left in lefts]
     # In large pictures, 400 windows are enough to choose from.
     places = places[:: -(-len(places) // 400)]
-    table = component.table.reshape(64).astype(np.float32)
 
     def part(place: tuple[int, int]) -> np.ndarray:
         top, left = place
@@ -151,8 +150,7 @@ def _sample(component: Component) -> Iterator[np.ndarray]:
 
     places.sort(key=lambda place: -np.count_nonzero(part(place)))
     for place in places[:_WINDOWS]:
-        blocks = (part(place).reshape(-1, 64) * table) @ _BASIS + 128
-        yield from_blocks(blocks.reshape(-1, wide, 64))
+        yield decode_unrounded(part(place), component.table.reshape(64))
 
 
 def _distinct_coefficients(window: np.ndarray, top: int, left: int) -> np.ndarray:

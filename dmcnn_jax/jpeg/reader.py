@@ -2,12 +2,16 @@
 
 A file is read whole, or refused with the reason in a ``JpegError`` of one line:
 
-- Baseline, extended sequential and progressive files of 8 bits, Huffman-coded, with one component
-  or three, are read, at any size and sampling by whole factors, with or without restart markers.
-- CMYK, 12-bit, arithmetic-coded, lossless and hierarchical files are refused by name.
+- Baseline, extended sequential and progressive files of 8 bits, Huffman-coded, with one component,
+  three or four, are read, at any size and sampling by whole factors, with or without restart
+  markers.
+- 12-bit, arithmetic-coded, lossless and hierarchical files are refused by name.
 - Truncated and damaged files are refused, unless ``allow_truncated``. libjpeg itself decodes them,
-  with gray where data is missing, and only prints a warning. Files that lack only the end marker
-  count as whole. Damage that leaves a valid file, such as flipped bits, can't be detected.
+  with gray where data is missing, and only prints a warning. Damage that leaves a valid file, such
+  as flipped bits, can't be detected.
+- Files that have all blocks of the image count as whole, as libjpeg reads them, with a note: bytes
+  between segments or before the end marker, surplus restart markers, metadata segments of an
+  impossible length, no end marker. A height that follows the image data (DNL) is read.
 - Sizes that the header claims are checked against a limit, and against the length of the data,
   before memory is allocated for them.
 """
@@ -63,9 +67,9 @@ class JpegFile:
     Attributes:
         name: its name in messages: a path, ``<bytes>`` or ``<file>``.
         height, width: of the image in pixels, as stored, before EXIF orientation.
-        color: "gray" (one component), "ycbcr" or "rgb" (three), by libjpeg's rules: JFIF's marker,
-            then Adobe's, then the numbers of the components.
-        components: one or three.
+        color: "gray" (one component), "ycbcr" or "rgb" (three), "cmyk" or "ycck" (four), by
+            libjpeg's rules: JFIF's marker, then Adobe's, then the numbers of the components.
+        components: one, three or four.
         progressive: whether coefficients came in several scans.
         restart_interval: MCUs between restart markers in the first scan, 0 without.
         metadata: EXIF, colour profile and so on.
@@ -121,14 +125,13 @@ def read(
         planes, warning = entropy.decode(stream.plain, shapes, stream.scans)
     except entropy.EntropyError as error:
         raise JpegError(f"{name}: damaged: {error}") from None
-    padding = _PADDING.fullmatch(warning)
     notes = stream.notes
-    if padding and int(padding[1]) <= _MAX_PADDING:
+    if padding := _PADDING.fullmatch(warning):
         warning = ""
-        notes += (f"{padding[1]} stray bytes after the image data",)
+        notes += (_describe_padding(stream.plain, int(padding[1])),)
     if warning and not allow_truncated:
         raise _damaged(name, warning)
-    metadata, remarks = collect(stream.applications)
+    metadata, remarks = collect(stream.applications, stream.trailer)
     return JpegFile(
         name=name,
         height=stream.height,
@@ -155,10 +158,12 @@ def decode_planes(file: JpegFile) -> tuple[np.ndarray, ...]:
     return tuple(_decode_plane(component) for component in file.components)
 
 
-# Some cameras leave a few bytes between the image data and the end marker. More of them are a sign
-# that decoding went astray and ended too soon.
+# libjpeg has decoded all blocks when it warns of that, and it warns of nothing before.
 _PADDING = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
-_MAX_PADDING = 16
+
+# Some cameras leave a few bytes between the image data and the end marker, some programs fill
+# thousands with one value. Anything else may be the end of data in which decoding went astray.
+_MAX_VARIED_PADDING = 16
 
 # Blocks decoded at a time: images of all sizes share one compiled function.
 _CHUNK = 2048
@@ -203,6 +208,20 @@ def _damaged(name: str, damage: str) -> JpegError:
     return JpegError(
         f"{name}: truncated or damaged: {reason}; allow_truncated=True reads what is there"
     )
+
+
+def _describe_padding(plain: bytes, size: int) -> str:
+    """Returns a note of the bytes between a file's image data and its end marker.
+
+    Args:
+        plain: the checked stream.
+        size: the number of these bytes.
+    """
+    # libjpeg has read a few of them ahead.
+    note = f"at least {size} stray byte{'s' if size > 1 else ''} after the image data"
+    if size > _MAX_VARIED_PADDING and len(set(plain[-2 - size : -2])) > 1:
+        note += "; if the picture looks broken, the file is damaged"
+    return note
 
 
 def _components(stream: markers.Stream, planes: list[np.ndarray]) -> tuple[Component, ...]:

@@ -1,6 +1,7 @@
 """Scan headers of JPEG files (T.81, B.2.3), and whether a scan's data can be complete."""
 
 import dataclasses
+import itertools
 import math
 import re
 from typing import NamedTuple
@@ -63,11 +64,18 @@ def read_scan(payload: bytes, frame: Frame) -> Scan:
     if not 1 <= count <= 4 or len(payload) != 4 + 2 * count:
         raise MalformedError("a scan header is malformed")
     by_id = {c.id: c for c in frame.components}
-    selected = []
+    selected: list[ScanComponent] = []
     for number, slots in zip(payload[1 : 1 + 2 * count : 2], payload[2::2], strict=False):
         if number not in by_id:
             raise MalformedError(f"a scan names component {number}, which the image doesn't have")
-        selected.append(ScanComponent(by_id.pop(number), slots >> 4, slots & 15))
+        component = by_id.pop(number)
+        # libjpeg doesn't find components that come later than in the frame (T.81 forbids that).
+        if frame.components.index(component) < len(selected):
+            raise MalformedError(
+                "a scan's components are out of the frame's order, which libjpeg can't decode"
+                " either; a program that shows the picture can save it anew"
+            )
+        selected.append(ScanComponent(component, slots >> 4, slots & 15))
     scan = Scan(tuple(selected), payload[-3], payload[-2], payload[-1] >> 4, payload[-1] & 15)
     if scan.interleaved and _blocks_in_mcu(scan) > _MAX_BLOCKS_IN_MCU:
         raise MalformedError(f"a scan interleaves over {_MAX_BLOCKS_IN_MCU} blocks")
@@ -94,8 +102,12 @@ def record_scan(scan: Scan, *, progressive: bool, huffman: HuffmanTables) -> Non
         _record_sequential(scan, huffman)
 
 
-def restart_damage(scan: Scan, frame: Frame, entropy: bytes, interval: int) -> str | None:
-    """Compares restart markers with the number of MCUs.
+def split_surplus_restarts(
+    scan: Scan, frame: Frame, entropy: bytes, interval: int
+) -> tuple[bytes, bytes]:
+    """Splits a scan's data before the first restart marker that is one too many.
+
+    Decoders have all blocks by then, or meet that marker too early and miss the rest.
 
     Args:
         scan: the scan.
@@ -104,17 +116,31 @@ def restart_damage(scan: Scan, frame: Frame, entropy: bytes, interval: int) -> s
         interval: MCUs between restart markers, 0 for none.
 
     Returns:
+        The data up to that marker, and the marker with what follows; empty if there is none.
+    """
+    expected = _count_intervals(scan, frame, interval) - 1
+    surplus = next(itertools.islice(_RESTART.finditer(entropy), expected, None), None)
+    end = surplus.start() if surplus else len(entropy)
+    return entropy[:end], entropy[end:]
+
+
+def restart_damage(scan: Scan, frame: Frame, entropy: bytes, interval: int) -> str | None:
+    """Compares restart markers with the number of MCUs.
+
+    Args:
+        scan: the scan.
+        frame: of the file.
+        entropy: the scan's data, without surplus markers.
+        interval: MCUs between restart markers, 0 for none.
+
+    Returns:
         What is wrong with them, or None.
     """
-    intervals = -(-_count_mcus(scan, frame) // interval) if interval else 1
+    expected = _count_intervals(scan, frame, interval) - 1
     markers = b"".join(_RESTART.findall(entropy))
-    # A marker after the last interval is harmless.
-    expected = (bytes(range(0xD0, 0xD8)) * (intervals // 8 + 1))[:intervals]
-    if len(markers) >= intervals - 1 and expected.startswith(markers):
+    if markers == (bytes(range(0xD0, 0xD8)) * (expected // 8 + 1))[:expected]:
         return None
-    if interval:
-        return f"{len(markers)} restart markers; expected {intervals - 1} in order"
-    return "restart markers where none were announced"
+    return f"{len(markers)} restart markers; expected {expected} in order"
 
 
 def available_share(scan: Scan, frame: Frame, entropy: bytes, huffman: HuffmanTables) -> float:
@@ -148,7 +174,12 @@ def count_blocks(scan: Scan, frame: Frame) -> int:
 
 def data_bytes(entropy: bytes) -> int:
     """Returns the number of bytes of a scan's data, without restart markers."""
-    return len(entropy) - 2 * len(_RESTART.findall(entropy))
+    return len(entropy) - 2 * count_restarts(entropy)
+
+
+def count_restarts(entropy: bytes) -> int:
+    """Returns the number of restart markers in a scan's data."""
+    return len(_RESTART.findall(entropy))
 
 
 def _record_sequential(scan: Scan, huffman: HuffmanTables) -> None:
@@ -193,6 +224,11 @@ def _count_mcus(scan: Scan, frame: Frame) -> int:
         return component.rows * component.columns
     across = -(-frame.width // (8 * frame.max_horizontal))
     return across * -(-frame.height // (8 * frame.max_vertical))
+
+
+def _count_intervals(scan: Scan, frame: Frame, interval: int) -> int:
+    """Returns into how many parts restart markers divide a scan, 1 for an interval of 0."""
+    return -(-_count_mcus(scan, frame) // interval) if interval else 1
 
 
 def _blocks_in_mcu(scan: Scan) -> int:

@@ -17,6 +17,8 @@ class RestoreOptions:
         project: whether restored planes are projected onto the file's quantisation intervals, so
             that quantising them yields the file's coefficients. Switch it off for files of encoders
             that don't simply round (trellis quantisation, for example).
+        trial: whether it is tried first, on parts of the picture, if the bundled models help it.
+            They do harm to pixel art and dithering, for example, which are left as decoded then.
         bits: bits per sample of the result, 8 or 16.
         detect: whether to look for an earlier, coarser save whose artifacts a later, finer save has
             preserved. If there is one, the picture is restored with the earlier table, and
@@ -38,6 +40,7 @@ class RestoreOptions:
 
     strength: float = 1.0
     project: bool = True
+    trial: bool = True
     bits: int = 8
     detect: bool = True
     assume_quality: int | None = None

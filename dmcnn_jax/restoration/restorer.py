@@ -30,6 +30,7 @@ from dmcnn_jax.restoration.color_correction import (
 )
 from dmcnn_jax.restoration.decoding import decoded_picture, dequantized_plane
 from dmcnn_jax.restoration.detail import describe_harm
+from dmcnn_jax.restoration.inks import is_inks, render_parts, restore_parts
 from dmcnn_jax.restoration.model_selection import ModelChoice, choose_model, trained_qualities
 from dmcnn_jax.restoration.options import RestoreOptions
 from dmcnn_jax.restoration.plane_models import (
@@ -42,7 +43,8 @@ from dmcnn_jax.restoration.plane_models import (
 from dmcnn_jax.restoration.prior_save import crop_to_file_grid, find_prior
 from dmcnn_jax.restoration.results import Planes, Restoration
 from dmcnn_jax.restoration.rounding import round_to_pixels
-from dmcnn_jax.system.progress import Progress
+from dmcnn_jax.restoration.trial import describe_failed_trial
+from dmcnn_jax.system.progress import Progress, scaled
 
 
 def restore(
@@ -51,6 +53,7 @@ def restore(
     *,
     strength: float = 1.0,
     project: bool = True,
+    trial: bool = True,
     bits: int = 8,
     detect: bool = True,
     assume_quality: int | None = None,
@@ -72,6 +75,7 @@ def restore(
             trained for is returned as decoded.
         strength: blend between the decoded picture (0) and the restored one (1).
         project: whether to project planes onto the file's quantisation intervals.
+        trial: whether it is tried first, on parts of the picture, if the bundled models help it.
         bits: bits per sample of the result, 8 or 16.
         detect: whether to look for an earlier, coarser save and restore with its table.
         assume_quality: the quality of the earlier save, if known, 1 to 100.
@@ -82,7 +86,8 @@ def restore(
 
     Returns:
         uint8 (uint16 for 16 bits): [height, width] for a grayscale file, [height, width, 3] (RGB)
-        for a colour file; as stored, not rotated by its EXIF orientation.
+        for a colour file, [height, width, 4] (CMYK, 0 is no ink) for CMYK and YCCK; as stored, not
+        rotated by its EXIF orientation.
 
     Raises:
         ValueError: if the file is not a JPEG file, or of a kind that can't be restored; if the
@@ -94,6 +99,7 @@ def restore(
     options = RestoreOptions(
         strength=strength,
         project=project,
+        trial=trial,
         bits=bits,
         detect=detect,
         assume_quality=assume_quality,
@@ -175,6 +181,10 @@ class Restorer:
         Returns:
             The planes, for `render`.
         """
+        if is_inks(file):
+            parts, notes = restore_parts(self, file, progress)
+            models = tuple(model for part in parts for model in part.models)
+            return Planes(file, models, (), (), notes, parts=parts)
         prior, notes = find_prior(file, self.options)
         planes = self._restore_by(file, prior, notes, progress)
         if prior and (harm := describe_harm(planes.lumas, planes.luma)):
@@ -209,10 +219,10 @@ class Restorer:
         chroma_share = _CHROMA_SHARE if any(of_chroma) else 0
         luma_share = (1 - chroma_share) / len(lumas)
         luma = tuple(
-            self._restore_luma(component, name, prior, _scaled(progress, luma_share))
+            self._restore_luma(component, name, prior, scaled(progress, luma_share))
             for component, name in zip(lumas, models[: len(lumas)], strict=True)
         )
-        chroma = self._restore_chroma(file, of_chroma, luma[0], _scaled(progress, chroma_share))
+        chroma = self._restore_chroma(file, of_chroma, luma[0], scaled(progress, chroma_share))
         match_file_color(file, luma, chroma, project=project, prior=prior is not None)
         cropped = tuple(
             plane[: file.height, : file.width] if name else plane[: c.height, : c.width]
@@ -229,6 +239,8 @@ class Restorer:
         Returns:
             The picture.
         """
+        if planes.parts:
+            return render_parts(self, planes)
         file, bits = planes.file, self.options.bits
         quality = nearest_quality(file.components[0].table)
         if not any(planes.models):
@@ -269,7 +281,7 @@ class Restorer:
         if self.options.strength == 0:
             choice = ModelChoice(None, "left as decoded: strength is 0")
             return (choice,) * len(file.components)
-        return choose_plane_models(
+        choices = choose_plane_models(
             file,
             prior,
             luma=(self._given.name or _UNNAMED) if self._given else None,
@@ -278,6 +290,15 @@ class Restorer:
             project=self.options.project,
             size=self.size,
         )
+        # A model that was named is used, and an earlier save was verified by other means.
+        if self.options.trial and self._given is None and prior is None:
+            for component, choice in zip(luma_components(file), choices, strict=False):
+                if choice.name and (
+                    failure := describe_failed_trial(component, self._model(choice.name))
+                ):
+                    reason = f"left as decoded: {failure}; --no-trial restores it nevertheless"
+                    return (ModelChoice(None, reason),) * len(file.components)
+        return choices
 
     def _restore_luma(
         self,
@@ -362,8 +383,3 @@ _CHROMA_SHARE = 0.2
 
 # What reports call a model that was not loaded by a name.
 _UNNAMED = "an unnamed model"
-
-
-def _scaled(progress: Progress | None, share: float) -> Progress | None:
-    """Returns a callback for a part of the work that is a share of the whole."""
-    return progress and (lambda done: progress(done * share))

@@ -17,7 +17,8 @@ class Restoration:
     """A restored picture.
 
     Attributes:
-        pixels: uint8 or uint16, [height, width] or [height, width, 3] (RGB).
+        pixels: uint8 or uint16, [height, width], [height, width, 3] (RGB) or [height, width, 4]
+            (CMYK, 0 is no ink).
         models: for each of the file's components, the name of the model that restored it; None if
             the plane is as decoded. If all are None, the picture is what libjpeg decodes.
         quality: the standard quality whose luma table is nearest to the file's, 1 to 100.
@@ -56,6 +57,7 @@ class Planes:
         chroma: Cb and Cr, float32, levels 0 to 255: both at full size, or each at its own.
         notes: remarks for a report.
         prior: the earlier save whose table luma was restored with; None if it was the file's own.
+        parts: of a CMYK or YCCK file, the planes of each part, instead of its own; else empty.
     """
 
     file: jpeg.JpegFile
@@ -64,6 +66,7 @@ class Planes:
     chroma: tuple[np.ndarray, ...]
     notes: tuple[str, ...]
     prior: PriorCompression | None = None
+    parts: tuple["Planes", ...] = ()
 
     @property
     def lumas(self) -> Sequence[Component]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.images import formats
+from dmcnn_jax.images.orientation import turn_back
 from dmcnn_jax.restoration.coefficient_check import (
     BlockTallies,
     CoefficientTally,
@@ -86,7 +87,8 @@ def verify(
 
     Args:
         original: the JPEG file.
-        restored: the picture, in any format that Pillow reads, or PNG or TIFF of 16 bits.
+        restored: the picture, in any format that Pillow reads, or PNG or TIFF of 16 bits. It may
+            have been turned upright, if its EXIF orientation is 1 then.
         max_pixels: the largest width * height of the JPEG file to accept.
         allow_truncated: whether to read a truncated or damaged JPEG file as far as it goes.
 
@@ -99,11 +101,16 @@ def verify(
             subsampled luma.
     """
     file = jpeg.read(original, max_pixels=max_pixels, allow_truncated=allow_truncated)
+    if len(file.components) == 4:
+        raise ValueError(f"{file.name}: a CMYK file; expected gray or three colours to verify")
     pixels = formats.read(restored)
+    if file.metadata.orientation != 1 and formats.read_orientation(restored) == 1:
+        pixels = turn_back(pixels, file.metadata.orientation)
     if pixels.shape[:2] != (file.height, file.width):
         raise ValueError(
             f"{os.fspath(restored)}: {pixels.shape[1]} x {pixels.shape[0]} pixels;"
-            f" expected {file.width} x {file.height}, as in {file.name}, and not rotated"
+            f" expected {file.width} x {file.height}, as in {file.name}, and not turned"
+            " (unless its EXIF orientation says so)"
         )
     luma = file.components[0]
     if luma.subsampling != (1, 1):

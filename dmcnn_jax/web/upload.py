@@ -44,11 +44,13 @@ def upload_restorer(
     def restore(data: bytes, progress: Progress) -> tuple[bytes, dict[str, Any]]:
         start = time.perf_counter()
         file = jpeg.read(data, max_pixels=max_pixels, allow_truncated=allow_truncated, name=_NAME)
+        if len(file.components) == 4:
+            raise ValueError(f"{_NAME}: a CMYK file, which browsers can't show; use dmcnn-restore")
         result = restorer(file, progress)
         buffer = io.BytesIO()
         bits = 16 if result.pixels.dtype == np.uint16 else 8
         png = formats.output_format(".png", bits=bits)
-        remarks = formats.write(buffer, result.pixels, file.metadata, png)
+        dropped = formats.write(buffer, result.pixels, file.metadata, png)
         about = {
             "Size": f"{file.width} × {file.height} pixels",
             "Compressed": f"about as at quality {result.quality}",
@@ -57,8 +59,10 @@ def upload_restorer(
         if result.luma_tally is not None:
             kept, count = result.luma_tally.kept, result.luma_tally.coefficients
             about["Kept"] = f"{kept:,} of the file's {count:,} luma coefficients"
-        if notes := [*result.notes, *remarks]:
-            about["Notes"] = "; ".join(notes)
+        if result.notes:
+            about["Notes"] = "; ".join(result.notes)
+        if dropped:
+            about["Dropped"] = ", ".join(dropped)
         about["Time"] = f"{time.perf_counter() - start:.1f} s"
         return buffer.getvalue(), {
             "width": file.width,

@@ -1,0 +1,77 @@
+"""Measures what restoring does to graphics: text, charts, pixel art, dithering, print and so on.
+
+    python tools/graphics.py
+    python tools/graphics.py --kinds "pixel art" dithering --qualities 90 --pictures 20
+
+Pictures of each kind are drawn by code from a seed, saved by Pillow (4:2:0 and 4:4:4 in turn), and
+restored as dmcnn-restore does. Prints the mean and the worst change of PSNR in RGB, dB, and how
+many pictures were left as decoded.
+"""
+
+import argparse
+import io
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from dmcnn_jax import jpeg
+from dmcnn_jax.cli.process import command_parser, prepare_process, run_command
+from dmcnn_jax.data import graphics
+from dmcnn_jax.images.metrics import psnr
+from dmcnn_jax.restoration.options import RestoreOptions
+from dmcnn_jax.restoration.restorer import Restorer
+
+# PSNR of identical pictures is infinite; and nobody sees, or measures, a difference from here on.
+_CEILING = 60.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the script and returns its exit status."""
+    parser = command_parser(None, __doc__)
+    add = parser.add_argument
+    kinds = (*graphics.GRAPHICS, *graphics.SURFACES)
+    add("--kinds", nargs="+", choices=kinds, default=list(graphics.GRAPHICS), metavar="KIND")
+    add("--qualities", type=int, nargs="+", default=[30, 50, 75, 90, 95], metavar="Q")
+    add("--pictures", type=int, default=8, help="of each kind (%(default)s)")
+    add("--size", choices=("auto", "fast", "full"), default="auto", help="of the model")
+    add("--no-trial", dest="trial", action="store_false", help="as of dmcnn-restore")
+    options = parser.parse_args(argv)
+    return run_command("graphics", lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    prepare_process()
+    restorer = Restorer(None, RestoreOptions(size=options.size, trial=options.trial))
+    print("mean and worst change of PSNR, dB, and pictures left as decoded")
+    print(f"{'':16}" + "".join(f"{f'quality {q}':>19}" for q in options.qualities))
+    for kind in options.kinds:
+        cells = []
+        for quality in options.qualities:
+            changes, left = [], 0
+            for seed in range(options.pictures):
+                change, as_decoded = _measure(restorer, kind, seed, quality)
+                changes.append(change)
+                left += as_decoded
+            cells.append(f"{np.mean(changes):+6.2f} {min(changes):+6.2f} {left:2}")
+        print(f"{kind:16}" + "".join(f"{cell:>19}" for cell in cells), flush=True)
+
+
+def _measure(restorer: Restorer, kind: str, seed: int, quality: int) -> tuple[float, bool]:
+    """Returns the change in PSNR of a picture, and whether it was left as decoded."""
+    original = graphics.draw(kind, seed)
+    buffer = io.BytesIO()
+    Image.fromarray(original).save(buffer, "JPEG", quality=quality, subsampling=seed % 2 * 2)
+    decoded = np.asarray(Image.open(buffer).convert("RGB"))
+    result = restorer(jpeg.read(buffer.getvalue()))
+    # Channels side by side make one plane.
+    before, after = (
+        min(psnr(*(p.reshape(len(p), -1) for p in (original, picture))), _CEILING)
+        for picture in (decoded, result.pixels)
+    )
+    return after - before, bool(np.array_equal(decoded, result.pixels))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
