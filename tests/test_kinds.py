@@ -114,8 +114,6 @@ RESTORED = {
 }
 
 REFUSED = {
-    "Pillow, CMYK": (partial(by_pillow, mode="CMYK"), "CMYK"),
-    "ImageMagick, CMYK": (lambda *a: convert(*a, "-colorspace", "CMYK"), "CMYK"),
     "jpegtran, arithmetic": (lambda *a: jpegtran(*a, "-arithmetic"), "arithmetic-coded JPEG"),
     "cjpeg, 12 bits": (lambda *a: cjpeg(*a, "-precision", "12"), "12 bits a sample"),
     "cjpeg, lossless": (lambda *a: cjpeg(*a, "-lossless", "1"), "lossless JPEG"),

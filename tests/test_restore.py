@@ -196,7 +196,7 @@ def test_colours_do_not_shift_where_the_gamut_ends(saved, options, monkeypatch):
     assert drift(kept.pixels, data) < 0.2
     monkeypatch.setattr(color_correction, "TOLERANCE", np.inf)
     free = restorer(jpeg.read(data))
-    assert drift(free.pixels, data) > 0.2
+    assert drift(free.pixels, data) > 0.15
     # It costs little, and next to nothing where less is cut off.
     assert kept.luma_tally.share > free.luma_tally.share - 2e-4
     levels = [r.pixels / (257 if r.pixels.dtype == np.uint16 else 1) for r in (kept, free)]
@@ -291,9 +291,9 @@ def test_the_function_the_class_and_the_command_have_the_same_options():
     assert keywords == dataclasses.asdict(RestoreOptions())
     assert restore_options(make_parser().parse_args([])) == RestoreOptions()
     given = ["--strength=0.5", "--no-project", "--bits=16", "--no-detect", "--assume-quality=30"]
-    given += ["--prior-grid=3,5", "--size=full", "--ensemble", "--engine=jax"]
+    given += ["--prior-grid=3,5", "--size=full", "--ensemble", "--engine=jax", "--no-trial"]
     assert restore_options(make_parser().parse_args(given)) == RestoreOptions(
-        0.5, False, 16, False, 30, (3, 5), "full", True, "jax"
+        0.5, False, 16, False, 30, (3, 5), "full", True, "jax", False
     )
 
 
@@ -505,7 +505,8 @@ def test_sizes(weights, tmp_path, monkeypatch, capsys):
     )
     path = write_jpeg(tmp_path / "a.jpg", quality=96)
     # "auto", on a CPU by JAX.
-    assert Restorer(options=RestoreOptions(engine="jax"))(jpeg.read(path)).model == str(weights)
+    options = RestoreOptions(engine="jax", trial=False)
+    assert Restorer(options=options)(jpeg.read(path)).model == str(weights)
     assert main([str(path), "--size", "full"]) == 1
     assert "no weights 'wide'" in capsys.readouterr().err
     with pytest.raises(ValueError, match="size is 'huge'; expected one of auto, fast, full"):
@@ -535,7 +536,8 @@ def test_what_no_model_was_trained_for_is_left_as_decoded(tmp_path, weights, mon
     monkeypatch.setattr(model_selection, "bundled_models", lambda: {str(weights): {"quality": 20}})
     fine = write_jpeg(tmp_path / "f.jpg", quality=95, subsampling="4:4:4")
     coarse = write_jpeg(tmp_path / "c.jpg")
-    assert main([str(fine), str(coarse), "-o", f"{tmp_path}/out/", "--json", "-"]) == 0
+    options = ["-o", f"{tmp_path}/out/", "--json", "-", "--no-trial"]
+    assert main([str(fine), str(coarse), *options]) == 0
     report = json.loads(capsys.readouterr().out)
     assert [f["status"] for f in report["files"]] == ["decoded", "restored"]
     assert "left as decoded" in report["files"][0]["notes"][0]

@@ -17,8 +17,6 @@ class RestoreOptions:
         project: whether restored planes are projected onto the file's quantisation intervals, so
             that quantising them yields the file's coefficients. Switch it off for files of encoders
             that don't simply round (trellis quantisation, for example).
-        trial: whether it is tried first, on parts of the picture, if the bundled models help it.
-            They do harm to pixel art and dithering, for example, which are left as decoded then.
         bits: bits per sample of the result, 8 or 16.
         detect: whether to look for an earlier, coarser save whose artifacts a later, finer save has
             preserved. If there is one, the picture is restored with the earlier table, and
@@ -33,6 +31,8 @@ class RestoreOptions:
             slightly better, eight times slower.
         engine: what computes the layers of models loaded by name, one of `inference.model.ENGINES`
             (see `dmcnn_jax.load`). Models passed as objects keep their own engine.
+        trial: whether it is tried first, on parts of the picture, if the bundled models help it.
+            They do harm to pixel art and dithering, for example, which are left as decoded then.
 
     Raises:
         ValueError: if an option is out of range.
@@ -40,7 +40,6 @@ class RestoreOptions:
 
     strength: float = 1.0
     project: bool = True
-    trial: bool = True
     bits: int = 8
     detect: bool = True
     assume_quality: int | None = None
@@ -48,6 +47,7 @@ class RestoreOptions:
     size: str = "auto"
     ensemble: bool = False
     engine: str = "auto"
+    trial: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength <= 1:

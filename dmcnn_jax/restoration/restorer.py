@@ -53,7 +53,6 @@ def restore(
     *,
     strength: float = 1.0,
     project: bool = True,
-    trial: bool = True,
     bits: int = 8,
     detect: bool = True,
     assume_quality: int | None = None,
@@ -61,6 +60,7 @@ def restore(
     size: str = "auto",
     ensemble: bool = False,
     engine: str = "auto",
+    trial: bool = True,
 ) -> np.ndarray:
     """Restores a JPEG file.
 
@@ -75,7 +75,6 @@ def restore(
             trained for is returned as decoded.
         strength: blend between the decoded picture (0) and the restored one (1).
         project: whether to project planes onto the file's quantisation intervals.
-        trial: whether it is tried first, on parts of the picture, if the bundled models help it.
         bits: bits per sample of the result, 8 or 16.
         detect: whether to look for an earlier, coarser save and restore with its table.
         assume_quality: the quality of the earlier save, if known, 1 to 100.
@@ -83,6 +82,7 @@ def restore(
         size: of the bundled model: "fast", "full" or "auto".
         ensemble: whether to average luma over eight rotations and reflections of the picture.
         engine: what computes the layers, one of `inference.model.ENGINES`.
+        trial: whether it is tried first, on parts of the picture, if the bundled models help it.
 
     Returns:
         uint8 (uint16 for 16 bits): [height, width] for a grayscale file, [height, width, 3] (RGB)
@@ -99,7 +99,6 @@ def restore(
     options = RestoreOptions(
         strength=strength,
         project=project,
-        trial=trial,
         bits=bits,
         detect=detect,
         assume_quality=assume_quality,
@@ -107,6 +106,7 @@ def restore(
         size=size,
         ensemble=ensemble,
         engine=engine,
+        trial=trial,
     )
     return Restorer(model, options)(jpeg.read(source)).pixels
 
