@@ -29,7 +29,8 @@ def get_config():
     config.data.device_bytes = 2**28
     config.train.optimizer = "muon"
     config.train.learning_rate = 2e-3
-    set_steps(config, (128,), (8,), (1_000_000,), warmup_steps=200, validate_every=500)
+    # Small batches at first, since most is learned by many steps; larger ones later.
+    set_steps(config, (128,), (4,), (1_000_000,), warmup_steps=200, validate_every=500)
     config.train.checkpoint_every = 100
     config.schedule.name = "constant"
     return config

@@ -137,6 +137,10 @@ def restore_by_pair(luma: Model, chroma: Model) -> Restore:
     return restore
 
 
+_encode = jax.jit(chroma_pairs.encode, static_argnums=2)
+_decode = jax.jit(PhotoNet.decode)
+
+
 @partial(jax.jit, static_argnums=0)
 def _photo(
     module: PhotoNet,
@@ -181,7 +185,7 @@ def _measure(
     coefficients, table, mask = compress_whole(rgb, quality, jpeg.SUBSAMPLING_FACTORS[subsampling])
     restored = np.asarray(restore(coefficients, table, mask))[0, :height, :width]
     output = np.clip(np.rint(restored * 255), 0, 255).astype(np.uint8)
-    decoded = np.asarray(PhotoNet.decode(coefficients, jnp.asarray(table)))[0, :height, :width]
+    decoded = np.asarray(_decode(coefficients, table))[0, :height, :width]
     original = color.rgb_to_ycbcr(rgb, "full")
     return {"jpeg": _psnrs(original, decoded, rgb), "model": _psnrs(original, output, rgb)}
 
@@ -201,7 +205,7 @@ def compress_whole(
         picture, bool [1, h, w, 1].
     """
     tables = chroma_pairs.standard_tables(np.array([quality]))
-    luma, chroma = jax.device_get(chroma_pairs.encode(jnp.asarray(rgb[None]), tables, subsampling))
+    luma, chroma = jax.device_get(_encode(jnp.asarray(rgb[None]), tables, subsampling))
     rows, columns = (s * n for s, n in zip(subsampling, chroma[0].shape[2:4], strict=True))
     inside = luma[0].shape[1:3]
     missing = (rows - inside[0], columns - inside[1])

@@ -15,6 +15,7 @@ again, chroma averaged over its samples.
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import ClassVar
 
 import flax.linen as nn
 import flax.struct
@@ -33,7 +34,7 @@ from dmcnn_jax.models.layers import (
     mask_to_scale,
     space_to_depth,
 )
-from dmcnn_jax.models.table_conditioning import encode_tables, modulate_by_table
+from dmcnn_jax.models.table_conditioning import PREFIX, encode_tables, modulate_by_table
 from dmcnn_jax.models.upsampling import upsample
 
 # Chroma varies about a quarter as much as luma; scaled by this, layers see both in one range.
@@ -91,6 +92,8 @@ class PhotoNet(nn.Module):
     rectify: bool = True
     chroma_weight: float = 1.0
     dtype: jnp.dtype = jnp.float32
+
+    identity_init_prefixes: ClassVar[tuple[str, ...]] = (PREFIX,)
 
     def halo(self, subsampling: tuple[int, int]) -> tuple[int, int]:
         """Returns the distance seen down and across, in coded blocks of chroma.
