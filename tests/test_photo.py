@@ -19,7 +19,9 @@ from dmcnn_jax.config import default_config
 from dmcnn_jax.data import chroma_pairs, feeds, photo_pairs
 from dmcnn_jax.evaluation import photo_protocol
 from dmcnn_jax.images import color
+from dmcnn_jax.inference import tiling
 from dmcnn_jax.inference.model import Model, estimate
+from dmcnn_jax.inference.photo import restore_gray, restore_photo
 from dmcnn_jax.inference.variables import variable_shapes
 from dmcnn_jax.jpeg import resampling
 from dmcnn_jax.models import create_model
@@ -316,3 +318,62 @@ def test_tables_of_luma_and_chroma_are_drawn_together():
         qualities = [q for q in range(5, 98) if (jpeg.quality_table(q) == y).all()]
         assert qualities
         assert any((jpeg.quality_table(q, jpeg.STANDARD_CHROMA) == c).all() for q in qualities)
+
+
+@pytest.mark.parametrize("subsampling", [(2, 2), pytest.param((1, 2), marks=pytest.mark.slow)])
+def test_tiles_give_what_the_whole_does(monkeypatch, subsampling):
+    """Of a picture whose last blocks of chroma reach beyond those of luma."""
+    monkeypatch.setattr(tiling, "TILE_SIDES", (16, 24))
+    down, across = subsampling
+    rgb = picture(8 * 41, 8 * 35)
+    coefficients, table, mask = photo_protocol.compress_whole(rgb, 20, subsampling)
+    model = Model(*filled())
+    assert max(model.module.halo(subsampling)) < 24 // max(subsampling) / 2
+    run = jax.jit(lambda k: model.module.apply(model.variables, k, table, mask=mask)["image"])
+    whole = np.moveaxis(np.asarray(run(coefficients))[0], -1, 0)
+    luma = np.asarray(coefficients.luma)[0, :41, :35]
+    k = [luma, *np.asarray(coefficients.chroma)[0]]
+    tiled = restore_photo(model, k, table[0], subsampling)
+    assert tiled.shape == (3, 8 * down * -(-41 // down), 8 * across * -(-35 // across))
+    np.testing.assert_allclose(tiled[:, :328, :280] / 255, whole[:, :328, :280], atol=1e-5)
+
+
+def test_transposed_sampling_strength_and_projection(rng):
+    model = Model(*filled())
+    batch = compressed(16, 32, (1, 2))
+    k = [batch["coefficients"].luma[0], *batch["coefficients"].chroma[0]]
+    q = batch["table"][0]
+    upright = restore_photo(model, k, q, (1, 2), project=True)
+    turned = [
+        plane.reshape(*plane.shape[:2], 8, 8).transpose(1, 0, 3, 2).reshape(*plane.shape[1::-1], 64)
+        for plane in k
+    ]
+    flat = restore_photo(model, turned, q.swapaxes(1, 2), (2, 1), project=True)
+    np.testing.assert_allclose(flat, upright.swapaxes(1, 2), atol=2e-3)
+    blocks = upright[0].reshape(2, 8, 4, 8).transpose(0, 2, 1, 3) - 128
+    x = scipy.fft.dctn(blocks, axes=(2, 3), norm="ortho")
+    np.testing.assert_array_equal(np.rint(x / q[0]).reshape(2, 4, 64), k[0])
+    decoded = restore_photo(model, k, q, (1, 2), strength=0.0)
+    (expected,) = exact_planes(k[0][None], q[:1])
+    np.testing.assert_allclose(decoded[0], expected, atol=2e-3)
+    with pytest.raises(ValueError, match=r"subsampling is \(4, 1\)"):
+        restore_photo(model, k, q, (4, 1))
+    with pytest.raises(ValueError, match="do not cover"):
+        restore_photo(model, [np.zeros((9, 9, 64), int), *k[1:]], q, (1, 2))
+
+
+def test_gray_files_are_restored_as_luma_of_colour_ones():
+    model = Model(*filled())
+    batch = compressed(40, 24, (1, 1))
+    k, q = batch["coefficients"].luma[0], batch["table"][0, 0]
+    plane = restore_gray(model, k, q, project=True)
+    assert plane.shape == (40, 24)
+    blocks = plane.reshape(5, 8, 3, 8).transpose(0, 2, 1, 3) - 128
+    x = scipy.fft.dctn(blocks, axes=(2, 3), norm="ortho")
+    np.testing.assert_array_equal(np.rint(x / q).reshape(5, 3, 64), k)
+
+
+def test_where_luma_is_expected_the_network_is_refused():
+    module, variables = filled()
+    with pytest.raises(ValueError, match="restore luma and chroma together; expected weights that"):
+        Model(module, variables, name="mine").apply(variables, np.zeros((1, 1, 64), int), None)
