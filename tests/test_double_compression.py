@@ -9,7 +9,7 @@ from PIL import Image
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.cli.restore import main
-from dmcnn_jax.data import graphics
+from dmcnn_jax.evaluation import drawings
 from dmcnn_jax.jpeg.double_compression import (
     PriorCompression,
     explained_share,
@@ -118,7 +118,7 @@ def test_nothing_is_found_in_drawings(draw, second):
 def test_nothing_is_found_in_pictures_of_even_tone(kind):
     """Their blocks share one DC coefficient, near a multiple of some step on every grid."""
     for seed in range(4):
-        pixels = graphics.draw(kind, seed)
+        pixels = drawings.draw(kind, seed)
         assert find_prior_compression(luma(save(pixels, 75 + 6 * seed))) is None, seed
 
 
@@ -249,7 +249,7 @@ def test_the_command_says_what_it_found(coffee, tmp_path, capsys):
 
 def test_a_wrong_table_that_would_wipe_out_the_picture_is_not_used(tmp_path, capsys):
     path = tmp_path / "text.jpg"
-    path.write_bytes(save(graphics.draw("faint text", 1), 95))
+    path.write_bytes(save(drawings.draw("faint text", 1), 95))
     assert main([str(path), "--assume-quality", "1", "--json", "-"]) == 0
     out, err = capsys.readouterr()
     (report,) = json.loads(out)["files"]

@@ -113,3 +113,32 @@ def test_a_run_that_is_over_can_be_made_longer(longer):
     assert extended.step == 16
     expected = (1, 6) if len(longer["train.stage_steps"]) == 2 else (2, 0)
     assert (extended.stage, extended.stage_step) == expected
+
+
+def test_a_constant_rate_cools_down_over_the_last_steps_of_a_length_that_may_change():
+    config = make_config(
+        **{
+            "train.patch_sizes": (16,),
+            "train.stage_steps": (1000,),
+            "schedule.name": "constant",
+            "schedule.warmup_steps": 4,
+            "schedule.cooldown": 0.2,
+        }
+    )
+    schedule = Schedule(config)
+    rates = []
+    for _ in range(40):
+        rates.append(schedule.learning_rate)
+        schedule.advance()
+    assert rates == pytest.approx([0.25, 0.5, 0.75] + [1] * 37)
+    # Shortened to 50 steps, of which 40 are done: it cools down from here.
+    config.train.stage_steps = (50,)
+    resumed = Schedule(config)
+    resumed.state = json.loads(json.dumps(schedule.state))
+    rates = []
+    while not resumed.done:
+        rates.append(resumed.learning_rate)
+        resumed.advance()
+    expected = [1, 0.683772, 0.552786, 0.452277, 0.367544, 0.292893]
+    expected += [0.225403, 0.163340, 0.105573, 0.051317]
+    assert rates == pytest.approx(expected, abs=1e-6)

@@ -9,7 +9,7 @@ from PIL import Image
 import dmcnn_jax
 from dmcnn_jax import jpeg
 from dmcnn_jax.cli.restore import main
-from dmcnn_jax.data import graphics
+from dmcnn_jax.evaluation import drawings
 from dmcnn_jax.inference.model import load
 from dmcnn_jax.restoration import trial
 from dmcnn_jax.restoration.options import RestoreOptions
@@ -40,7 +40,7 @@ def model():
 @pytest.mark.parametrize("quality", [30, 75, 95])
 def test_graphics_that_networks_harm_are_left_as_decoded(rng, quality):
     restorer, forced = Restorer(), Restorer(options=RestoreOptions(trial=False))
-    for pixels in (squares(rng, 8), graphics.draw("dithering", 1)):
+    for pixels in (squares(rng, 8), drawings.draw("dithering", 1)):
         data = save(pixels, quality, subsampling=0)
         decoded = np.asarray(Image.open(io.BytesIO(data)))
         result = restorer(jpeg.read(data))
@@ -56,7 +56,7 @@ def test_graphics_that_networks_harm_are_left_as_decoded(rng, quality):
 
 @pytest.mark.parametrize("kind", ["text", "flat shapes", "chart", "texture"])
 def test_graphics_that_networks_improve_are_restored(kind):
-    pixels = graphics.draw(kind, 2)
+    pixels = drawings.draw(kind, 2)
     data = save(pixels, 50, subsampling=0)
     decoded, restored = np.asarray(Image.open(io.BytesIO(data))), dmcnn_jax.restore(data)
     error = [np.square(pixels - p.astype(float)).mean() for p in (decoded, restored)]

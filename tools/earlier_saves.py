@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.cli.process import command_parser, prepare_process, run_command
-from dmcnn_jax.data import graphics
+from dmcnn_jax.evaluation import drawings
 from dmcnn_jax.images.metrics import psnr
 from dmcnn_jax.jpeg.double_compression import PriorCompression, find_prior_compression
 from dmcnn_jax.restoration.options import RestoreOptions
@@ -35,7 +35,7 @@ from dmcnn_jax.restoration.restorer import Restorer
 
 _MAX_SIDE = 320  # pixels: enough for a detection, and fast
 _EXTENSIONS = {".jpg", ".jpeg", ".png"}
-_KINDS = (*graphics.GRAPHICS, *graphics.SURFACES)
+_KINDS = (*drawings.GRAPHICS, *drawings.SURFACES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _saved_once(paths: Sequence[Path], seed: int, number: int) -> Case:
     picture = (
         reduced(paths[rng.integers(len(paths))], rng)
         if kind == "photograph"
-        else graphics.draw(kind, int(rng.integers(2**31)))
+        else drawings.draw(kind, int(rng.integers(2**31)))
     )
     quality, subsampling = int(rng.integers(75, 101)), int(rng.choice([0, 2]))
     data = _save(picture, quality=quality, subsampling=subsampling)

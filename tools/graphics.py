@@ -18,7 +18,7 @@ from PIL import Image
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.cli.process import command_parser, prepare_process, run_command
-from dmcnn_jax.data import graphics
+from dmcnn_jax.evaluation import drawings
 from dmcnn_jax.images.metrics import psnr
 from dmcnn_jax.restoration.options import RestoreOptions
 from dmcnn_jax.restoration.restorer import Restorer
@@ -31,8 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the script and returns its exit status."""
     parser = command_parser(None, __doc__)
     add = parser.add_argument
-    kinds = (*graphics.GRAPHICS, *graphics.SURFACES)
-    add("--kinds", nargs="+", choices=kinds, default=list(graphics.GRAPHICS), metavar="KIND")
+    kinds = (*drawings.GRAPHICS, *drawings.SURFACES)
+    add("--kinds", nargs="+", choices=kinds, default=list(drawings.GRAPHICS), metavar="KIND")
     add("--qualities", type=int, nargs="+", default=[30, 50, 75, 90, 95], metavar="Q")
     add("--pictures", type=int, default=8, help="of each kind (%(default)s)")
     add("--size", choices=("auto", "fast", "full"), default="auto", help="of the model")
@@ -60,7 +60,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _measure(restorer: Restorer, kind: str, seed: int, quality: int) -> tuple[float, bool]:
     """Returns the change in PSNR of a picture, and whether it was left as decoded."""
-    original = graphics.draw(kind, seed)
+    original = drawings.draw(kind, seed)
     buffer = io.BytesIO()
     Image.fromarray(original).save(buffer, "JPEG", quality=quality, subsampling=seed % 2 * 2)
     decoded = np.asarray(Image.open(buffer).convert("RGB"))

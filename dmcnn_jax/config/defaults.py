@@ -72,13 +72,14 @@ def default_config() -> "ml_collections.ConfigDict":
     data.validation = ""
     data.validation_images = 24
     # Content of tiles: "studio" is luma of 16 to 235 (MATLAB's rgb2ycbcr, used by papers), "full"
-    # luma of 0 to 255 (used by JPEG files), both BT.601; "rgb" is for the network "chroma".
+    # luma of 0 to 255 (used by JPEG files), both BT.601; "rgb" is for the networks
+    # "chroma" and "photo".
     data.luma = "studio"
     # For the network "chroma": weights that restore the luma which guides it (a bundled name, a
     # weights file or a workdir).
     data.guide = "dmcnn-small-qf20"
-    # For the network "chroma": chroma subsampling, "4:2:0", "4:2:2" or "4:4:4", drawn uniformly
-    # from this list for each step. The first one is used for validation.
+    # For the networks "chroma" and "photo": chroma subsampling, "4:2:0", "4:2:2" or "4:4:4", drawn
+    # uniformly from this list for each step. The first one is used for validation.
     data.subsampling = ("4:2:0",)
     # Side of the square tiles that images are cut into, pixels; patches are cropped from tiles.
     data.tile = 256
@@ -123,6 +124,9 @@ def default_config() -> "ml_collections.ConfigDict":
     # `train.learning_rate` times `restart`.
     # "cosine" lowers the rate along a cosine over all steps, to `min_lr_ratio` times
     # `train.learning_rate`; stages never converge early.
+    # "constant" keeps the rate, and lowers it to 0 over the last `cooldown` of all steps, as
+    # 1 - √(share of the cooldown done). A run whose `train.stage_steps` are changed to N when
+    # N · (1 - `cooldown`) steps are done begins to cool down there.
     schedule.name = "plateau"
     schedule.factor = 1 / 3
     schedule.patience = 5
@@ -130,6 +134,7 @@ def default_config() -> "ml_collections.ConfigDict":
     schedule.reductions = 2
     schedule.restart = 1.0
     schedule.min_lr_ratio = 0.01
+    schedule.cooldown = 0.2
     # Steps at the start over which the learning rate rises linearly from 0.
     schedule.warmup_steps = 0
 

@@ -53,6 +53,7 @@ class ScheduleConfig(Protocol):
     reductions: int
     restart: float
     min_lr_ratio: float
+    cooldown: float
     warmup_steps: int
 
 

@@ -12,6 +12,9 @@ OPTIMIZERS = ("adam", "sgd", "muon", "lbfgs")
 """Values of `config.train.optimizer`: the keys of `training.optimizers.OPTIMIZERS`, a room
 above this one."""
 
+# Networks of colour, trained on RGB tiles.
+_COLOR_MODELS = ("chroma", "photo")
+
 # Raises a ValueError unless a condition holds: expect(condition, field, what was expected).
 _Expect = Callable[[bool, str, str], None]
 
@@ -56,7 +59,7 @@ def _validate_data(config: Config, expect: _Expect) -> None:
     pipelines = ("auto", "device", "tf.data")
     expect(data.pipeline in pipelines, "data.pipeline", f"one of {', '.join(map(repr, pipelines))}")
     expect(data.luma in ("studio", "full", "rgb"), "data.luma", "'studio', 'full' or 'rgb'")
-    if data.luma == "rgb" or config.model.name == "chroma":
+    if data.luma == "rgb" or config.model.name in _COLOR_MODELS:
         _validate_color(config, expect)
     expect(data.tile > 0 and data.tile % 8 == 0, "data.tile", "a multiple of 8")
     expect(data.max_short_side >= 0, "data.max_short_side", "0 or a number of pixels")
@@ -69,10 +72,14 @@ def _validate_data(config: Config, expect: _Expect) -> None:
 
 
 def _validate_color(config: Config, expect: _Expect) -> None:
-    """Checks the fields that the network for chroma needs together."""
-    data = config.data
-    expect(data.luma == "rgb", "data.luma", "'rgb' for the model 'chroma'")
-    expect(config.model.name == "chroma", "model.name", "'chroma' for tiles of data.luma = 'rgb'")
+    """Checks the fields that the networks of colour need together."""
+    data, model = config.data, config.model.name
+    expect(data.luma == "rgb", "data.luma", f"'rgb' for the model {model!r}")
+    expect(
+        model in _COLOR_MODELS,
+        "model.name",
+        f"{' or '.join(map(repr, _COLOR_MODELS))} for tiles of data.luma = 'rgb'",
+    )
     expect(
         data.pipeline != "tf.data" and not data.source.startswith("tfds:"),
         "data.pipeline" if data.pipeline == "tf.data" else "data.source",
@@ -88,7 +95,7 @@ def _validate_color(config: Config, expect: _Expect) -> None:
         ("train.patch_sizes", config.train.patch_sizes),
         ("data.tile", [data.tile]),
     ):
-        expect(all(p % 16 == 0 for p in sides), field, "multiples of 16 for the model 'chroma'")
+        expect(all(p % 16 == 0 for p in sides), field, f"multiples of 16 for the model {model!r}")
 
 
 def _validate_stages(config: Config, expect: _Expect) -> None:
@@ -136,7 +143,9 @@ def _validate_schedule(config: Config, expect: _Expect) -> None:
     expect(train.validate_every > 0, "train.validate_every", "at least 1")
     expect(train.checkpoint_every >= 0, "train.checkpoint_every", "0 or a number of steps")
     expect(train.log_every > 0, "train.log_every", "at least 1")
-    expect(schedule.name in ("plateau", "cosine"), "schedule.name", "'plateau' or 'cosine'")
+    names = ("plateau", "cosine", "constant")
+    expect(schedule.name in names, "schedule.name", f"one of {', '.join(map(repr, names))}")
+    expect(0 <= schedule.cooldown < 1, "schedule.cooldown", "at least 0, less than 1")
     expect(
         0 < schedule.factor < 1 and math.isfinite(schedule.factor),
         "schedule.factor",

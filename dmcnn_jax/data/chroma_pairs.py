@@ -17,7 +17,7 @@ import numpy as np
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.config.types import Config
-from dmcnn_jax.data.luma_pairs import TileSampler, crop_patches, draw_tables
+from dmcnn_jax.data.luma_pairs import TileSampler, crop_patches, draw_tables, select_tiles
 from dmcnn_jax.data.tiles import Tiles
 from dmcnn_jax.images import color
 from dmcnn_jax.inference.weights import find_weights, load_weights
@@ -73,12 +73,24 @@ def load_guide(name: str) -> Guide:
     return Guide(create_model(about["model"]), variables)
 
 
-class ColorFeed(TileSampler):
-    """A feed of RGB tiles, from which the training step makes chroma pairs."""
+class ColorSampler(TileSampler):
+    """A source of each training step's RGB tiles, and of the subsampling of their chroma."""
 
     def __init__(self, tiles: Tiles, config: Config, mesh: jax.sharding.Mesh) -> None:
         super().__init__(tiles, config, mesh)
         self._subsamplings = [jpeg.SUBSAMPLING_FACTORS[name] for name in config.data.subsampling]
+
+    def draw_subsampling(self, stage: int, stage_step: int) -> tuple[int, int]:
+        """Draws vertical and horizontal subsampling factors; arguments as of `draw_tiles`."""
+        rng = np.random.default_rng((self._seed, stage, stage_step))
+        return self._subsamplings[int(rng.integers(len(self._subsamplings)))]
+
+
+class ColorFeed(ColorSampler):
+    """A feed of RGB tiles, from which the training step makes chroma pairs."""
+
+    def __init__(self, tiles: Tiles, config: Config, mesh: jax.sharding.Mesh) -> None:
+        super().__init__(tiles, config, mesh)
         everywhere = devices.replicated(mesh)
         self._guide = jax.tree.map(
             lambda x: devices.to_devices(np.asarray(x), everywhere),
@@ -93,8 +105,7 @@ class ColorFeed(TileSampler):
             stage_step: number of steps done in the stage.
         """
         drawn = self.draw_tiles(stage, stage_step)
-        rng = np.random.default_rng((self._seed, stage, stage_step))
-        subsampling = self._subsamplings[int(rng.integers(len(self._subsamplings)))]
+        subsampling = self.draw_subsampling(stage, stage_step)
         return ColorInputs(drawn["tiles"], drawn.get("indices"), self._guide, subsampling)
 
 
@@ -117,21 +128,18 @@ def make_batch(
     Returns:
         A batch, as `compress` returns it.
     """
-    tiles = inputs.tiles
-    if inputs.indices is not None:
-        tiles = tiles.at[inputs.indices].get(mode="promise_in_bounds")
-        tiles = jax.lax.with_sharding_constraint(tiles, batched)
+    tiles = select_tiles(inputs.tiles, inputs.indices, batched)
     corner_key, turn_key, quality_key = jax.random.split(key, 3)
-    tables = draw_tables(
-        quality_key,
-        len(tiles),
-        tuple(config.quality_range) or (config.quality, config.quality),
-        config.random_table_prob,
-        _BASES,
-    )
+    tables = draw_color_tables(quality_key, len(tiles), config)
     guide = Guide(load_guide(config.data.guide).module, inputs.guide)
     original = crop_patches(tiles, corner_key, turn_key, patch_size)
-    return compress(original, cast(Tables, tables), inputs.subsampling, guide)
+    return compress(original, tables, inputs.subsampling, guide)
+
+
+def draw_color_tables(key: jax.Array, count: int, config: Config) -> Tables:
+    """Draws tables of luma and chroma for a batch, as `config` says: int32 [count, 8, 8] each."""
+    qualities = tuple(config.quality_range) or (config.quality, config.quality)
+    return cast(Tables, draw_tables(key, count, qualities, config.random_table_prob, _BASES))
 
 
 def standard_tables(qualities: jax.Array | np.ndarray) -> Tables:

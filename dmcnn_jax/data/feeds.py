@@ -8,7 +8,8 @@ A feed returns the arrays from which the jitted training step makes its batch:
 
 `luma_pairs.TileFeed` sends tiles, from which the step makes pairs; `tf_pipeline.PipelineFeed` sends
 pairs that tf.data made. Both give the same pairs for the same crops, to the last bit.
-`chroma_pairs.ColorFeed` sends RGB tiles, from which the step makes chroma pairs.
+`chroma_pairs.ColorFeed` and `photo_pairs.PhotoFeed` send RGB tiles, from which the step makes pairs
+of chroma, or of all planes.
 """
 
 from collections.abc import Mapping
@@ -20,11 +21,11 @@ import numpy as np
 from dmcnn_jax import jpeg
 from dmcnn_jax.config.types import Config
 from dmcnn_jax.config.validation import pipeline_of
-from dmcnn_jax.data import chroma_pairs, luma_pairs, sources
+from dmcnn_jax.data import chroma_pairs, luma_pairs, photo_pairs, sources
 from dmcnn_jax.data import images as images_module
 from dmcnn_jax.data import tiles as tiles_module
 
-Inputs = Mapping[str, jax.Array] | chroma_pairs.ColorInputs
+Inputs = Mapping[str, jax.Array] | chroma_pairs.ColorInputs | photo_pairs.PhotoInputs
 """What a feed sends to the training step."""
 
 
@@ -81,6 +82,8 @@ def open_data(config: Config, mesh: jax.sharding.Mesh) -> tuple[Feed, tiles_modu
         chosen, validation = split_images(config, images)
         return tf_pipeline.PipelineFeed(images, chosen, config, mesh), validation
     training, validation = _open_tiles(config)
+    if config.model.name == "photo":
+        return photo_pairs.PhotoFeed(training, config, mesh), validation
     if config.data.luma == "rgb":
         return chroma_pairs.ColorFeed(training, config, mesh), validation
     return luma_pairs.TileFeed(training, config, mesh), validation
@@ -123,18 +126,17 @@ def make_batch(
         batched: sharding of a batch.
 
     Returns:
-        As `luma_pairs.make_batch` or `chroma_pairs.make_batch`; with tf.data also "decoded", uint8
-        [B, patch_size, patch_size].
+        As `make_batch` of `luma_pairs`, `chroma_pairs` or `photo_pairs`; with tf.data also
+        "decoded", uint8 [B, patch_size, patch_size].
     """
+    if isinstance(inputs, photo_pairs.PhotoInputs):
+        return photo_pairs.make_batch(inputs, key, patch_size, config, batched)
     if isinstance(inputs, chroma_pairs.ColorInputs):
         return chroma_pairs.make_batch(inputs, key, patch_size, config, batched)
     if "tiles" not in inputs:
         coefficients = jpeg.encode(inputs["original"], inputs["table"])
         return {**inputs, "coefficients": coefficients}
-    tiles = inputs["tiles"]
-    if "indices" in inputs:
-        tiles = tiles.at[inputs["indices"]].get(mode="promise_in_bounds")
-        tiles = jax.lax.with_sharding_constraint(tiles, batched)
+    tiles = luma_pairs.select_tiles(inputs["tiles"], inputs.get("indices"), batched)
     qualities = tuple(config.quality_range)
     return luma_pairs.make_batch(
         tiles, key, patch_size, config.quality, qualities, config.random_table_prob
@@ -142,7 +144,7 @@ def make_batch(
 
 
 def validation_batch(tiles: np.ndarray, config: Config) -> dict[str, Any]:
-    """Makes a batch of validation tiles, at the quality of `config`.
+    """Makes a batch of validation tiles, at the quality of `config` or as `photo_pairs` says.
 
     Args:
         tiles: uint8 [B, side, side], or [B, side, side, 3] of RGB.
@@ -151,6 +153,8 @@ def validation_batch(tiles: np.ndarray, config: Config) -> dict[str, Any]:
     Returns:
         As `make_batch`, in host memory.
     """
+    if config.model.name == "photo":
+        return jax.device_get(photo_pairs.validation_batch(tiles, config))
     if config.data.luma == "rgb":
         return jax.device_get(chroma_pairs.validation_batch(tiles, config))
     table = np.asarray(jpeg.quality_table(config.quality))

@@ -109,6 +109,22 @@ def epoch_order(count: int, seed: tuple[int, ...]) -> np.ndarray:
     return order
 
 
+def select_tiles(
+    tiles: jax.Array, indices: jax.Array | None, batched: jax.sharding.NamedSharding
+) -> jax.Array:
+    """Returns the tiles of a batch, inside the jitted step.
+
+    Args:
+        tiles: what `TileSampler.draw_tiles` returned, "tiles".
+        indices: the same, "indices"; None if it returned none.
+        batched: sharding of a batch.
+    """
+    if indices is None:
+        return tiles
+    tiles = tiles.at[indices].get(mode="promise_in_bounds")
+    return jax.lax.with_sharding_constraint(tiles, batched)
+
+
 def make_batch(
     tiles: jax.Array,
     key: jax.Array,

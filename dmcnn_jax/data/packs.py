@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ def write_pack(
     luma: str,
     max_short_side: int,
     compact: bool = False,
+    copies_of: Sequence[int] | None = None,
     progress: ProgressBar = no_progress,
 ) -> dict[str, Any]:
     """Cuts images into tiles and writes a pack, under a temporary name first.
@@ -48,6 +49,9 @@ def write_pack(
         luma: "studio", "full", or "rgb" for tiles of RGB.
         max_short_side: as in `read_rgb`.
         compact: whether tiles are stored as lossless WebP instead of an array.
+        copies_of: for each image, a number that images of the same content share, which are
+            neighbours: they count as one, so that none is trained on if another is set aside for
+            validation. None: all differ.
         progress: wraps the loop over images.
 
     Returns:
@@ -66,10 +70,16 @@ def write_pack(
     with _new_folder(Path(path)) as folder:
         with (_webp_writer if compact else _array_writer)(folder, shape) as write:
             order = range(len(images))
-            for name, cut in cut_each(images, order, tile, luma, max_short_side, skipped, progress):
+            previous = None
+            for index, cut in cut_each(
+                images, order, tile, luma, max_short_side, skipped, progress
+            ):
                 write(cut)
-                owners += [len(names)] * len(cut)
-                names.append(name)
+                content = index if copies_of is None else copies_of[index]
+                if content != previous:
+                    names.append(images.name(index))
+                previous = content
+                owners += [len(names) - 1] * len(cut)
         about = {
             "version": _PACK_VERSION,
             "tile": tile,

@@ -152,12 +152,12 @@ def cut_images(
     names: list[str] = []
     skipped: Counter[str] = Counter()
     order = list(range(len(images)) if chosen is None else chosen)
-    for name, cut in cut_each(
+    for index, cut in cut_each(
         images, order, tile, luma, max_short_side, skipped, progress, keep_gray
     ):
         cuts.append(cut)
         owners.append(np.full(len(cut), len(names), np.int32))
-        names.append(name)
+        names.append(images.name(index))
         if len(names) == limit:
             break
     pixels = np.concatenate(cuts)
@@ -175,8 +175,8 @@ def cut_each(
     skipped: Counter[str],
     progress: ProgressBar,
     keep_gray: bool = False,
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields name and tiles of each image that gives any, so that not all are in memory at once.
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields index and tiles of each image that gives any, so that not all are in memory at once.
 
     Args:
         images: images to read.
@@ -208,7 +208,7 @@ def cut_each(
             skipped[plane] += 1
             continue
         used = True
-        yield images.name(index), cut_tiles(plane, tile)
+        yield index, cut_tiles(plane, tile)
     if not used:
         raise ValueError(
             f"none of {len(order)} images gives a tile of {tile} × {tile} pixels: "

@@ -23,7 +23,7 @@ from dmcnn_jax.config.types import Config
 from dmcnn_jax.data import feeds
 from dmcnn_jax.data import images as images_module
 from dmcnn_jax.data.originals import read_original_luma
-from dmcnn_jax.evaluation import color_protocol
+from dmcnn_jax.evaluation import color_protocol, photo_protocol
 from dmcnn_jax.evaluation.results import gains, mean_gain, write_results
 from dmcnn_jax.images import metrics
 from dmcnn_jax.images.color import to_uint8
@@ -31,6 +31,7 @@ from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model, load
 from dmcnn_jax.jpeg.projection import project_in_bands
 from dmcnn_jax.models.chroma import ChromaNet
+from dmcnn_jax.models.photo import PhotoNet
 from dmcnn_jax.system.atomic_write import replacing
 from dmcnn_jax.web.gallery import Gallery, Item, describe
 
@@ -249,6 +250,12 @@ def evaluate_config(config: Config, weights: str | os.PathLike, workdir: Path) -
     if isinstance(model.module, ChromaNet):
         results = color_protocol.evaluate_model(model, config, options.images)
         print(color_protocol.format_table(results))
+        write_results(path, results)
+        print(f"each image's figures: {path}{replaced}")
+        return
+    if isinstance(model.module, PhotoNet):
+        results = photo_protocol.evaluate_model(model, config, options.images)
+        print(photo_protocol.format_table(results))
         write_results(path, results)
         print(f"each image's figures: {path}{replaced}")
         return

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.export.formats import Format, Runner, model_runner
+from dmcnn_jax.export.formats import Coefficients, Format, Runner, model_runner
 from dmcnn_jax.export.onnx import ONNX
 from dmcnn_jax.export.orbax_checkpoint import ORBAX, is_checkpoint
 from dmcnn_jax.export.pytorch import PYTORCH
@@ -30,6 +30,7 @@ from dmcnn_jax.export.weights import NPZ, SAFETENSORS
 from dmcnn_jax.inference.model import Model
 from dmcnn_jax.inference.weights import find_weights
 from dmcnn_jax.models.chroma import ChromaInput, ChromaNet
+from dmcnn_jax.models.photo import PhotoInput, PhotoNet
 
 FORMATS: dict[str, Format] = {
     format.name: format for format in (NPZ, SAFETENSORS, ORBAX, PYTORCH, ONNX, STABLEHLO)
@@ -179,7 +180,7 @@ def _largest_differences(model: Model, run: Runner, float32: bool) -> Iterator[f
             yield from difference.reshape(len(difference), -1).max(axis=1).tolist()
 
 
-def _test_batches(module: nn.Module) -> Iterator[tuple[np.ndarray | ChromaInput, np.ndarray]]:
+def _test_batches(module: nn.Module) -> Iterator[tuple[Coefficients, np.ndarray]]:
     """Yields coefficients and tables of one image, and of several.
 
     Coefficients are random, and as widely spread as those of photographs.
@@ -192,7 +193,11 @@ def _test_batches(module: nn.Module) -> Iterator[tuple[np.ndarray | ChromaInput,
         levels = rng.laplace(size=(len(qualities), rows, columns, 8, 8)) * spread
         k = np.round(levels / tables[:, None, None])
         k = np.clip(k, -1023, 1023).astype(np.int32).reshape(*k.shape[:3], 64)
-        if isinstance(module, ChromaNet):
+        if isinstance(module, PhotoNet):
+            fine = jnp.asarray(k.repeat(2, axis=1).repeat(2, axis=2))
+            both = jnp.asarray(np.stack([k, k[:, ::-1]], axis=1))
+            yield PhotoInput(fine, both), np.stack([tables] * 3, axis=1).astype(np.int32)
+        elif isinstance(module, ChromaNet):
             guide = rng.random((len(k), 16 * rows, 16 * columns, 1), np.float32)
             both = jnp.asarray(np.stack([k, k[:, ::-1]], axis=1))
             yield (

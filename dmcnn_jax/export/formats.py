@@ -14,8 +14,12 @@ from dmcnn_jax.inference.model import Model, estimate
 from dmcnn_jax.inference.variables import check_variables
 from dmcnn_jax.models import create_model
 from dmcnn_jax.models.chroma import ChromaInput
+from dmcnn_jax.models.photo import PhotoInput
 
-Runner = Callable[[np.ndarray | ChromaInput, np.ndarray], np.ndarray]
+Coefficients = np.ndarray | ChromaInput | PhotoInput
+"""The first argument of a network."""
+
+Runner = Callable[[Coefficients, np.ndarray], np.ndarray]
 """Restores a batch: coefficients and tables → float32 [B, H, W], or [B, H, W, 2] of chroma."""
 
 Reader = Callable[[Path, Mapping[str, Any] | None], Model]
@@ -105,7 +109,7 @@ def choose_about(path: Path, about: object, like: Mapping[str, Any] | None) -> d
 def model_runner(model: Model) -> Runner:
     """Returns a function that restores a batch by a model."""
 
-    def run(coefficients: np.ndarray | ChromaInput, table: np.ndarray) -> np.ndarray:
+    def run(coefficients: Coefficients, table: np.ndarray) -> np.ndarray:
         image = np.asarray(estimate(model.module, model.variables, coefficients, table)["image"])
         return image[..., 0] if image.shape[-1] == 1 else image
 

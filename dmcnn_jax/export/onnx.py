@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dmcnn_jax.export import pytorch
-from dmcnn_jax.export.formats import Format, Runner
+from dmcnn_jax.export.formats import Coefficients, Format, Runner
 from dmcnn_jax.inference.model import Model
-from dmcnn_jax.models.chroma import ChromaInput
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +69,7 @@ def run(path: Path) -> Runner:
 
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
 
-    def restore(coefficients: np.ndarray | ChromaInput, table: np.ndarray) -> np.ndarray:
+    def restore(coefficients: Coefficients, table: np.ndarray) -> np.ndarray:
         return session.run(["image"], {"coefficients": coefficients, "table": table})[0]
 
     return restore

@@ -13,11 +13,10 @@ import flax.linen as nn
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from dmcnn_jax.export.formats import Format, Runner, choose_about, make_model
+from dmcnn_jax.export.formats import Coefficients, Format, Runner, choose_about, make_model
 from dmcnn_jax.inference.model import Model
 from dmcnn_jax.inference.variables import variable_shapes
 from dmcnn_jax.models import create_model
-from dmcnn_jax.models.chroma import ChromaInput
 from dmcnn_jax.models.layers import Deconv
 
 if TYPE_CHECKING:
@@ -170,7 +169,7 @@ def run(path: Path) -> Runner:
 
     network = make_module(torch.load(path, map_location="cpu", weights_only=True))
 
-    def restore(coefficients: np.ndarray | ChromaInput, table: np.ndarray) -> np.ndarray:
+    def restore(coefficients: Coefficients, table: np.ndarray) -> np.ndarray:
         assert isinstance(coefficients, np.ndarray)
         with torch.inference_mode():
             image = network(torch.from_numpy(coefficients), torch.from_numpy(table))["image"]

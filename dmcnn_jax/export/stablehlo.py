@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dmcnn_jax.export.formats import Format, Runner
+from dmcnn_jax.export.formats import Coefficients, Format, Runner
 from dmcnn_jax.inference.model import Model
-from dmcnn_jax.models.chroma import ChromaInput, ChromaNet
+from dmcnn_jax.models.chroma import ChromaNet
+from dmcnn_jax.models.photo import PhotoNet
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -17,13 +18,13 @@ def write(model: Model, path: Path) -> None:
     """Writes one program for all `PLATFORMS`; its arguments are coefficients and table.
 
     Raises:
-        ValueError: for a network of chroma.
+        ValueError: for a network of colour.
     """
     from jax import export
 
-    if isinstance(model.module, ChromaNet):
+    if isinstance(model.module, ChromaNet | PhotoNet):
         raise ValueError(
-            "a network of chroma can't be written as stablehlo; expected npz, safetensors or orbax"
+            "a network of colour can't be written as stablehlo; expected npz, safetensors or orbax"
         )
     batch, rows, columns = export.symbolic_shape("batch, rows, columns")
     params = jax.tree.map(np.asarray, dict(model.variables))
@@ -43,7 +44,7 @@ def run(path: Path) -> Runner:
 
     program = export.deserialize(bytearray(path.read_bytes()))
 
-    def restore(coefficients: np.ndarray | ChromaInput, table: np.ndarray) -> np.ndarray:
+    def restore(coefficients: Coefficients, table: np.ndarray) -> np.ndarray:
         return np.asarray(program.call(coefficients, table))
 
     return restore

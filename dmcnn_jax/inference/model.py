@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from dmcnn_jax.inference import openvino_engine
 from dmcnn_jax.inference.variables import check_variables
 from dmcnn_jax.inference.weights import find_weights, load_weights
-from dmcnn_jax.models import chroma, create_model
+from dmcnn_jax.models import chroma, create_model, photo
 from dmcnn_jax.system.bundled import BUNDLED
 
 ENGINES = ("auto", "jax", "openvino", "openvino-float32", "openvino-bfloat16")
@@ -146,11 +146,16 @@ def apply_module(
 
 
 def check_restores_luma(model: Model) -> None:
-    """Checks that a model restores luma.
+    """Checks that a model restores luma alone.
 
     Raises:
-        ValueError: if it restores chroma.
+        ValueError: if it restores chroma, or luma and chroma together.
     """
+    if isinstance(model.module, photo.PhotoNet):
+        raise ValueError(
+            f"the weights {model.name!r} restore luma and chroma together; expected weights that "
+            "restore luma (those of photographs: python tools/evaluate_photo.py)"
+        )
     if isinstance(model.module, chroma.ChromaNet):
         raise ValueError(
             f"the weights {model.name!r} restore chroma, guided by restored luma; expected weights "

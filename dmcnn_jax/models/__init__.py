@@ -24,6 +24,7 @@ MODELS: dict[str, str] = {
     "dmcnn": "dmcnn.DMCNN",
     "dncnn": "baselines.dncnn.DnCNN",
     "memnet": "baselines.memnet.MemNet",
+    "photo": "photo.PhotoNet",
     "tnrd": "baselines.tnrd.TNRD",
 }
 """Values of `config.model.name` → file and class in this package, imported on demand."""

@@ -20,7 +20,14 @@ import jax.numpy as jnp
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.jpeg.projection import project_upsampled
-from dmcnn_jax.models.layers import PReLU, apply_mask, conv, near_zero_init
+from dmcnn_jax.models.layers import (
+    PReLU,
+    apply_mask,
+    conv,
+    depth_to_space,
+    near_zero_init,
+    space_to_depth,
+)
 from dmcnn_jax.models.losses import mse
 from dmcnn_jax.models.table_conditioning import encode_tables, modulate_by_table
 from dmcnn_jax.models.upsampling import interpolate, repeat, upsample
@@ -134,7 +141,7 @@ class ChromaNet(nn.Module):
     ) -> jax.Array:
         """Returns the input of the layers, luma and chroma: float32 [B, H/2, W/2, 12]."""
         both = jnp.concatenate([coefficients.guide - 0.5, _CHROMA_SCALE * (base - 0.5)], axis=-1)
-        return apply_mask(_space_to_depth(both), _half_mask(mask, coefficients.subsampling))
+        return apply_mask(space_to_depth(both), _half_mask(mask, coefficients.subsampling))
 
     def add_correction(
         self,
@@ -158,7 +165,7 @@ class ChromaNet(nn.Module):
         """
         k, subsampling = coefficients.coefficients, coefficients.subsampling
         gate = correction_gate(k, table, subsampling, mask)
-        image = base + gate * (_depth_to_space(correction) / _CHROMA_SCALE)
+        image = base + gate * (depth_to_space(correction) / _CHROMA_SCALE)
         if self.rectify:
             image = project_upsampled(image, k, table, self.margin)
         return {"image": image, "jpeg": base}
@@ -233,6 +240,25 @@ def correction_gate(
     Returns:
         float32 [B, 8h · subsampling[0], 8w · subsampling[1], 1].
     """
+    weight = near_colour(coefficients, subsampling, mask)
+    mean_step = table.astype(jnp.float32).mean(axis=(1, 2, 3))
+    return weight * jnp.minimum(mean_step / _COARSE_STEP, 1)[:, None, None, None]
+
+
+def near_colour(
+    coefficients: jax.Array, subsampling: tuple[int, int], mask: jax.Array | None = None
+) -> jax.Array:
+    """Returns 1 near blocks of chroma that have coefficients, and 0 far from them.
+
+    Args:
+        coefficients: k, integers [B, 2, h, w, 64].
+        subsampling: rows and columns of the picture to a chroma sample.
+        mask: as in `ChromaNet.__call__`.
+
+    Returns:
+        A smooth transition, 0 where a block of chroma and its neighbours have no coefficient:
+        float32 [B, 8h · subsampling[0], 8w · subsampling[1], 1].
+    """
     colored = (coefficients != 0).any(axis=(1, 4))[..., None].astype(jnp.float32)
     if mask is not None:
         colored *= mask
@@ -243,24 +269,9 @@ def correction_gate(
         down, across = (2 if 8 * factor >= 2 << level else 1 for factor in subsampling)
         weight = interpolate(weight, (down, across), mask)
         mask = None if mask is None else repeat(mask, (down, across))
-    mean_step = table.astype(jnp.float32).mean(axis=(1, 2, 3))
-    return weight * jnp.minimum(mean_step / _COARSE_STEP, 1)[:, None, None, None]
+    return weight
 
 
 def _half_mask(mask: jax.Array | None, subsampling: tuple[int, int]) -> jax.Array | None:
     """Brings a mask of coded blocks to the grid of half the picture's size."""
     return None if mask is None else repeat(mask, (4 * subsampling[0], 4 * subsampling[1]))
-
-
-def _space_to_depth(x: jax.Array) -> jax.Array:
-    """Turns 2 × 2 pixels into channels, [B, H, W, C] → [B, H/2, W/2, 4C]."""
-    batch, height, width, channels = x.shape
-    cells = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
-    return cells.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // 2, width // 2, 4 * channels)
-
-
-def _depth_to_space(x: jax.Array) -> jax.Array:
-    """Turns channels into 2 × 2 pixels, [B, H, W, 4C] → [B, 2H, 2W, C]."""
-    batch, height, width, channels = x.shape
-    cells = x.reshape(batch, height, width, 2, 2, channels // 4)
-    return cells.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, channels // 4)

@@ -207,6 +207,20 @@ def extend(x: jax.Array, pad: int, mode: str, mask: jax.Array | None = None) -> 
     return x
 
 
+def space_to_depth(x: jax.Array) -> jax.Array:
+    """Turns 2 × 2 pixels into channels, [B, H, W, C] → [B, H/2, W/2, 4C]."""
+    batch, height, width, channels = x.shape
+    cells = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
+    return cells.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // 2, width // 2, 4 * channels)
+
+
+def depth_to_space(x: jax.Array) -> jax.Array:
+    """Turns channels into 2 × 2 pixels, [B, H, W, 4C] → [B, 2H, 2W, C]."""
+    batch, height, width, channels = x.shape
+    cells = x.reshape(batch, height, width, 2, 2, channels // 4)
+    return cells.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, channels // 4)
+
+
 def scale_gradient(x: jax.Array, factor: float) -> jax.Array:
     """Returns `x`, with its gradient scaled: under SGD this scales a parameter's learning rate."""
     return factor * x + (1 - factor) * jax.lax.stop_gradient(x)

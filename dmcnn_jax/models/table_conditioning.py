@@ -38,16 +38,17 @@ def encode_table(table: Any, numpy: ModuleType = jnp) -> Any:
 
 
 def encode_tables(table: jax.Array, subsampling: tuple[int, int]) -> jax.Array:
-    """Encodes the tables of Cb and Cr, and how they are subsampled.
+    """Encodes the tables of several planes, and how chroma is subsampled.
 
     Args:
-        table: Q of Cb and of Cr, integers [B, 2, 8, 8].
+        table: Q of each plane, integers [B, planes, 8, 8].
         subsampling: rows and columns of the picture to a chroma sample.
 
     Returns:
-        For Cb and Cr the normalised log₂ steps and log₂ of the subsampling: float32 [B, 2, 66].
+        For each plane the normalised log₂ steps and log₂ of the subsampling: float32
+        [B, planes, 66].
     """
-    log_steps = _normalised_log(table.reshape(-1, 2, 64), jnp)
+    log_steps = _normalised_log(table.reshape(*table.shape[:2], 64), jnp)
     factors = jnp.log2(jnp.asarray(subsampling, jnp.float32))
     factors = jnp.broadcast_to(factors, (*log_steps.shape[:2], 2))
     return jnp.concatenate([log_steps, factors], axis=-1)

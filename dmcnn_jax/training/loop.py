@@ -3,7 +3,7 @@
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -273,7 +273,7 @@ class TrainingLoop:
         self._write(
             f"step {schedule.step:,}: validation loss {result['loss']:.3e}, PSNR "
             f"{result['psnr']:.3f} dB, JPEG {self._validation.jpeg_psnr:.3f} dB, gain "
-            f"{result['gain']:+.3f} dB{_EVENTS[event]}"
+            f"{result['gain']:+.3f} dB{_planes_gains(result)}{_EVENTS[event]}"
         )
         self.files.write_validated(schedule.step, variables, result, pictures)
         self._save(result["loss"])
@@ -296,6 +296,13 @@ class TrainingLoop:
         """Prints a line above the progress bar, in the main process only."""
         if devices.is_main():
             self._bar.write(line, file=sys.stderr)
+
+
+def _planes_gains(result: Mapping[str, float]) -> str:
+    """Describes the gains of luma and of chroma, of a network that restores both."""
+    if "gain_luma" not in result:
+        return ""
+    return f" (luma {result['gain_luma']:+.3f}, chroma {result['gain_chroma']:+.3f})"
 
 
 _EVENTS = {

@@ -62,6 +62,13 @@ class Schedule:
             share = min(1.0, max(0, self.step - warmup) / max(1, self.total_steps - warmup))
             floor = self._config.min_lr_ratio
             rate *= floor + (1 - floor) * (1 + math.cos(math.pi * share)) / 2
+        elif self._config.name == "constant":
+            # After Hägele et al., "Scaling laws and compute-optimal training beyond fixed training
+            # durations" (NeurIPS 2024).
+            cooldown = self._config.cooldown * self.total_steps
+            done = self.step - (self.total_steps - cooldown)
+            if done > 0:
+                rate *= 1 - math.sqrt(min(1.0, done / cooldown))
         else:
             rate *= float(self._plateau_state.scale)
             if self.stage > 0:

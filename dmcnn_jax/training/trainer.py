@@ -231,7 +231,7 @@ def _train_step(
     key = jax.random.fold_in(jax.random.key(settings.seed), crop_step)
     batch = feeds.make_batch(inputs, key, patch_size, settings, devices.batched(mesh))
     (loss, (stats, image)), grads = _gradients(module, state, batch)
-    updates, optimizer = make_optimizer(settings.train).update(
+    updates, optimizer = make_optimizer(settings.train, mesh).update(
         grads,
         state.optimizer,
         state.params,

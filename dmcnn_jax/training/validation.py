@@ -11,6 +11,7 @@ import numpy as np
 from dmcnn_jax.config.types import Config
 from dmcnn_jax.data import feeds
 from dmcnn_jax.data import tiles as tiles_module
+from dmcnn_jax.images import color
 from dmcnn_jax.inference.model import estimate
 from dmcnn_jax.models import create_model, decode
 from dmcnn_jax.models.base import Network
@@ -32,7 +33,8 @@ class Validation:
         mesh: the devices.
 
     Attributes:
-        jpeg_psnr: PSNR of the JPEGs, dB, mean over tiles, finite (see `tile_psnrs`).
+        jpeg_psnr: PSNR of the JPEGs, dB, mean over tiles, finite (see `tile_psnrs`); of RGB, if
+            tiles are in colour.
     """
 
     def __init__(self, tiles: tiles_module.Tiles, config: Config, mesh: jax.sharding.Mesh):
@@ -41,7 +43,8 @@ class Validation:
         size = _TILES_PER_DEVICE * mesh.size
         self._batches = []
         mine, batched = devices.local_rows(size), devices.batched(mesh)
-        originals, jpegs, squares = [], [], []
+        originals, jpegs = [], []
+        squares: dict[str, list[np.ndarray]] = {}
         for start in range(0, self._count, size):
             # The last batch is padded with copies of the last tile, which are not counted.
             rows = np.minimum(np.arange(start, start + size), self._count - 1)
@@ -50,20 +53,23 @@ class Validation:
             decoded = np.asarray(decode(module, *parts[1:]))
             originals.append(parts[0][:_PICTURES])
             jpegs.append(decoded[:_PICTURES])
-            errors = parts[0].astype(np.int32) - decoded.astype(np.int32)
-            squares.append(np.square(errors).reshape(size, -1).sum(axis=1, dtype=np.int64))
+            for measure, errors in _row_squares(parts[0], decoded).items():
+                squares.setdefault(measure, []).append(np.asarray(errors))
             self._batches.append(
                 jax.tree.map(
                     lambda part: devices.to_devices(np.ascontiguousarray(part[mine]), batched),
                     parts,
                 )
             )
-        self._pixels = math.prod(originals[0].shape[1:])
+        self._shape = originals[0].shape[1:]
         shown = min(_PICTURES, self._count)
         self._original = np.concatenate(originals)[:shown]
         self._jpeg = np.concatenate(jpegs)[:shown]
-        psnrs = tile_psnrs(np.concatenate(squares)[: self._count], self._pixels)
-        self.jpeg_psnr = float(np.mean(psnrs))
+        self._jpeg_psnrs = {
+            measure: self._mean_psnr(np.concatenate(parts), measure)
+            for measure, parts in squares.items()
+        }
+        self.jpeg_psnr = self._jpeg_psnrs[""]
         self._measure = jax.jit(_measure, static_argnums=0, out_shardings=devices.replicated(mesh))
 
     def __call__(
@@ -77,27 +83,32 @@ class Validation:
 
         Returns:
             Means over tiles, equal in all processes: "loss"; "psnr", dB, of pixels rounded to 8
-            bits, finite (see `tile_psnrs`); and "gain", the same less `jpeg_psnr`. Then pictures,
-            uint8 [N, side, 3 · side]: original, JPEG and restored side by side.
+            bits, finite (see `tile_psnrs`), of RGB if tiles are in colour; "gain", the same less
+            `jpeg_psnr`; and in colour "gain_luma" and "gain_chroma", of Cb and Cr together. Then
+            pictures, uint8 [N, side, 3 · side]: original, JPEG and restored side by side.
         """
         measured = [
             jax.device_get(self._measure(module, variables, *batch)) for batch in self._batches
         ]
-        losses, squares, outputs = (
-            np.concatenate(part)[: self._count] for part in zip(*measured, strict=True)
-        )
-        psnr = float(np.mean(tile_psnrs(squares.sum(axis=1, dtype=np.int64), self._pixels)))
-        result = {
-            "loss": math.fsum(losses.tolist()) / self._count,
-            "psnr": psnr,
-            "gain": psnr - self.jpeg_psnr,
-        }
-        # Of chroma, Cb is shown.
+        losses, squares, outputs = jax.tree.map(lambda *parts: np.concatenate(parts), *measured)
+        psnrs = {measure: self._mean_psnr(rows, measure) for measure, rows in squares.items()}
+        result = {"loss": math.fsum(losses[: self._count].tolist()) / self._count}
+        result["psnr"] = psnrs[""]
+        for measure, psnr in psnrs.items():
+            result[f"gain_{measure}".rstrip("_")] = psnr - self._jpeg_psnrs[measure]
+        # Of chroma Cb is shown, of a whole picture luma.
         pictures = [
             picture[..., 0] if picture.ndim == 4 else picture
             for picture in (self._original, self._jpeg, outputs[:_PICTURES])
         ]
         return result, np.concatenate(pictures, axis=2)
+
+    def _mean_psnr(self, squares: np.ndarray, measure: str) -> float:
+        """Returns the mean PSNR of the tiles, from the squared errors of rows, [N, rows]."""
+        rows, columns, *channels = self._shape
+        planes = {"luma": 1, "chroma": 2}.get(measure, math.prod(channels))
+        sums = squares[: self._count].sum(axis=1, dtype=np.int64)
+        return float(np.mean(tile_psnrs(sums, rows * columns * planes)))
 
 
 def tile_psnrs(squares: np.ndarray, pixels: int) -> np.ndarray:
@@ -119,8 +130,8 @@ def _measure(
     original: jax.Array,
     coefficients: jax.Array,
     table: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns each tile's loss, the squared error of each of its rows, int32, and the output."""
+) -> tuple[jax.Array, dict[str, jax.Array], jax.Array]:
+    """Returns each tile's loss, `_row_squares` of the output, and the output."""
     estimates = estimate(module, variables, coefficients, table)
 
     def loss_of_tile(estimates: dict[str, jax.Array], original: jax.Array) -> jax.Array:
@@ -129,7 +140,34 @@ def _measure(
     losses = jax.vmap(loss_of_tile)(estimates, scale_pixels(original))
     output = jnp.clip(jnp.round(estimates["image"] * 255), 0, 255).astype(jnp.uint8)
     output = output.reshape(original.shape)
-    # Sums of integers are the same on every device. int32 holds those of a row, not of a tile.
-    errors = jnp.square(output.astype(jnp.int32) - original.astype(jnp.int32))
-    squares = jnp.sum(errors.reshape(*errors.shape[:2], -1), axis=2)
-    return losses, squares, output
+    return losses, _row_squares(original, output), output
+
+
+def _row_squares(
+    original: jax.Array | np.ndarray, output: jax.Array | np.ndarray
+) -> dict[str, jax.Array]:
+    """Returns the sum of squared errors of each row of each tile, by measure.
+
+    Sums of integers are the same on every device. int32 holds those of a row, not of a tile.
+
+    Args:
+        original: uint8 [N, rows, columns], or [N, rows, columns, channels].
+        output: the same.
+
+    Returns:
+        int32 [N, rows]: "" of all channels; or, of Y, Cb and Cr, "" of RGB, "luma" and "chroma".
+    """
+
+    def squares(first: jax.Array | np.ndarray, second: jax.Array | np.ndarray) -> jax.Array:
+        first, second = (jnp.asarray(planes, jnp.int32) for planes in (first, second))
+        errors = jnp.square(first - second)
+        return jnp.sum(errors.reshape(*errors.shape[:2], -1), axis=2)
+
+    if original.ndim < 4 or original.shape[-1] != 3:
+        return {"": squares(original, output)}
+    rgb = (color.ycbcr_to_rgb(jnp.asarray(planes), "full") for planes in (original, output))
+    return {
+        "": squares(*rgb),
+        "luma": squares(original[..., :1], output[..., :1]),
+        "chroma": squares(original[..., 1:], output[..., 1:]),
+    }

@@ -1,0 +1,36 @@
+r"""The network for photographs: Y, Cb and Cr at once, every quality and table.
+
+python tools/pack_images.py FOLDER_OF_IMAGES -o PACK --luma rgb --tile 160 --scales 0.5 0.8 \
+    --copies 3 --graphics 350
+python -m dmcnn_jax.main --config configs/photo.py --config.data.source=PACK
+
+It trains for days, over as many sittings as it takes, at a constant rate. To end it, set
+`--config.train.stage_steps="(N,)"` to 1.25 times the number of steps done: the last fifth is the
+cooldown.
+"""
+
+from dmcnn_jax.config import default_config
+from dmcnn_jax.config.recipes import set_steps
+
+
+def get_config():
+    """Muon on all samplings."""
+    config = default_config()
+    config.name = "photo"
+    config.quality = 10
+    config.quality_range = (5, 97)
+    config.random_table_prob = 0.4
+    config.model = {"name": "photo"}
+    config.data.luma = "rgb"
+    config.data.tile = 160
+    config.data.max_short_side = 0
+    config.data.subsampling = ("4:2:0",) * 5 + ("4:2:2", "4:4:4", "4:4:4")
+    # Tiles are read from the pack batch by batch: a copy for each device would take gigabytes.
+    config.data.device_bytes = 2**28
+    config.train.optimizer = "muon"
+    config.train.learning_rate = 2e-3
+    # Small batches at first, since most is learned by many steps; larger ones later.
+    set_steps(config, (128,), (4,), (1_000_000,), warmup_steps=200, validate_every=500)
+    config.train.checkpoint_every = 100
+    config.schedule.name = "constant"
+    return config

@@ -1,0 +1,348 @@
+"""A network for photographs in colour: Y, Cb and Cr of a JPEG at once, at every quality.
+
+    x = P(C + s(Q) · g(C, k, Q))
+
+C are the planes that the file decodes to, Cb and Cr brought to full size as libjpeg does. g is a
+U-Net: it works on 2 × 2 pixels as channels at half scale, and then at a quarter and at an eighth,
+where a cell is a block of luma, and where the coefficients k join. A perceptron that reads the
+quantisation tables Q and the subsampling modulates its residual blocks. s is the error to expect
+of such tables. P is the DCT rectify unit of each plane: the result lies in the intervals k·Q ± Q/2
+again, chroma averaged over its samples.
+
+3,258,764 weights and 232 thousand floating-point operations a pixel.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import ClassVar
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from dmcnn_jax import jpeg
+from dmcnn_jax.images.color import LUMA_WEIGHTS
+from dmcnn_jax.jpeg.projection import project_upsampled
+from dmcnn_jax.models.chroma import near_colour
+from dmcnn_jax.models.layers import (
+    PReLU,
+    apply_mask,
+    conv,
+    depth_to_space,
+    mask_to_scale,
+    space_to_depth,
+)
+from dmcnn_jax.models.table_conditioning import PREFIX, encode_tables, modulate_by_table
+from dmcnn_jax.models.upsampling import upsample
+
+# Chroma varies about a quarter as much as luma; scaled by this, layers see both in one range.
+_CHROMA_SCALE = 4
+
+# Side of a block of 8 × 8 pixels at half, quarter and eighth scale, in cells.
+_HALF, _QUARTER, _EIGHTH = 4, 2, 1
+
+# Added to the squared error of a JPEG before it divides that of the result: (2 grey levels)². What
+# is nearly perfect already, and chroma that is nearly gray, then weighs less.
+_ERROR_FLOOR = (2 / 255) ** 2
+
+# Second convolutions of residual blocks start small, so that the blocks start near the identity.
+_small_init = nn.initializers.variance_scaling(0.1, "fan_in", "truncated_normal")
+
+
+class PhotoInput(flax.struct.PyTreeNode):
+    """The input of a `PhotoNet`: the coefficients of a colour JPEG.
+
+    A gray file is one whose chroma has no coefficients: it then stays gray.
+
+    Attributes:
+        luma: k of Y, integers [B, h, w, 64].
+        chroma: k of Cb and Cr, integers [B, 2, h / s, w / t, 64].
+    """
+
+    luma: jax.Array
+    chroma: jax.Array
+
+    @property
+    def subsampling(self) -> tuple[int, int]:
+        """Rows and columns of the picture to a chroma sample, (s, t)."""
+        rows, columns = self.chroma.shape[2:4]
+        return self.luma.shape[1] // rows, self.luma.shape[2] // columns
+
+
+class PhotoNet(nn.Module):
+    """The network for photographs.
+
+    Attributes:
+        features: channels at half, quarter and eighth scale.
+        dilations: of the residual blocks at an eighth; at the other scales there is one block on
+            the way down and one on the way up.
+        margin: grey levels by which P widens intervals on both sides, since the encoder rounds
+            planes and averages to whole numbers.
+        rectify: whether P is applied.
+        chroma_weight: weight of chroma's relative error in the loss; luma's is 1.
+        dtype: type that layers compute in. Parameters, sums that make the output, and everything
+            around DCTs are float32.
+    """
+
+    features: Sequence[int] = (64, 128, 192)
+    dilations: Sequence[int] = (1, 2, 1)
+    margin: float = 0.25
+    rectify: bool = True
+    chroma_weight: float = 1.0
+    dtype: jnp.dtype = jnp.float32
+
+    identity_init_prefixes: ClassVar[tuple[str, ...]] = (PREFIX,)
+
+    def halo(self, subsampling: tuple[int, int]) -> tuple[int, int]:
+        """Returns the distance seen down and across, in coded blocks of chroma.
+
+        Args:
+            subsampling: rows and columns of the picture to a chroma sample.
+        """
+        # Either way, three convolutions at half and two at quarter scale see 14 pixels; those of
+        # the blocks at an eighth see their dilation, twice. Upsampling of chroma adds two samples,
+        # the nearest one and its neighbour.
+        pixels = 2 * 14 + 16 * sum(self.dilations)
+        down, across = (math.ceil((pixels + 2 * s) / (8 * s)) for s in subsampling)
+        return down, across
+
+    @staticmethod
+    def example_input() -> tuple[PhotoInput, jax.Array]:
+        """Returns the smallest arguments of `__call__`, zeros and ones."""
+        zeros = jnp.zeros((1, 2, 2, 64), jnp.int32), jnp.zeros((1, 2, 1, 1, 64), jnp.int32)
+        return PhotoInput(*zeros), jnp.ones((1, 3, 8, 8), jnp.int32)
+
+    def __call__(
+        self,
+        coefficients: PhotoInput,
+        table: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        train: bool = False,
+    ) -> dict[str, jax.Array]:
+        """Estimates Y, Cb and Cr of the original at full size.
+
+        Args:
+            coefficients: k of Y, Cb and Cr.
+            table: Q of Y, Cb and Cr, integers [B, 3, 8, 8].
+            mask: bool [B, h, w, 1], true on the rectangle of blocks of luma that is the image; it
+                begins at a whole block of chroma. All outside is zero at every layer. None:
+                everything is image.
+            train: not used; training and inference are the same.
+
+        Returns:
+            "image", Y, Cb and Cr, float32 [B, 8h, 8w, 3], scaled to [0, 1], not clipped; and
+            "jpeg", the same before its correction.
+        """
+        del train
+        base = decode_planes(coefficients, table, mask)
+        correction = self._layers(base, coefficients, table, mask)
+        gate = near_colour(
+            coefficients.chroma, coefficients.subsampling, _chroma_mask(mask, coefficients)
+        )
+        correction *= _expected_errors(table)
+        image = base + jnp.concatenate([correction[..., :1], gate * correction[..., 1:]], axis=-1)
+        if self.rectify:
+            image = self._rectify(image, coefficients, table)
+        return {"image": image, "jpeg": base}
+
+    def _rectify(self, image: jax.Array, coefficients: PhotoInput, table: jax.Array) -> jax.Array:
+        """Applies P, the DCT rectify unit, to each plane of [B, H, W, 3]."""
+        luma = project_upsampled(
+            image[..., :1], coefficients.luma[:, None], table[:, :1], self.margin
+        )
+        chroma = project_upsampled(image[..., 1:], coefficients.chroma, table[:, 1:], self.margin)
+        return jnp.concatenate([luma, chroma], axis=-1)
+
+    @nn.compact
+    def _layers(
+        self, base: jax.Array, coefficients: PhotoInput, table: jax.Array, mask: jax.Array | None
+    ) -> jax.Array:
+        """Runs the U-Net: corrections in units of `_expected_errors`, float32 [B, H, W, 3]."""
+        half, quarter, eighth = self.features
+        widths = [half, quarter, *[eighth] * len(self.dilations), quarter, half]
+        modulate = modulate_by_table(
+            _encode(table, coefficients.subsampling), dict(enumerate(widths, start=1))
+        )
+
+        def block(i: int, x: jax.Array, cells: int, dilation: int = 1) -> jax.Array:
+            """A residual block of two convolutions."""
+            inside, convolution = mask_to_scale(mask, cells), partial(conv, widths[i - 1])
+            first, second = (f"block{i}_conv{j}" for j in (1, 2))
+            y = convolution(dilation=dilation, dtype=self.dtype, name=first)(x)
+            y = apply_mask(PReLU(name=f"block{i}_prelu")(modulate(i, y)), inside)
+            y = convolution(
+                dilation=dilation, dtype=self.dtype, kernel_init=_small_init, name=second
+            )(y)
+            return x + apply_mask(y, inside)
+
+        def resample(name: str, x: jax.Array, channels: int, cells: int) -> jax.Array:
+            """A 1 × 1 convolution, linear, to the width of another scale."""
+            x = conv(channels, 1, dtype=self.dtype, name=name)(x)
+            return apply_mask(x, mask_to_scale(mask, cells))
+
+        x = self._first_layer(base, mask)
+        x = at_half = block(1, x, _HALF)
+        x = resample("to_quarter", space_to_depth(x), quarter, _QUARTER)
+        x = at_quarter = block(2, x, _QUARTER)
+        x = resample("to_eighth", space_to_depth(x), eighth, _EIGHTH)
+        x = x + self._coefficient_layer(coefficients, table, mask)
+        for i, dilation in enumerate(self.dilations, start=3):
+            x = block(i, x, _EIGHTH, dilation)
+        x = depth_to_space(resample("from_eighth", x, 4 * quarter, _EIGHTH)) + at_quarter
+        x = block(len(widths) - 1, x, _QUARTER)
+        x = depth_to_space(resample("from_quarter", x, 4 * half, _QUARTER)) + at_half
+        x = block(len(widths), x, _HALF)
+        x = conv(12, kernel_init=nn.initializers.zeros_init(), dtype=self.dtype, name="last")(x)
+        return depth_to_space(x.astype(jnp.float32))
+
+    def _first_layer(self, base: jax.Array, mask: jax.Array | None) -> jax.Array:
+        """Maps the planes [B, H, W, 3] to the first features, at half scale."""
+        scales = jnp.array([1, _CHROMA_SCALE, _CHROMA_SCALE], jnp.float32)
+        x = space_to_depth(scales * (base - 0.5))
+        x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
+        # The last channel is 1 inside of the picture and 0 outside, where the others are gray.
+        x = apply_mask(x, mask_to_scale(mask, _HALF))
+        x = conv(self.features[0], dtype=self.dtype, name="first")(x)
+        # A bias for each position in a block, whose borders the artifacts follow.
+        shape = (_HALF, _HALF, self.features[0])
+        bias = self.param("position_bias", nn.initializers.zeros_init(), shape)
+        x = x + jnp.tile(bias, (x.shape[1] // _HALF, x.shape[2] // _HALF, 1)).astype(x.dtype)
+        return apply_mask(PReLU(name="first_prelu")(x), mask_to_scale(mask, _HALF))
+
+    def _coefficient_layer(
+        self, coefficients: PhotoInput, table: jax.Array, mask: jax.Array | None
+    ) -> jax.Array:
+        """Maps the coefficients of all planes to features at an eighth, a cell a block of luma."""
+        features = self.features[2]
+        luma = _compress(coefficients.luma, table[:, 0])
+        x = conv(features, 1, dtype=self.dtype, name="luma_coefficients")(luma)
+        both = [_compress(coefficients.chroma[:, i], table[:, 1 + i]) for i in range(2)]
+        quarters = conv(4 * features, 1, dtype=self.dtype, name="chroma_coefficients")(
+            jnp.concatenate(both, axis=-1)
+        )
+        return apply_mask(x + _spread(quarters, coefficients.subsampling), mask)
+
+    def loss(self, estimates: Mapping[str, jax.Array], original: jax.Array) -> jax.Array:
+        """Returns the mean over pictures of the errors of luma and chroma, relative to the JPEG's.
+
+            (E(Y) + w · E(C)) / (1 + w),   E = (MSE of the result) / (MSE of the JPEG + floor)
+
+        Relative errors are what a mean of PSNRs measures, and let neither coarse pictures nor luma
+        drown the others. Cb and Cr weigh in C as in the error of RGB (`rgb_error_weights`).
+
+        Args:
+            estimates: result of `__call__`.
+            original: Y, Cb and Cr, float32 [B, H, W, 3], scaled to [0, 1].
+
+        Returns:
+            The loss, scalar float32.
+        """
+        weights = jnp.asarray(rgb_error_weights())
+
+        def errors(planes: jax.Array) -> tuple[jax.Array, jax.Array]:
+            squares = jnp.square(planes - original).mean(axis=(1, 2)) * weights
+            return squares[:, 0], squares[:, 1] + squares[:, 2]
+
+        luma, chroma = (
+            after / (before + _ERROR_FLOOR)
+            for after, before in zip(
+                errors(estimates["image"]), errors(estimates["jpeg"]), strict=True
+            )
+        )
+        return jnp.mean(luma + self.chroma_weight * chroma) / (1 + self.chroma_weight)
+
+    @staticmethod
+    def decode(coefficients: PhotoInput, table: jax.Array) -> jax.Array:
+        """Decodes Y, Cb and Cr as libjpeg does, chroma upsampled: uint8 [B, H, W, 3]."""
+        luma = jpeg.decode(coefficients.luma, table[:, 0])[..., None]
+        planes = jpeg.decode(coefficients.chroma, table[:, 1:]).astype(jnp.float32)
+        full = upsample(jnp.moveaxis(planes, 1, -1), coefficients.subsampling)
+        return jnp.concatenate([luma, jnp.round(full).astype(jnp.uint8)], axis=-1)
+
+
+def decode_planes(
+    coefficients: PhotoInput, table: jax.Array, mask: jax.Array | None = None
+) -> jax.Array:
+    """Decodes Y, Cb and Cr without rounding, chroma upsampled as libjpeg does.
+
+    Args:
+        coefficients: k of Y, Cb and Cr.
+        table: Q of Y, Cb and Cr, integers [B, 3, 8, 8].
+        mask: as in `PhotoNet.__call__`.
+
+    Returns:
+        float32 [B, H, W, 3], in [0, 1].
+    """
+
+    def plane(k: jax.Array, q: jax.Array) -> jax.Array:
+        return jnp.clip(jpeg.idct(jpeg.dequantize(k, q)) / 255 + 128 / 255, 0, 1)
+
+    chroma = jnp.moveaxis(plane(coefficients.chroma, table[:, 1:]), 1, -1)
+    full = upsample(chroma, coefficients.subsampling, _chroma_mask(mask, coefficients))
+    return jnp.concatenate([plane(coefficients.luma, table[:, 0])[..., None], full], axis=-1)
+
+
+def rgb_error_weights() -> tuple[float, float, float]:
+    """Returns how squared errors of Y, Cb and Cr add to the mean squared error of R, G and B.
+
+    By BT.601, R = Y + 1.402·Cr, G = Y - 0.344·Cb - 0.714·Cr and B = Y + 1.772·Cb. Products of
+    errors of different planes are left out.
+    """
+    red, green, blue = LUMA_WEIGHTS
+    to_red, to_blue = 2 * (1 - red), 2 * (1 - blue)
+    of_cb = to_blue**2 + (to_blue * blue / green) ** 2
+    of_cr = to_red**2 + (to_red * red / green) ** 2
+    return 1.0, of_cb / 3, of_cr / 3
+
+
+def _expected_errors(table: jax.Array) -> jax.Array:
+    """Returns the scale of the network's output, [B, 1, 1, 3], so that it suits every quality.
+
+    From quality 10 to 97 the errors of luma have a root mean square of 0.64 to 0.76 · √(mean of Q)
+    grey levels in photographs, and those of chroma about half of that.
+    """
+    roots = jnp.sqrt(table.astype(jnp.float32).mean(axis=(2, 3))) / 255
+    return (roots * jnp.array([1, 0.5, 0.5], jnp.float32))[:, None, None]
+
+
+def _encode(table: jax.Array, subsampling: tuple[int, int]) -> jax.Array:
+    """Encodes the tables of Y, Cb and Cr and the subsampling: float32 [B, 3 · 66]."""
+    return encode_tables(table, subsampling).reshape(len(table), -1)
+
+
+def _compress(coefficients: jax.Array, table: jax.Array) -> jax.Array:
+    """Brings k to a range that suits every quality: asinh of AC, DC in units of 256 levels."""
+    steps = table.reshape(-1, 1, 1, 64)
+    dc = coefficients[..., :1] * steps[..., :1] / 256
+    return jnp.concatenate([dc, jnp.arcsinh(coefficients[..., 1:].astype(jnp.float32))], axis=-1)
+
+
+def _spread(quarters: jax.Array, subsampling: tuple[int, int]) -> jax.Array:
+    """Brings features of blocks of chroma to the blocks of luma that they cover.
+
+    Args:
+        quarters: features of the four quarters of each block, [B, h, w, 4C].
+        subsampling: rows and columns of the picture to a chroma sample, 1 or 2 each.
+
+    Returns:
+        [B, h · subsampling[0], w · subsampling[1], C]; of a block of luma that covers more than a
+        quarter, the mean of its quarters.
+    """
+    fine = depth_to_space(quarters)
+    batch, height, width, channels = fine.shape
+    down, across = (2 // factor for factor in subsampling)
+    cells = fine.reshape(batch, height // down, down, width // across, across, channels)
+    return cells.mean(axis=(2, 4))
+
+
+def _chroma_mask(mask: jax.Array | None, coefficients: PhotoInput) -> jax.Array | None:
+    """Brings a mask of blocks of luma to those of chroma that reach into the image."""
+    if mask is None:
+        return None
+    batch, height, width, _ = mask.shape
+    down, across = coefficients.subsampling
+    cells = mask.reshape(batch, height // down, down, width // across, across, 1)
+    return cells.any(axis=(2, 4))
