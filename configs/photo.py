@@ -10,7 +10,7 @@ cooldown.
 """
 
 from dmcnn_jax.config import default_config
-from dmcnn_jax.config.recipes import set_steps
+from dmcnn_jax.config.presets import set_steps
 
 
 def get_config():
