@@ -90,9 +90,11 @@ class Validation:
         measured = [
             jax.device_get(self._measure(module, variables, *batch)) for batch in self._batches
         ]
-        losses, squares, outputs = jax.tree.map(lambda *parts: np.concatenate(parts), *measured)
+        losses, squares, outputs = jax.tree.map(
+            lambda *parts: np.concatenate(parts)[: self._count], *measured
+        )
         psnrs = {measure: self._mean_psnr(rows, measure) for measure, rows in squares.items()}
-        result = {"loss": math.fsum(losses[: self._count].tolist()) / self._count}
+        result = {"loss": math.fsum(losses.tolist()) / self._count}
         result["psnr"] = psnrs[""]
         for measure, psnr in psnrs.items():
             result[f"gain_{measure}".rstrip("_")] = psnr - self._jpeg_psnrs[measure]
