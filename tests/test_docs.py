@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -321,3 +322,18 @@ def test_the_models_page_can_be_followed(monkeypatch):
     namespace = {}
     exec(config, namespace)
     assert models.create_model(namespace["get_config"]().model).features == 64
+
+
+def test_the_files_of_the_models_page_pass_ruff():
+    """They pass the checks of CONTRIBUTING.md in the folders where the page puts them."""
+    ruff = shutil.which(
+        "ruff", path=os.pathsep.join((str(Path(sys.executable).parent), os.defpath))
+    )
+    if not ruff:
+        pytest.skip("ruff is not installed: extra 'test'")
+    network, _, config = python_blocks(ROOT / "docs/adding-a-model.md")
+    for text, name in (network, "dmcnn_jax/models/plain.py"), (config, "configs/plain.py"):
+        for command in (["check"], ["format", "--check"]):
+            command = [ruff, *command, "--stdin-filename", name, "-"]
+            done = subprocess.run(command, input=text, cwd=ROOT, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
