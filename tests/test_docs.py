@@ -135,13 +135,18 @@ def check_installation(words):
 def check_training(words):
     pytest.importorskip("ml_collections", reason="ml_collections is not installed: extra 'train'")
     from dmcnn_jax.config import default_config
+    from dmcnn_jax.config.files import load_config, set_fields
+    from dmcnn_jax.config.validation import validate_config
 
     source = (ROOT / "dmcnn_jax/main.py").read_text()
     config = default_config()
     joined = " ".join(words[3:])
-    for path in re.findall(r"--config[ =]([^\s.]+\.py)", joined):
+    for name in re.findall(r"--config[ =]([^\s.]+\.py\S*)", joined):
+        path, _, argument = name.partition(":")
         # What the page on adding a model has its reader write.
         assert (ROOT / path).is_file() or path == "configs/plain.py", path
+        if path != "configs/plain.py":
+            config = load_config(f"{ROOT / path}:{argument}" if argument else str(ROOT / path))
     for flag in flags(words[3:]):
         if flag.startswith("--config."):
             value = config
@@ -150,6 +155,10 @@ def check_training(words):
                 value = value[field]
         elif flag not in ("--config", "--help"):
             assert f'"{flag.removeprefix("--")}"' in source, f"no {flag}"
+    set_fields(
+        config, [w.removeprefix("--config.") for w in words[3:] if re.match(r"--config\..+=", w)]
+    )
+    validate_config(config)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
@@ -180,12 +189,14 @@ def test_commands_are_found():
         "dmcnn-restore --no-such-flag",
         "python -m dmcnn_jax.main --config configs/none.py",
         "python -m dmcnn_jax.main --config configs/qf20.py --config.train.none=3",
+        "python -m dmcnn_jax.main --config configs/qf20.py --config.train.patch_sizes=(12,)",
+        "python -m dmcnn_jax.main --config configs/arcnn.py:none",
         "dmcnn-evaluate --weights dmcnn-none --images DIR",
         'pip install "dmcnn-jax[none]"',
     ],
 )
 def test_commands_that_do_not_exist_are_noticed(command):
-    with pytest.raises(AssertionError):
+    with pytest.raises((AssertionError, ValueError)):
         for words in commands(command, markdown=False):
             check(words)
 
