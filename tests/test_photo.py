@@ -25,7 +25,7 @@ from dmcnn_jax.inference.model import Model, estimate
 from dmcnn_jax.inference.photo import restore_gray, restore_photo
 from dmcnn_jax.inference.variables import variable_shapes
 from dmcnn_jax.jpeg import resampling
-from dmcnn_jax.models import create_model
+from dmcnn_jax.models import create_model, photo
 from dmcnn_jax.models.photo import PhotoInput, PhotoNet, rgb_error_weights
 from dmcnn_jax.system import devices
 from dmcnn_jax.training.loop import train
@@ -380,3 +380,9 @@ def test_where_luma_is_expected_the_network_is_refused():
     module, variables = filled()
     with pytest.raises(ValueError, match="restore luma and chroma together; expected weights that"):
         Model(module, variables, name="mine").apply(variables, np.zeros((1, 1, 64), int), None)
+
+
+def test_the_number_of_weights_is_that_of_the_docstring():
+    module = create_model({"name": "photo"})
+    count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(variable_shapes(module)))
+    assert f"{count:,} weights" in photo.__doc__
