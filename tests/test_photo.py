@@ -17,15 +17,18 @@ from PIL import Image
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.config import default_config
+from dmcnn_jax.config.files import load_config
+from dmcnn_jax.config.validation import validate_config
 from dmcnn_jax.data import chroma_pairs, feeds, photo_pairs
 from dmcnn_jax.evaluation import photo_protocol
 from dmcnn_jax.images import color
 from dmcnn_jax.inference import tiling
 from dmcnn_jax.inference.model import Model, estimate
 from dmcnn_jax.inference.photo import restore_gray, restore_photo
-from dmcnn_jax.inference.variables import variable_shapes
+from dmcnn_jax.inference.variables import check_variables, variable_shapes
+from dmcnn_jax.inference.weights import load_weights
 from dmcnn_jax.jpeg import resampling
-from dmcnn_jax.models import create_model
+from dmcnn_jax.models import create_model, photo
 from dmcnn_jax.models.photo import PhotoInput, PhotoNet, rgb_error_weights
 from dmcnn_jax.system import devices
 from dmcnn_jax.training.loop import train
@@ -380,3 +383,16 @@ def test_where_luma_is_expected_the_network_is_refused():
     module, variables = filled()
     with pytest.raises(ValueError, match="restore luma and chroma together; expected weights that"):
         Model(module, variables, name="mine").apply(variables, np.zeros((1, 1, 64), int), None)
+
+
+def test_the_number_of_weights_is_that_of_the_docstring():
+    module = create_model({"name": "photo"})
+    count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(variable_shapes(module)))
+    assert f"{count:,} weights" in photo.__doc__
+
+
+def test_the_weights_to_start_from_fit_the_configuration():
+    config = load_config(str(runs.CHECKOUT / "configs" / "photo.py"))
+    validate_config(config)
+    weights, _ = load_weights(runs.CHECKOUT / config.init_from)
+    check_variables(create_model(config.model.to_dict()), weights, config.init_from)

@@ -142,6 +142,11 @@ def test_a_signal_saves_a_checkpoint_and_the_run_resumes_with_the_same_bits(
     with pytest.raises(KeyboardInterrupt, match=f"stopped at step {step} with a checkpoint"):
         train(config, tmp_path)
     assert read_log(tmp_path)[-1]["step"] <= step
+    variables, about = load_weights(tmp_path / "last.safetensors")
+    assert about["step"] == step and ("validation" in about) == (step % 6 == 0)
+    trainer = Trainer(config)
+    state = Checkpoints(tmp_path).restore(step, trainer.abstract_state())
+    jax.tree.map(np.testing.assert_array_equal, variables, trainer.variables(state))
     train(config, tmp_path)
     assert contents(tmp_path) == contents(reference)
 

@@ -1,11 +1,16 @@
 """Decides whether a file is restored with the table and the grid of an earlier save."""
 
+import dataclasses
 import math
 
 import numpy as np
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.jpeg.double_compression import PriorCompression, find_prior_compression
+from dmcnn_jax.jpeg.double_compression import (
+    PriorCompression,
+    find_prior_compression,
+    requantize,
+)
 from dmcnn_jax.jpeg.reader import Component
 from dmcnn_jax.restoration.options import RestoreOptions
 
@@ -48,6 +53,26 @@ def _describe_share(explained: float) -> str:
     if math.isnan(explained):
         return ""
     return f", which explains {explained:.0%} of the file's coefficients"
+
+
+def prior_component(component: Component, prior: PriorCompression) -> Component:
+    """Returns the plane as the file of an earlier save held it.
+
+    Args:
+        component: of the file.
+        prior: the earlier save.
+
+    Returns:
+        The plane on the earlier save's grid, with the pixels that its margins add above and left.
+    """
+    above, before = prior.margins
+    return dataclasses.replace(
+        component,
+        coefficients=requantize(component, prior),
+        table=prior.table,
+        height=component.height + above,
+        width=component.width + before,
+    )
 
 
 def crop_to_file_grid(

@@ -18,7 +18,7 @@ from dmcnn_jax import jpeg
 from dmcnn_jax.inference.chroma import restore_chroma
 from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model, is_openvino, load
-from dmcnn_jax.jpeg.double_compression import PriorCompression, requantize
+from dmcnn_jax.jpeg.double_compression import PriorCompression
 from dmcnn_jax.jpeg.reader import Component
 from dmcnn_jax.jpeg.tables import nearest_quality
 from dmcnn_jax.models.chroma import ChromaNet
@@ -40,7 +40,7 @@ from dmcnn_jax.restoration.plane_models import (
     luma_components,
     note_limits,
 )
-from dmcnn_jax.restoration.prior_save import crop_to_file_grid, find_prior
+from dmcnn_jax.restoration.prior_save import crop_to_file_grid, find_prior, prior_component
 from dmcnn_jax.restoration.results import Planes, Restoration
 from dmcnn_jax.restoration.rounding import round_to_pixels
 from dmcnn_jax.restoration.trial import describe_failed_trial
@@ -290,9 +290,9 @@ class Restorer:
             project=self.options.project,
             size=self.size,
         )
-        # A model that was named is used, and an earlier save was verified by other means.
-        if self.options.trial and self._given is None and prior is None:
+        if self.options.trial and self._given is None:  # a model that was named is used
             for component, choice in zip(luma_components(file), choices, strict=False):
+                component = prior_component(component, prior) if prior else component
                 if choice.name and (
                     failure := describe_failed_trial(component, self._model(choice.name))
                 ):
@@ -310,10 +310,11 @@ class Restorer:
         """Restores a plane of luma, or R, G or B: float32, levels 0 to 255, whole blocks."""
         if name is None:
             return dequantized_plane(component, project=self.options.project)
+        source = prior_component(component, prior) if prior else component
         plane = restore_plane(
             self._model(name),
-            requantize(component, prior) if prior else component.coefficients,
-            prior.table if prior else component.table,
+            source.coefficients,
+            source.table,
             project=self.options.project,
             strength=self.options.strength,
             ensemble=self.options.ensemble,

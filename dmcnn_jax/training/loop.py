@@ -205,8 +205,9 @@ class TrainingLoop:
         return reports
 
     def _stop(self) -> None:
-        """Saves a checkpoint and raises a KeyboardInterrupt."""
+        """Saves a checkpoint and the weights, and raises a KeyboardInterrupt."""
         self._save()
+        self.files.write_last(self.schedule.step, self._trainer.variables(self._state))
         self.files.wait()
         raise KeyboardInterrupt(
             f"stopped at step {self.schedule.step:,} with a checkpoint in "

@@ -37,6 +37,7 @@ class RunDirectory:
         self._checkpoints = Checkpoints(path)
         self._writer: MetricWriter | None = None
         self._saved_step: int | None = None
+        self._written_step: int | None = None
         self._best_loss = math.inf
 
     @property
@@ -113,18 +114,32 @@ class RunDirectory:
         if self._writer is None:
             return
         self._writer.write_pictures(step, pictures)
+        about = self._about(step) | {"validation": dict(result)}
+        for name in ["best", "last"] if improved else ["last"]:
+            save_weights(self.path / f"{name}.safetensors", variables, about)
+        self._written_step = step
+
+    def write_last(self, step: int, variables: Mapping[str, Any]) -> None:
+        """Writes weights as `last`, not validated, unless those of this step are there.
+
+        Args:
+            step: number of steps done.
+            variables: the weights.
+        """
+        if self._writer is not None and self._written_step != step:
+            save_weights(self.path / "last.safetensors", variables, self._about(step))
+
+    def _about(self, step: int) -> dict[str, Any]:
+        """Returns what a weights file says about itself."""
         config = self._config
-        about = {
+        return {
             "model": config.model.to_dict(),
             "name": config.name,
             "quality": config.quality,
             "quality_range": list(config.quality_range),
             "luma": config.data.luma,
             "step": step,
-            "validation": dict(result),
         }
-        for name in ["best", "last"] if improved else ["last"]:
-            save_weights(self.path / f"{name}.safetensors", variables, about)
 
     def has_checkpoint(self, step: int) -> bool:
         """Checks whether the newest checkpoint, perhaps still being written, is of a step."""
