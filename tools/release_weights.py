@@ -12,6 +12,7 @@ these weights.
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -62,8 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _release(options: argparse.Namespace) -> None:
-    variables, about = load_weights(find_weights(options.source))
-    scores = [json.loads(Path(path).read_text()) for path in options.scores]
+    source = find_weights(options.source)
+    variables, about = load_weights(source)
+    scores = [_read_scores(path, source, options.name) for path in options.scores]
     if options.validation:
         mean = json.loads(Path(options.validation).read_text())["mean"]
         psnr = mean["model"]["psnr"]
@@ -89,6 +91,31 @@ def _release(options: argparse.Namespace) -> None:
     )
     write_file(BUNDLED / f"{options.name}.md", (card.rstrip() + "\n").encode())
     print(card)
+
+
+def _read_scores(path: str, source: Path, name: str) -> dict[str, Any]:
+    """Returns what dmcnn-evaluate has written, if it measured these weights.
+
+    Args:
+        path: file of dmcnn-evaluate.
+        source: the weights file that is bundled.
+        name: name to bundle it as; scores of an earlier bundling of these weights have it.
+
+    Raises:
+        ValueError: if it measured other weights, whose scores would be wrong on the card.
+    """
+    result: dict[str, Any] = json.loads(Path(path).read_text())
+    measured = str(result["model"])
+    try:
+        same = measured == name or find_weights(measured).samefile(source)
+    except FileNotFoundError:
+        same = False
+    if not same:
+        raise ValueError(
+            f"{path} has scores of {measured!r}; expected scores of {os.fspath(source)!r}: measure"
+            " it by dmcnn-evaluate"
+        )
+    return result
 
 
 def _scores(results: Sequence[Mapping[str, Any]]) -> str:
