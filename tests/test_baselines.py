@@ -207,11 +207,14 @@ def test_nothing_is_seen_beyond_the_halo(name):
     [
         ("arcnn", {}, 19),
         ("dmcnn", {"features": 4, "dct_features": 4}, 145),
-        ("dmcnn", {"features": 4, "dct_branch": False}, 145),
+        pytest.param(*("dmcnn", {"features": 4, "dct_branch": False}, 145), marks=pytest.mark.slow),
         ("dmcnn", {"features": 4, "dct_branch": False, "dilations": (1, 1, 1)}, 57),
-        ("dncnn", {"features": 3, "depth": 20}, 41),
-        ("ddcn", {"features": 3, "depth": 10}, 41),
-        ("tnrd", {"strengths": (10.0, 5.0, 1.0, 1.0), "reaction": False}, 49),
+        pytest.param(*("dncnn", {"features": 3, "depth": 20}, 41), marks=pytest.mark.slow),
+        pytest.param(*("ddcn", {"features": 3, "depth": 10}, 41), marks=pytest.mark.slow),
+        pytest.param(
+            *("tnrd", {"strengths": (10.0, 5.0, 1.0, 1.0), "reaction": False}, 49),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             *("memnet", {"features": 2, "blocks": 6, "recursions": 6}, 149), marks=pytest.mark.slow
         ),
