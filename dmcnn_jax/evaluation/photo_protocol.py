@@ -111,7 +111,7 @@ def restore_by_photo(model: Model) -> Restore:
     """Returns what restores pictures by a `PhotoNet`."""
 
     def restore(coefficients: PhotoInput, table: np.ndarray, mask: np.ndarray) -> jax.Array:
-        return _photo(model.module, model.variables, coefficients, table, mask)
+        return _image(model.module, model.variables, coefficients, table, mask)
 
     return restore
 
@@ -131,7 +131,7 @@ def restore_by_pair(luma: Model, chroma: Model) -> Restore:
         )
         given = ChromaInput(coefficients.chroma, jnp.asarray(guide))
         mask = mask[:, ::down, ::across]
-        both = _chroma(chroma.module, chroma.variables, given, table[:, 1:], mask)
+        both = _image(chroma.module, chroma.variables, given, table[:, 1:], mask)
         return jnp.concatenate([y, both], axis=-1)
 
     return restore
@@ -142,13 +142,14 @@ _decode = jax.jit(PhotoNet.decode)
 
 
 @partial(jax.jit, static_argnums=0)
-def _photo(
-    module: PhotoNet,
+def _image(
+    module: nn.Module,
     variables: Mapping[str, Any],
-    coefficients: PhotoInput,
+    coefficients: PhotoInput | ChromaInput,
     table: jax.Array,
     mask: jax.Array,
 ) -> jax.Array:
+    """Runs a network that restores all planes, or Cb and Cr, over a whole picture."""
     image: jax.Array = apply_module(module, variables, coefficients, table, mask=mask)["image"]
     return image
 
@@ -163,18 +164,6 @@ def _luma(
 ) -> jax.Array:
     image = apply_module(module, variables, coefficients, table, mask=mask)["image"]
     return project_plane(image[..., 0], coefficients, table)[..., None]
-
-
-@partial(jax.jit, static_argnums=0)
-def _chroma(
-    module: nn.Module,
-    variables: Mapping[str, Any],
-    coefficients: ChromaInput,
-    table: jax.Array,
-    mask: jax.Array,
-) -> jax.Array:
-    image: jax.Array = apply_module(module, variables, coefficients, table, mask=mask)["image"]
-    return image
 
 
 def _measure(

@@ -14,6 +14,7 @@ from dmcnn_jax.inference.model import Model, apply_module
 from dmcnn_jax.inference.tiling import Tile, TileSource
 from dmcnn_jax.jpeg import dihedral
 from dmcnn_jax.jpeg.projection import project_upsampled
+from dmcnn_jax.jpeg.tables import nearest_quality
 from dmcnn_jax.models.photo import PhotoInput, PhotoNet
 
 PHOTO_SUBSAMPLINGS = ((1, 1), (1, 2), (2, 1), (2, 2))
@@ -88,7 +89,7 @@ def restore_gray(
     # Networks know gray pictures by files of which most are 4:2:0, with a table of chroma that is
     # about twice as coarse as luma's.
     none = np.zeros((-(-rows // 2), -(-columns // 2), 64), coefficients.dtype)
-    quality = _nearest_quality(table)
+    quality = nearest_quality(table)
     chroma = np.asarray(jpeg.quality_table(quality, jpeg.STANDARD_CHROMA))
     planes = restore_photo(
         model,
@@ -100,12 +101,6 @@ def restore_gray(
         progress=progress,
     )
     return planes[0, : 8 * rows, : 8 * columns]
-
-
-def _nearest_quality(table: np.ndarray) -> int:
-    """Returns the quality whose standard table of luma has the nearest mean step."""
-    tables = np.asarray(jpeg.quality_table(np.arange(1, 101)))
-    return 1 + int(np.abs(np.log(tables.mean(axis=(1, 2)) / table.mean())).argmin())
 
 
 def _restore_in_tiles(

@@ -132,6 +132,18 @@ def dequantize(coefficients: Array, table: ArrayLike) -> jax.Array:
     return jnp.asarray(coefficients, jnp.float32) * jnp.asarray(per_block(table), jnp.float32)
 
 
+def block_coefficients(plane: np.ndarray) -> np.ndarray:
+    """Transforms the blocks of a plane, or of a part of one; by NumPy. Inverse of decoding.
+
+    Args:
+        plane: [8h, 8w], levels.
+
+    Returns:
+        floating point [h · w, 64], natural order, not quantised.
+    """
+    return (to_blocks(plane).reshape(-1, 64) - 128) @ _BASIS.T
+
+
 def decode_unrounded(coefficients: np.ndarray, table: np.ndarray) -> np.ndarray:
     """Decodes a plane, or a part of one, without rounding or clipping; by NumPy.
 

@@ -11,7 +11,12 @@ import functools
 
 import numpy as np
 
-from dmcnn_jax.jpeg.dct import BASIS_IMAGES, decode_unrounded, to_blocks
+from dmcnn_jax.jpeg.dct import (
+    BASIS_IMAGES,
+    block_coefficients,
+    decode_unrounded,
+    to_blocks,
+)
 from dmcnn_jax.jpeg.prior_grid import FREQUENCIES, STEPS, Periodicity, measure_periodicity
 from dmcnn_jax.jpeg.reader import Component
 from dmcnn_jax.jpeg.tables import STANDARD_LUMA, nearest_quality, quality_table
@@ -195,7 +200,7 @@ def explained_share(
             continue
         plane = np.clip(np.rint(decode_unrounded(part, prior.table.reshape(64))), 0, 255)
         inner = plane[8 * top - start : 8 * bottom - start, before + 8 * left : before + 8 * right]
-        x = (to_blocks(inner) - 128).reshape(-1, 64) @ _BASIS.T
+        x = block_coefficients(inner)
         k = component.coefficients[top:bottom, left:right].reshape(-1, 64)
         shown = k != 0
         shown[:, 0] = False

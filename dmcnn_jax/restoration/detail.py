@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dmcnn_jax.jpeg.dct import BASIS_IMAGES, to_blocks
+from dmcnn_jax.jpeg.dct import block_coefficients
 from dmcnn_jax.jpeg.reader import Component
 
 REGION = 8
@@ -22,8 +22,6 @@ MIN_OVERALL, MIN_REGION = 0.5, 0.3
 photographs that were saved twice and restored by the first save's table, all kept 83 % or more, and
 every region 55 % or more; three that were restored by a wrong table of quality 5 or less kept 32 %
 at most."""
-
-_BASIS = BASIS_IMAGES.reshape(64, 64)
 
 # Regions with less detail than this don't count: the root of their mean AC energy, in grey levels a
 # pixel.
@@ -84,8 +82,7 @@ def measure_kept_detail(component: Component, plane: np.ndarray) -> KeptDetail:
         k = component.coefficients[first : first + REGION].reshape(-1, 64)
         x = k * table
         x[:, 0] = 0
-        blocks = to_blocks(plane[8 * first : 8 * (first + REGION)]).reshape(-1, 64)
-        y = (blocks - 128) @ _BASIS.T
+        y = block_coefficients(plane[8 * first : 8 * (first + REGION)])
         for sums, products in ((energy, x * x), (common, x * y)):
             of_blocks = products.sum(axis=1, dtype=np.float64).reshape(-1, columns).sum(axis=0)
             sums[index] = np.add.reduceat(of_blocks, starts)

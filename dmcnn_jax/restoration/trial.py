@@ -13,7 +13,7 @@ import numpy as np
 
 from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model
-from dmcnn_jax.jpeg.dct import BASIS_IMAGES, decode_unrounded, to_blocks
+from dmcnn_jax.jpeg.dct import block_coefficients, decode_unrounded
 from dmcnn_jax.jpeg.reader import Component
 
 MIN_GAIN = -0.1
@@ -21,8 +21,6 @@ MIN_GAIN = -0.1
 
 MAX_SQUARES = 0.8
 """The largest share of a picture's contrast at the borders of one-coloured blocks."""
-
-_BASIS = BASIS_IMAGES.reshape(64, 64)
 
 # Number of parts that are tried, and their side in blocks: with the blocks by which they are
 # continued, the smallest tile.
@@ -64,7 +62,7 @@ def measure_trial_gain(component: Component, model: Model) -> float:
     table = component.table.reshape(64)
     before = after = pixels = 0.0
     for part in _choose_parts(component):
-        k = np.rint((to_blocks(part).reshape(-1, 64) - 128) @ _BASIS.T / table)
+        k = np.rint(block_coefficients(part) / table)
         k = k.reshape(part.shape[0] // 8, part.shape[1] // 8, 64).astype(np.int32)
         restored = 255 * restore_plane(model, k, component.table, project=True, mirrored=_MIRRORED)
         before += np.square(_to_levels(decode_unrounded(k, table)) - part).sum(dtype=np.float64)
