@@ -9,12 +9,15 @@ from dmcnn_jax.config.presets import set_steps
 
 
 def get_config():
-    """Returns the configuration of fast_qf20.py with large patches only."""
+    """Returns the configuration of fast_qf20.py at quality 10, with fewer steps."""
     config = default_config()
     config.name = "fast-qf10"
     config.quality = 10
     config.init_from = "runs/fast-qf20"
     config.model.dtype = "bfloat16"
-    set_steps(config, (224,), (40,), (16_000,), warmup_steps=500, validate_every=2000)
+    config.train.optimizer = "muon"
+    config.train.learning_rate = 2e-3
+    set_steps(config, (128, 192), (64, 28), (6_000, 6_000), warmup_steps=400, validate_every=2000)
     config.train.log_every = 100
+    config.schedule.cooldown = 0.25
     return config

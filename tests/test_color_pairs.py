@@ -91,6 +91,7 @@ def test_batches_follow_from_the_key(pictures):
     inputs = chroma_pairs.ColorInputs(
         jax.numpy.asarray(tiles),
         np.array([0, 3]),
+        np.array([5, 95]),
         chroma_pairs.load_guide(config.data.guide).variables,
         (2, 2),
     )

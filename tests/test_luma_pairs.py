@@ -39,7 +39,7 @@ def test_pairs_are_pillows(photographs, rng, quality_range):
     noise = rng.integers(0, 256, (2, 96, 96), dtype=np.uint8)
     tiles = np.stack([p[:96, :96] for p in photographs.values()])
     tiles = np.concatenate([tiles, noise, np.repeat(tiles, 3, axis=0)])
-    batch = luma_pairs.make_batch(tiles, jax.random.key(1), 56, 10, quality_range)
+    batch = luma_pairs.make_batch(tiles, jax.random.key(1), 56, quality_range or (10, 10))
     batch = jax.device_get(batch)
     decoded = np.asarray(jpeg.decode(batch["coefficients"], batch["table"]))
     tables = {q: np.asarray(jpeg.quality_table(q)).tobytes() for q in range(1, 101)}
@@ -65,7 +65,7 @@ def test_patches_are_crops_flipped_and_turned():
     low, high = (tile % 256).astype(np.uint8), (tile // 256).astype(np.uint8)
     key = jax.random.key(0)
     low, high = (
-        np.asarray(luma_pairs.make_batch(np.repeat(t[None], 64, 0), key, patch, 50)["original"])
+        np.asarray(luma_pairs.make_batch(np.repeat(t[None], 64, 0), key, patch, (50, 50))["original"])
         for t in (low, high)
     )
     places = high.astype(int) * 256 + low
@@ -88,7 +88,7 @@ def test_patches_are_crops_flipped_and_turned():
 def test_a_batch_follows_from_its_key_alone():
     tiles = np.random.default_rng(0).integers(0, 256, (4, 32, 32), dtype=np.uint8)
     first, again, other = (
-        luma_pairs.make_batch(tiles, jax.random.key(k), 16, 20)["original"] for k in (0, 0, 1)
+        luma_pairs.make_batch(tiles, jax.random.key(k), 16, (20, 20))["original"] for k in (0, 0, 1)
     )
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -99,7 +99,7 @@ def test_varied_tables(photographs):
     tiles = np.stack([p[:64, :64] for p in photographs.values()])
     tiles = np.repeat(tiles, 12, axis=0)
     key = jax.random.key(2)
-    batch = jax.device_get(luma_pairs.make_batch(tiles, key, 32, 10, (5, 95), 0.5))
+    batch = jax.device_get(luma_pairs.make_batch(tiles, key, 32, (5, 95), 0.5))
     standard = {np.asarray(jpeg.quality_table(q)).tobytes() for q in range(1, 101)}
     varied = [table.tobytes() not in standard for table in batch["table"]]
     assert 0.2 < np.mean(varied) < 0.8
@@ -112,7 +112,7 @@ def test_varied_tables(photographs):
             np.testing.assert_array_equal(np.reshape(image.quantization[0], (8, 8)), table)
             np.testing.assert_array_equal(np.asarray(image), result)
     # The other draws are what they are without variety.
-    plain = jax.device_get(luma_pairs.make_batch(tiles, key, 32, 10, (5, 95)))
+    plain = jax.device_get(luma_pairs.make_batch(tiles, key, 32, (5, 95)))
     np.testing.assert_array_equal(plain["original"], batch["original"])
     same = np.logical_not(varied)
     np.testing.assert_array_equal(plain["table"][same], batch["table"][same])

@@ -245,7 +245,7 @@ def test_batches_follow_from_the_key_and_some_are_gray():
 
     @functools.partial(jax.jit, static_argnums=1)
     def make(key, subsampling):
-        inputs = photo_pairs.PhotoInputs(tiles, None, subsampling)
+        inputs = photo_pairs.PhotoInputs(tiles, None, jnp.array([5, 97]), subsampling)
         return feeds.make_batch(inputs, key, 16, config, batched)
 
     batch, same = make(jax.random.key(1), (1, 1)), make(jax.random.key(1), (1, 1))
@@ -318,8 +318,7 @@ def test_pictures_of_any_size_are_measured_as_others_do(subsampling, number):
 
 
 def test_tables_of_luma_and_chroma_are_drawn_together():
-    config = photo_config(random_table_prob=0.0)
-    luma, chroma = chroma_pairs.draw_color_tables(jax.random.key(0), 8, config)
+    luma, chroma = chroma_pairs.draw_color_tables(jax.random.key(0), 8, (5, 97), 0.0)
     for y, c in zip(np.asarray(luma), np.asarray(chroma), strict=True):
         qualities = [q for q in range(5, 98) if (jpeg.quality_table(q) == y).all()]
         assert qualities

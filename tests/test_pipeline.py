@@ -73,7 +73,7 @@ def test_pairs_are_pillows(photographs, rng, tmp_path, quality):
         batch = feeds.make_batch(inputs | {"original": original[None]}, None, 112, None, None)
         np.testing.assert_array_equal(batch["coefficients"][0], coefficients)
         # And as the other pipeline makes them of the same crop.
-        other = luma_pairs.make_batch(original[None], jax.random.key(0), 112, quality)
+        other = luma_pairs.make_batch(original[None], jax.random.key(0), 112, (quality, quality))
         turned = np.asarray(other["original"][0])
         k, q = other["coefficients"][0], other["table"][0]
         pixels, coefficients, table = pillow(turned, quality, tmp_path)

@@ -46,7 +46,7 @@ def test_a_stage_ends_with_its_steps_and_the_run_with_the_last_stage():
             # Each loss is better than the one before.
             schedule.observe(1 / schedule.step)
     assert visited == [(0, i) for i in range(10)] + [(1, i) for i in range(6)]
-    assert schedule.step == schedule.total_steps == 16
+    assert schedule.step == schedule.total == 16
 
 
 def test_convergence_of_the_last_stage_ends_the_run():

@@ -127,6 +127,9 @@ def default_config() -> "ml_collections.ConfigDict":
     # "constant" keeps the rate, and lowers it to 0 over the last `cooldown` of all steps, as
     # 1 - √(share of the cooldown done). A run whose `train.stage_steps` are changed to N when
     # N · (1 - `cooldown`) steps are done begins to cool down there.
+    # "clock" does the same by the clock: the run takes `minutes`, which `train.stage_steps` divide
+    # among stages, and warms up over the first 2 % of them. It validates, and saves a checkpoint,
+    # every `validate_minutes`. The number of steps follows from the speed of the machine.
     schedule.name = "plateau"
     schedule.factor = 1 / 3
     schedule.patience = 5
@@ -137,6 +140,9 @@ def default_config() -> "ml_collections.ConfigDict":
     schedule.cooldown = 0.2
     # Steps at the start over which the learning rate rises linearly from 0.
     schedule.warmup_steps = 0
+    # Length of a run by the clock, and time between its validations, minutes.
+    schedule.minutes = 5.0
+    schedule.validate_minutes = 1.0
 
     config.evaluate = evaluate = ml_collections.ConfigDict()
     # Folder of images to evaluate on, or "packaged"; empty: the validation images.

@@ -55,6 +55,8 @@ class ScheduleConfig(Protocol):
     min_lr_ratio: float
     cooldown: float
     warmup_steps: int
+    minutes: float
+    validate_minutes: float
 
 
 class EvaluateConfig(Protocol):

@@ -143,7 +143,7 @@ def _validate_schedule(config: Config, expect: _Expect) -> None:
     expect(train.validate_every > 0, "train.validate_every", "at least 1")
     expect(train.checkpoint_every >= 0, "train.checkpoint_every", "0 or a number of steps")
     expect(train.log_every > 0, "train.log_every", "at least 1")
-    names = ("plateau", "cosine", "constant")
+    names = ("plateau", "cosine", "constant", "clock")
     expect(schedule.name in names, "schedule.name", f"one of {', '.join(map(repr, names))}")
     expect(0 <= schedule.cooldown < 1, "schedule.cooldown", "at least 0, less than 1")
     expect(
@@ -157,6 +157,19 @@ def _validate_schedule(config: Config, expect: _Expect) -> None:
     expect(schedule.restart > 0, "schedule.restart", "a positive number")
     expect(0 <= schedule.min_lr_ratio <= 1, "schedule.min_lr_ratio", "0 to 1")
     expect(schedule.warmup_steps >= 0, "schedule.warmup_steps", "at least 0")
+    expect(schedule.minutes > 0, "schedule.minutes", "a positive number")
+    expect(schedule.validate_minutes > 0, "schedule.validate_minutes", "a positive number")
+    expect(
+        schedule.name != "clock" or not train.fixed_batch,
+        "train.fixed_batch",
+        "False for the schedule 'clock'",
+    )
+
+
+def quality_bounds(config: Config) -> tuple[int, int]:
+    """Returns the lowest and the highest JPEG quality of training pairs."""
+    lowest, highest = tuple(config.quality_range) or (config.quality, config.quality)
+    return lowest, highest
 
 
 def batch_sizes(config: Config) -> tuple[int, ...]:
@@ -177,6 +190,8 @@ _FREE = (
     "data.device_bytes",
     "train.log_every",
     "train.checkpoint_every",
+    "schedule.minutes",
+    "schedule.validate_minutes",
 )
 
 # Fields whose values for finished stages may not change; those of later stages may.
@@ -236,6 +251,9 @@ def _different_stages(
         old, new = (_per_stage(c[f"train.{name}"], c) for c in (before, after))
         if old[:count] != new[:count]:
             different.append(f"config.train.{name} was {old} and is {new}")
+    # By the clock, they are shares of the time.
+    if after["schedule.name"] == "clock":
+        return different
     steps = after["train.stage_steps"]
     if not different and not schedule["converged"] and stage < len(steps) and done > steps[stage]:
         different.append(

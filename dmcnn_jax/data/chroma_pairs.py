@@ -7,6 +7,7 @@ repeated here bit for bit. The luma of the same file, restored by an existing ne
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any, cast
 
 import flax.linen as nn
@@ -38,12 +39,14 @@ class ColorInputs(flax.struct.PyTreeNode):
     Attributes:
         tiles: RGB, uint8 [N, side, side, 3]: all tiles, or those of the batch.
         indices: int32 [B], which tiles are in the batch; None: all of them.
+        qualities: lowest and highest JPEG quality, int32 [2].
         guide: variables of the network that restores luma.
         subsampling: vertical and horizontal subsampling factors; steps are compiled for each.
     """
 
     tiles: jax.Array
     indices: jax.Array | None
+    qualities: jax.Array
     guide: Any
     subsampling: tuple[int, int] = flax.struct.field(pytree_node=False)
 
@@ -80,6 +83,11 @@ class ColorSampler(TileSampler):
         super().__init__(tiles, config, mesh)
         self._subsamplings = [jpeg.SUBSAMPLING_FACTORS[name] for name in config.data.subsampling]
 
+    @property
+    def subsamplings(self) -> list[tuple[int, int]]:
+        """Vertical and horizontal factors that may be drawn, each once."""
+        return sorted(set(self._subsamplings))
+
     def draw_subsampling(self, stage: int, stage_step: int) -> tuple[int, int]:
         """Draws vertical and horizontal subsampling factors; arguments as of `draw_tiles`."""
         rng = np.random.default_rng((self._seed, stage, stage_step))
@@ -106,7 +114,9 @@ class ColorFeed(ColorSampler):
         """
         drawn = self.draw_tiles(stage, stage_step)
         subsampling = self.draw_subsampling(stage, stage_step)
-        return ColorInputs(drawn["tiles"], drawn.get("indices"), self._guide, subsampling)
+        return ColorInputs(
+            drawn["tiles"], drawn.get("indices"), self.qualities, self._guide, subsampling
+        )
 
 
 def make_batch(
@@ -130,16 +140,19 @@ def make_batch(
     """
     tiles = select_tiles(inputs.tiles, inputs.indices, batched)
     corner_key, turn_key, quality_key = jax.random.split(key, 3)
-    tables = draw_color_tables(quality_key, len(tiles), config)
+    tables = draw_color_tables(
+        quality_key, len(tiles), inputs.qualities, config.random_table_prob
+    )
     guide = Guide(load_guide(config.data.guide).module, inputs.guide)
     original = crop_patches(tiles, corner_key, turn_key, patch_size)
     return compress(original, tables, inputs.subsampling, guide)
 
 
-def draw_color_tables(key: jax.Array, count: int, config: Config) -> Tables:
-    """Draws tables of luma and chroma for a batch, as `config` says: int32 [count, 8, 8] each."""
-    qualities = tuple(config.quality_range) or (config.quality, config.quality)
-    return cast(Tables, draw_tables(key, count, qualities, config.random_table_prob, _BASES))
+def draw_color_tables(
+    key: jax.Array, count: int, qualities: jax.Array | Sequence[int], random_table_prob: float
+) -> Tables:
+    """Draws tables of luma and chroma for a batch, int32 [count, 8, 8] each; see `draw_tables`."""
+    return cast(Tables, draw_tables(key, count, qualities, random_table_prob, _BASES))
 
 
 def standard_tables(qualities: jax.Array | np.ndarray) -> Tables:

@@ -49,6 +49,19 @@ class Feed(Protocol):
         """
 
 
+def example_inputs(feed: Feed, stage: int) -> list[Inputs]:
+    """Returns inputs of a stage for each program that its training step is compiled to.
+
+    Args:
+        feed: the feed.
+        stage: index of the stage.
+    """
+    if isinstance(feed, chroma_pairs.ColorFeed | photo_pairs.PhotoFeed):
+        first = feed.inputs(stage, 0)
+        return [first.replace(subsampling=factors) for factors in feed.subsamplings]
+    return [feed.inputs(stage, 0)]
+
+
 def uses_tf_data(config: Config) -> bool:
     """Returns whether pairs are made by tf.data rather than on the device."""
     return pipeline_of(config.data.pipeline, config.data.source) == "tf.data"
@@ -137,9 +150,8 @@ def make_batch(
         coefficients = jpeg.encode(inputs["original"], inputs["table"])
         return {**inputs, "coefficients": coefficients}
     tiles = luma_pairs.select_tiles(inputs["tiles"], inputs.get("indices"), batched)
-    qualities = tuple(config.quality_range)
     return luma_pairs.make_batch(
-        tiles, key, patch_size, config.quality, qualities, config.random_table_prob
+        tiles, key, patch_size, inputs["qualities"], config.random_table_prob
     )
 
 

@@ -15,6 +15,7 @@ from dmcnn_jax.images.color import Range, rgb_to_y
 
 EXTENSIONS = frozenset(
     {
+        ".avif",
         ".bmp",
         ".gif",
         ".jp2",

@@ -14,7 +14,7 @@ import numpy as np
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.config.types import Config
-from dmcnn_jax.config.validation import batch_sizes
+from dmcnn_jax.config.validation import batch_sizes, quality_bounds
 from dmcnn_jax.data.tiles import Tiles
 from dmcnn_jax.system import devices
 
@@ -29,12 +29,17 @@ class TileSampler:
 
     Attributes:
         skipped: number of images that gave no tile, by reason.
+        qualities: lowest and highest quality of training pairs, int32 [2], on the devices.
     """
 
     def __init__(self, tiles: Tiles, config: Config, mesh: jax.sharding.Mesh) -> None:
         self.skipped = tiles.skipped
         self._tiles, self._seed, self._sizes = tiles, config.seed, batch_sizes(config)
         self._batched = devices.batched(mesh)
+        # Not a constant of the step: runs that differ in it alone share a compiled program.
+        self.qualities = devices.to_devices(
+            np.asarray(quality_bounds(config), np.int32), devices.replicated(mesh)
+        )
         self._resident: jax.Array | None = None
         if tiles.nbytes <= config.data.device_bytes:
             self._resident = devices.to_devices(tiles.take(), devices.replicated(mesh))
@@ -74,8 +79,8 @@ class TileFeed(TileSampler):
     """A feed of luma tiles, from which the training step makes pairs."""
 
     def inputs(self, stage: int, stage_step: int) -> dict[str, jax.Array]:
-        """Returns the tiles of a training step, as `draw_tiles` does."""
-        return self.draw_tiles(stage, stage_step)
+        """Returns what `draw_tiles` does, and "qualities", `self.qualities`."""
+        return {**self.draw_tiles(stage, stage_step), "qualities": self.qualities}
 
 
 def epoch_indices(count: int, batch_size: int, step: int, seed: Sequence[int]) -> np.ndarray:
@@ -129,8 +134,7 @@ def make_batch(
     tiles: jax.Array,
     key: jax.Array,
     patch_size: int,
-    quality: int,
-    quality_range: Sequence[int] = (),
+    qualities: jax.Array | Sequence[int],
     random_table_prob: float = 0.0,
 ) -> dict[str, jax.Array]:
     """Makes pairs: crops, flips and transposes tiles at random, and compresses them.
@@ -139,9 +143,8 @@ def make_batch(
         tiles: uint8 [B, side, side].
         key: random key; everything random follows from it.
         patch_size: side of the patches, pixels, a multiple of 8 and at most `side`.
-        quality: JPEG quality, 1 to 100.
-        quality_range: (lowest, highest), to draw a quality for each patch uniformly instead; ()
-            for `quality`.
+        qualities: lowest and highest JPEG quality, 1 to 100, int32 [2]; one is drawn uniformly for
+            each patch.
         random_table_prob: probability that a patch gets a `jpeg.varied_table` instead of the
             standard table of its quality.
 
@@ -152,16 +155,14 @@ def make_batch(
     """
     corner_key, turn_key, quality_key = jax.random.split(key, 3)
     original = crop_patches(tiles, corner_key, turn_key, patch_size)
-    (table,) = draw_tables(
-        quality_key, len(tiles), quality_range or (quality, quality), random_table_prob
-    )
+    (table,) = draw_tables(quality_key, len(tiles), qualities, random_table_prob)
     return {"original": original, "coefficients": jpeg.encode(original, table), "table": table}
 
 
 def draw_tables(
     key: jax.Array,
     count: int,
-    quality_range: Sequence[int],
+    quality_range: jax.Array | Sequence[int],
     random_table_prob: float,
     bases: Sequence[np.ndarray] = (jpeg.STANDARD_LUMA,),
 ) -> tuple[jax.Array, ...]:
@@ -170,14 +171,15 @@ def draw_tables(
     Args:
         key: random key.
         count: number of patches.
-        quality_range: lowest and highest JPEG quality, drawn uniformly, one for each patch.
+        quality_range: lowest and highest JPEG quality, int32 [2]; one is drawn uniformly for each
+            patch.
         random_table_prob: probability that a patch gets varied tables instead of standard ones.
         bases: tables to scale by the quality, int32 [8, 8]: those of luma, or of luma and chroma.
 
     Returns:
         For each base, int32 [count, 8, 8].
     """
-    lowest, highest = quality_range
+    lowest, highest = quality_range[0], quality_range[1]
     qualities = jax.random.randint(key, (count,), lowest, highest + 1)
     tables = tuple(jpeg.quality_table(qualities, base) for base in bases)
     if not random_table_prob:

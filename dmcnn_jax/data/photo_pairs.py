@@ -38,11 +38,13 @@ class PhotoInputs(flax.struct.PyTreeNode):
     Attributes:
         tiles: RGB, uint8 [N, side, side, 3]: all tiles, or those of the batch.
         indices: int32 [B], which tiles are in the batch; None: all of them.
+        qualities: lowest and highest JPEG quality, int32 [2].
         subsampling: vertical and horizontal subsampling factors; steps are compiled for each.
     """
 
     tiles: jax.Array
     indices: jax.Array | None
+    qualities: jax.Array
     subsampling: tuple[int, int] = flax.struct.field(pytree_node=False)
 
 
@@ -58,7 +60,7 @@ class PhotoFeed(ColorSampler):
         """
         drawn = self.draw_tiles(stage, stage_step)
         subsampling = self.draw_subsampling(stage, stage_step)
-        return PhotoInputs(drawn["tiles"], drawn.get("indices"), subsampling)
+        return PhotoInputs(drawn["tiles"], drawn.get("indices"), self.qualities, subsampling)
 
 
 def make_batch(
@@ -87,7 +89,10 @@ def make_batch(
     rgb = crop_patches(tiles, corner_key, turn_key, patch_size)
     gray = jax.random.bernoulli(gray_key, _GRAY_SHARE, (len(rgb), 1, 1, 1))
     rgb = jnp.where(gray, color.rgb_to_y(rgb, "full")[..., None], rgb)
-    return compress(rgb, draw_color_tables(quality_key, len(rgb), config), inputs.subsampling)
+    tables = draw_color_tables(
+        quality_key, len(rgb), inputs.qualities, config.random_table_prob
+    )
+    return compress(rgb, tables, inputs.subsampling)
 
 
 def compress(rgb: jax.Array, tables: Tables, subsampling: tuple[int, int]) -> dict[str, Any]:

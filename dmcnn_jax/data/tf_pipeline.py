@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from dmcnn_jax.config.types import Config
-from dmcnn_jax.config.validation import batch_sizes
+from dmcnn_jax.config.validation import batch_sizes, quality_bounds
 from dmcnn_jax.data import images as images_module
 from dmcnn_jax.data import tiles
 from dmcnn_jax.data.luma_pairs import epoch_order
@@ -163,7 +163,7 @@ class PipelineFeed:
                 f"{tiles.format_counts(self.skipped)}; choose another config.data.source"
             )
         pixels = images_module.select_channels(augment(rgb, patch, rng), config.data.luma)
-        lowest, highest = tuple(config.quality_range) or (config.quality, config.quality)
+        lowest, highest = quality_bounds(config)
         return pixels, np.int32(rng.integers(lowest, highest + 1))
 
     def _read(self, index: int, smallest: int) -> np.ndarray | None:

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dmcnn_jax.models.convolution import convolve
+from dmcnn_jax.models.convolution import convolve, deconvolve
 
 # He initialisation for a PReLU whose negative slope starts at 0.1: variance 2 / (1 + 0.1²) /
 # fan-in.
@@ -86,18 +86,14 @@ class Conv(nn.Module):
         )
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-            y += bias.astype(self.dtype)
+            y = add_bias(y, bias)
         return y
 
 
 class Deconv(nn.Module):
     """A 4×4 transposed convolution of stride 2, [B, H, W, C] → [B, 2H, 2W, features].
 
-    It computes PyTorch's `ConvTranspose2d(4, stride=2, padding=1)` as four 2×2 convolutions, one
-    for each phase of the output: along an axis, output 2m sees inputs m - 1 and m through taps 3
-    and 1, output 2m + 1 sees inputs m and m + 1 through taps 2 and 0. `lax.conv_transpose` puts
-    zeros between inputs instead, and its gradient is slow on CPUs; so is the gradient of one 2×2
-    convolution with four times the channels.
+    It computes PyTorch's `ConvTranspose2d(4, stride=2, padding=1)`, see `deconvolve`.
 
     Attributes:
         features: output channels.
@@ -114,7 +110,7 @@ class Deconv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Convolves, [B, H, W, C] → [B, 2H, 2W, features]."""
-        batch, height, width, channels = x.shape
+        channels = x.shape[-1]
 
         def init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
             # An output sees 2×2 taps, not 4×4: the fan-in is that of a phase.
@@ -127,14 +123,7 @@ class Deconv(nn.Module):
 
         kernel = self.param("kernel", init, (4, 4, channels, self.features))
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-        x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
-
-        def phase(p: int, q: int) -> jax.Array:  # [B, H, W, features], outputs (2m + p, 2n + q)
-            return convolve(x, kernel[3 - p :: -2, 3 - q :: -2], padding=((1 - p, p), (1 - q, q)))
-
-        rows = [jnp.stack([phase(p, 0), phase(p, 1)], axis=3) for p in (0, 1)]
-        y = jnp.stack(rows, axis=2)  # [B, H, 2, W, 2, features]
-        return y.reshape(batch, 2 * height, 2 * width, self.features) + bias
+        return add_bias(deconvolve(x.astype(self.dtype), kernel.astype(self.dtype)), bias)
 
 
 class PReLU(nn.Module):
@@ -150,7 +139,23 @@ class PReLU(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the activation to [..., C], keeping shape and dtype."""
         slope = self.param("slope", nn.initializers.constant(self.initial_slope), (x.shape[-1],))
-        return jnp.where(x >= 0, x, slope.astype(x.dtype) * x)
+        wide = widen(x)
+        return jnp.where(wide >= 0, wide, slope * wide).astype(x.dtype)
+
+
+def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """Adds a bias, [C] or of more axes, to [..., C]; returns the dtype of `x`."""
+    return (widen(x) + bias).astype(x.dtype)
+
+
+def widen(x: jax.Array) -> jax.Array:
+    """Converts bfloat16 to float32, for arithmetic with one parameter for many pixels.
+
+    The gradient of such a parameter is a sum over all pixels. In bfloat16, whose numbers have 8
+    significant bits, a sum stops growing at 256 terms of one size. The conversions cost nothing:
+    compilers fuse them with the arithmetic.
+    """
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def mask_to_scale(mask: jax.Array | None, cells: int) -> jax.Array | None:

@@ -28,6 +28,7 @@ from dmcnn_jax.jpeg.projection import project_upsampled
 from dmcnn_jax.models.chroma import near_colour
 from dmcnn_jax.models.layers import (
     PReLU,
+    add_bias,
     apply_mask,
     conv,
     depth_to_space,
@@ -209,7 +210,7 @@ class PhotoNet(nn.Module):
         # A bias for each position in a block, whose borders the artifacts follow.
         shape = (_HALF, _HALF, self.features[0])
         bias = self.param("position_bias", nn.initializers.zeros_init(), shape)
-        x = x + jnp.tile(bias, (x.shape[1] // _HALF, x.shape[2] // _HALF, 1)).astype(x.dtype)
+        x = add_bias(x, jnp.tile(bias, (x.shape[1] // _HALF, x.shape[2] // _HALF, 1)))
         return apply_mask(PReLU(name="first_prelu")(x), mask_to_scale(mask, _HALF))
 
     def _coefficient_layer(

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dmcnn_jax.models.layers import PReLU
+from dmcnn_jax.models.layers import PReLU, widen
 
 PREFIX = "table_"
 """What the names of the perceptron's layers begin with."""
@@ -86,8 +86,8 @@ def modulate_by_table(
     def modulate(layer: int, x: jax.Array) -> jax.Array:
         if layer not in modulations:
             return x
-        scale, shift = jnp.split(modulations[layer].astype(x.dtype)[:, None, None], 2, axis=-1)
-        return x * (1 + scale) + shift
+        scale, shift = jnp.split(modulations[layer][:, None, None], 2, axis=-1)
+        return (widen(x) * (1 + scale) + shift).astype(x.dtype)
 
     return modulate
 

@@ -1,5 +1,6 @@
 """The training loop: stages of growing patches, validation, checkpoints, resuming."""
 
+import contextlib
 import math
 import os
 import sys
@@ -18,7 +19,10 @@ from dmcnn_jax.inference.model import Model
 from dmcnn_jax.inference.weights import load_weights
 from dmcnn_jax.system import devices
 from dmcnn_jax.system.malloc import trim_memory
+from dmcnn_jax.training import compilation
 from dmcnn_jax.training.checkpoints import CheckpointError
+from dmcnn_jax.training.clock import ClockSchedule
+from dmcnn_jax.training.compilation import AheadOfTime
 from dmcnn_jax.training.progress import (
     Profiler,
     Timer,
@@ -33,7 +37,13 @@ from dmcnn_jax.training.trainer import Trainer, TrainState
 from dmcnn_jax.training.validation import Validation
 
 
-def train(config: Config, workdir: str | os.PathLike, *, profile: bool = False) -> Model:
+def train(
+    config: Config,
+    workdir: str | os.PathLike,
+    *,
+    profile: bool = False,
+    on_validated: Callable[[], None] = lambda: None,
+) -> Model:
     """Trains, or resumes the run that the workdir holds.
 
     Args:
@@ -42,6 +52,7 @@ def train(config: Config, workdir: str | os.PathLike, *, profile: bool = False) 
             (`config.json`) and the weights: `best.safetensors`, of the lowest validation loss, and
             `last.safetensors`. Several processes have to share it.
         profile: whether to write a JAX profile of a few steps to `profile` in the workdir.
+        on_validated: called after each validation, when its weights and log are written.
 
     Returns:
         The model of lowest validation loss.
@@ -55,11 +66,16 @@ def train(config: Config, workdir: str | os.PathLike, *, profile: bool = False) 
         KeyboardInterrupt: if a signal stopped it, after a checkpoint.
     """
     validate_config(config)
+    if config.schedule.name == "clock" and jax.process_count() > 1:
+        raise ValueError(
+            f"config.schedule.name is 'clock' in {jax.process_count()} processes, whose clocks "
+            "differ; expected one process, or the schedule 'constant'"
+        )
     workdir = Path(workdir)
     trainer = Trainer(config)
     for size in batch_sizes(config):
         devices.check_batch(size, trainer.mesh)
-    with TrainingLoop(trainer, config, workdir) as loop:
+    with TrainingLoop(trainer, config, workdir, on_validated) as loop:
         try:
             loop.run(profile=profile)
         except CheckpointError:
@@ -95,16 +111,23 @@ class TrainingLoop:
         trainer: makes the state and advances it.
         config: the configuration of the run.
         workdir: see `train`.
+        on_validated: see `train`.
 
     Attributes:
         schedule: stage, step and learning rate.
         files: the files of the run.
     """
 
-    def __init__(self, trainer: Trainer, config: Config, workdir: Path):
-        self._trainer, self._config = trainer, config
+    def __init__(
+        self,
+        trainer: Trainer,
+        config: Config,
+        workdir: Path,
+        on_validated: Callable[[], None] = lambda: None,
+    ):
+        self._trainer, self._config, self._on_validated = trainer, config, on_validated
         self._batch_sizes = batch_sizes(config)
-        self.schedule = Schedule(config)
+        self.schedule = (ClockSchedule if config.schedule.name == "clock" else Schedule)(config)
         self._metrics = StepMetrics()
         self.files = RunDirectory(workdir, config)
         latest = self.files.latest
@@ -160,8 +183,16 @@ class TrainingLoop:
         schedule = self.schedule
         timer = Timer()
         profiler = Profiler(self.files.path / "profile" if profile else None, self._write)
-        with catch_stop_signals() as signals, progress_bar(schedule) as self._bar:
+        with (
+            catch_stop_signals() as signals,
+            progress_bar(schedule) as self._bar,
+            self._compile_ahead() as programs,
+        ):
+            stage = None
             while not schedule.done:
+                if programs is not None and stage != schedule.stage:
+                    stage = schedule.stage
+                    programs.enter_stage(stage)
                 profiler.before_step()
                 self._run_step(timer)
                 profiler.after_step(self._state)
@@ -171,6 +202,14 @@ class TrainingLoop:
                 if asks and devices.any_process(bool(signals)):
                     self._stop()
             profiler.finish(self._state)
+
+    def _compile_ahead(self) -> contextlib.AbstractContextManager[AheadOfTime | None]:
+        """Returns what compiles ahead, or None where that doesn't pay."""
+        if not compilation.is_worthwhile(self._config):
+            return contextlib.nullcontext()
+        return AheadOfTime(
+            self._trainer, self._validation, self._feed, self._config, self._write
+        )
 
     def _run_step(self, timer: Timer) -> None:
         schedule, train = self.schedule, self._config.train
@@ -182,7 +221,7 @@ class TrainingLoop:
         self._metrics.add(scalars)
         timer.count(self._batch_pixels)
         schedule.advance()
-        self._bar.update()
+        self._bar.update(schedule.position - self._bar.n)
 
     @property
     def _batch_pixels(self) -> int:
@@ -193,7 +232,7 @@ class TrainingLoop:
     def _report_and_save(self, timer: Timer) -> bool:
         """Logs, validates and saves, whatever this step is due for; returns whether it logged."""
         schedule, train = self.schedule, self._config.train
-        validates = schedule.step % train.validate_every == 0 or schedule.stage_over
+        validates = schedule.validation_due
         reports = schedule.step % train.log_every == 0 or validates
         if reports:
             self._report(timer)
@@ -278,6 +317,7 @@ class TrainingLoop:
         )
         self.files.write_validated(schedule.step, variables, result, pictures)
         self._save(result["loss"])
+        self._on_validated()
 
     def _save(self, loss: float | None = None) -> None:
         """Writes a checkpoint, unless this step has one."""

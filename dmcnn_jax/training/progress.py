@@ -13,6 +13,7 @@ import jax
 from tqdm import tqdm
 
 from dmcnn_jax.system import devices
+from dmcnn_jax.training.clock import ClockSchedule
 from dmcnn_jax.training.schedule import Schedule
 
 
@@ -83,12 +84,12 @@ class Profiler:
         self._folder = None
 
 
-def progress_bar(schedule: Schedule) -> tqdm:
-    """Returns a progress bar over all steps; only the main process shows one."""
+def progress_bar(schedule: Schedule | ClockSchedule) -> tqdm:
+    """Returns a progress bar over the run; only the main process shows one."""
     return tqdm(
-        total=schedule.total_steps,
-        initial=schedule.step,
-        unit="step",
+        total=schedule.total,
+        initial=schedule.position,
+        unit=schedule.unit,
         dynamic_ncols=True,
         # Few updates in a file.
         mininterval=0.5 if sys.stderr.isatty() else 30,

@@ -28,6 +28,8 @@ class Schedule:
         stage_step: number of steps done in the current stage.
     """
 
+    unit = "step"
+
     def __init__(self, config: Config):
         self._train, self._config = config.train, config.schedule
         # Not part of the optimizer: its patience counts validations, not steps.
@@ -49,9 +51,19 @@ class Schedule:
         return self._converged or self.stage_step >= self._train.stage_steps[self.stage]
 
     @property
-    def total_steps(self) -> int:
+    def total(self) -> int:
         """Number of steps of all stages if none converges early."""
         return sum(self._train.stage_steps)
+
+    @property
+    def position(self) -> int:
+        """Number of steps done."""
+        return self.step
+
+    @property
+    def validation_due(self) -> bool:
+        """Whether it is time to validate and to save."""
+        return self.step % self._train.validate_every == 0 or self.stage_over
 
     @property
     def learning_rate(self) -> float:
@@ -59,14 +71,14 @@ class Schedule:
         rate = self._train.learning_rate
         warmup = self._config.warmup_steps
         if self._config.name == "cosine":
-            share = min(1.0, max(0, self.step - warmup) / max(1, self.total_steps - warmup))
+            share = min(1.0, max(0, self.step - warmup) / max(1, self.total - warmup))
             floor = self._config.min_lr_ratio
             rate *= floor + (1 - floor) * (1 + math.cos(math.pi * share)) / 2
         elif self._config.name == "constant":
             # After Hägele et al., "Scaling laws and compute-optimal training beyond fixed training
             # durations" (NeurIPS 2024).
-            cooldown = self._config.cooldown * self.total_steps
-            done = self.step - (self.total_steps - cooldown)
+            cooldown = self._config.cooldown * self.total
+            done = self.step - (self.total - cooldown)
             if done > 0:
                 rate *= 1 - math.sqrt(min(1.0, done / cooldown))
         else:

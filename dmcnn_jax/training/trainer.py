@@ -135,7 +135,35 @@ class Trainer:
             over all pixels), "grad_norm" and, with tf.data, "wrong_pixels", the number of pixels
             that TensorFlow decoded differently from `jpeg.decode` (0 unless something is wrong).
         """
+        program = _compiled_steps.get(self._program_key(inputs, patch_size))
+        if program is not None:
+            return program(state, inputs, learning_rate)
         return _train_step(self._settings, self.mesh, state, inputs, learning_rate, patch_size)
+
+    def compile_step(self, state: TrainState, inputs: feeds.Inputs, patch_size: int) -> bool:
+        """Compiles what `step` runs, without running it; any thread may call this.
+
+        Trainers whose steps are the same share the program.
+
+        Args:
+            state: the state, or the shapes and shardings of its arrays.
+            inputs: arrays from a feed, of the shapes and shardings to compile for.
+            patch_size: side of the patches, pixels.
+
+        Returns:
+            Whether it was compiled now, not before.
+        """
+        key = self._program_key(inputs, patch_size)
+        if key in _compiled_steps:
+            return False
+        traced = self.trace_step(state, inputs, np.float32(0), patch_size)
+        _compiled_steps[key] = traced.lower().compile()
+        return True
+
+    def _program_key(self, inputs: feeds.Inputs, patch_size: int) -> tuple[Any, ...]:
+        leaves, structure = jax.tree.flatten(inputs)
+        shapes = tuple((x.shape, x.dtype) for x in leaves)
+        return self._settings, self.mesh, patch_size, structure, shapes
 
     def trace_step(
         self,
@@ -206,14 +234,16 @@ def _step_settings(config: Config) -> ml_collections.FrozenConfigDict:
     return ml_collections.FrozenConfigDict(
         {
             "seed": config.seed,
-            "quality": config.quality,
-            "quality_range": tuple(config.quality_range),
             "random_table_prob": config.random_table_prob,
             "model": config.model.to_dict(),
             "data": {"guide": config.data.guide, "luma": config.data.luma},
             "train": {field: getattr(config.train, field) for field in _STEP_FIELDS},
         }
     )
+
+
+# Steps that `Trainer.compile_step` compiled, for all trainers of the process.
+_compiled_steps: dict[tuple[Any, ...], jax.stages.Compiled] = {}
 
 
 # Not a method: JAX's cache would keep its `self`, a Trainer, alive.

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from dmcnn_jax.models.base import Network
-from dmcnn_jax.models.layers import extend, pixel_mask, scale_gradient
+from dmcnn_jax.models.layers import add_bias, extend, pixel_mask, scale_gradient
 from dmcnn_jax.models.losses import half_sum_squares
 
 _init = nn.initializers.normal(0.001)
@@ -97,7 +97,7 @@ class _Conv(nn.Module):
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
         if self.rate != 1:
             kernel, bias = scale_gradient(kernel, self.rate), scale_gradient(bias, self.rate)
-        x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+        x, kernel = (a.astype(self.dtype) for a in (x, kernel))
         y = jax.lax.conv_general_dilated(
             extend(x, self.size // 2, "edge", mask),
             kernel,
@@ -105,4 +105,4 @@ class _Conv(nn.Module):
             padding="VALID",
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        return y + bias
+        return add_bias(y, bias)

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from dmcnn_jax.models.base import Network
-from dmcnn_jax.models.layers import apply_mask, pixel_mask, scale_gradient
+from dmcnn_jax.models.layers import add_bias, apply_mask, pixel_mask, scale_gradient
 from dmcnn_jax.models.losses import half_sum_squares
 
 _init = nn.initializers.he_normal()
@@ -115,7 +115,7 @@ class _Conv(nn.Module):
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", _init, shape)
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-        x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+        x, kernel = (a.astype(self.dtype) for a in (x, kernel))
         y = jax.lax.conv_general_dilated(
             x,
             kernel,
@@ -123,4 +123,4 @@ class _Conv(nn.Module):
             padding=[(self.size // 2, self.size // 2)] * 2,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        return y + scale_gradient(bias, _BIAS_RATE)
+        return add_bias(y, scale_gradient(bias, _BIAS_RATE))

@@ -1,0 +1,166 @@
+"""Checks a machine before time is spent on it: the codec's bits, a step's gradients, its speed."""
+
+import hashlib
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Jaxpr
+
+from dmcnn_jax import jpeg
+from dmcnn_jax.config import default_config
+from dmcnn_jax.config.types import Config
+from dmcnn_jax.config.validation import batch_sizes
+from dmcnn_jax.data import feeds, luma_pairs
+from dmcnn_jax.data.tiles import Tiles
+from dmcnn_jax.system import devices
+from dmcnn_jax.training.trainer import Trainer
+
+CODEC_DIGEST = "3183784b"
+"""`codec_digest` on a CPU, where tests compare the codec with libjpeg's bits."""
+
+GRADIENT_TOLERANCE = 1e-3
+"""Largest relative difference of a step's gradients to those on the CPU, in full float32.
+
+Sums of thousands of float32 products in another order differ by 1e-5; a wrong convolution by 1.
+"""
+
+# Steps that are timed, after two that aren't.
+_TIMED_STEPS = 10
+
+
+def codec_digest() -> str:
+    """Returns a digest of what `jpeg.encode` and `jpeg.decode` give on the default device.
+
+    Noise and smooth waves are compressed at qualities 1 to 100: 8 hexadecimal digits of the SHA-256
+    of all coefficients and pixels.
+    """
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (50, 64, 64), dtype=np.uint8)
+    y, x = np.mgrid[:64, :64]
+    waves = np.stack([y * (k + 1) + x * (50 - k) for k in range(50)]) % 256
+    planes = np.concatenate([noise, waves.astype(np.uint8)])
+    tables = np.asarray(jpeg.quality_table(np.arange(1, 101)))
+    coefficients = jax.jit(jpeg.encode)(planes, tables)
+    pixels = jax.jit(jpeg.decode)(coefficients, tables)
+    digest = hashlib.sha256(np.asarray(coefficients, np.int32).tobytes())
+    digest.update(np.asarray(pixels).tobytes())
+    return digest.hexdigest()[:8]
+
+
+def gradient_difference() -> float:
+    """Compares the gradients of one step of a small DMCNN here with those on the CPU.
+
+    Returns:
+        ‖g - g'‖ / ‖g'‖ over all weights, computed at the highest precision of matrix products;
+        infinite if the training pairs differ in a single bit.
+    """
+    here, there = (_gradients_on(device) for device in (jax.devices()[0], jax.devices("cpu")[0]))
+    for one, other in zip(jax.tree.leaves(here[0]), jax.tree.leaves(there[0]), strict=True):
+        if not np.array_equal(one, other):
+            return float("inf")
+    pairs = list(zip(jax.tree.leaves(here[1]), jax.tree.leaves(there[1]), strict=True))
+    difference = sum(float(np.sum(np.square(a - b))) for a, b in pairs)
+    return float(np.sqrt(difference / sum(float(np.sum(np.square(b))) for _, b in pairs)))
+
+
+def _gradients_on(device: jax.Device) -> tuple[Any, Any]:
+    """Returns a batch, and the gradients of the loss by the weights, in host memory."""
+    config = default_config()
+    config.model.features = 8
+    config.quality = 10
+    mesh = jax.sharding.Mesh(
+        np.array([device]), ("batch",), axis_types=(jax.sharding.AxisType.Auto,)
+    )
+    trainer = Trainer(config, mesh)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (4, 64, 64), dtype=np.uint8)
+    rows = np.arange(len(pixels))
+    tiles = Tiles(pixels, rows, rows.astype(np.int32), tuple(map(str, rows)))
+    config.train.batch_sizes = (len(pixels),)
+    inputs = luma_pairs.TileFeed(tiles, config, mesh).inputs(0, 0)
+    state = trainer.init_state()
+
+    @jax.jit
+    def compute(state: Any, inputs: Any) -> tuple[Any, Any]:
+        key = jax.random.key(0)
+        batch = feeds.make_batch(inputs, key, 56, config, devices.batched(mesh))
+        return batch, trainer.gradients(state, batch)[1]
+
+    with jax.default_matmul_precision("highest"):
+        batch, gradients = compute(state, inputs)
+    found: tuple[Any, Any] = jax.device_get((batch, gradients))
+    return found
+
+
+def step_rates(
+    config: Config, count_flops: Callable[[Jaxpr], float], write: Callable[[str], None]
+) -> list[dict[str, float]]:
+    """Measures real training steps, whose programs `training.trainer` keeps for training.
+
+    Args:
+        config: a configuration; its data are opened.
+        count_flops: counts the arithmetic of a program.
+        write: prints a line.
+
+    Returns:
+        For each stage "patch", pixels; "step", median seconds; "rate", pixels a second; and
+        "flops", FLOP a second.
+    """
+    trainer = Trainer(config)
+    feed, _ = feeds.open_data(config, trainer.mesh)
+    state, patches = trainer.abstract_state(), config.train.patch_sizes
+    write(f"opened {feed}")
+    before = time.perf_counter()
+    with ThreadPoolExecutor() as pool:
+        programs = [
+            pool.submit(trainer.compile_step, state, inputs, patch)
+            for stage, patch in enumerate(patches)
+            for inputs in feeds.example_inputs(feed, stage)
+        ]
+    # An error appears here.
+    compiled = sum(program.result() for program in programs)
+    write(f"compiled {compiled} steps in {time.perf_counter() - before:.1f} s")
+    found = []
+    for stage, (patch, batch) in enumerate(zip(patches, batch_sizes(config), strict=True)):
+        seconds = _time_steps(trainer, feed, stage, patch)
+        traced = trainer.trace_step(state, feed.inputs(stage, 0), np.float32(0), patch)
+        pixels, flops = batch * patch**2, count_flops(traced.jaxpr.jaxpr)
+        write(
+            f"step of {batch} × {patch} × {patch}: {1000 * seconds:.1f} ms, "
+            f"{pixels / seconds / 1e6:.2f} million pixels and {flops / seconds / 1e12:.2f} TFLOP a "
+            f"second ({flops / pixels / 1e6:.2f} MFLOP a pixel)"
+        )
+        found.append(
+            {"patch": patch, "step": seconds, "rate": pixels / seconds, "flops": flops / seconds}
+        )
+    return found
+
+
+def _time_steps(trainer: Trainer, feed: feeds.Feed, stage: int, patch: int) -> float:
+    """Returns the median time of a step, seconds; the weights don't change."""
+    state, inputs, seconds = trainer.init_state(), feed.inputs(stage, 0), []
+    for _ in range(2 + _TIMED_STEPS):
+        before = time.perf_counter()
+        state, scalars = trainer.step(state, inputs, np.float32(0), patch)
+        jax.block_until_ready(scalars)
+        seconds.append(time.perf_counter() - before)
+    return float(np.median(seconds[2:]))
+
+
+def copy_rate() -> float:
+    """Measures how fast the device copies its memory, bytes read and written a second."""
+    size = 2**28 if jax.default_backend() != "cpu" else 2**24
+    array = jnp.zeros(size, jnp.float32)
+    copy = jax.jit(lambda x: x + 1)
+    jax.block_until_ready(copy(array))
+    seconds = []
+    for _ in range(10):
+        before = time.perf_counter()
+        jax.block_until_ready(copy(array))
+        seconds.append(time.perf_counter() - before)
+    return 2 * array.nbytes / float(np.median(seconds))
