@@ -123,8 +123,8 @@ class _Comparison:
     def measure_compiled(self, dtype: str) -> None:
         """Measures the compiled peer and, once more, our network, in the same rounds."""
         name = f"jax {dtype}"
-        names = self._begin_peers(dtype, True)
-        self._compare([*([name] if name in self.calls else []), *names])
+        if names := self._begin_peers(dtype, True):
+            self._compare([*([name] if name in self.calls else []), *names])
 
     def _begin_peers(self, dtype: str, compiled: bool) -> list[str]:
         """Makes the peer's first calls; if it fails, says so and returns fewer names."""
@@ -155,8 +155,6 @@ class _Comparison:
 
     def _compare(self, names: Sequence[str]) -> None:
         """Measures calls in the same rounds, and adds what has not been measured before."""
-        if not names:
-            return
         table = self.bench.compare(
             {name: self.calls[name] for name in names}, self.rows, self.pixels
         )
