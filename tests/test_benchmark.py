@@ -1,5 +1,6 @@
 """The benchmark runs, writes what it promises, and counts what can be counted by hand."""
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -7,14 +8,17 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from dmcnn_jax.evaluation.complexity import arithmetic
+from dmcnn_jax.evaluation.complexity import arithmetic, flops_per_pixel
 from dmcnn_jax.inference import tiling
+from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model
 from dmcnn_jax.models import create_model
 
@@ -23,10 +27,14 @@ sys.path.append(str(Path(__file__).parents[1] / "tools"))
 from benchmark import growth as growth_section
 from benchmark import operations
 from benchmark.harness import Benchmark
+from benchmark.inputs import make_jpeg, random_model
+from benchmark.limited import measure_within_limit
+from benchmark.peers import TorchPeers
 from benchmark.processes import run_script
 from benchmark.report import to_markdown
 from benchmark.sections import SECTIONS, measure_machine
 from benchmark.settings import Settings
+from benchmark.timing import measure_in_rounds
 
 CHECKOUT = Path(__file__).parents[1]
 # Figures don't matter here: compiling takes most of the time.
@@ -155,6 +163,87 @@ def test_every_section_that_fails_is_reported():
     markdown = to_markdown(results)
     for section in SECTIONS:
         assert f"**: {section} failed" in markdown
+
+
+class QuickPeer:
+    """A peer that does nothing; compiled, it does not even do that in time."""
+
+    version = "Quick 1.0"
+
+    def __init__(self):
+        self.limits = []
+
+    def restorers(self, features, dtypes, k, q, *, compiled=False):
+        if compiled:
+            raise RuntimeError("did not answer in time")
+        return {f"torch {dtype}": (lambda: None, lambda _: None) for dtype in dtypes}
+
+    def answer_by(self, moment):
+        self.limits.append(moment)
+
+    def cpu_seconds(self):
+        return 0.0
+
+
+def limited_settings(**fields):
+    return dataclasses.replace(Settings.quick(), compiled=True, **fields)
+
+
+def test_under_a_time_limit_compiling_comes_after_all_of_the_first_dtype():
+    settings = limited_settings(dtypes=("bfloat16", "float32"))
+    bench = Benchmark(settings, QuickPeer(), stop_at=0)
+    measure_within_limit(bench, ("restore", "train"), lambda: pytest.fail("nothing to write"))
+    assert bench.results["left_out"] == [
+        "machine",
+        "train, bfloat16",
+        "restore, bfloat16",
+        "train, torch.compile bfloat16",
+        "restore, torch.compile bfloat16",
+        "restore, float32",
+        "train, float32",
+    ]
+
+
+def test_what_was_measured_is_written_before_compiling_runs_out_of_time():
+    stop_at = time.monotonic() + 1000
+    bench = Benchmark(limited_settings(), QuickPeer(), stop_at=stop_at)
+    written = []
+    measure_within_limit(bench, ("restore",), lambda: written.append(to_markdown(bench.results)))
+    assert stop_at in bench.peer.limits
+    assert len(written) == 3
+    assert "| jax float32 against torch float32 |" in written[1] and "in time" not in written[1]
+    assert "**restore, torch.compile float32**: did not answer in time" in written[2]
+    rows = bench.results["restore"]["rows"]
+    assert rows.keys() == {"jax float32", "torch float32"}
+    model = random_model(4, "float32")
+    flops = 16 * 24 * flops_per_pixel(model.module, model.variables, 64)
+    for row in rows.values():
+        assert row["rate"] * row["seconds"]["median"] == pytest.approx(flops)
+    assert np.isfinite(restore_plane(model, *make_jpeg(16, 24))).all()
+
+
+def test_no_round_begins_when_time_is_up():
+    calls = {"nothing": (lambda: None, lambda _: None)}
+    for stop_at, rounds in ((0, 1), (math.inf, 5)):
+        times = measure_in_rounds(calls, 5, 0, lambda: 0.0, lambda line: None, stop_at)
+        assert len(times["nothing"].wall) == rounds
+
+
+def test_pytorch_is_ended_when_it_does_not_answer_in_time():
+    pytest.importorskip("torch")
+    peers = TorchPeers()
+    peers.answer_by(time.monotonic())
+    for _ in range(2):  # importing PyTorch takes longer; then the process has ended
+        with pytest.raises(RuntimeError, match=r"did not answer in time|has ended"):
+            peers.restorers(4, ("float32",), *make_jpeg(16, 24))
+
+
+def test_a_time_limit_is_for_training_and_restoring(tmp_path):
+    done = run(tmp_path / "b", "--seconds", "9", "--only", "train", "pairs")
+    assert done.returncode == 1
+    assert (
+        done.stderr == "benchmark: --only names pairs; with --seconds expected train or restore\n"
+    )
 
 
 def test_scripts_find_the_package_and_the_tool_from_anywhere(tmp_path, monkeypatch):

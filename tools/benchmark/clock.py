@@ -3,6 +3,9 @@
 import json
 import time
 
+STARTED = time.monotonic()
+"""When this process imported this file, before slower ones."""
+
 
 class Clock:
     """A stopwatch for the consecutive parts of a process.

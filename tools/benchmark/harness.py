@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import tempfile
 import time
@@ -20,17 +21,33 @@ from dmcnn_jax.system.atomic_write import write_file
 class Peer(Protocol):
     """The same network in another framework, to compare with."""
 
-    version: str
+    @property
+    def version(self) -> str:
+        """Version of the framework, in words; ImportError if it doesn't run."""
 
     def steps(
-        self, features: int, dtypes: tuple[str, ...], batch: Mapping[str, np.ndarray]
+        self,
+        features: int,
+        dtypes: tuple[str, ...],
+        batch: Mapping[str, np.ndarray],
+        *,
+        compiled: bool = False,
     ) -> dict[str, Call]:
-        """Returns training steps on one batch, by name."""
+        """Returns training steps on one batch, by name; compiled ones if it is asked to."""
 
     def restorers(
-        self, features: int, dtypes: tuple[str, ...], k: np.ndarray, q: np.ndarray
+        self,
+        features: int,
+        dtypes: tuple[str, ...],
+        k: np.ndarray,
+        q: np.ndarray,
+        *,
+        compiled: bool = False,
     ) -> dict[str, Call]:
-        """Returns calls that restore a whole plane, by name."""
+        """Returns calls that restore a whole plane, by name; compiled ones if it is asked to."""
+
+    def answer_by(self, moment: float) -> None:
+        """Gives up what has not ended by then, as `time.monotonic` counts."""
 
     def cpu_seconds(self) -> float:
         """Returns the CPU seconds that the peer has used so far."""
@@ -43,6 +60,7 @@ class Benchmark:
         settings: sizes and repetitions.
         peer: the same network in another framework; None to compare with nothing.
         say: called with lines of progress.
+        stop_at: when no other round of measurements begins, as `time.monotonic` counts.
 
     Attributes:
         results: by section, as JSON values.
@@ -53,8 +71,9 @@ class Benchmark:
         settings: Settings,
         peer: Peer | None = None,
         say: Callable[[str], None] = lambda line: None,
+        stop_at: float = math.inf,
     ):
-        self.settings, self.peer, self.say = settings, peer, say
+        self.settings, self.peer, self.say, self.stop_at = settings, peer, say, stop_at
         self.results: dict[str, Any] = {"settings": dataclasses.asdict(settings)}
 
     def run(
@@ -99,6 +118,7 @@ class Benchmark:
             self.settings.seconds if least is None else least,
             self._cpu_seconds,
             self.say,
+            self.stop_at,
         )
 
     def measure_rates(
@@ -118,19 +138,23 @@ class Benchmark:
 
         Args:
             calls: ours have names that begin with "jax " or "openvino "; all end in a data type.
-            rows: what is known about calls already, by name: "flops" and "bound" give shares.
+            rows: what is known about calls already, by name: "flops" and "bound" give rates and
+                shares. Calls without "flops" do the same arithmetic as those that have it.
             pixels: that each call processes.
 
         Returns:
             {"pixels", "rows": {name: row}, "speed": {"ours against other": {"wall", "cpu"}}}.
         """
         times = self.measure(calls)
+        flops = next((row["flops"] for row in rows.values() if "flops" in row), None)
         table = {}
         for name, result in times.items():
-            row = result.row(pixels) | dict(rows.get(name, {}))
+            row = result.row(pixels) | {"flops": flops} | dict(rows.get(name, {}))
             rate = self.machine_rates(name.split()[-1]).get("flops")
-            if "flops" in row and rate:
-                row["share_of_matrix_product"] = row["flops"] / result.median / rate
+            if row["flops"]:
+                row["rate"] = row["flops"] / result.median
+                if rate:
+                    row["share_of_matrix_product"] = row["rate"] / rate
             if row.get("bound"):
                 row["share_of_roofline"] = row["bound"] / result.median
             table[name] = row
@@ -151,6 +175,15 @@ class Benchmark:
         machine = self.results.get("machine", {})
         rate = machine.get("matrix_product", {}).get(dtype)
         return {"flops": rate, "bytes": machine["memory"]} if rate else {}
+
+    def peer_version(self) -> str | None:
+        """Returns the peer's version; if it doesn't run, says why, and goes on without it."""
+        try:
+            return self.peer.version if self.peer else None
+        except (ImportError, RuntimeError) as error:
+            self.say(f"nothing to compare with: {one_line(error)}")
+            self.peer = None
+            return None
 
     def _cpu_seconds(self) -> float:
         return time.process_time() + (self.peer.cpu_seconds() if self.peer else 0)

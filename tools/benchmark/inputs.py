@@ -1,8 +1,11 @@
 """Synthetic pictures and random networks to measure with."""
 
+import math
+from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmark.settings import QUALITY, SEED, Settings
@@ -11,7 +14,8 @@ from dmcnn_jax import jpeg
 from dmcnn_jax.inference import openvino_engine
 from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model
-from dmcnn_jax.inference.variables import initialize
+from dmcnn_jax.inference.variables import variable_shapes
+from dmcnn_jax.inference.weights import save_weights
 from dmcnn_jax.models import create_model
 
 
@@ -55,9 +59,30 @@ def random_model(features: int, dtype: str, precision: str = "") -> Model:
         precision: OpenVINO's precision, if OpenVINO is to compute the layers.
     """
     module = create_model({"name": "dmcnn", "features": features, "dtype": dtype})
-    params = initialize(module, jax.random.key(SEED))
-    engine = openvino_engine.Engine(module, params, precision) if precision else None
-    return Model(module, params, engine=engine)
+    variables = _random_variables(module)
+    engine = openvino_engine.Engine(module, variables, precision) if precision else None
+    return Model(module, variables, engine=engine)
+
+
+def random_weights_file(folder: Path, features: int) -> Path:
+    """Writes the weights of `random_model` to a file, and returns its path."""
+    path = folder / "random.safetensors"
+    fields = {"name": "dmcnn", "features": features}
+    save_weights(path, _random_variables(create_model(fields)), {"model": fields})
+    return path
+
+
+def _random_variables(module: Any) -> dict[str, Any]:
+    """Draws variables of about unit gain on the host, where nothing has to be compiled for it."""
+    rng = np.random.default_rng(SEED)
+
+    def draw(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        if leaf.ndim < 2:  # biases, and slopes of PReLU
+            return jnp.full(leaf.shape, 0.1, leaf.dtype)
+        fan_in = math.prod(leaf.shape[:-1])
+        return jnp.asarray(rng.normal(0, fan_in**-0.5, leaf.shape), leaf.dtype)
+
+    return jax.tree.map(draw, variable_shapes(module))
 
 
 def restore_call(model: Model, k: np.ndarray, q: np.ndarray) -> Call:

@@ -20,7 +20,8 @@ def to_markdown(results: Mapping[str, Any]) -> str:
         f"{machine.get('load', 0):.1f} at the start. Matrix products: "
         + ", ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in rates.items())
         + f"; memory {machine.get('memory', 0) / 1e9:,.0f} GB/s. Medians of "
-        f"{results['settings']['rounds']} rounds in turn (lowest to highest).",
+        f"{'up to ' * ('seconds' in results)}{results['settings']['rounds']} rounds in turn "
+        "(lowest to highest).",
         "",
     ]
     for section, (title, make_lines) in _TABLES.items():
@@ -29,24 +30,29 @@ def to_markdown(results: Mapping[str, Any]) -> str:
             lines += [f"**{title}**: {error}", ""]
         if table:
             lines += make_lines(title, table)
+    for what in results.get("left_out", ()):
+        lines.append(f"No time was left for: {what}.")
+    for what, error in results.get("failed", {}).items():
+        lines.append(f"**{what}**: {error}")
     return "\n".join(lines)
 
 
 def _lines_compared(title: str, table: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"**{title}**, {table['pixels']:,} pixels", "")
     yield (
-        "| | seconds | CPU seconds | Mpixel/s | of matrix products | of roofline | first, cold "
+        "| | seconds | CPU seconds | Mpixel/s | TFLOP/s | of matrix products | of roofline | first "
         "| cached | memory, MB |"
     )
-    yield "| --- " + "| ---: " * 8 + "|"
+    yield "| --- " + "| ---: " * 9 + "|"
     for name, row in table["rows"].items():
-        cold = row.get("compile_cold", row.get("first_cold"))
+        cold = row.get("compile_cold", row.get("first_cold", row.get("first")))
         cached = row.get("compile_cached", row.get("first_cached"))
         cells = [
             name,
             _show(row["seconds"]),
             _show(row["cpu_seconds"]),
             f"{row['pixels_per_second'] / 1e6:.3g}",
+            f"{row['rate'] / 1e12:.3g}" if row.get("rate") else "",
             _percent(row.get("share_of_matrix_product")),
             _percent(row.get("share_of_roofline")),
             f"{cold:.1f} s" if cold else "",
@@ -60,6 +66,8 @@ def _lines_compared(title: str, table: Mapping[str, Any]) -> Iterator[str]:
         for name, ratio in table["speed"].items():
             yield f"| {name} | {_show(ratio['wall'])} | {_show(ratio['cpu'])} |"
         yield ""
+    if title in _DIFFERENCES and any(name.startswith("torch") for name in table["rows"]):
+        yield from (_DIFFERENCES[title], "")
 
 
 def _lines_pairs(title: str, table: Mapping[str, Any]) -> Iterator[str]:
@@ -173,9 +181,22 @@ def _percent(share: float | None) -> str:
     return "" if share is None else f"{share:.0%}"
 
 
+_TRAIN, _RESTORE = "A training step", "Restoring an image"
+
+_DIFFERENCES = {
+    _TRAIN: "Both steps run the network forward and backward and update its weights by Adam. Ours "
+    "also makes the training pairs, averages the weights over time, and measures PSNR and the "
+    "gradient's norm; PyTorch's is given one finished batch. In bfloat16, PyTorch's autocast "
+    "includes the DCT branch, which ours computes in float32.",
+    _RESTORE: "Both go from coefficients to pixels in the host's memory: ours in overlapping "
+    "tiles, PyTorch over the whole plane at once. In bfloat16, PyTorch's autocast includes the DCT "
+    "branch, which ours computes in float32.",
+}
+"""What the programs that a table compares do differently."""
+
 _TABLES: dict[str, tuple[str, Callable[[str, Mapping[str, Any]], Iterator[str]]]] = {
-    "train": ("A training step", _lines_compared),
-    "restore": ("Restoring an image", _lines_compared),
+    "train": (_TRAIN, _lines_compared),
+    "restore": (_RESTORE, _lines_compared),
     "pairs": ("Training pairs", _lines_pairs),
     "layers": ("Layers by themselves", _lines_layers),
     "kernels": ("A 3×3 convolution by itself", _lines_kernels),

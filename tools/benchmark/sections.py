@@ -52,7 +52,7 @@ def measure_machine(bench: Benchmark) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0],
         "jax": jax.__version__,
-        "peer": bench.peer.version if bench.peer else None,
+        "peer": bench.peer_version(),
         "matrix_product": rates,
         "memory": 8 * numbers / min(copy),
     }
@@ -69,7 +69,8 @@ def measure_train(bench: Benchmark) -> dict[str, Any]:
         steps[name], rows[name] = step.call, step.measure_cost(bench.machine_rates(dtype))
     if bench.peer:
         batch = make_batch(settings.batch, settings.patch)
-        steps |= bench.peer.steps(settings.features, settings.dtypes, batch)
+        for compiled in (False, True)[: 1 + settings.compiled]:
+            steps |= bench.peer.steps(settings.features, settings.dtypes, batch, compiled=compiled)
     return bench.compare(steps, rows, pixels)
 
 
@@ -99,7 +100,10 @@ def measure_restore(bench: Benchmark) -> dict[str, Any]:
         }
         calls[name] = restore_call(model, k, q)
     if bench.peer:
-        calls |= bench.peer.restorers(settings.features, settings.dtypes, k, q)
+        for compiled in (False, True)[: 1 + settings.compiled]:
+            calls |= bench.peer.restorers(
+                settings.features, settings.dtypes, k, q, compiled=compiled
+            )
     return bench.compare(calls, rows, height * width)
 
 

@@ -24,6 +24,7 @@ class Settings:
         sides: sides of the square images in section "growth", pixels.
         batches: batch sizes of the training steps in section "growth".
         matrix: side of the matrices whose product gives the machine's arithmetic rate.
+        compiled: whether PyTorch's network is measured by `torch.compile` as well.
     """
 
     features: int = 64
@@ -37,6 +38,7 @@ class Settings:
     sides: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048, 4096)
     batches: tuple[int, ...] = (1, 2, 3, 4, 7, 8, 16)
     matrix: int = 2048
+    compiled: bool = False
 
     @property
     def block_size(self) -> tuple[int, int]:
@@ -59,6 +61,7 @@ class Settings:
             growth_features=64,
             batches=(8, 16, 32, 80, 160),
             matrix=8192,
+            compiled=jax.default_backend() == "gpu",
         )
 
     @classmethod

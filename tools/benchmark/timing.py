@@ -63,6 +63,7 @@ def measure_in_rounds(
     least: float,
     cpu_seconds: Callable[[], float],
     say: Callable[[str], None],
+    stop_at: float = math.inf,
 ) -> dict[str, Times]:
     """Measures calls in turn, round after round, after one or two uncounted calls of each.
 
@@ -72,6 +73,7 @@ def measure_in_rounds(
         least: least duration of a measurement, seconds; shorter calls are repeated.
         cpu_seconds: returns the CPU seconds used so far.
         say: called with a line of progress after each round.
+        stop_at: when no round after the first one begins, as `time.monotonic` counts.
 
     Returns:
         The times by name.
@@ -79,6 +81,8 @@ def measure_in_rounds(
     counts = {name: _count_repetitions(call, least) for name, call in calls.items()}
     times = {name: Times() for name in calls}
     for number in range(rounds):
+        if number and time.monotonic() >= stop_at:
+            break
         for name, (call, wait) in calls.items():
             cpu, start = cpu_seconds(), time.perf_counter()
             for _ in range(counts[name]):

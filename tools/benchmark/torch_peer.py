@@ -21,12 +21,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--serve", action="store_true", required=True, help="serve requests")
-    parser.parse_args()
-    serve()
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(%(default)s)")
+    serve(parser.parse_args().device)
 
 
-def serve() -> None:
-    """Sends version and device, then answers requests until standard input ends."""
+def serve(device: str) -> None:
+    """Sends the version of PyTorch, then answers requests until standard input ends.
+
+    Args:
+        device: "cpu" or "cuda".
+    """
     # Standard output is for answers only, so what libraries print goes to standard error.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -36,36 +40,43 @@ def serve() -> None:
         answers.flush()
 
     try:
-        peer = Torch()
-    except ImportError as error:
-        answer("error", str(error))
+        peer = Torch(device)
+    except (ImportError, OSError) as error:
+        answer("missing", str(error))
         return
-    answer("hello", (peer.version, peer.device))
-    calls: dict[str, tuple[Callable, Callable]] = {}
+    answer("hello", peer.version)
+    calls: dict[str, Callable] = {}
     while True:
         try:
             method, *arguments = pickle.load(sys.stdin.buffer)
         except (EOFError, KeyboardInterrupt):
             return
-        if method == "call":
-            call, wait = calls[arguments[0]]
-            wait(call())
-            answer("done", None)
-        else:
-            made = getattr(peer, method)(*arguments)
-            calls.update(made)
-            answer("names", list(made))
+        try:
+            if method in ("call", "wait"):
+                calls[arguments[0]]() if arguments else peer.wait()
+                answer("done", None)
+            else:
+                made = getattr(peer, method)(*arguments)
+                calls.update(made)
+                answer("names", list(made))
+        except Exception as error:  # such as too little memory, or no compiler for torch.compile
+            answer("failed", f"{type(error).__name__}: {error}")
 
 
 class Torch:
-    """The same network in PyTorch: channels last, and on a GPU also compiled.
+    """The same network in PyTorch, channels last.
+
+    Args:
+        device: "cpu" or "cuda".
 
     Attributes:
-        device: "cpu" or "cuda".
         version: of PyTorch, in words.
+
+    Raises:
+        ImportError: if PyTorch is not installed, or can't use the device.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
         import torch
 
         from dmcnn_jax.export import torch_dmcnn
@@ -73,23 +84,39 @@ class Torch:
         self._torch = torch
         # Its stubs lack `memory_format`.
         self._network: Any = torch_dmcnn.DMCNN
-        self.device = self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self.version = f"PyTorch {torch.__version__}"
+        if device == "cuda" and not torch.cuda.is_available():
+            raise ImportError(f"JAX runs on a GPU, and {self.version} finds none")
+        self._device = device
         torch.backends.cudnn.benchmark = True
 
     def steps(
-        self, features: int, dtypes: Sequence[str], batch: Mapping[str, np.ndarray]
-    ) -> dict[str, tuple[Callable, Callable]]:
-        """Returns training steps on one batch on the device: forward, backward, Adam."""
+        self,
+        features: int,
+        dtypes: Sequence[str],
+        batch: Mapping[str, np.ndarray],
+        compiled: bool,
+    ) -> dict[str, Callable]:
+        """Returns training steps on one batch on the device: forward, backward, Adam.
+
+        What `dmcnn_jax` does besides is left out: making pairs, the average of weights, and PSNR.
+
+        Args:
+            features: F, the network's width.
+            dtypes: to compute in; bfloat16 is that of `torch.autocast`.
+            batch: "coefficients", "table" and "original", see `inputs.make_batch`.
+            compiled: whether the network is compiled by `torch.compile`.
+        """
         torch = self._torch
         k, q = (
             torch.from_numpy(batch[n].copy()).to(self._device) for n in ("coefficients", "table")
         )
         original = torch.from_numpy(batch["original"].copy()).to(self._device)[:, None] / 255
 
-        def make(dtype: str, compiled: bool) -> Callable:
+        def make(dtype: str) -> Callable:
             model = self._model(features)
-            optimizer = torch.optim.Adam(model.parameters(), 1e-4)
+            fused = self._device == "cuda"
+            optimizer = torch.optim.Adam(model.parameters(), 1e-4, fused=fused or None)
             forward = torch.compile(model) if compiled else model
 
             def step() -> Any:
@@ -103,15 +130,30 @@ class Torch:
 
             return step
 
-        return self._each(dtypes, make)
+        return {_name(dtype, compiled): make(dtype) for dtype in dtypes}
 
     def restorers(
-        self, features: int, dtypes: Sequence[str], k: np.ndarray, q: np.ndarray
-    ) -> dict[str, tuple[Callable, Callable]]:
-        """Returns calls that restore a whole plane in inference mode, from and to host arrays."""
+        self,
+        features: int,
+        dtypes: Sequence[str],
+        k: np.ndarray,
+        q: np.ndarray,
+        compiled: bool,
+    ) -> dict[str, Callable]:
+        """Returns calls that restore a plane in inference mode, from and to host arrays.
+
+        The plane is not cut into tiles.
+
+        Args:
+            features: F, the network's width.
+            dtypes: as in `steps`.
+            k: coefficients of the plane, [H/8, W/8, 64].
+            q: its table, [8, 8].
+            compiled: as in `steps`.
+        """
         torch = self._torch
 
-        def make(dtype: str, compiled: bool) -> Callable:
+        def make(dtype: str) -> Callable:
             model = self._model(features).eval()
             forward = torch.compile(model) if compiled else model
 
@@ -122,18 +164,22 @@ class Torch:
 
             return restore
 
-        return self._each(dtypes, make)
+        return {_name(dtype, compiled): make(dtype) for dtype in dtypes}
 
-    def _each(self, dtypes: Sequence[str], make: Callable) -> dict[str, tuple[Callable, Callable]]:
-        calls = {f"torch {dtype}": (make(dtype, False), self._wait) for dtype in dtypes}
+    def wait(self) -> None:
+        """Waits until the GPU has done what was started."""
         if self._device == "cuda":
-            calls |= {f"torch.compile {d}": (make(d, True), self._wait) for d in dtypes}
-        return calls
+            self._torch.cuda.synchronize()
 
     def _model(self, features: int) -> Any:
         torch = self._torch
         torch.manual_seed(0)
-        return self._network(features=features).to(self._device, memory_format=torch.channels_last)
+        model = self._network(features=features)
+        for branch in (model.f, model.g):
+            # It conditions on nothing, but has a name that is unset then, where torch.compile would
+            # split the network into nine programs.
+            branch.conditioning = lambda steps: lambda i, x: x
+        return model.to(self._device, memory_format=torch.channels_last)
 
     def _autocast(self, dtype: str) -> Any:
         enabled = dtype == "bfloat16"
@@ -148,9 +194,9 @@ class Torch:
             loss = loss + 0.618**i * functional.mse_loss(estimates[name].float(), reduced)
         return loss
 
-    def _wait(self, result: Any) -> None:
-        if self._device == "cuda":
-            self._torch.cuda.synchronize()
+
+def _name(dtype: str, compiled: bool) -> str:
+    return f"torch.compile {dtype}" if compiled else f"torch {dtype}"
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ class TrainingStep:
         batch: patches in a batch.
         dtype: data type that the network computes in.
         mesh: of devices; by default as many as split the batch evenly.
+        weights: a file of weights to start from; "" for random ones, which take seconds to compile.
 
     Attributes:
         call: takes a step, and waits for it.
@@ -39,12 +40,14 @@ class TrainingStep:
         dtype: str,
         *,
         mesh: jax.sharding.Mesh | None = None,
+        weights: str = "",
     ):
         from dmcnn_jax.data.luma_pairs import TileFeed
         from dmcnn_jax.data.tiles import Tiles
         from dmcnn_jax.training.trainer import Trainer
 
         config = training_config(settings, features, batch, dtype)
+        config.init_from = weights
         trainer = Trainer(config, mesh or first_devices(math.gcd(batch, jax.device_count())))
         pictures = make_pictures(max(8, batch), config.data.tile)
         rows = np.arange(len(pictures))
