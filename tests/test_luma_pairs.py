@@ -65,7 +65,9 @@ def test_patches_are_crops_flipped_and_turned():
     low, high = (tile % 256).astype(np.uint8), (tile // 256).astype(np.uint8)
     key = jax.random.key(0)
     low, high = (
-        np.asarray(luma_pairs.make_batch(np.repeat(t[None], 64, 0), key, patch, (50, 50))["original"])
+        np.asarray(
+            luma_pairs.make_batch(np.repeat(t[None], 64, 0), key, patch, (50, 50))["original"]
+        )
         for t in (low, high)
     )
     places = high.astype(int) * 256 + low

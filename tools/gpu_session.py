@@ -81,6 +81,12 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         help="folder for the runs' own files (default: %(default)s)",
     )
     add("--no-check", action="store_true", help="don't check the machine")
+    add(
+        "--min-rate",
+        type=float,
+        default=0,
+        help="end here if the first network trains fewer million pixels a second (default: 0)",
+    )
     add("--check-only", action="store_true", help="check the machine, and don't train")
     add(
         "--set",
@@ -161,7 +167,7 @@ def _train(options: argparse.Namespace) -> int:
     devices.use_cores_as_devices([size for config, _ in plan for size in batch_sizes(config)])
     options.output.mkdir(parents=True, exist_ok=True)
     if not options.no_check:
-        _check(plan[0][0], options.output, begun)
+        _check([config for config, _ in plan], options, begun)
     if options.check_only:
         return 0
     for config, minutes in plan:
@@ -171,8 +177,12 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check(config: Any, output: Path, begun: float) -> None:
-    """Checks the machine, writes `check.json`, and raises a RuntimeError if it computes wrongly."""
+def _check(configs: Sequence[Any], options: argparse.Namespace, begun: float) -> None:
+    """Checks the machine, and writes `check.json`.
+
+    Raises:
+        RuntimeError: if the machine computes wrongly, or too slowly.
+    """
     import jax
 
     from dmcnn_jax.evaluation.complexity import arithmetic
@@ -197,7 +207,7 @@ def _check(config: Any, output: Path, begun: float) -> None:
     copied = machine_check.copy_rate()
     write(f"memory: {copied / 1e9:.0f} GB a second")
     rates = machine_check.step_rates(
-        config, lambda jaxpr: sum(flops for _, flops in arithmetic(jaxpr)), write
+        configs, lambda jaxpr: sum(flops for _, flops in arithmetic(jaxpr)), write
     )
     about = {
         "device": device.device_kind,
@@ -208,7 +218,12 @@ def _check(config: Any, output: Path, begun: float) -> None:
         "steps": rates,
         "seconds": time.perf_counter() - begun,
     }
-    write_file(output / "check.json", (json.dumps(about, indent=2) + "\n").encode())
+    write_file(options.output / "check.json", (json.dumps(about, indent=2) + "\n").encode())
+    if rates[0]["rate"] < 1e6 * options.min_rate:
+        raise RuntimeError(
+            f"{rates[0]['rate'] / 1e6:.2f} million pixels a second; expected at least --min-rate "
+            f"{options.min_rate:g}"
+        )
 
 
 def _split(text: str) -> tuple[str, float]:

@@ -140,9 +140,7 @@ def make_batch(
     """
     tiles = select_tiles(inputs.tiles, inputs.indices, batched)
     corner_key, turn_key, quality_key = jax.random.split(key, 3)
-    tables = draw_color_tables(
-        quality_key, len(tiles), inputs.qualities, config.random_table_prob
-    )
+    tables = draw_color_tables(quality_key, len(tiles), inputs.qualities, config.random_table_prob)
     guide = Guide(load_guide(config.data.guide).module, inputs.guide)
     original = crop_patches(tiles, corner_key, turn_key, patch_size)
     return compress(original, tables, inputs.subsampling, guide)

@@ -89,9 +89,7 @@ def make_batch(
     rgb = crop_patches(tiles, corner_key, turn_key, patch_size)
     gray = jax.random.bernoulli(gray_key, _GRAY_SHARE, (len(rgb), 1, 1, 1))
     rgb = jnp.where(gray, color.rgb_to_y(rgb, "full")[..., None], rgb)
-    tables = draw_color_tables(
-        quality_key, len(rgb), inputs.qualities, config.random_table_prob
-    )
+    tables = draw_color_tables(quality_key, len(rgb), inputs.qualities, config.random_table_prob)
     return compress(rgb, tables, inputs.subsampling)
 
 

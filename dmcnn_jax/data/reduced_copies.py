@@ -101,8 +101,8 @@ def use_copies(data: DataConfig, folder: str | os.PathLike, tile: int) -> None:
     """Sets the sources of a configuration to what `write_copies` wrote.
 
     Args:
-        data: `config.data`, changed in place. Networks for photographs in colour get the drawings as
-            well; those for luma, which are compared on photographs, don't.
+        data: `config.data`, changed in place. Networks for colour get the drawings as well; those
+            for luma, which are compared on photographs, don't.
         folder: the folder.
         tile: side of the tiles to cut, pixels; at most `shortest`.
 

@@ -1,6 +1,6 @@
 """Convolutions and transposed convolutions that are fast on CPUs, GPUs and TPUs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -212,17 +212,8 @@ def _deconvolve_forward(
 def _deconvolve_backward(
     residuals: tuple[jax.Array, jax.Array], cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    # One choice for the whole gradient: that of a choice would keep what each branch needs.
-    def gradients(
-        function: Callable, x: jax.Array, kernel: jax.Array, cotangent: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        return jax.vjp(function, x, kernel)[1](cotangent)
-
     found: tuple[jax.Array, jax.Array] = lax.platform_dependent(
-        *residuals,
-        cotangent,
-        cpu=partial(gradients, deconvolve_by_phases),
-        default=partial(gradients, deconvolve_by_dilation),
+        *residuals, cotangent, cpu=_gradients_of_phases, default=gradients_by_striding
     )
     return found
 
@@ -259,3 +250,32 @@ def deconvolve_by_dilation(x: jax.Array, kernel: jax.Array) -> jax.Array:
         lhs_dilation=(2, 2),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
+
+
+def _gradients_of_phases(
+    x: jax.Array, kernel: jax.Array, cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Computes the gradients of `deconvolve_by_phases`."""
+    return jax.vjp(deconvolve_by_phases, x, kernel)[1](cotangent)
+
+
+def gradients_by_striding(
+    x: jax.Array, kernel: jax.Array, cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Computes the gradients of `deconvolve` as those of the convolution that it transposes.
+
+    That convolution S has a stride of 2. With y = Sᵀ(x), the gradient by x is S of the cotangent,
+    and the gradient by the kernel is that of S, with the cotangent as its input and x as its own.
+
+    Args:
+        x: [B, H, W, C].
+        kernel: [4, 4, C, N].
+        cotangent: [B, 2H, 2W, N].
+
+    Returns:
+        The gradients by x and by the kernel.
+    """
+    options = 2, ((1, 1), (1, 1)), 1
+    strided = kernel.swapaxes(2, 3)
+    by_kernel = xla_kernel_gradient(options, strided.shape, cotangent, x)
+    return _convolve(options, cotangent, strided), by_kernel.swapaxes(2, 3)

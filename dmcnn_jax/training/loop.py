@@ -207,9 +207,7 @@ class TrainingLoop:
         """Returns what compiles ahead, or None where that doesn't pay."""
         if not compilation.is_worthwhile(self._config):
             return contextlib.nullcontext()
-        return AheadOfTime(
-            self._trainer, self._validation, self._feed, self._config, self._write
-        )
+        return AheadOfTime(self._trainer, self._validation, self._feed, self._config, self._write)
 
     def _run_step(self, timer: Timer) -> None:
         schedule, train = self.schedule, self._config.train

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,10 +23,11 @@ from dmcnn_jax.training.trainer import Trainer
 CODEC_DIGEST = "3183784b"
 """`codec_digest` on a CPU, where tests compare the codec with libjpeg's bits."""
 
-GRADIENT_TOLERANCE = 1e-3
+GRADIENT_TOLERANCE = 1e-2
 """Largest relative difference of a step's gradients to those on the CPU, in full float32.
 
-Sums of thousands of float32 products in another order differ by 1e-5; a wrong convolution by 1.
+Sums of float32 products in another order, and algorithms such as Winograd's, differ by 1e-5 to
+1e-3; a wrong convolution by 1.
 """
 
 # Steps that are timed, after two that aren't.
@@ -98,46 +99,50 @@ def _gradients_on(device: jax.Device) -> tuple[Any, Any]:
 
 
 def step_rates(
-    config: Config, count_flops: Callable[[Jaxpr], float], write: Callable[[str], None]
-) -> list[dict[str, float]]:
+    configs: Sequence[Config], count_flops: Callable[[Jaxpr], float], write: Callable[[str], None]
+) -> list[dict[str, Any]]:
     """Measures real training steps, whose programs `training.trainer` keeps for training.
 
     Args:
-        config: a configuration; its data are opened.
+        configs: configurations; their data are opened, and all their steps compiled at once.
         count_flops: counts the arithmetic of a program.
         write: prints a line.
 
     Returns:
-        For each stage "patch", pixels; "step", median seconds; "rate", pixels a second; and
-        "flops", FLOP a second.
+        For each configuration and stage "name"; "patch", pixels; "step", median seconds; "rate",
+        pixels a second; and "flops", FLOP a second.
     """
-    trainer = Trainer(config)
-    feed, _ = feeds.open_data(config, trainer.mesh)
-    state, patches = trainer.abstract_state(), config.train.patch_sizes
-    write(f"opened {feed}")
+    trainers = [Trainer(config) for config in configs]
+    opened = [
+        feeds.open_data(config, t.mesh)[0] for config, t in zip(configs, trainers, strict=True)
+    ]
+    write(f"opened {', '.join(sorted(set(map(str, opened))))}")
     before = time.perf_counter()
     with ThreadPoolExecutor() as pool:
         programs = [
-            pool.submit(trainer.compile_step, state, inputs, patch)
-            for stage, patch in enumerate(patches)
+            pool.submit(trainer.compile_step, trainer.abstract_state(), inputs, patch)
+            for trainer, feed in zip(trainers, opened, strict=True)
+            for stage, patch in enumerate(trainer.config.train.patch_sizes)
             for inputs in feeds.example_inputs(feed, stage)
         ]
     # An error appears here.
     compiled = sum(program.result() for program in programs)
     write(f"compiled {compiled} steps in {time.perf_counter() - before:.1f} s")
     found = []
-    for stage, (patch, batch) in enumerate(zip(patches, batch_sizes(config), strict=True)):
-        seconds = _time_steps(trainer, feed, stage, patch)
-        traced = trainer.trace_step(state, feed.inputs(stage, 0), np.float32(0), patch)
-        pixels, flops = batch * patch**2, count_flops(traced.jaxpr.jaxpr)
-        write(
-            f"step of {batch} × {patch} × {patch}: {1000 * seconds:.1f} ms, "
-            f"{pixels / seconds / 1e6:.2f} million pixels and {flops / seconds / 1e12:.2f} TFLOP a "
-            f"second ({flops / pixels / 1e6:.2f} MFLOP a pixel)"
-        )
-        found.append(
-            {"patch": patch, "step": seconds, "rate": pixels / seconds, "flops": flops / seconds}
-        )
+    for trainer, feed in zip(trainers, opened, strict=True):
+        name, sizes = trainer.config.name, batch_sizes(trainer.config)
+        for stage, patch in enumerate(trainer.config.train.patch_sizes):
+            seconds = _time_steps(trainer, feed, stage, patch)
+            arguments = trainer.abstract_state(), feed.inputs(stage, 0), np.float32(0), patch
+            flops = count_flops(trainer.trace_step(*arguments).jaxpr.jaxpr)
+            pixels = sizes[stage] * patch**2
+            write(
+                f"{name}: step of {sizes[stage]} × {patch} × {patch} in {1000 * seconds:.1f} ms, "
+                f"{pixels / seconds / 1e6:.2f} million pixels and {flops / seconds / 1e12:.2f} "
+                f"TFLOP a second ({flops / pixels / 1e6:.2f} MFLOP a pixel)"
+            )
+            rates = {"step": seconds, "rate": pixels / seconds, "flops": flops / seconds}
+            found.append({"name": name, "patch": patch, **rates})
     return found
 
 

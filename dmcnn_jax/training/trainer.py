@@ -1,6 +1,7 @@
 """The state of a training run, and the jitted step that advances it."""
 
 from collections.abc import Mapping
+from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
@@ -137,7 +138,9 @@ class Trainer:
         """
         program = _compiled_steps.get(self._program_key(inputs, patch_size))
         if program is not None:
-            return program(state, inputs, learning_rate)
+            stepped: tuple[TrainState, dict[str, jax.Array]]
+            stepped = program.result()(state, inputs, learning_rate)
+            return stepped
         return _train_step(self._settings, self.mesh, state, inputs, learning_rate, patch_size)
 
     def compile_step(self, state: TrainState, inputs: feeds.Inputs, patch_size: int) -> bool:
@@ -154,10 +157,19 @@ class Trainer:
             Whether it was compiled now, not before.
         """
         key = self._program_key(inputs, patch_size)
-        if key in _compiled_steps:
+        program: Future[jax.stages.Compiled] = Future()
+        # Atomic: the first thread to come compiles, others wait.
+        known = _compiled_steps.setdefault(key, program)
+        if known is not program:
+            known.result()
             return False
-        traced = self.trace_step(state, inputs, np.float32(0), patch_size)
-        _compiled_steps[key] = traced.lower().compile()
+        try:
+            traced = self.trace_step(state, inputs, np.float32(0), patch_size)
+            program.set_result(traced.lower().compile())
+        except BaseException as error:
+            del _compiled_steps[key]
+            program.set_exception(error)
+            raise
         return True
 
     def _program_key(self, inputs: feeds.Inputs, patch_size: int) -> tuple[Any, ...]:
@@ -243,7 +255,7 @@ def _step_settings(config: Config) -> ml_collections.FrozenConfigDict:
 
 
 # Steps that `Trainer.compile_step` compiled, for all trainers of the process.
-_compiled_steps: dict[tuple[Any, ...], jax.stages.Compiled] = {}
+_compiled_steps: dict[tuple[Any, ...], Future[jax.stages.Compiled]] = {}
 
 
 # Not a method: JAX's cache would keep its `self`, a Trainer, alive.
