@@ -7,7 +7,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dmcnn_jax.models.convolution import convolve, kernel_gradient
+from dmcnn_jax.models.convolution import (
+    convolve,
+    deconvolve,
+    deconvolve_by_dilation,
+    gradients_by_striding,
+    kernel_gradient,
+)
 
 SIDES = st.tuples(st.integers(0, 3), st.integers(0, 3))
 
@@ -100,3 +106,55 @@ def test_takes_what_jax_does_to_functions(rng):
     direction = rng.normal(size=kernel.shape).astype(np.float32)
     along = jax.grad(lambda k: jnp.vdot(jax.grad(loss)(k, x[0]), direction))(kernel)
     np.testing.assert_allclose(along, jax.grad(loss)(direction, x[0]), rtol=1e-3, atol=1e-2)
+
+
+def transposed_by_torch(x, kernel, cotangent):
+    """What PyTorch's transposed convolution gives, and its gradients, in float64."""
+    torch = pytest.importorskip("torch")
+
+    def tensor(array, *order):
+        return torch.from_numpy(array.transpose(order)).double().requires_grad_()
+
+    image, weights = tensor(x, 0, 3, 1, 2), tensor(kernel, 2, 3, 0, 1)
+    y = torch.nn.functional.conv_transpose2d(image, weights, None, 2, 1)
+    y.backward(tensor(cotangent, 0, 3, 1, 2).detach())
+    return (
+        y.detach().permute(0, 2, 3, 1),
+        image.grad.permute(0, 2, 3, 1),
+        weights.grad.permute(2, 3, 0, 1),
+    )
+
+
+@given(
+    size=st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)),
+    channels=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+)
+@settings(max_examples=20, deadline=None)
+def test_transposed_convolution_on_every_platform(size, channels):
+    rng = np.random.default_rng([*size, *channels])
+    x = rng.normal(size=(*size, channels[0])).astype(np.float32)
+    kernel = rng.normal(size=(4, 4, *channels)).astype(np.float32)
+    cotangent = rng.normal(
+        size=(size[0], 2 * size[1], 2 * size[2], channels[1])
+    ).astype(np.float32)
+    expected = transposed_by_torch(x, kernel, cotangent)
+    here, pullback = jax.vjp(deconvolve, x, kernel)
+    there = deconvolve_by_dilation(x, kernel)
+    results = [(here, *pullback(cotangent)), (there, *gradients_by_striding(x, kernel, cotangent))]
+    for result in results:
+        for one, other in zip(result, expected, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_accelerators_get_one_transposed_convolution():
+    """Four phases on a CPU; elsewhere one convolution, and two for its gradient."""
+
+    def step(x, kernel):
+        y, pullback = jax.vjp(deconvolve, x, kernel)
+        return y, pullback(y)
+
+    traced = jax.jit(step).trace(jnp.ones((2, 8, 8, 16)), jnp.ones((4, 4, 16, 9)))
+    for platform, count in (("cuda", 3), ("tpu", 3)):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert text.count("stablehlo.convolution") == count
+    assert traced.lower(lowering_platforms=("cpu",)).as_text().count("stablehlo.convolution") > 3

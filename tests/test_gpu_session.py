@@ -1,21 +1,28 @@
-"""Runs in a given time: their files, and that the same command resumes."""
+"""Sessions on a GPU: what travels, the check of the machine, and runs by the clock."""
 
 import csv
+import json
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
+from PIL import Image
 from runs import CHECKOUT, CONFIG, read_log, write_images
 
+from dmcnn_jax import jpeg
 from dmcnn_jax.config import default_config, files
+from dmcnn_jax.data import feeds, graphics, reduced_copies, rescaled
+from dmcnn_jax.data import images as data_images
 from dmcnn_jax.inference.weights import load_weights
-from dmcnn_jax.training import timed_runs
+from dmcnn_jax.system import devices
+from dmcnn_jax.training import machine_check
 
 
 def command(folder, *arguments):
     return subprocess.run(
-        [sys.executable, CHECKOUT / "tools/campaign.py", *arguments],
+        [sys.executable, CHECKOUT / "tools/gpu_session.py", *arguments],
         cwd=folder,
         env={"PYTHONPATH": str(CHECKOUT), "PATH": "", "JAX_PLATFORMS": "cpu"},
         capture_output=True,
@@ -24,20 +31,34 @@ def command(folder, *arguments):
     )
 
 
-@pytest.mark.slow
-def test_a_campaign(tmp_path):
-    write_images(tmp_path / "images")
+def train(folder, *arguments):
+    return command(folder, "train", *arguments, "--source", "images", "-o", "out")
+
+
+def write_configs(folder):
+    """Two configurations, the second of which starts from the weights of the first."""
     text = CONFIG.replace("checkpoint_every = 4", "checkpoint_every = 0")
-    text = text.replace("log_every = 2", "log_every = 50")
-    (tmp_path / "first.py").write_text(text.replace('"tiny"', '"first"'))
+    (folder / "first.py").write_text(text.replace('"tiny"', '"first"'))
     second = text.replace('"tiny"', '"second"').replace(
         "config.quality = 10", 'config.quality = 20\n    config.init_from = "runs/first"'
     )
-    (tmp_path / "second.py").write_text(second)
-    arguments = ["first.py:0.02", "second.py:0.01", "--source", "images", "-o", "out"]
-    done = command(tmp_path, *arguments, "--set", "train.learning_rate=1e-4")
+    (folder / "second.py").write_text(second)
+
+
+@pytest.mark.slow
+def test_a_session(tmp_path):
+    write_images(tmp_path / "images")
+    write_configs(tmp_path)
+    arguments = ["first.py:0.02", "second.py:0.01", "--set", "train.learning_rate=1e-4"]
+    done = train(tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
-    assert "million pixels" in done.stdout
+    # Both networks are the same, and quality isn't part of a program.
+    assert "compiled 2 steps" in done.stdout
+    about = json.loads((tmp_path / "out/check.json").read_text())
+    assert about["codec"] == machine_check.CODEC_DIGEST
+    assert about["gradients"] < machine_check.GRADIENT_TOLERANCE
+    assert [step["patch"] for step in about["steps"]] == [16, 24, 16, 24]
+    assert all(step["rate"] > 0 and step["flops"] > 0 for step in about["steps"])
     for name in ("first", "second"):
         variables, about = load_weights(tmp_path / "out" / f"{name}.safetensors")
         assert about["name"] == name and variables["params"]
@@ -50,12 +71,83 @@ def test_a_campaign(tmp_path):
         )
         losses = [float(row["loss"]) for row in rows if row["loss"]]
         np.testing.assert_allclose(losses, [r["loss"] for r in log if "loss" in r], rtol=1e-5)
-        assert (tmp_path / "runs" / name / "campaign.json").exists()
-        # The rate has come to the end of what was planned, not of what the file says.
         assert float(rows[0]["learning_rate"]) <= 1e-4
-    again = command(tmp_path, *arguments, "--set", "train.learning_rate=1e-4")
+    again = train(tmp_path, *arguments, "--no-check")
     assert again.returncode == 0, again.stderr
     assert read_log(tmp_path / "runs/second") == log
+
+
+def test_a_slow_machine_is_not_trained_on(tmp_path):
+    write_images(tmp_path / "images")
+    write_configs(tmp_path)
+    done = train(tmp_path, "first.py:9", "--min-rate", "1e6")
+    assert done.returncode == 1
+    assert "expected at least --min-rate 1e+06" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "runs/first/log.jsonl").exists()
+
+
+def test_what_travels_is_read_back(tmp_path):
+    write_images(tmp_path / "images", count=6, side=80)
+    write_images(tmp_path / "images/small", count=1, side=40)
+    pack = ["pack", "images", "-o", "copies", "--shortest", "48", "--scales", "0.5", "0.9"]
+    done = command(tmp_path, *pack, "--validation", "2", "--graphics", "3")
+    assert done.returncode == 0, done.stderr
+    assert "6 photographs and 3 drawings" in done.stdout and "1 smaller than 48" in done.stdout
+    assert "MiB travel: copies 0." in done.stdout
+    colour, luma = default_config(), default_config()
+    colour.data.luma = "rgb"
+    for config, names in ((colour, 4 + 3), (luma, 4)):
+        reduced_copies.use_copies(config.data, tmp_path / "copies", 48)
+        mesh = devices.make_mesh()
+        feed, validation = feeds.open_data(config, mesh)
+        assert f"of {names} images" in str(feed)
+        assert len(validation.names) == 2 and validation.side == 48
+    # A drawing is stored without loss.
+    stored = np.asarray(Image.open(tmp_path / "copies/training/graphics/00001.webp"))
+    drawn = np.asarray(Image.open(graphics.Graphics(3, 96).open(1)))
+    np.testing.assert_array_equal(stored, drawn)
+    # A photograph is a reduced copy, nearly: 40 dB and more of a smooth picture with some noise.
+    original = data_images.open_images(str(tmp_path / "images"))
+    copy = rescaled.RescaledImages(original, copies=1, scales=(0.5, 0.9), shortest=48)
+    numbers = [int(path.stem) for path in (tmp_path / "copies/training/photographs").iterdir()]
+    for number in numbers:
+        expected = data_images.read_rgb(copy.open(number)).astype(float)
+        path = tmp_path / f"copies/training/photographs/{number:05}.avif"
+        error = np.mean(np.square(data_images.read_rgb(path) - expected))
+        assert error < 255**2 / 10**3.4
+    again = command(tmp_path, *pack)
+    assert again.returncode == 1 and "'copies' exists" in again.stderr
+    assert len(again.stderr.strip().splitlines()) == 1
+
+
+def test_too_much_to_travel_is_said(tmp_path):
+    write_images(tmp_path / "images", count=2, side=64)
+    arguments = ["images", "-o", "copies", "--shortest", "32", "--graphics", "0"]
+    done = command(tmp_path, "pack", *arguments, "--limit", "0.1")
+    assert done.returncode == 1
+    assert "expected at most --limit 0.1" in done.stderr.splitlines()[-1]
+
+
+def test_the_codec_and_gradients_of_this_machine():
+    assert machine_check.codec_digest() == machine_check.CODEC_DIGEST
+    assert machine_check.gradient_difference() < machine_check.GRADIENT_TOLERANCE
+
+
+def test_a_wrong_codec_or_gradient_is_seen(monkeypatch):
+    decode = jpeg.decode
+    monkeypatch.setattr(jpeg, "decode", lambda k, q: decode(k, q) ^ (q[..., 0, 0] == 99))
+    assert machine_check.codec_digest() == machine_check.CODEC_DIGEST
+    monkeypatch.setattr(jpeg, "decode", lambda k, q: decode(k, q).at[50, 3, 3].add(1))
+    assert machine_check.codec_digest() != machine_check.CODEC_DIGEST
+    right = machine_check._gradients_on
+
+    def wrong(device, calls=[]):  # noqa: B006
+        calls.append(device)
+        batch, gradients = right(device)
+        return batch, jax.tree.map(lambda x: x * (1 + 0.02 * len(calls)), gradients)
+
+    monkeypatch.setattr(machine_check, "_gradients_on", wrong)
+    assert machine_check.gradient_difference() > machine_check.GRADIENT_TOLERANCE
 
 
 @pytest.mark.parametrize(
@@ -68,7 +160,7 @@ def test_a_campaign(tmp_path):
 )
 def test_mistakes_are_one_line(tmp_path, arguments, message):
     (tmp_path / "first.py").write_text("")
-    done = command(tmp_path, *arguments, "--source", "images", "-o", "out")
+    done = train(tmp_path, *arguments)
     assert done.returncode == 1
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
@@ -89,14 +181,6 @@ def test_fields_are_set():
             files.set_fields(config, [item])
 
 
-def test_a_run_of_other_minutes_is_refused(tmp_path):
-    config = default_config()
-    config.workdir = str(tmp_path)
-    (tmp_path / "campaign.json").write_text('{"minutes": 8}')
-    with pytest.raises(ValueError, match="was planned for 8 minutes, not 30"):
-        timed_runs.run(config, 30, tmp_path / "out")
-
-
 def test_a_configuration_may_have_an_argument_before_the_minutes(tmp_path):
     for name, expected in (("arcnn.py:cpu", "arcnn-cpu"), ("arcnn.py", "arcnn")):
         assert files.load_config(str(CHECKOUT / "configs" / name)).name == expected
@@ -106,7 +190,9 @@ def test_a_configuration_may_have_an_argument_before_the_minutes(tmp_path):
         CONFIG.replace("get_config()", "get_config(kind)").replace('"tiny"', "kind")
     )
     # The argument arrives: the first mistake is that there are no such images.
-    done = command(tmp_path, "first.py:some:0.01", "--source", "nowhere", "-o", "out")
+    done = command(
+        tmp_path, "train", "first.py:some:0.01", "--source", "nowhere", "-o", "out", "--no-check"
+    )
     assert done.returncode == 1
     assert "'nowhere'" in done.stderr and len(done.stderr.strip().splitlines()) == 1
 

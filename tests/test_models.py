@@ -421,3 +421,29 @@ def test_unknown_models_and_fields_are_named():
         create_model({"name": "dmcnn", "dtype": "float16"})
     with pytest.raises(ValueError, match="rectifier is 'hard'; expected one of"):
         variable_shapes(create_model({"name": "dmcnn", "rectifier": "hard"}))
+
+
+@pytest.mark.parametrize("layer", ["conv", "deconv", "prelu"])
+def test_sums_over_pixels_are_float32_in_bfloat16(layer):
+    """Of 65,536 ones: a sum in bfloat16 would stop at 256."""
+    x = -jnp.ones((1, 256, 256, 1), jnp.bfloat16)
+    make = {
+        "conv": lambda: conv(1, dtype=jnp.bfloat16),
+        "deconv": lambda: Deconv(1, dtype=jnp.bfloat16),
+        "prelu": PReLU,
+    }
+    module = make[layer]()
+    params = jax.tree.map(jnp.zeros_like, module.init(jax.random.key(0), x)["params"])
+
+    def total(params):
+        y = module.apply({"params": params}, x)
+        assert y.dtype == jnp.bfloat16
+        return jnp.sum(y.astype(jnp.float32))
+
+    # Without the compiler, which might widen sums of its own accord.
+    with jax.disable_jit():
+        gradients = jax.grad(total)(params)
+    found = gradients["slope"] if layer == "prelu" else gradients["bias"]
+    expected = {"conv": 256**2, "deconv": 512**2, "prelu": -(256**2)}[layer]
+    assert found.dtype == jnp.float32
+    assert float(found[0]) == expected

@@ -42,6 +42,10 @@ def run(
         save_weights(weights, *load_weights(workdir / "last.safetensors"), dtype=dtype)
         plots.write_csv(workdir, output / f"{config.name}.csv")
 
-    train(config, workdir, on_validated=publish)
-    publish()
+    try:
+        train(config, workdir, on_validated=publish)
+    finally:
+        # After an interrupt too: the run has saved its weights.
+        if (workdir / "last.safetensors").exists():
+            publish()
     return weights
