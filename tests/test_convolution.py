@@ -7,12 +7,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dmcnn_jax.models.convolution import (
-    convolve,
+from dmcnn_jax.models import products
+from dmcnn_jax.models.convolution import convolve, kernel_gradient, use_products
+from dmcnn_jax.models.deconvolution import (
     deconvolve,
     deconvolve_by_dilation,
     gradients_by_striding,
-    kernel_gradient,
 )
 
 SIDES = st.tuples(st.integers(0, 3), st.integers(0, 3))
@@ -113,7 +113,9 @@ def transposed_by_torch(x, kernel, cotangent):
     torch = pytest.importorskip("torch")
 
     def tensor(array, *order):
-        return torch.from_numpy(array.transpose(order)).double().requires_grad_()
+        return (
+            torch.from_numpy(np.ascontiguousarray(array.transpose(order))).double().requires_grad_()
+        )
 
     image, weights = tensor(x, 0, 3, 1, 2), tensor(kernel, 2, 3, 0, 1)
     y = torch.nn.functional.conv_transpose2d(image, weights, None, 2, 1)
@@ -156,3 +158,53 @@ def test_accelerators_get_one_transposed_convolution():
         text = traced.lower(lowering_platforms=(platform,)).as_text()
         assert text.count("stablehlo.convolution") == count
     assert traced.lower(lowering_platforms=("cpu",)).as_text().count("stablehlo.convolution") > 3
+
+
+@given(
+    batch=st.integers(1, 3),
+    size=st.tuples(st.integers(4, 15), st.integers(4, 15)),
+    taps=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    padding=st.tuples(SIDES, SIDES),
+    step=st.sampled_from([(1, 1), (1, 2), (1, 4), (2, 1), (3, 1), (2, 2)]),
+)
+@settings(max_examples=40, deadline=None)
+def test_convolutions_as_matrix_products(batch, size, taps, padding, step):
+    stride, dilation = step
+    reach = [
+        side + sum(pads) - dilation * (tap - 1)
+        for side, pads, tap in zip(size, padding, taps, strict=True)
+    ]
+    assume(min(reach) > 0)
+    rng = np.random.default_rng([batch, *size, *taps])
+    x = rng.normal(size=(batch, *size, 3)).astype(np.float32)
+    kernel = rng.normal(size=(*taps, 3, 2)).astype(np.float32)
+    options = stride, padding, dilation
+    y = products.convolve(options, jnp.asarray(x), jnp.asarray(kernel))
+    cotangent = rng.normal(size=y.shape).astype(np.float32)
+    found = products.gradients(options, *map(jnp.asarray, (x, kernel, cotangent)))
+    expected = by_torch(x, kernel, stride, padding, dilation, cotangent)
+    for one, other in zip((y, *found), expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_gpus_can_be_told_to_use_matrix_products():
+    def lowered(platform):
+        def step(x, kernel, deep):
+            def loss(x, kernel, deep):
+                y = deconvolve(convolve(x, kernel, padding=((1, 1), (1, 1))), deep)
+                return jnp.sum(jnp.square(y))
+
+            return jax.grad(loss, (0, 1, 2))(x, kernel, deep)
+
+        shapes = jnp.ones((2, 8, 8, 9)), jnp.ones((3, 3, 9, 9)), jnp.ones((4, 4, 9, 9))
+        traced = jax.jit(step).trace(*shapes)
+        return traced.lower(lowering_platforms=(platform,)).as_text()
+
+    assert "stablehlo.convolution" in lowered("cuda")
+    use_products(True)
+    try:
+        assert "stablehlo.convolution" not in lowered("cuda")
+        assert "stablehlo.dot_general" in lowered("cuda")
+        assert "stablehlo.convolution" in lowered("tpu")
+    finally:
+        use_products(False)

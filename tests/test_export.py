@@ -120,6 +120,17 @@ def test_pytorch_module_is_the_flax_module(config, photographs):
     assert network.state_dict()["_extra_state"]["quality"] == 10
 
 
+@pytest.mark.parametrize("conditioned", [False, True])
+def test_torch_compile_sees_one_graph(conditioned):
+    torch = pytest.importorskip("torch")
+    from dmcnn_jax.export.torch_dmcnn import DMCNN
+
+    network = DMCNN(features=4, condition_on_table=conditioned)
+    arguments = torch.zeros(1, 8, 8, 64, dtype=torch.int32), torch.ones(1, 8, 8, dtype=torch.int32)
+    explained = torch._dynamo.explain(network)(*arguments)
+    assert (explained.graph_count, explained.graph_break_count) == (1, 0)
+
+
 def test_every_pytorch_module_is_compared():
     pytest.importorskip("torch", reason="PyTorch is not installed: extra 'export'")
     from dmcnn_jax.export import torch_baselines

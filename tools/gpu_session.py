@@ -12,16 +12,22 @@ On another machine, `--set init_from=OUT/NAME.safetensors` goes on from weights.
 """
 
 import argparse
+import contextlib
 import json
+import os
+import shutil
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from dmcnn_jax.cli.process import USER_ERRORS, UsageError, command_parser, prepare_process
 from dmcnn_jax.cli.process import run_command as run
+from dmcnn_jax.training import convolution_probe
+from dmcnn_jax.training.convolution_probe import WAYS
 
 _MIB = 2**20
 
@@ -81,6 +87,17 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         help="folder for the runs' own files (default: %(default)s)",
     )
     add("--no-check", action="store_true", help="don't check the machine")
+    add(
+        "--check-limit",
+        type=float,
+        default=180,
+        help="end here if the check takes longer, seconds (default: 180)",
+    )
+    add(
+        "--convolutions",
+        choices=tuple(WAYS),
+        help="how a GPU computes convolutions (default: the fastest, found by trying all)",
+    )
     add(
         "--min-rate",
         type=float,
@@ -152,12 +169,18 @@ def _repository_size() -> int:
 def _train(options: argparse.Namespace) -> int:
     begun = time.perf_counter()
     parts = [_split(text) for text in options.runs]
+    way = options.convolutions or _fastest_convolutions(begun)
+    # Before JAX reads them.
+    os.environ["XLA_FLAGS"] = f"{WAYS[way]} {os.environ.get('XLA_FLAGS', '')}".strip()
     prepare_process()
     from dmcnn_jax.config.files import load_config, set_fields
     from dmcnn_jax.config.validation import batch_sizes
     from dmcnn_jax.data.reduced_copies import use_copies
+    from dmcnn_jax.models.convolution import use_products
     from dmcnn_jax.system import devices
     from dmcnn_jax.training import timed_runs
+
+    use_products(way == "products")
 
     plan = [(load_config(name), minutes) for name, minutes in parts]
     for config, _ in plan:
@@ -170,7 +193,8 @@ def _train(options: argparse.Namespace) -> int:
     devices.use_cores_as_devices([size for config, _ in plan for size in batch_sizes(config)])
     options.output.mkdir(parents=True, exist_ok=True)
     if not options.no_check:
-        _check([config for config, _ in plan], options, begun)
+        with _limited(options.check_limit):
+            _check([config for config, _ in plan], options, begun)
     if options.check_only:
         return 0
     for config, minutes in plan:
@@ -178,6 +202,41 @@ def _train(options: argparse.Namespace) -> int:
         weights = timed_runs.run(config, minutes, options.output)
         print(f"{time.perf_counter() - begun:.0f} s: weights in {weights}", flush=True)
     return 0
+
+
+def _fastest_convolutions(begun: float) -> str:
+    """Returns the fastest of `WAYS` on a GPU, and the usual one elsewhere."""
+    if not shutil.which("nvidia-smi"):
+        return "convolutions"
+    way = convolution_probe.probe(lambda text: _say(begun, text))
+    _say(begun, f"convolutions are computed so: {way} (--convolutions {way!r} takes it untried)")
+    return way
+
+
+@contextlib.contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """Ends the process if the block takes longer: a compiler can't be interrupted."""
+
+    def end() -> None:
+        print(
+            f"gpu_session: the check has taken --check-limit {seconds:g} s; expected compiled "
+            "steps by now; try other --convolutions, or another version of jax",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _say(begun: float, text: str) -> None:
+    print(f"{time.perf_counter() - begun:.0f} s: {text}", flush=True)
 
 
 def _check(configs: Sequence[Any], options: argparse.Namespace, begun: float) -> None:
@@ -193,7 +252,7 @@ def _check(configs: Sequence[Any], options: argparse.Namespace, begun: float) ->
     from dmcnn_jax.training import machine_check
 
     def write(text: str) -> None:
-        print(f"{time.perf_counter() - begun:.0f} s: {text}", flush=True)
+        _say(begun, text)
 
     device = jax.devices()[0]
     write(f"{jax.device_count()} × {device.device_kind}, JAX {jax.__version__}")

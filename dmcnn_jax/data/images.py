@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import AvifImagePlugin, Image, ImageOps
 
 from dmcnn_jax.images.color import Range, rgb_to_y
+
+# Images are read on all cores at once; a decoder with threads of its own would make their square.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 EXTENSIONS = frozenset(
     {

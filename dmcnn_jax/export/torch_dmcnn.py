@@ -224,9 +224,11 @@ class _Branch(nn.Module):
 
     def conditioning(self, steps: Tensor) -> Callable[[int, Tensor], Tensor]:
         """Returns a function of a layer's number and output: x → x · (1 + scale(Q)) + shift(Q)."""
-        if self.conditioned_layers:
-            code = self.table_dense(torch.log2(steps.flatten(1).float() / 16) / 2)
-            code = self.table_prelu(code)
+        if not self.conditioned_layers:
+            # A name that is bound in one branch only would split the graph of torch.compile.
+            return lambda i, x: x
+        code = self.table_dense(torch.log2(steps.flatten(1).float() / 16) / 2)
+        code = self.table_prelu(code)
 
         def condition(i: int, x: Tensor) -> Tensor:
             if i not in self.conditioned_layers:

@@ -1,11 +1,18 @@
-"""Convolutions and transposed convolutions that are fast on CPUs, GPUs and TPUs."""
+"""Convolutions that are fast on CPUs, and on GPUs whose library is slow at them.
 
-from collections.abc import Sequence
+A convolution is XLA's own, but for its gradient by the kernel on CPUs. `use_products` replaces it
+by matrix products on GPUs, see `models.products`.
+"""
+
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from dmcnn_jax.models import products
+from dmcnn_jax.models.products import Options
 
 
 def convolve(
@@ -38,12 +45,37 @@ def convolve(
     return (_convolve_trained if known else _convolve)(options, x, kernel)
 
 
-# Stride, padding ((top, bottom), (left, right)) and dilation of a convolution.
-Options = tuple[int, tuple[tuple[int, int], tuple[int, int]], int]
-Shape = tuple[int, ...]
+# Whether GPUs compute convolutions as matrix products.
+_by_products = False
+
+
+def use_products(enabled: bool) -> None:
+    """Chooses how GPUs compute convolutions, for programs that are compiled from now on.
+
+    Args:
+        enabled: whether as matrix products; if not, by the GPU's library for convolutions.
+    """
+    global _by_products
+    if enabled != _by_products:
+        _by_products = enabled
+        # What JAX has traced holds the other choice.
+        jax.clear_caches()
+
+
+def uses_products() -> bool:
+    """Returns what `use_products` has chosen; at first no."""
+    return _by_products
 
 
 def _convolve(options: Options, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    own = partial(convolve_by_xla, options)
+    if not _by_products:
+        return own(x, kernel)
+    return lax.platform_dependent(x, kernel, cuda=partial(products.convolve, options), default=own)
+
+
+def convolve_by_xla(options: Options, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Computes `lax.conv_general_dilated`; arguments as of `convolve`."""
     stride, padding, dilation = options
     return lax.conv_general_dilated(
         x,
@@ -70,16 +102,33 @@ def _backward(
     options: Options, residuals: tuple[jax.Array, jax.Array], cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = residuals
-    (x_gradient,) = jax.linear_transpose(lambda x: _convolve(options, x, kernel), x)(cotangent)
     on_cpu = kernel_gradient if _is_faster(options, x, cotangent) else xla_kernel_gradient
-    on_cpu, default = (
-        partial(function, options, kernel.shape) for function in (on_cpu, xla_kernel_gradient)
-    )
+    platforms = {"cpu": partial(_gradients, on_cpu, options)}
+    if _by_products:
+        platforms["cuda"] = partial(products.gradients, options)
     # Chosen when it is lowered: a program may be compiled for another platform than this one.
-    return x_gradient, lax.platform_dependent(x, cotangent, cpu=on_cpu, default=default)
+    found: tuple[jax.Array, jax.Array] = lax.platform_dependent(
+        x,
+        kernel,
+        cotangent,
+        **platforms,
+        default=partial(_gradients, xla_kernel_gradient, options),
+    )
+    return found
+
+
+def _gradients(
+    by_kernel: Callable, options: Options, x: jax.Array, kernel: jax.Array, cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Computes both gradients, that by the kernel by a function as `kernel_gradient`."""
+    own = partial(convolve_by_xla, options)
+    (by_x,) = jax.linear_transpose(lambda x: own(x, kernel), x)(cotangent)
+    return by_x, by_kernel(options, kernel.shape, x, cotangent)
 
 
 _convolve_trained.defvjp(_forward, _backward)
+
+Shape = tuple[int, ...]
 
 # With fewer channels or fewer pixels XLA's own gradient is nearly as fast and compiles sooner,
 # unless the batch is odd: its kernels for odd numbers of examples are up to 15 times slower.
@@ -102,7 +151,8 @@ def xla_kernel_gradient(
 ) -> jax.Array:
     """Computes what `kernel_gradient` does by XLA's own gradient; arguments as there."""
     kernel = jax.ShapeDtypeStruct(shape, x.dtype)
-    return jax.linear_transpose(lambda kernel: _convolve(options, x, kernel), kernel)(cotangent)[0]
+    own = partial(convolve_by_xla, options)
+    return jax.linear_transpose(lambda kernel: own(x, kernel), kernel)(cotangent)[0]
 
 
 def kernel_gradient(
@@ -177,105 +227,3 @@ def _gradient_along_rows(
         for i in range(count):
             taps[phase + stride * i] = found[:, count - 1 - i]
     return jnp.stack(taps)
-
-
-@jax.custom_vjp
-def deconvolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Computes a 4×4 transposed convolution of stride 2 and padding 1.
-
-    On CPUs it is four 2×2 convolutions, one for each phase of the output, since
-    XLA's own transposed convolution is slow there; elsewhere it is XLA's own, which needs
-    one pass over the output instead of four and an interleaving. It doesn't support `jvp`.
-
-    Args:
-        x: [B, H, W, C].
-        kernel: [4, 4, C, N], of the same dtype: input m reaches output 2m - 1 + t through tap t.
-
-    Returns:
-        [B, 2H, 2W, N].
-    """
-    return _by_platform(x, kernel)
-
-
-def _by_platform(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return lax.platform_dependent(
-        x, kernel, cpu=deconvolve_by_phases, default=deconvolve_by_dilation
-    )
-
-
-def _deconvolve_forward(
-    x: jax.Array, kernel: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _by_platform(x, kernel), (x, kernel)
-
-
-def _deconvolve_backward(
-    residuals: tuple[jax.Array, jax.Array], cotangent: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    found: tuple[jax.Array, jax.Array] = lax.platform_dependent(
-        *residuals, cotangent, cpu=_gradients_of_phases, default=gradients_by_striding
-    )
-    return found
-
-
-deconvolve.defvjp(_deconvolve_forward, _deconvolve_backward)
-
-
-def deconvolve_by_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Computes `deconvolve` as four 2×2 convolutions, whose outputs are interleaved.
-
-    Along an axis, output 2m sees inputs m - 1 and m through taps 3 and 1, output 2m + 1 sees inputs
-    m and m + 1 through taps 2 and 0.
-    """
-    batch, height, width, _ = x.shape
-
-    def phase(p: int, q: int) -> jax.Array:  # [B, H, W, N], outputs (2m + p, 2n + q)
-        return convolve(x, kernel[3 - p :: -2, 3 - q :: -2], padding=((1 - p, p), (1 - q, q)))
-
-    rows = [jnp.stack([phase(p, 0), phase(p, 1)], axis=3) for p in (0, 1)]
-    y = jnp.stack(rows, axis=2)  # [B, H, 2, W, 2, N]
-    return y.reshape(batch, 2 * height, 2 * width, kernel.shape[3])
-
-
-def deconvolve_by_dilation(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Computes `deconvolve` as one convolution of the input with zeros between its pixels.
-
-    XLA finds the gradient of a strided convolution in it, for which GPUs have kernels of their own.
-    """
-    return lax.conv_general_dilated(
-        x,
-        kernel[::-1, ::-1],
-        (1, 1),
-        ((2, 2), (2, 2)),
-        lhs_dilation=(2, 2),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-
-
-def _gradients_of_phases(
-    x: jax.Array, kernel: jax.Array, cotangent: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Computes the gradients of `deconvolve_by_phases`."""
-    return jax.vjp(deconvolve_by_phases, x, kernel)[1](cotangent)
-
-
-def gradients_by_striding(
-    x: jax.Array, kernel: jax.Array, cotangent: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Computes the gradients of `deconvolve` as those of the convolution that it transposes.
-
-    That convolution S has a stride of 2. With y = Sᵀ(x), the gradient by x is S of the cotangent,
-    and the gradient by the kernel is that of S, with the cotangent as its input and x as its own.
-
-    Args:
-        x: [B, H, W, C].
-        kernel: [4, 4, C, N].
-        cotangent: [B, 2H, 2W, N].
-
-    Returns:
-        The gradients by x and by the kernel.
-    """
-    options = 2, ((1, 1), (1, 1)), 1
-    strided = kernel.swapaxes(2, 3)
-    by_kernel = xla_kernel_gradient(options, strided.shape, cotangent, x)
-    return _convolve(options, cotangent, strided), by_kernel.swapaxes(2, 3)

@@ -11,7 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dmcnn_jax.models.convolution import convolve, deconvolve
+from dmcnn_jax.models.convolution import convolve
+from dmcnn_jax.models.deconvolution import deconvolve
 
 # He initialisation for a PReLU whose negative slope starts at 0.1: variance 2 / (1 + 0.1²) /
 # fan-in.

@@ -175,10 +175,6 @@ class Torch:
         torch = self._torch
         torch.manual_seed(0)
         model = self._network(features=features)
-        for branch in (model.f, model.g):
-            # It conditions on nothing, but has a name that is unset then, where torch.compile would
-            # split the network into nine programs.
-            branch.conditioning = lambda steps: lambda i, x: x
         return model.to(self._device, memory_format=torch.channels_last)
 
     def _autocast(self, dtype: str) -> Any:
