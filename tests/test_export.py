@@ -282,6 +282,7 @@ def test_training_goes_on_as_if_never_left(model, tmp_path, rng):
     inputs = {
         "tiles": jnp.asarray(rng.integers(0, 256, (4, 32, 32), dtype=np.uint8)),
         "indices": jnp.arange(4, dtype=jnp.int32),
+        "qualities": jnp.array([10, 10]),
     }
 
     def params_after_a_step(path):

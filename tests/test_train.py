@@ -5,6 +5,7 @@ import gc
 import json
 import resource
 import signal
+import time
 import weakref
 
 import jax
@@ -296,6 +297,10 @@ def test_a_full_disk_is_one_clear_error_and_the_checkpoint_before_is_good(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     monkeypatch.undo()
+    # Threads of the run that failed are still writing; a command's end would have ended them.
+    before = None
+    while before != (before := sorted(map(str, tmp_path.rglob("*")))):
+        time.sleep(0.5)
     train(config, tmp_path)
     assert contents(tmp_path) == contents(reference)
 
@@ -633,6 +638,7 @@ def test_the_step_and_restoring_lower_for_tpus(config):
     inputs = {
         "tiles": jax.ShapeDtypeStruct((10, 32, 32), jnp.uint8),
         "indices": jax.ShapeDtypeStruct((batch,), jnp.int32),
+        "qualities": jax.ShapeDtypeStruct((2,), jnp.int32),
     }
     state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), trainer.abstract_state())
 
