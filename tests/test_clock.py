@@ -109,3 +109,9 @@ def test_a_run_by_the_clock_ends_annealed_and_can_be_extended(tmp_path):
 def test_times_are_positive(field, value):
     with pytest.raises(ValueError, match=f"config.schedule.{field} is {value}"):
         validate_config(clock_config(**{field: float(value)}))
+
+
+def test_clocks_of_several_processes_differ(tmp_path, monkeypatch):
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    with pytest.raises(ValueError, match=r"is 'clock' in 2 processes.*expected one process"):
+        train(clock_config(), tmp_path)

@@ -18,7 +18,7 @@ from dmcnn_jax.data import feeds, graphics, reduced_copies, rescaled
 from dmcnn_jax.data import images as data_images
 from dmcnn_jax.inference.weights import load_weights
 from dmcnn_jax.system import devices
-from dmcnn_jax.training import machine_check
+from dmcnn_jax.training import convolution_probe, machine_check
 
 
 def command(folder, *arguments):
@@ -85,6 +85,48 @@ def test_a_slow_machine_is_not_trained_on(tmp_path):
     assert done.returncode == 1
     assert "expected at least --min-rate 1e+06" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "runs/first/log.jsonl").exists()
+
+
+def test_a_check_that_takes_too_long_ends_the_session(tmp_path):
+    write_images(tmp_path / "images")
+    write_configs(tmp_path)
+    done = train(tmp_path, "first.py:9", "--check-limit", "0.1")
+    assert done.returncode == 1
+    assert "has taken --check-limit 0.1 s" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_fastest_way_of_convolutions_is_found(monkeypatch):
+    """One way is slow, one fast, one fails and one never ends."""
+    rates = {"products": 3e12, "convolutions": 5e12}
+
+    def run(command, *, env, timeout, **options):
+        way = command[-1]
+        assert env["XLA_FLAGS"] == convolution_probe.WAYS[way]
+        if way == "convolutions, NHWC":
+            raise subprocess.TimeoutExpired(command, timeout)
+        if way not in rates:
+            return subprocess.CompletedProcess(command, 1, "", "warning\nno such kernel")
+        found = {"rate": rates[way], "layers": "1.0, 2.0, 3.0", "compile": 4.0}
+        return subprocess.CompletedProcess(command, 0, f"noise\n{json.dumps(found)}\n", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    lines = []
+    assert convolution_probe.probe(lines.append) == "convolutions"
+    assert len(lines) == len(convolution_probe.WAYS)
+    assert any("not measured within 20 s" in line for line in lines)
+    assert any("failed (no such kernel)" in line for line in lines)
+    rates.clear()
+    with pytest.raises(RuntimeError, match="no convolution ran here"):
+        convolution_probe.probe(lines.append)
+
+
+@pytest.mark.parametrize("way", ["products", "convolutions"])
+def test_a_way_is_measured_in_a_process_of_its_own(way):
+    command = [sys.executable, "-m", "dmcnn_jax.training.convolution_probe", way]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["rate"] > 0 and found["compile"] > 0 and found["layers"].count(",") == 2
 
 
 def test_what_travels_is_read_back(tmp_path):
