@@ -486,9 +486,10 @@ def test_configurations(name, recipe):
     assert config.name == (name if recipe == "paper" else f"{name}-{recipe}")
 
 
-def test_budgets_are_the_same_for_all():
+@pytest.mark.parametrize("budget", ["cpu", "time"])
+def test_budgets_are_the_same_for_all(budget):
     configs = [
-        load_config(CONFIGS / f"{name}.py", "cpu")
+        load_config(CONFIGS / f"{name}.py", budget)
         for name in ("arcnn", "cas_cnn", "ddcn", "dncnn3", "memnet", "tnrd", "ablations/full")
     ]
     for config in configs[1:]:
@@ -515,6 +516,14 @@ def test_a_budget_with_a_networks_own_optimizer(name):
         return train.patch_sizes[0] ** 2 * train.batch_sizes[0] * train.stage_steps[0]
 
     assert pixels(own.train) == pixels(shared.train)
+
+
+def test_a_search_for_the_rate_cannot_follow_a_clock():
+    with pytest.raises(ValueError, match="'time-own': the optimizer 'lbfgs' searches for its rate"):
+        load_config(CONFIGS / "tnrd.py", "time-own")
+    own = load_config(CONFIGS / "memnet.py", "time-own")
+    assert (own.schedule.name, own.schedule.clock) == ("clock", "processor")
+    assert (own.train.optimizer, own.train.learning_rate) == ("sgd", 0.1)
 
 
 ABLATIONS = sorted(p.stem for p in (CONFIGS / "ablations").glob("*.py") if p.stem != "full")

@@ -1,6 +1,8 @@
 """The schedule by the clock: rate, stages and resuming follow the time, not the steps."""
 
 import math
+import os
+import time
 
 import pytest
 from runs import load_config, read_log, write_images
@@ -115,3 +117,18 @@ def test_clocks_of_several_processes_differ(tmp_path, monkeypatch):
     monkeypatch.setattr("jax.process_count", lambda: 2)
     with pytest.raises(ValueError, match=r"is 'clock' in 2 processes.*expected one process"):
         train(clock_config(), tmp_path)
+
+
+def test_processor_time_stands_still_while_others_work():
+    schedule = ClockSchedule(clock_config(clock="processor"))
+    _ = schedule.learning_rate
+    time.sleep(0.5)
+    schedule.advance()
+    assert schedule._elapsed < 0.2
+    total, end = 0, time.process_time() + 0.2
+    while time.process_time() < end:
+        total += 1
+    schedule.advance()
+    assert schedule._elapsed >= 0.15 / os.cpu_count()
+    with pytest.raises(ValueError, match="config.schedule.clock is 'sun'"):
+        validate_config(clock_config(clock="sun"))

@@ -142,6 +142,9 @@ def default_config() -> "ml_collections.ConfigDict":
     schedule.warmup_steps = 0
     # Length of a run by the clock, and time between its validations, minutes.
     schedule.minutes = 5.0
+    # "wall", or "processor" for the processor time of all cores: on a CPU that is shared with other
+    # work, runs of the same minutes then get the same share of it.
+    schedule.clock = "wall"
     schedule.validate_minutes = 1.0
 
     config.evaluate = evaluate = ml_collections.ConfigDict()

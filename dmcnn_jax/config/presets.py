@@ -6,8 +6,14 @@ import ml_collections
 
 from dmcnn_jax.config.defaults import default_config
 
-# Patch size, patches in a batch, steps: 2.1 million, 262 million and 24 billion pixels.
-_BUDGETS = {"minutes": (64, 2, 256), "cpu": (64, 16, 4_000), "gpu": (96, 64, 40_000)}
+# Patch size, patches in a batch, steps: 2.1 million, 262 million and 24 billion pixels. "time" has
+# as many steps as fit into its minutes.
+_BUDGETS = {
+    "minutes": (64, 2, 256),
+    "cpu": (64, 16, 4_000),
+    "gpu": (96, 64, 40_000),
+    "time": (96, 8, 1),
+}
 
 
 def set_steps(
@@ -67,12 +73,14 @@ def set_budget(config: ml_collections.ConfigDict, budget: str) -> None:
 
     Args:
         config: changed in place: quality, `train` and `schedule`; the budget is added to the name.
-        budget: "minutes" or "cpu" (hours), on two cores, or "gpu". With "-own" after it, as in
-            "cpu-own", the optimizer, its learning rate, weight decay and clipping stay unchanged;
-            with `fixed_batch`, batches are then eight times as large, and steps an eighth.
+        budget: "minutes" or "cpu" (hours), on two cores, or "gpu"; or "time", for 40 minutes of
+            all cores' processor time. With "-own" after it, as in "cpu-own", the optimizer, its
+            learning rate, weight decay and clipping stay unchanged; with `fixed_batch`, batches
+            are then eight times as large, and steps an eighth.
 
     Raises:
-        ValueError: for an unknown budget.
+        ValueError: for an unknown budget, or "time-own" of an optimizer with a line search, whose
+            rate can't follow a clock.
     """
     name, _, own = budget.partition("-")
     if name not in _BUDGETS or own not in ("", "own"):
@@ -83,6 +91,11 @@ def set_budget(config: ml_collections.ConfigDict, budget: str) -> None:
     config.quality, config.quality_range = 10, ()
     defaults, before = default_config(), config.train
     config.train, config.schedule = defaults.train, defaults.schedule
+    if own and before.fixed_batch and name == "time":
+        raise ValueError(
+            f"{budget!r}: the optimizer {before.optimizer!r} searches for its rate, which can't "
+            "follow a clock; expected 'time'"
+        )
     if own and before.fixed_batch:
         batch, steps = 8 * batch, steps // 8
         config.schedule.min_lr_ratio = 1.0  # the line search finds the rate
@@ -92,8 +105,11 @@ def set_budget(config: ml_collections.ConfigDict, budget: str) -> None:
         (batch,),
         (steps,),
         warmup_steps=0 if own and before.fixed_batch else steps // 20,
-        validate_every=steps // 8,
+        validate_every=max(1, steps // 8),
     )
+    if name == "time":
+        config.schedule.name, config.schedule.clock = "clock", "processor"
+        config.schedule.cooldown, config.schedule.minutes = 0.25, 40.0
     if own:
         for field in _OWN:
             config.train[field] = before[field]
@@ -103,7 +119,9 @@ _OWN = ("optimizer", "learning_rate", "momentum", "weight_decay", "clip_norm", "
 
 
 def ablation_config(name: str, budget: str) -> ml_collections.ConfigDict:
-    """Returns the configuration that an ablation changes: DMCNN on a budget, F = 24 on "cpu".
+    """Returns the configuration that an ablation changes: DMCNN on a budget.
+
+    F is 24 on "cpu" and "time", else the paper's 64.
 
     Args:
         name: name of the ablation.
@@ -112,6 +130,6 @@ def ablation_config(name: str, budget: str) -> ml_collections.ConfigDict:
     config = default_config()
     config.name = f"ablation-{name}"
     set_budget(config, budget)
-    if budget == "cpu":
+    if budget in ("cpu", "time"):
         config.model.features = 24
     return config

@@ -56,6 +56,7 @@ class ScheduleConfig(Protocol):
     cooldown: float
     warmup_steps: int
     minutes: float
+    clock: str
     validate_minutes: float
 
 

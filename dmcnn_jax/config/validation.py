@@ -157,6 +157,8 @@ def _validate_schedule(config: Config, expect: _Expect) -> None:
     expect(schedule.restart > 0, "schedule.restart", "a positive number")
     expect(0 <= schedule.min_lr_ratio <= 1, "schedule.min_lr_ratio", "0 to 1")
     expect(schedule.warmup_steps >= 0, "schedule.warmup_steps", "at least 0")
+    clocks = ("wall", "processor")
+    expect(schedule.clock in clocks, "schedule.clock", f"one of {', '.join(map(repr, clocks))}")
     expect(schedule.minutes > 0, "schedule.minutes", "a positive number")
     expect(schedule.validate_minutes > 0, "schedule.validate_minutes", "a positive number")
     expect(

@@ -1,0 +1,50 @@
+"""All systems trained for the same time: trials of optimizers, choices, and resuming."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from runs import CHECKOUT, read_log, write_images
+
+
+def command(folder, *arguments):
+    return subprocess.run(
+        [sys.executable, CHECKOUT / "tools/train_systems.py", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+@pytest.mark.slow
+def test_the_best_optimizer_trains_from_the_start(tmp_path):
+    write_images(tmp_path / "images", side=128)
+    arguments = ["--source", "images", "-o", "out", "--systems", "ARCNN"]
+    arguments += ["--minutes", "0.05", "--trial-minutes", "0.03"]
+    arguments += ["--set", "data.tile=96", "--set", "data.validation_images=2"]
+    done = command(tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+    choice = json.loads((tmp_path / "out/choices.json").read_text())["ARCNN"]
+    assert set(choice["trials"]) == {"adam", "muon", "own"}
+    assert choice["trials"][choice["optimizer"]] == max(choice["trials"].values())
+    name = f"arcnn-{choice['optimizer']}"
+    log = read_log(tmp_path / "out/systems/runs" / name)
+    # Another run than the trial's, and its rate ends at 0.
+    assert len(log) != len(read_log(tmp_path / "out/trials/runs" / name))
+    assert (tmp_path / f"out/systems/{name}.safetensors").exists()
+    assert f'dmcnn-compare "ARCNN=out/systems/{name}.safetensors"' in done.stdout
+    again = command(tmp_path, *arguments)
+    assert again.returncode == 0, again.stderr
+    assert read_log(tmp_path / "out/systems/runs" / name) == log
+
+
+def test_mistakes_are_one_line(tmp_path):
+    done = command(tmp_path, "--source", "images", "-o", "out", "--minutes", "0")
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines() == [
+        "train_systems: --minutes is 0, --trial-minutes 5; expected positive numbers"
+    ]

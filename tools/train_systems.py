@@ -1,0 +1,129 @@
+r"""Trains all systems for the same time, each by the optimizer that suits it best.
+
+python tools/train_systems.py --source packs/train -o runs/systems --minutes 40 --trial-minutes 5
+
+Each system starts from random weights at quality 10. First it is trained for a few minutes by Adam,
+by Muon and by its authors' optimizer; the one that gains most on the validation images then trains
+it from the start. Minutes are processor time of all cores, so that other work on the machine
+makes them longer for all alike. If interrupted, the same command goes on; what is done is skipped.
+At the end, it prints the command that compares the systems.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dmcnn_jax.cli.process import UsageError, command_parser, prepare_process, run_command
+from dmcnn_jax.system.atomic_write import write_file
+
+SYSTEMS = {
+    "ARCNN": ("configs/arcnn.py", {}),
+    "TNRD": ("configs/tnrd.py", {}),
+    "DnCNN-3": ("configs/dncnn3.py", {}),
+    "DDCN": ("configs/ddcn.py", {}),
+    "CAS-CNN": ("configs/cas_cnn.py", {}),
+    "MemNet": ("configs/memnet.py", {}),
+    "DMCNN": ("configs/ablations/full.py", {"features": 64}),
+    "DMCNN, F = 32": ("configs/ablations/full.py", {"features": 32, "dct_features": 128}),
+}
+"""Configuration of each system, and fields of its network that differ from it."""
+
+# Learning rates of the optimizers that all systems are tried with.
+_RATES = {"adam": 1e-3, "muon": 3e-3}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the script and returns its exit status."""
+    parser = command_parser(None, __doc__)
+    add = parser.add_argument
+    add("--source", required=True, help="training images: a folder or a pack")
+    add("-o", "--output", required=True, type=Path, help="folder for runs, weights and choices")
+    add("--minutes", type=float, default=40, help="time of each system (default: 40)")
+    add("--trial-minutes", type=float, default=5, help="time of each trial (default: 5)")
+    add("--systems", nargs="+", choices=tuple(SYSTEMS), default=tuple(SYSTEMS), metavar="NAME")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="set a field of every configuration, such as data.validation_images=8",
+    )
+    options = parser.parse_args(argv)
+    return run_command("train_systems", lambda: _train(options))
+
+
+def _train(options: argparse.Namespace) -> None:
+    if not (options.minutes > 0 and options.trial_minutes > 0):
+        raise UsageError(
+            f"--minutes is {options.minutes:g}, --trial-minutes {options.trial_minutes:g}; "
+            "expected positive numbers"
+        )
+    prepare_process()
+    from dmcnn_jax.config.validation import batch_sizes
+    from dmcnn_jax.system import devices
+
+    devices.use_cores_as_devices(batch_sizes(_config(options, options.systems[0], "adam")))
+    choices: dict[str, dict[str, Any]] = {}
+    for name in options.systems:
+        gains = {
+            optimizer: _run(options, name, optimizer, options.trial_minutes, "trials")
+            for optimizer in (*_RATES, *_own(name))
+        }
+        best = max(gains, key=gains.__getitem__)
+        print(f"{name}: {gains} dB in trials; {best} is taken", flush=True)
+        gain = _run(options, name, best, options.minutes, "systems")
+        choices[name] = {"optimizer": best, "trials": gains, "gain": gain}
+        text = json.dumps(choices, indent=2) + "\n"
+        write_file(options.output / "choices.json", text.encode())
+    compared = " ".join(
+        f'"{name}={options.output}/systems/{_folder(name)}-{choice["optimizer"]}.safetensors"'
+        for name, choice in choices.items()
+    )
+    print(f"dmcnn-compare {compared} --images LIVE1=FOLDER --qualities 10")
+
+
+def _run(
+    options: argparse.Namespace, name: str, optimizer: str, minutes: float, folder: str
+) -> float:
+    """Trains a system, or goes on with it, and returns its gain on the validation images, dB."""
+    from dmcnn_jax.training import plots, timed_runs
+
+    config = _config(options, name, optimizer)
+    config.name = f"{_folder(name)}-{optimizer}"
+    config.workdir = str(options.output / folder / "runs" / config.name)
+    config.schedule.validate_minutes = minutes / 5
+    timed_runs.run(config, minutes, options.output / folder)
+    validated = [r["validation"] for r in plots.read_log(config.workdir) if "validation" in r]
+    return round(float(validated[-1]["gain"]), 3)
+
+
+def _config(options: argparse.Namespace, name: str, optimizer: str) -> Any:
+    """Returns the configuration of a system with an optimizer: "adam", "muon" or "own"."""
+    from dmcnn_jax.config.files import load_config, set_fields
+
+    path, fields = SYSTEMS[name]
+    root = Path(__file__).resolve().parents[1]
+    config = load_config(f"{root / path}:{'time-own' if optimizer == 'own' else 'time'}")
+    config.model.update(fields)
+    config.data.source = options.source
+    if optimizer in _RATES:
+        config.train.optimizer, config.train.learning_rate = optimizer, _RATES[optimizer]
+    set_fields(config, options.set)
+    return config
+
+
+def _own(name: str) -> tuple[str, ...]:
+    """Returns "own" for a system whose authors used an optimizer that can follow a clock."""
+    # The authors of the others used Adam, or L-BFGS (TNRD), whose line search finds the rate.
+    return ("own",) if name in ("ARCNN", "MemNet") else ()
+
+
+def _folder(name: str) -> str:
+    return name.lower().replace(", f = ", "-").replace("-", "_")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
