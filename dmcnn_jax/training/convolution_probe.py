@@ -25,6 +25,9 @@ WAYS: Mapping[str, str] = {
 }
 """Ways to compute convolutions, and the XLA flags that each needs."""
 
+REFERENCE = "PyTorch"
+"""What is measured beside them: convolutions of the machine's library without JAX."""
+
 # Batch, side, channels and dilation of the layers: at full, half and quarter size.
 _LAYERS = ((16, 128, 64, 1), (16, 64, 128, 1), (16, 32, 256, 4))
 
@@ -43,7 +46,7 @@ def probe(write: Callable[[str], None], timeout: float = 20) -> str:
         RuntimeError: if none could be measured.
     """
     rates: dict[str, float] = {}
-    for way, flags in WAYS.items():
+    for way, flags in (*WAYS.items(), (REFERENCE, "")):
         environment = os.environ | {"XLA_FLAGS": flags, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         command = [sys.executable, "-m", __spec__.name, way]
         try:
@@ -58,7 +61,8 @@ def probe(write: Callable[[str], None], timeout: float = 20) -> str:
             write(f"{way}: failed ({lines[-1][:200]})")
             continue
         found = json.loads(done.stdout.splitlines()[-1])
-        rates[way] = found["rate"]
+        if way != REFERENCE:
+            rates[way] = found["rate"]
         write(
             f"{way}: {found['rate'] / 1e12:.1f} TFLOP a second ({found['layers']}), compiled in "
             f"{found['compile']:.1f} s"
@@ -75,6 +79,8 @@ def measure(way: str) -> dict[str, float | str]:
         "rate", FLOP a second of all layers; "layers", those of each layer, in TFLOP, as text; and
         "compile", seconds.
     """
+    if way == REFERENCE:
+        return _measure_torch()
     import jax
     import jax.numpy as jnp
 
@@ -110,6 +116,40 @@ def measure(way: str) -> dict[str, float | str]:
         flops = 3 * 2 * 9 * channels**2 * batch * side**2
         running, work = running + seconds, work + flops
         shares.append(f"{flops / seconds / 1e12:.1f}")
+    return {"rate": work / running, "layers": ", ".join(shares), "compile": compiling}
+
+
+def _measure_torch() -> dict[str, float | str]:
+    """Measures PyTorch's convolutions, as `measure` does."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    def wait() -> None:
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    compiling, running, work, shares = 0.0, 0.0, 0.0, []
+    for batch, side, channels, dilation in _LAYERS:
+        if device == "cpu":
+            batch, side = 1, 32
+        x, kernel = (
+            torch.randn(shape, device=device, dtype=torch.bfloat16)
+            .to(memory_format=torch.channels_last)
+            .requires_grad_()
+            for shape in ((batch, channels, side, side), (channels, channels, 3, 3))
+        )
+        seconds = []
+        for _ in range(6):
+            before = time.perf_counter()
+            y = torch.nn.functional.conv2d(x, kernel, padding=dilation, dilation=dilation)
+            torch.autograd.grad(y, (x, kernel), y.detach())
+            wait()
+            seconds.append(time.perf_counter() - before)
+        flops = 3 * 2 * 9 * channels**2 * batch * side**2
+        compiling += seconds[0]
+        running, work = running + min(seconds), work + flops
+        shares.append(f"{flops / min(seconds) / 1e12:.1f}")
     return {"rate": work / running, "layers": ", ".join(shares), "compile": compiling}
 
 
