@@ -131,7 +131,7 @@ def transposed_by_torch(x, kernel, cotangent):
     size=st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)),
     channels=st.tuples(st.integers(1, 9), st.integers(1, 9)),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_transposed_convolution_on_every_platform(size, channels):
     rng = np.random.default_rng([*size, *channels])
     x = rng.normal(size=(*size, channels[0])).astype(np.float32)
@@ -167,7 +167,7 @@ def test_accelerators_get_one_transposed_convolution():
     padding=st.tuples(SIDES, SIDES),
     step=st.sampled_from([(1, 1), (1, 2), (1, 4), (2, 1), (3, 1), (2, 2)]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_convolutions_as_matrix_products(batch, size, taps, padding, step):
     stride, dilation = step
     reach = [
