@@ -24,7 +24,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dmcnn_jax.cli.process import USER_ERRORS, UsageError, command_parser, prepare_process
+from dmcnn_jax.cli.process import (
+    FAILED,
+    INTERRUPTED,
+    USER_ERRORS,
+    UsageError,
+    command_parser,
+    prepare_process,
+    say,
+)
 from dmcnn_jax.cli.process import run_command as run
 from dmcnn_jax.training import convolution_probe
 from dmcnn_jax.training.convolution_probe import WAYS
@@ -215,22 +223,24 @@ def _fastest_convolutions(begun: float) -> str:
 
 @contextlib.contextmanager
 def _limited(seconds: float) -> Iterator[None]:
-    """Ends the process if the block takes longer: a compiler can't be interrupted."""
+    """Ends the process if the block takes longer or is interrupted: compilers can't be stopped."""
 
     def end() -> None:
-        print(
-            f"gpu_session: the check has taken --check-limit {seconds:g} s; expected compiled "
-            "steps by now; try other --convolutions, or another version of jax",
-            file=sys.stderr,
-            flush=True,
+        say(
+            "gpu_session",
+            f"the check has taken --check-limit {seconds:g} s; expected compiled steps by now; "
+            "try other --convolutions, or another version of jax",
         )
-        os._exit(1)
+        os._exit(FAILED)
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True
     timer.start()
     try:
         yield
+    except KeyboardInterrupt:
+        say("gpu_session", "interrupted in the check; nothing has been trained")
+        os._exit(INTERRUPTED)
     finally:
         timer.cancel()
 

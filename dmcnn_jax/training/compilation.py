@@ -20,7 +20,8 @@ from dmcnn_jax.training.validation import Validation
 class AheadOfTime:
     """The programs of a run that are compiled ahead.
 
-    A context manager: leaving it drops what has not begun, and waits for the rest.
+    A context manager: leaving it drops what has not begun, and waits for the rest, unless by an
+    error or an interrupt.
 
     Args:
         trainer: its training steps are compiled.
@@ -82,8 +83,8 @@ class AheadOfTime:
     def __enter__(self) -> "AheadOfTime":
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        self._pool.shutdown(wait=kind is None, cancel_futures=True)
 
 
 def is_worthwhile(config: Config) -> bool:
