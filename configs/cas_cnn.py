@@ -1,11 +1,11 @@
-"""CAS-CNN (Cavigelli, Hager, Benini, IJCNN 2017), by what is known of its recipe, or on a budget.
+r"""CAS-CNN (Cavigelli, Hager, Benini, IJCNN 2017), by what is known of its recipe, or on a budget.
 
     python -m dmcnn_jax.main --config configs/cas_cnn.py --config.data.source=FOLDER
     python -m dmcnn_jax.main --config configs/cas_cnn.py:cpu --config.data.source=FOLDER
 
 The loss first counts all scales, then the full one alone:
 
-    python -m dmcnn_jax.main --config configs/cas_cnn.py --workdir=runs/cas_cnn-2
+    python -m dmcnn_jax.main --config configs/cas_cnn.py --workdir=runs/cas_cnn-2 \
         --config.init_from=runs/cas_cnn --config.model.side_weight=0
 
 Patches of 120 × 120 pixels are the authors'; the optimizer and its rate are assumed.

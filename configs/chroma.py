@@ -1,7 +1,7 @@
 """The network for chroma: Cb and Cr at full size, guided by restored luma; qualities 5 to 95.
 
-    python tools/pack_images.py FOLDER_OF_IMAGES -o PACK --luma rgb
-    python -m dmcnn_jax.main --config configs/chroma.py --config.data.source=PACK
+    python tools/pack_images.py FOLDER_OF_IMAGES -o packs/rgb --luma rgb
+    python -m dmcnn_jax.main --config configs/chroma.py --config.data.source=packs/rgb
 
 --config.data.guide names the weights that restore luma.
 """

@@ -1,7 +1,7 @@
 """The larger network for chroma, continued from the bundled dmcnn-chroma-large.
 
-    python tools/pack_images.py FOLDER_OF_IMAGES -o PACK --luma rgb --max-short-side 272
-    python -m dmcnn_jax.main --config configs/chroma_large.py --config.data.source=PACK
+    python tools/pack_images.py FOLDER_OF_IMAGES -o packs/rgb-272 --luma rgb --max-short-side 272
+    python -m dmcnn_jax.main --config configs/chroma_large.py --config.data.source=packs/rgb-272
 
 `configs/shipped/dmcnn_chroma_large.py` trains it from random weights.
 """
@@ -11,7 +11,7 @@ from dmcnn_jax.config.presets import set_steps
 
 
 def get_config():
-    """Muon on all samplings: two hours on two CPU cores."""
+    """Returns a configuration with Muon on all samplings: two hours on two CPU cores."""
     config = default_config()
     config.name = "chroma-large"
     config.init_from = "dmcnn-chroma-large"

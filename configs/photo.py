@@ -1,8 +1,8 @@
 r"""The network for photographs: Y, Cb and Cr at once, every quality and table.
 
-python tools/pack_images.py FOLDER_OF_IMAGES -o PACK --luma rgb --tile 160 --scales 0.5 0.8 \
+python tools/pack_images.py FOLDER_OF_IMAGES -o packs/photo --luma rgb --tile 160 --scales 0.5 0.8 \
     --copies 3 --graphics 350
-python -m dmcnn_jax.main --config configs/photo.py --config.data.source=PACK
+python -m dmcnn_jax.main --config configs/photo.py --config.data.source=packs/photo
 
 It trains for days, over as many sittings as it takes, at a constant rate, from the weights of the
 last sitting, `configs/starts/photo.safetensors` (75 million pixels so far); `--config.init_from=`
@@ -16,7 +16,7 @@ from dmcnn_jax.config.presets import set_steps
 
 
 def get_config():
-    """Muon on all samplings."""
+    """Returns a configuration with Muon on all samplings, at a constant rate."""
     config = default_config()
     config.name = "photo"
     config.init_from = "configs/starts/photo.safetensors"

@@ -170,7 +170,10 @@ def test_files_that_are_none_of_ours_are_refused(tmp_path):
 
 def test_names_of_weights(tmp_path, variables):
     path = tmp_path / "best.safetensors"
-    with pytest.raises(FileNotFoundError, match="validated at least once"):
+    with pytest.raises(FileNotFoundError, match=r"validated at least once$"):
+        find_weights(tmp_path)
+    save_weights(tmp_path / "last.safetensors", variables, ABOUT)  # of a run stopped early
+    with pytest.raises(FileNotFoundError, match=r"at least once; .*last\.safetensors'$"):
         find_weights(tmp_path)
     save_weights(path, variables, ABOUT)
     assert find_weights(tmp_path) == find_weights(path) == path

@@ -30,6 +30,9 @@ def test_pixels_count_and_not_files(tmp_path, rng, capsys):
     (folder / "1.png").rename(folder / "2.png")
     assert checksums(check) == 1
     assert "0 differs; 1 is missing; 2 is not in the list" in capsys.readouterr().err
+    (tmp_path / "list.txt").write_text("".join(f"{i:064x}  7x5  x{i}\n" for i in range(99)))
+    assert checksums(check) == 1
+    assert "x13 is missing; and 93 more" in capsys.readouterr().err
 
 
 def test_live1_is_what_figures_were_measured_on(live1, capsys):

@@ -2,6 +2,8 @@
 
 import io
 import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -365,4 +367,16 @@ def test_gray_and_odd_images_come_through(tmp_path, config, rng):
 
 def test_tensorflow_leaves_the_accelerators_alone():
     assert not tf.config.get_visible_devices("GPU")
-    assert os.environ["TF_CPP_MIN_LOG_LEVEL"]
+
+
+@pytest.mark.slow
+def test_tensorflow_is_imported_without_a_word():
+    unset = ("TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS")
+    done = subprocess.run(
+        [sys.executable, "-c", "import dmcnn_jax.data.tensorflow_cpu"],
+        capture_output=True,
+        text=True,
+        env={name: value for name, value in os.environ.items() if name not in unset},
+        check=True,
+    )
+    assert done.stdout + done.stderr == ""

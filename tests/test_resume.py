@@ -267,6 +267,7 @@ def test_a_signal_saves_and_the_exit_says_so(kind, number, sources, cache, tmp_p
     assert process.returncode == 130
     last = output.strip().splitlines()[-1]
     assert last.startswith("dmcnn_jax: stopped at step ")
+    assert output.count("stopping after this step") == 1
     step = int(last.split("stopped at step ")[1].split()[0].replace(",", ""))
     assert step in watch.complete()
     assert not watch.writing()

@@ -263,6 +263,8 @@ def test_a_pack_holds_what_it_was_given(tmp_path, rng, compact):
         sources.open_source(str(tmp_path / "pack"), **OPTIONS | {"tile": 64})
     with pytest.raises(ValueError, match="holds tiles of luma 'studio'"):
         sources.open_source(str(tmp_path / "pack"), **OPTIONS | {"luma": "full"})
+    with pytest.raises(ValueError, match="is 'rgb'; pack the images again with --luma rgb"):
+        sources.open_source(str(tmp_path / "pack"), **OPTIONS | {"luma": "rgb"})
     with pytest.raises(ValueError, match=r"is a pack, whose tiles need no tf\.data"):
         images_module.open_images(str(tmp_path / "pack"))
 

@@ -129,7 +129,7 @@ def test_a_run_that_is_over_stays_as_it_is(config, reference):
 
 @pytest.mark.parametrize("step", [7, 12, 30, 31])
 def test_a_signal_saves_a_checkpoint_and_the_run_resumes_with_the_same_bits(
-    config, reference, tmp_path, monkeypatch, step
+    config, reference, tmp_path, monkeypatch, capfd, step
 ):
     inputs = luma_pairs.TileFeed.inputs
     calls = iter(range(1, 1000))
@@ -142,6 +142,7 @@ def test_a_signal_saves_a_checkpoint_and_the_run_resumes_with_the_same_bits(
     monkeypatch.setattr(luma_pairs.TileFeed, "inputs", stop)
     with pytest.raises(KeyboardInterrupt, match=f"stopped at step {step} with a checkpoint"):
         train(config, tmp_path)
+    assert capfd.readouterr().err.count("stopping after this step") == 1
     assert read_log(tmp_path)[-1]["step"] <= step
     variables, about = load_weights(tmp_path / "last.safetensors")
     assert about["step"] == step and ("validation" in about) == (step % 6 == 0)

@@ -16,6 +16,8 @@ from pathlib import Path
 from dmcnn_jax.cli.process import command_parser, run_command
 from dmcnn_jax.data import images
 
+_NAMED = 8  # images that a message names
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the script and returns its exit status: 1 if an image is missing or differs."""
@@ -37,7 +39,8 @@ def _run(options: argparse.Namespace) -> None:
     both = found.keys() & expected.keys()
     wrong += [f"{name} differs" for name in both if found[name] != expected[name]]
     if wrong:
-        raise ValueError("; ".join(sorted(wrong)))
+        more = f"; and {len(wrong) - _NAMED:,} more" if len(wrong) > _NAMED else ""
+        raise ValueError("; ".join(sorted(wrong)[:_NAMED]) + more)
     print(f"all {len(expected)} images are those of {options.check}")
 
 

@@ -14,14 +14,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from dmcnn_jax.cli.process import command_parser, run_command
 from dmcnn_jax.export.exporter import FORMATS, export_model, import_model
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Exports a model; an error that the user can mend is one line and exit status 1."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the script and returns its exit status."""
+    parser = command_parser(None, __doc__)
     parser.add_argument(
         "source",
         help="a bundled name, a weights file (.safetensors, .npz or .pt), or the folder of a run"
@@ -38,12 +37,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         default="",
         help="another source of the same network, if SOURCE does not name its network",
     )
-    arguments = parser.parse_args(argv)
-    try:
-        model = import_model(arguments.source, arguments.like)
-        result = export_model(model, arguments.output, arguments.format)
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"export_params: {error}")
+    options = parser.parse_args(argv)
+    return run_command("export_params", lambda: _export(options))
+
+
+def _export(options: argparse.Namespace) -> None:
+    model = import_model(options.source, options.like)
+    result = export_model(model, options.output, options.format)
     format = FORMATS[result.format]
     print(
         f"{result.path}: {format.name}{format.details}, {result.bytes / 1e6:.2f} MB; on "
@@ -53,4 +53,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -50,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         except RuntimeError as error:
             print(f"fingerprint: {error}", file=sys.stderr)
             return 1
+        except KeyboardInterrupt:
+            print("fingerprint: interrupted", file=sys.stderr)
+            return 130
     return 0
 
 

@@ -4,7 +4,7 @@
     dmcnn-evaluate --weights dncnn3.safetensors --images LIVE1 --quality 10
 
 The file is model/DnCNN3.mat of https://github.com/cszn/DnCNN. Needs h5py:
-`pip install dmcnn-jax[compare]`.
+`pip install -e ".[compare]"`.
 """
 
 import argparse

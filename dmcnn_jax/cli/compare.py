@@ -134,6 +134,6 @@ def _prepare_plots() -> None:
         import matplotlib
     except ImportError as error:
         raise ImportError(
-            f"plots need matplotlib ({error}); pip install dmcnn-jax[compare], or --no-plots"
+            f"plots need matplotlib ({error}); pip install 'dmcnn-jax[compare]', or --no-plots"
         ) from error
     matplotlib.use("Agg")

@@ -43,7 +43,8 @@ def _run(options: argparse.Namespace) -> None:
     for run in options.runs:
         if not Path(run).is_file() and not read_log(run):
             raise FileNotFoundError(
-                f"there is no log.jsonl in {run!r}; expected the workdir of a run"
+                f"there is no log.jsonl in {run!r}; expected the workdir of a run that has "
+                "logged its loss at least once"
             )
     for output in options.output:
         if output.endswith(".csv"):

@@ -115,11 +115,13 @@ def open_pack(path: str | os.PathLike, *, tile: int, luma: str) -> Tiles:
             f"{_PACK_VERSION}; pack the images again"
         )
     for field, expected in (("tile", tile), ("luma", luma)):
-        if about[field] != expected:
+        found = about[field]
+        if found != expected:
+            # A network takes either RGB or luma, so that setting the field would not help.
+            other = "" if "rgb" in (found, expected) else f"set --config.data.{field}={found}, or "
             raise ValueError(
-                f"{str(path)!r} holds tiles of {field} {about[field]!r}, but config.data.{field} "
-                f"is {expected!r}; "
-                f"set --config.data.{field}={about[field]}, or pack the images again"
+                f"{str(path)!r} holds tiles of {field} {found!r}, but config.data.{field} is "
+                f"{expected!r}; {other}pack the images again with --{field} {expected}"
             )
     images = np.asarray(about["images"], np.int32)
     if (path / "tiles.npy").exists():

@@ -99,9 +99,11 @@ def find_weights(name: str | os.PathLike) -> Path:
     if path.is_dir():
         if (path / "best.safetensors").exists():
             return path / "best.safetensors"
+        last = path / "last.safetensors"
+        hint = f"; weights that were not validated are in {str(last)!r}" if last.exists() else ""
         raise FileNotFoundError(
             f"no best.safetensors in {str(name)!r}; expected a workdir whose run has "
-            "validated at least once"
+            f"validated at least once{hint}"
         )
     if path.is_file():
         return path

@@ -1,6 +1,7 @@
 """Parts of the training loop that people see: speed, progress bar, messages, signals, profile."""
 
 import contextlib
+import os
 import signal
 import sys
 import time
@@ -105,7 +106,7 @@ def print_on_main(text: str) -> None:
 
 @contextlib.contextmanager
 def catch_stop_signals() -> Iterator[list[int]]:
-    """Catches SIGINT and SIGTERM while its block runs.
+    """Catches SIGINT and SIGTERM while its block runs, and says that the run will stop.
 
     Yields:
         A list that the first signal is appended to; a second one raises KeyboardInterrupt at once.
@@ -116,6 +117,8 @@ def catch_stop_signals() -> Iterator[list[int]]:
         if received:
             raise KeyboardInterrupt
         received.append(number)
+        # Steps can take minutes. `print` may not be called while it is interrupted itself.
+        os.write(2, b"\nstopping after this step; Ctrl-C again stops at once, without saving\n")
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

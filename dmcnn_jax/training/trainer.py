@@ -95,7 +95,7 @@ class Trainer:
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"config.init_from names weights to start from, but there are {error}; train "
-                "them first, or set --config.init_from= to start from random ones"
+                "the earlier run first, or set --config.init_from= to start from random ones"
             ) from error
         try:
             check_variables(module, weights, name)

@@ -12,26 +12,32 @@ import argparse
 import contextlib
 import io
 import os
+import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from dmcnn_jax.cli import restore
+from dmcnn_jax.cli.process import command_parser, run_command
 from dmcnn_jax.cli.record_spool import RecordSpool
 from dmcnn_jax.cli.restore_planning import plan
 
 
-def main() -> None:
-    """Makes the files, plans and runs, and prints a line for every so many files."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the script and returns its exit status."""
+    parser = command_parser(None, __doc__)
     parser.add_argument("--files", type=int, default=20_000, help="how many (%(default)s)")
     parser.add_argument("--every", type=int, default=2_000, help="files to a line (%(default)s)")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
+    return run_command("many_files", lambda: _measure(options))
+
+
+def _measure(options: argparse.Namespace) -> None:
+    """Makes the files, plans and runs, and prints a line for every so many files."""
     with tempfile.TemporaryDirectory() as folder:
         source, output = Path(folder, "in"), Path(folder, "out")
         _make_files(source, options.files)
@@ -80,4 +86,4 @@ def _memory() -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

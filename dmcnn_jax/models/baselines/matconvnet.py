@@ -32,7 +32,7 @@ def read_dncnn(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]
         import h5py
     except ImportError as error:
         raise ImportError(
-            f"reading {str(path)!r} needs h5py ({error}); pip install dmcnn-jax[compare]"
+            f"reading {str(path)!r} needs h5py ({error}); pip install 'dmcnn-jax[compare]'"
         ) from error
     if not os.path.exists(path):
         raise FileNotFoundError(
