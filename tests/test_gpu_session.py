@@ -172,6 +172,10 @@ def test_too_much_to_travel_is_said(tmp_path):
     done = command(tmp_path, "pack", *arguments, "--limit", "0.1")
     assert done.returncode == 1
     assert "expected at most --limit 0.1" in done.stderr.splitlines()[-1]
+    done = command(tmp_path, "pack", "images", "-o", "others", "--wheels", "nowhere")
+    assert done.returncode == 2
+    assert "--wheels is 'nowhere', which is no folder" in done.stderr
+    assert not (tmp_path / "others").exists()
 
 
 def test_the_codec_of_this_machine(monkeypatch):

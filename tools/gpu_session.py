@@ -132,6 +132,8 @@ def _pack(options: argparse.Namespace) -> int:
         raise UsageError(f"--scales is {low} {high}; expected two numbers, 0 < LOW <= HIGH <= 1")
     if not 0 <= options.quality <= 100:
         raise UsageError(f"--quality is {options.quality}; expected 0 to 100")
+    if options.wheels and not Path(options.wheels).is_dir():
+        raise UsageError(f"--wheels is {options.wheels!r}, which is no folder; expected one")
     about = reduced_copies.write_copies(
         options.output,
         images.open_images(options.folder),
