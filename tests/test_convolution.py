@@ -127,6 +127,7 @@ def transposed_by_torch(x, kernel, cotangent):
     )
 
 
+@pytest.mark.slow
 @given(
     size=st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)),
     channels=st.tuples(st.integers(1, 9), st.integers(1, 9)),
@@ -160,6 +161,7 @@ def test_accelerators_get_one_transposed_convolution():
     assert traced.lower(lowering_platforms=("cpu",)).as_text().count("stablehlo.convolution") > 3
 
 
+@pytest.mark.slow
 @given(
     batch=st.integers(1, 3),
     size=st.tuples(st.integers(4, 15), st.integers(4, 15)),
@@ -208,3 +210,20 @@ def test_gpus_can_be_told_to_use_matrix_products():
         assert "stablehlo.convolution" in lowered("tpu")
     finally:
         use_products(False)
+
+
+def test_every_way_gives_the_same(rng):
+    """One shape of each; the slow tests compare many with PyTorch."""
+    x, kernel = (rng.normal(size=s).astype(np.float32) for s in ((2, 6, 7, 3), (3, 3, 3, 4)))
+    options = 1, ((2, 2), (2, 2)), 2
+    y, pullback = jax.vjp(
+        lambda x, kernel: convolve(x, kernel, padding=options[1], dilation=2), x, kernel
+    )
+    found = products.convolve(options, x, kernel), *products.gradients(options, x, kernel, y)
+    for one, other in zip(found, (y, *pullback(y)), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)
+    deep = rng.normal(size=(4, 4, 3, 2)).astype(np.float32)
+    y, pullback = jax.vjp(deconvolve, x, deep)
+    found = deconvolve_by_dilation(x, deep), *gradients_by_striding(x, deep, y)
+    for one, other in zip(found, (y, *pullback(y)), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)

@@ -120,6 +120,7 @@ def test_pytorch_module_is_the_flax_module(config, photographs):
     assert network.state_dict()["_extra_state"]["quality"] == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("conditioned", [False, True])
 def test_torch_compile_sees_one_graph(conditioned):
     torch = pytest.importorskip("torch")
@@ -175,6 +176,7 @@ def test_pytorch_classes_take_every_field_but_those_of_jax_alone():
         assert set(inspect.signature(kind).parameters) == fields - set(module.JAX_ONLY_FIELDS), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fields",
     [

@@ -122,6 +122,7 @@ def test_the_fastest_way_of_convolutions_is_found(monkeypatch):
         convolution_probe.probe(lines.append)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["products", "convolutions", "PyTorch"])
 def test_a_way_is_measured_in_a_process_of_its_own(way):
     if way == "PyTorch":

@@ -601,6 +601,7 @@ def test_muon_makes_kernels_steps_orthogonal(config, images):
     np.testing.assert_allclose(step[clear], nadam * np.sign(bias[clear]), atol=0.05)
 
 
+@pytest.mark.slow
 def test_lbfgs_goes_down_on_its_one_batch(config, tmp_path):
     changes = {"optimizer": "lbfgs", "fixed_batch": True, "learning_rate": 1.0, "log_every": 1}
     config = changed(config, **{f"train__{k}": v for k, v in changes.items()})
