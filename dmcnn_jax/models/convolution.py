@@ -4,7 +4,7 @@ A convolution is XLA's own, but for its gradient by the kernel on CPUs. `use_pro
 by matrix products on GPUs, see `models.products`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -102,28 +102,30 @@ def _backward(
     options: Options, residuals: tuple[jax.Array, jax.Array], cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = residuals
-    on_cpu = kernel_gradient if _is_faster(options, x, cotangent) else xla_kernel_gradient
-    platforms = {"cpu": partial(_gradients, on_cpu, options)}
     if _by_products:
-        platforms["cuda"] = partial(products.gradients, options)
-    # Chosen when it is lowered: a program may be compiled for another platform than this one.
-    found: tuple[jax.Array, jax.Array] = lax.platform_dependent(
-        x,
-        kernel,
-        cotangent,
-        **platforms,
-        default=partial(_gradients, xla_kernel_gradient, options),
-    )
-    return found
+        found: tuple[jax.Array, jax.Array] = lax.platform_dependent(
+            x,
+            kernel,
+            cotangent,
+            cuda=partial(products.gradients, options),
+            default=partial(_gradients, options),
+        )
+        return found
+    return _gradients(options, x, kernel, cotangent)
 
 
 def _gradients(
-    by_kernel: Callable, options: Options, x: jax.Array, kernel: jax.Array, cotangent: jax.Array
+    options: Options, x: jax.Array, kernel: jax.Array, cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Computes both gradients, that by the kernel by a function as `kernel_gradient`."""
+    """Computes both gradients, that by the kernel in a way of its own on CPUs."""
     own = partial(convolve_by_xla, options)
     (by_x,) = jax.linear_transpose(lambda x: own(x, kernel), x)(cotangent)
-    return by_x, by_kernel(options, kernel.shape, x, cotangent)
+    on_cpu = kernel_gradient if _is_faster(options, x, cotangent) else xla_kernel_gradient
+    on_cpu, default = (
+        partial(function, options, kernel.shape) for function in (on_cpu, xla_kernel_gradient)
+    )
+    # Chosen when it is lowered: a program may be compiled for another platform than this one.
+    return by_x, lax.platform_dependent(x, cotangent, cpu=on_cpu, default=default)
 
 
 _convolve_trained.defvjp(_forward, _backward)
