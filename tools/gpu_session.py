@@ -31,9 +31,9 @@ from dmcnn_jax.cli.process import (
     UsageError,
     command_parser,
     prepare_process,
+    run_command,
     say,
 )
-from dmcnn_jax.cli.process import run_command as run
 from dmcnn_jax.training import convolution_probe
 from dmcnn_jax.training.convolution_probe import WAYS
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     # A KeyError names a field that a configuration lacks.
     body = _pack if options.command == "pack" else _train
-    return run("gpu_session", lambda: body(options), errors=(*USER_ERRORS, KeyError))
+    return run_command("gpu_session", lambda: body(options), errors=(*USER_ERRORS, KeyError))
 
 
 def _add_pack(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,5 @@
 """A schedule by the clock: a run takes a given time, whatever the speed of the machine."""
 
-import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -8,6 +7,7 @@ from itertools import accumulate
 from typing import Any
 
 from dmcnn_jax.config.types import Config
+from dmcnn_jax.training.schedule import cooldown_factor
 
 # Share of the time over which the learning rate rises from 0.
 _WARMUP = 0.02
@@ -26,8 +26,7 @@ class ClockSchedule:
     """Stages and learning rate that follow the time that has passed, not the number of steps.
 
     The rate rises over the first 2 % of `config.schedule.minutes`, stays constant, and falls to 0
-    over the last `config.schedule.cooldown` of them, as 1 - √(share of the cooldown done), after
-    Hägele et al. (NeurIPS 2024). So no step has to be measured beforehand, and a slow machine ends
+    over the last `config.schedule.cooldown` of them (`schedule.cooldown_factor`). So no step has to be measured beforehand, and a slow machine ends
     with as low a rate as a fast one. `config.train.stage_steps` divides the time among stages.
 
     Time runs from the first use of the learning rate, and includes what is compiled, validated and
@@ -93,7 +92,7 @@ class ClockSchedule:
         rate = self._train.learning_rate * min(1.0, (share + 1e-3) / _WARMUP)
         cooldown = self._config.cooldown
         if share > 1 - cooldown:
-            rate *= 1 - math.sqrt((share - (1 - cooldown)) / cooldown)
+            rate *= cooldown_factor((share - (1 - cooldown)) / cooldown)
         return rate
 
     def advance(self) -> None:

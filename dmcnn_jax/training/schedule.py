@@ -16,6 +16,18 @@ import optax
 from dmcnn_jax.config.types import Config
 
 
+def cooldown_factor(share: float) -> float:
+    """Returns what the learning rate is multiplied by in a cooldown: 1 - √share.
+
+    After Hägele et al., "Scaling laws and compute-optimal training beyond fixed training durations"
+    (NeurIPS 2024).
+
+    Args:
+        share: of the cooldown that is done; above 1 counts as 1.
+    """
+    return 1 - math.sqrt(min(1.0, share))
+
+
 class Schedule:
     """The stages of `config.train`, and the learning rate by `config.schedule`.
 
@@ -75,12 +87,10 @@ class Schedule:
             floor = self._config.min_lr_ratio
             rate *= floor + (1 - floor) * (1 + math.cos(math.pi * share)) / 2
         elif self._config.name == "constant":
-            # After Hägele et al., "Scaling laws and compute-optimal training beyond fixed training
-            # durations" (NeurIPS 2024).
             cooldown = self._config.cooldown * self.total
             done = self.step - (self.total - cooldown)
             if done > 0:
-                rate *= 1 - math.sqrt(min(1.0, done / cooldown))
+                rate *= cooldown_factor(done / cooldown)
         else:
             rate *= float(self._plateau_state.scale)
             if self.stage > 0:
