@@ -26,8 +26,9 @@ class ClockSchedule:
     """Stages and learning rate that follow the time that has passed, not the number of steps.
 
     The rate rises over the first 2 % of `config.schedule.minutes`, stays constant, and falls to 0
-    over the last `config.schedule.cooldown` of them (`schedule.cooldown_factor`). So no step has to be measured beforehand, and a slow machine ends
-    with as low a rate as a fast one. `config.train.stage_steps` divides the time among stages.
+    over the last `config.schedule.cooldown` of them (`schedule.cooldown_factor`). So no step has to
+    be measured beforehand, and a slow machine ends with as low a rate as a fast one.
+    `config.train.stage_steps` divides the time among stages.
 
     Time runs from the first use of the learning rate, and includes what is compiled, validated and
     saved after it. While a run is interrupted it stands still. The number of steps depends on the
