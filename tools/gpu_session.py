@@ -219,7 +219,7 @@ def _fastest_convolutions(begun: float) -> str:
     if not shutil.which("nvidia-smi"):
         return "convolutions"
     way = convolution_probe.probe(lambda text: _say(begun, text))
-    _say(begun, f"convolutions are computed so: {way} (--convolutions {way!r} takes it untried)")
+    _say(begun, f"convolutions are computed so: {way} (--convolutions {way} takes it untried)")
     return way
 
 

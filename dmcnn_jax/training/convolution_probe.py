@@ -19,9 +19,9 @@ _UNTUNED = "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"
 WAYS: Mapping[str, str] = {
     "products": _UNTUNED,
     "convolutions": _UNTUNED,
-    "convolutions, NHWC": f"{_UNTUNED} --xla_gpu_force_conv_nhwc=true",
-    "convolutions, fused": f"{_UNTUNED} --xla_gpu_experimental_enable_conv_fusion=true",
-    "convolutions, tuned": "--xla_gpu_enable_triton_gemm=false",
+    "convolutions-nhwc": f"{_UNTUNED} --xla_gpu_force_conv_nhwc=true",
+    "convolutions-fused": f"{_UNTUNED} --xla_gpu_experimental_enable_conv_fusion=true",
+    "convolutions-tuned": "--xla_gpu_enable_triton_gemm=false",
 }
 """Ways to compute convolutions, and the XLA flags that each needs."""
 
