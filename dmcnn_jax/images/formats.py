@@ -47,13 +47,18 @@ class OutputFormat:
 
     Attributes:
         format: a value of `FORMATS`.
-        quality: of JPEG (None: 95) and WebP (None: lossless), 1 to 100.
+        quality: of JPEG (None: 95, where pixels are written) and WebP (None: lossless), 1 to 100.
         upright: whether pixels are turned as EXIF's orientation says, and the orientation reset.
     """
 
     format: str = "PNG"
     quality: int | None = None
     upright: bool = False
+
+    @property
+    def holds_coefficients(self) -> bool:
+        """Whether it is JPEG without a quality: restored coefficients are written, not pixels."""
+        return self.format == "JPEG" and self.quality is None
 
 
 def output_format(
@@ -78,6 +83,11 @@ def output_format(
         raise ValueError(f"bits is 16, but {name} files have 8 bits; use .png or .tif")
     if quality is not None and name not in ("JPEG", "WEBP"):
         raise ValueError(f"a quality for {name} has no effect; expected one for .jpg or .webp")
+    if upright and name == "JPEG" and quality is None:
+        raise ValueError(
+            "JPEG files can't be turned upright without compressing their pixels anew; set a"
+            " quality for that, choose another format, or leave it to viewers to turn the picture"
+        )
     return OutputFormat(name, quality, upright)
 
 
@@ -122,6 +132,27 @@ def write(
     dropped += _save(buffer, pixels, metadata, style)
     target.write(buffer.getbuffer())
     return tuple(dropped)
+
+
+def write_bytes(
+    target: str | os.PathLike | IO[bytes], data: bytes, *, overwrite: bool = True
+) -> None:
+    """Writes a file, whole or not at all, to a path or to a file open for writing in binary.
+
+    Args:
+        target: as in `write`.
+        data: the content.
+        overwrite: whether a file of this name is replaced.
+
+    Raises:
+        FileExistsError: if there is such a file and it must stay.
+        OSError: if the file can't be written.
+    """
+    if isinstance(target, str | os.PathLike):
+        with replacing(target, overwrite=overwrite) as file:
+            file.write(data)
+    else:
+        target.write(data)
 
 
 def read(path: str | os.PathLike) -> np.ndarray:

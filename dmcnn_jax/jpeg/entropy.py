@@ -87,7 +87,7 @@ class _Worker:
     def __init__(self) -> None:
         self.owner = os.getpid()
         script = Path(__file__).with_name("entropy_worker.py")
-        command = [sys.executable, "-I", "-S", str(script), str(_find_library())]
+        command = [sys.executable, "-I", "-S", str(script), str(find_library(_LIBRARY))]
         self.source = MemoryFile()
         try:
             self.process = subprocess.Popen(
@@ -181,14 +181,22 @@ class _Worker:
         self.source.close()
 
 
-def _find_library() -> Path:
+def find_library(pattern: str) -> Path:
+    """Returns the path of a compiled libjpeg that jpeglib brings.
+
+    Args:
+        pattern: of its file's name.
+
+    Raises:
+        ImportError: if jpeglib isn't installed, or has none of that name.
+    """
     package = importlib.util.find_spec("jpeglib")
     if package is not None and package.origin is not None:
-        found = sorted(Path(package.origin).parent.glob(f"cjpeglib/{_LIBRARY}"))
+        found = sorted(Path(package.origin).parent.glob(f"cjpeglib/{pattern}"))
         if found:
             return found[0]
     raise ImportError(
-        f"reading JPEG files needs jpeglib with {_LIBRARY}; install it with `pip install jpeglib`"
+        f"JPEG files need jpeglib with {pattern}; install it with `pip install jpeglib`"
     )
 
 

@@ -57,6 +57,12 @@ class MemoryFile:
             raise OSError(error.errno, error.strerror, where) from error
         os.lseek(self._handle, 0, os.SEEK_SET)
 
+    def read(self) -> bytes:
+        """Returns the content."""
+        os.lseek(self._handle, 0, os.SEEK_SET)
+        with os.fdopen(os.dup(self._handle), "rb") as file:
+            return file.read()
+
     def clear(self) -> None:
         """Frees the memory."""
         os.ftruncate(self._handle, 0)
