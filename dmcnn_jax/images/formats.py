@@ -83,11 +83,6 @@ def output_format(
         raise ValueError(f"bits is 16, but {name} files have 8 bits; use .png or .tif")
     if quality is not None and name not in ("JPEG", "WEBP"):
         raise ValueError(f"a quality for {name} has no effect; expected one for .jpg or .webp")
-    if upright and name == "JPEG" and quality is None:
-        raise ValueError(
-            "JPEG files can't be turned upright without compressing their pixels anew; set a"
-            " quality for that, choose another format, or leave it to viewers to turn the picture"
-        )
     return OutputFormat(name, quality, upright)
 
 
