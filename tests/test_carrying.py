@@ -164,6 +164,23 @@ def test_bytes_after_the_image_that_are_no_segment_are_kept_behind_its_end():
     assert replace_picture(data, picture_for(plain())).data.endswith(b"\xff\xd9" + rest)
 
 
+def test_bytes_behind_damage_are_left_out_and_counted():
+    data = files()["progressive"]
+    at = data.rindex(b"\xff\xda")
+    broken = data[:at] + b"\xff\x05" + data[at + 2 :]
+    result = replace_picture(broken, picture_for(data))
+    assert result.notes == (f"{len(data) - at} bytes behind the damage left out",)
+    assert applications(result.data) == applications(data)
+    assert result.data.endswith(b"\xff\xd9")
+
+
+@pytest.mark.parametrize("missing", [2, 20, 100])
+def test_of_a_file_that_is_cut_off_its_segments_are_kept(missing):
+    result = replace_picture(plain()[:-missing], picture_for(plain()))
+    assert applications(result.data) == applications(plain())
+    assert result.data.endswith(b"\xff\xd9")
+
+
 def test_segments_of_an_impossible_length_become_empty():
     data = insert(plain(), b"\xff\xe7\0\0", b"\xff\xfe\0\1", segment(0xFE, b"said"))
     result = replace_picture(data, picture_for(plain()))
