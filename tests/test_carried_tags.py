@@ -81,7 +81,10 @@ def test_exiftool_finds_the_same_before_and_after(tmp_path, how):
             result = replace_picture(data, picture_for(data)).data
             (after / f"{name}.jpg").write_bytes(result)
     if how == "restored":
-        assert main([str(before), "-o", str(after), "--format", "jpg"]) == 0
+        report = tmp_path / "report.json"
+        command = [str(before), "-o", str(after), "--format", "jpg", "--json", str(report)]
+        assert main(command) == 0
+        assert not any(record["dropped"] for record in json.loads(report.read_text())["files"])
     found, expected = tags(after), tags(before)
     assert len(found) == len(expected) > 30
     for name in ("mpf-big", "mpf-little", "ultra-hdr-mpf"):
