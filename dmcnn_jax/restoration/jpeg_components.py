@@ -1,6 +1,7 @@
 """The components of a restored JPEG file: planes, rounded to coefficients under a finer table."""
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -99,7 +100,7 @@ class Target:
         """The file's coefficients, [rows, columns, 64], if they bound those of the plane."""
         return self.component.coefficients if self.bounded and not self.resized else None
 
-    @property
+    @functools.cached_property
     def _sampled_blocks(self) -> tuple[np.ndarray, np.ndarray | None]:
         """Coefficients of blocks in rows all over the plane, [blocks, 64], and their bounds."""
         assert self.plane is not None
