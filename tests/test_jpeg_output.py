@@ -1,8 +1,10 @@
 """Restored JPEG files: coefficients under a finer table, inside the original's intervals."""
 
 import dataclasses
+import errno
 import io
 import json
+import os
 from fractions import Fraction
 
 import jpeg_cases
@@ -455,6 +457,20 @@ def test_a_size_that_is_too_small_is_one_line(photo, capsys):
     assert main([str(folder / "a.jpg"), *arguments]) == 1
     assert "300 bytes are too few" in capsys.readouterr().err
     assert not (folder / "tiny.jpg").exists()
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(photo, monkeypatch, capsys):
+    folder, _ = photo
+    before = sorted(folder.iterdir())
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert main([str(folder / "a.jpg"), "-o", str(folder / "full.jpg"), "--size", "fast"]) == 1
+    said = capsys.readouterr().err
+    assert "No space left" in said and said.count("\n") == 1
+    assert sorted(folder.iterdir()) == before
 
 
 def test_the_function_gives_the_commands_bytes(photo):
