@@ -18,13 +18,18 @@ from dmcnn_jax import jpeg
 from dmcnn_jax.jpeg.carrying import replace_picture
 from dmcnn_jax.jpeg.finer_table import round_coefficients
 from dmcnn_jax.jpeg.recipe import make_segments, split_recipe
+from dmcnn_jax.jpeg.recoverable import replace_recoverably
 from dmcnn_jax.jpeg.recovery import make_recipe, recover_original
+from dmcnn_jax.restoration.decoding import dequantized_plane
+from dmcnn_jax.restoration.jpeg_options import JpegOptions
+from dmcnn_jax.restoration.jpeg_output import NOT_RECOVERABLE, make_jpeg
+from dmcnn_jax.restoration.results import Planes
 
 SEQUENTIAL = sorted(set(files()) - {"progressive"})
 
 
-def restored(data, step=3, seed=0):
-    """A file as restoring makes it, with random coefficients inside the intervals of another."""
+def finer(data, step=3, seed=0):
+    """A picture with random coefficients inside the intervals of a file's."""
     rng = np.random.default_rng(seed)
     file = jpeg.read(data)
     planes = []
@@ -35,19 +40,27 @@ def restored(data, step=3, seed=0):
         n = round_coefficients(x, table, k, q).reshape(c.coefficients.shape)
         planes.append(jpeg_cases.Plane(n, table.reshape(8, 8), c.vertical, c.horizontal))
     numbers = tuple(c.id for c in file.components)
-    picture = jpeg_cases.write(file.height, file.width, planes, ids=numbers)
-    return replace_picture(data, picture).data
+    return jpeg_cases.write(file.height, file.width, planes, ids=numbers)
+
+
+def restored(data, step=3, seed=0):
+    """A file as restoring makes it, without a recipe."""
+    return replace_picture(data, finer(data, step, seed)).data
 
 
 def recovered(data):
     """The original as recovered from the restored file, which holds its recipe; and the recipe."""
-    plain = restored(data)
-    recipe = make_recipe(data, plain)
-    assert recipe is not None
-    assert recover_original(plain, recipe) == data
-    parts = [segment(*each) for each in make_segments(recipe)]
-    whole = plain[:2] + b"".join(parts) + plain[2:]
-    return recover_original(whole), recipe
+    whole = replace_recoverably(data, finer(data), added=[(0xE9, b"a certificate")])
+    assert whole is not None
+    return recover_original(whole.data), split_recipe(whole.data)[1]
+
+
+def as_decoded(data):
+    """Planes of a colour file, as if a network had left them as they are."""
+    file = jpeg.read(data)
+    luma, *chroma = (dequantized_plane(c)[: c.height, : c.width] for c in file.components)
+    whole = np.pad(luma, ((0, -file.height % 8), (0, -file.width % 8)), "edge")
+    return Planes(file, ("net",) * 3, (whole,), tuple(chroma), ())
 
 
 @pytest.mark.parametrize("name", SEQUENTIAL)
@@ -120,6 +133,42 @@ def test_bytes_before_and_after_the_end_marker_come_back(more):
     data = jpeg_cases.pillow(photo(33, 50), quality=50)
     data = data[:-2] + more + data[-2:]
     assert recovered(data)[0] == data
+
+
+def test_a_recipe_changes_only_its_segment_and_positions():
+    data = files()["ultra-hdr-mpf"]
+    picture = finer(data)
+    whole = replace_recoverably(data, picture).data
+    plain, recipe = split_recipe(whole)
+    assert whole == replace_picture(data, picture, added=make_segments(recipe)).data
+    assert recover_original(plain, recipe) == data
+
+
+def test_the_function_for_restoring_keeps_the_original_inside():
+    data = jpeg_cases.pillow(photo(40, 60), quality=30)
+    made = as_decoded(data)
+    plain, whole = (make_jpeg(made, JpegOptions(recoverable=each)) for each in (False, True))
+    assert whole.recoverable and not plain.recoverable
+    assert recover_original(whole.data) == data
+    assert split_recipe(whole.data)[0] == plain.data
+    assert jpeg.read(whole.data).certificate is not None
+
+
+@pytest.mark.slow
+def test_the_original_inside_counts_for_the_size_of_the_file():
+    data = jpeg_cases.pillow(photo(40, 60), quality=30)
+    made = as_decoded(data)
+    size = len(make_jpeg(made, JpegOptions()).data)
+    limited = make_jpeg(made, JpegOptions(loss=None, size=size, recoverable=True))
+    assert limited.recoverable and len(limited.data) <= size
+    assert recover_original(limited.data) == data
+
+
+def test_a_file_that_cannot_hold_its_original_says_so():
+    data = jpeg_cases.pillow(photo(40, 60), quality=30, progressive=True)
+    result = make_jpeg(as_decoded(data), JpegOptions(recoverable=True))
+    assert not result.recoverable and NOT_RECOVERABLE in result.notes
+    assert split_recipe(result.data)[1] is None
 
 
 def test_progressive_originals_have_no_recipe():
