@@ -126,7 +126,12 @@ def _write(
 ) -> tuple[bytes, tuple[str, ...]]:
     """Returns a restored JPEG file, and remarks on what it carries."""
     components = [_within_range(target, step) for target in targets]
-    picture = write_coefficients(components, file.height, file.width, progressive=file.progressive)
+    try:
+        picture = write_coefficients(
+            components, file.height, file.width, progressive=file.progressive
+        )
+    except ValueError as error:  # of damaged and crafted files
+        raise ValueError(f"{file.name}: {error}; write a PNG or TIFF file instead") from None
     plain = parse(picture, file.name, file.height * file.width).plain
     segment = make_segment(models, [c.table for c in file.components], plain)
     carried = replace_picture(file.data, picture, added=[segment])
