@@ -30,7 +30,8 @@ from dmcnn_jax.inference.weights import load_weights, save_weights
 from dmcnn_jax.models import create_model
 from dmcnn_jax.system import devices
 from dmcnn_jax.training import optimizers
-from dmcnn_jax.training.checkpoints import Checkpoints
+from dmcnn_jax.training.checkpoint_reading import read_checkpoint
+from dmcnn_jax.training.checkpoints import complete_steps
 from dmcnn_jax.training.loop import train
 from dmcnn_jax.training.metric_writer import MetricWriter
 from dmcnn_jax.training.step_metrics import StepMetrics
@@ -147,7 +148,8 @@ def test_a_signal_saves_a_checkpoint_and_the_run_resumes_with_the_same_bits(
     variables, about = load_weights(tmp_path / "last.safetensors")
     assert about["step"] == step and ("validation" in about) == (step % 6 == 0)
     trainer = Trainer(config)
-    state = Checkpoints(tmp_path).restore(step, trainer.abstract_state())
+    folder = tmp_path / "checkpoints" / str(step)
+    _, state = read_checkpoint(folder, trainer.abstract_state())
     jax.tree.map(np.testing.assert_array_equal, variables, trainer.variables(state))
     train(config, tmp_path)
     assert contents(tmp_path) == contents(reference)
@@ -272,9 +274,7 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_last_good_checkpoint(
         FloatingPointError, match=r"the loss is nan at step 10; the last good .* step 8 in"
     ):
         train(changed(config, train__log_every=6), tmp_path)
-    checkpoints = Checkpoints(tmp_path)
-    assert checkpoints.latest == 8
-    checkpoints.close()
+    assert complete_steps(tmp_path)[0] == 8
 
 
 def test_a_full_disk_is_one_clear_error_and_the_checkpoint_before_is_good(
