@@ -257,24 +257,30 @@ def test_longer_runs_and_other_evaluation_are_not_refused(config, stopped, image
     assert read_log(stopped)[-1]["step"] == 15
 
 
+@pytest.mark.parametrize(("step", "advice"), [(10, ", from --config.init_from=DIR"), (4, "")])
 def test_a_loss_that_is_not_finite_names_the_step_and_the_last_good_checkpoint(
-    config, tmp_path, monkeypatch
+    config, tmp_path, monkeypatch, step, advice
 ):
-    step = Trainer.step
+    train_step = Trainer.step
 
     def spoil(self, state, inputs, rate, patch):
-        # As an explosion would: weights that are no numbers, from step 10 on.
-        state, scalars = step(self, state, inputs, rate, patch)
-        if int(state.step) == 10:
+        # As an explosion would: weights that are no numbers, from a step on.
+        state, scalars = train_step(self, state, inputs, rate, patch)
+        if int(state.step) == step:
             scalars = {**scalars, "loss": jnp.float32(np.nan)}
         return state, scalars
 
     monkeypatch.setattr(Trainer, "step", spoil)
-    with pytest.raises(
-        FloatingPointError, match=r"the loss is nan at step 10; the last good .* step 8 in"
-    ):
+    # Only a run that has validated has weights to start from.
+    last = f"that of step 8 in '{tmp_path}'" if advice else "none yet"
+    with pytest.raises(FloatingPointError) as raised:
         train(changed(config, train__log_every=6), tmp_path)
-    assert complete_steps(tmp_path)[0] == 8
+    assert str(raised.value) == (
+        f"the loss is nan at step {step}; the last good checkpoint is {last}; begin in another "
+        "workdir with a lower config.train.learning_rate, or with config.train.clip_norm"
+        + advice.replace("DIR", str(tmp_path))
+    )
+    assert complete_steps(tmp_path)[:1] == ([8] if advice else [])
 
 
 def test_a_full_disk_is_one_clear_error_and_the_checkpoint_before_is_good(

@@ -292,11 +292,11 @@ class TrainingLoop:
             return
         # A checkpoint that is still being written is good as well.
         self.files.wait()
+        start = f", from --config.init_from={self.files.path}" if self.files.has_best else ""
         raise FloatingPointError(
             f"the {name} is {value} at step {step:,}; the last good checkpoint is "
             f"{self.files.last_checkpoint}; begin in another workdir with a lower "
-            "config.train.learning_rate, or with config.train.clip_norm, from "
-            f"--config.init_from={self.files.path}"
+            f"config.train.learning_rate, or with config.train.clip_norm{start}"
         )
 
     def _report(self, timer: Timer) -> None:

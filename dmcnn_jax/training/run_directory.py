@@ -55,6 +55,11 @@ class RunDirectory:
         step = next(iter(complete_steps(self.path)), None)
         return f"that of step {step:,} in {str(self.path)!r}" if step is not None else "none yet"
 
+    @property
+    def has_best(self) -> bool:
+        """Whether there are validated weights, which another run can start from."""
+        return (self.path / "best.safetensors").exists()
+
     def read_newest(self, abstract: TrainState) -> tuple[dict[str, Any], TrainState] | None:
         """Reads the newest good checkpoint, if there is one; damaged ones are put aside.
 
