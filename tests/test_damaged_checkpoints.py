@@ -160,6 +160,14 @@ def test_a_checkpoint_of_an_earlier_version_is_read_with_a_note(workdir):
     step, (line,) = resume(workdir)
     assert step == 5
     assert line.startswith("the checkpoint of step 5 in ") and line.endswith("it is not verified")
+    # What can be noticed without checksums is.
+    (workdir / FOLDER / "5" / "host" / "metadata").write_text('{"schedulf": 3}')
+
+    def check_host(host):
+        assert host["schedule"]
+
+    found = read_newest(workdir, arrays(0), check_host, print)
+    assert found is not None and found[0] == 3
 
 
 def test_arrays_of_another_version_are_not_called_damaged(workdir):

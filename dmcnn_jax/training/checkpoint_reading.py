@@ -101,7 +101,12 @@ def read_checkpoint(
     host = _read_json(folder / "host")
     if sums is not None:
         _expect_nothing(checksums.check_host(sums, host, _read_loss(folder)))
-    check_host(host)
+    try:
+        check_host(host)
+    except (KeyError, TypeError, AttributeError) as error:
+        if sums is not None:
+            raise
+        raise DamagedCheckpointError(f"the host's values are not whole: {error!r}") from error
     different = [] if sums is None else checksums.different_arrays(sums, abstract)
     if different:
         raise ValueError(
