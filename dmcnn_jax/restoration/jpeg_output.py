@@ -12,7 +12,7 @@ from dmcnn_jax.jpeg.coefficient_writer import MAX_MAGNITUDE, write_coefficients
 from dmcnn_jax.jpeg.markers import parse
 from dmcnn_jax.jpeg.reader import Component
 from dmcnn_jax.jpeg.tables import nearest_quality
-from dmcnn_jax.restoration.jpeg_components import Target, find_targets
+from dmcnn_jax.restoration.jpeg_components import Target, can_write_full_chroma, find_targets
 from dmcnn_jax.restoration.jpeg_options import JpegOptions
 from dmcnn_jax.restoration.jpeg_verification import tally_files
 from dmcnn_jax.restoration.results import JpegRestoration, Planes
@@ -48,6 +48,8 @@ def make_jpeg(planes: Planes, options: JpegOptions, *, project: bool = True) -> 
         data, notes = _write(file, targets, step, planes.models)
     else:
         step, data, notes = _fit_size(file, targets, options.size, planes.models)
+    if options.full_chroma and not can_write_full_chroma(planes):
+        notes += ("chroma stays at the size that it has: no network restored it at full size",)
     written = jpeg.read(data, max_pixels=file.height * file.width)
     luma, chroma = tally_files(file, written)
     bounded = project and planes.prior is None
