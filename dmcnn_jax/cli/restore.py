@@ -52,8 +52,13 @@ def _serve(options: argparse.Namespace) -> int:
     from dmcnn_jax.web import server, upload
 
     restorer = Restorer(options.weights, restore_options(options))
-    limits = {"max_pixels": options.max_pixels, "allow_truncated": options.allow_truncated}
-    server.serve(upload.upload_restorer(restorer, **limits), port=options.serve)
+    restore = upload.upload_restorer(
+        restorer,
+        max_pixels=options.max_pixels,
+        allow_truncated=options.allow_truncated,
+        seconds_per_pixel=upload.SECONDS_PER_PIXEL * (8 if options.ensemble else 1),
+    )
+    server.serve(restore, port=options.serve)
     return 0
 
 
