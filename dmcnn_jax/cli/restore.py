@@ -36,15 +36,26 @@ def _run(options: argparse.Namespace) -> int:
     if not options.verify:
         prepare_process()
     if options.device:
-        import jax
-
-        jax.config.update("jax_platforms", options.device)
-        jax.devices()  # raises a RuntimeError here, not in the middle of the work
+        _use_device(options.device)
     if options.serve is not None:
         return _serve(options)
     if options.verify:
         return _verify(options)
     return BatchRun(options).run()
+
+
+def _use_device(name: str) -> None:
+    """Makes JAX use a kind of device; raises a RuntimeError here, not in the middle of the work."""
+    import jax
+
+    jax.config.update("jax_platforms", name)
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # an assertion if JAX lacks the plugin
+        raise RuntimeError(
+            f'--device {name}: JAX finds none here; it needs the device and pip install "dmcnn-jax'
+            f'[{name}]"; without --device, JAX takes the best that it finds'
+        ) from error
 
 
 def _serve(options: argparse.Namespace) -> int:
