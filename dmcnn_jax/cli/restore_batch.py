@@ -220,6 +220,7 @@ class BatchRun:
     def _write(self, task: Task, planes: "Planes", began: float) -> None:
         """Rounds planes to pixels and writes them, in the writer's thread."""
         from dmcnn_jax.images import formats
+        from dmcnn_jax.restoration.verification import count_as_written
 
         file = planes.file
         try:
@@ -241,6 +242,8 @@ class BatchRun:
                 if self.options.preserve_times and task.source is not None:
                     times = task.source.stat()
                     os.utime(task.target, ns=(times.st_atime_ns, times.st_mtime_ns))
+            if len(file.components) < 4:
+                result = count_as_written(file, result, form)
         except FileExistsError:
             self._record_skipped(task)  # it appeared in the meantime
             return
