@@ -245,6 +245,7 @@ def test_libjpeg_ends_with_its_client_in_the_middle_of_a_file(tmp_path):
     )
     for _ in range(20):
         if has_ended(int(process.stdout)):
+            assert os.listdir(tmp_path) == ["x.jpg"]  # no copy stays on the disk
             return
         time.sleep(0.1)
     raise AssertionError(f"process {process.stdout.strip()} is still there")

@@ -22,6 +22,7 @@ from jpeg_cases import Plane, Scan, adobe, full_progression, jfif, segment
 from PIL import Image
 
 from dmcnn_jax import jpeg
+from dmcnn_jax.cli.process import first_line
 from dmcnn_jax.jpeg import JpegError, JpegFile, decode_planes, entropy, markers, read
 
 SAMPLING = {
@@ -711,13 +712,47 @@ def test_warnings_of_libjpeg_are_not_printed(capfd, rng):
     assert capfd.readouterr() == ("", "")
 
 
-def test_nothing_is_left_in_the_temporary_folder(tmp_path, picture, monkeypatch):
+def fresh_worker():
+    if entropy.worker is not None:
+        entropy.worker.stop()
+        entropy.worker = None
+
+
+@pytest.mark.parametrize("place", ["memory", "deleted file", "named file"])
+def test_libjpeg_reads_a_copy_that_does_not_stay(tmp_path, picture, monkeypatch, place):
+    """Also where the system has no files in memory, or no names of open files."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    if place != "memory":
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    if place == "named file":
+        monkeypatch.setattr("dmcnn_jax.jpeg.memory_file._DESCRIPTORS", ())
     data = jpeg_cases.pillow(picture)
-    read(data)
+    expected = read(data)
+    fresh_worker()
+    for stream in (data, jpeg_cases.pillow(picture[:8]), data):
+        file = read(stream)
+    for found, component in zip(file.components, expected.components, strict=True):
+        np.testing.assert_array_equal(found.coefficients, component.coefficients)
+    # While it waits for the next file it holds no copy of the last one.
+    assert os.path.getsize(entropy.worker.source.path) == 0
+    assert len(list(tmp_path.iterdir())) == (place == "named file")
     with pytest.raises(JpegError):
         read(data[:-300] + b"\xff\xd9")
+    fresh_worker()
     assert not list(tmp_path.iterdir())
+
+
+def test_no_space_for_the_copy_is_one_clear_line(picture, monkeypatch):
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    read(jpeg_cases.pillow(picture))
+    monkeypatch.setattr("dmcnn_jax.jpeg.memory_file.os.write", refuse)
+    with pytest.raises(OSError, match="a copy of the file in memory") as caught:
+        read(jpeg_cases.pillow(picture))
+    assert first_line(caught.value) == "a copy of the file in memory: No space left on device"
+    monkeypatch.undo()
+    assert read(jpeg_cases.pillow(picture)).width == 101
 
 
 @needs_signals

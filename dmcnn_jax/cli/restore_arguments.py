@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from dmcnn_jax.cli.process import command_parser
 
 if TYPE_CHECKING:
+    from dmcnn_jax.restoration.jpeg_options import JpegOptions
     from dmcnn_jax.restoration.options import RestoreOptions
 
 _EXAMPLES = """examples:
   dmcnn-restore photo.jpg                           photo-restored.png beside it
   dmcnn-restore photo.jpg -o photo.tif              PNG, TIFF, WebP or JPEG, by extension
+  dmcnn-restore photo.jpg -o restored.jpg           JPEG: small, with all that the file carries
   dmcnn-restore photo.jpg holiday/ -o cleaned/      files and folders; subfolders are kept
   dmcnn-restore may/ june/ -o cleaned/              cleaned/may/ and cleaned/june/
   dmcnn-restore holiday/ -o cleaned/ --bits 16      16-bit PNG files
@@ -36,6 +38,14 @@ def restore_options(namespace: argparse.Namespace) -> "RestoreOptions":
 
     fields = dataclasses.fields(RestoreOptions)
     return RestoreOptions(**{field.name: getattr(namespace, field.name) for field in fields})
+
+
+def jpeg_options(namespace: argparse.Namespace) -> "JpegOptions":
+    """Returns the options of JPEG files that the command line sets."""
+    from dmcnn_jax.restoration.jpeg_options import JpegOptions
+
+    budget = namespace.budget or {}
+    return JpegOptions(**budget, full_chroma=namespace.subsampling == "4:4:4")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -72,7 +82,20 @@ def _add_output_options(add: Callable[..., argparse.Action]) -> None:
         "--quality",
         type=_number(int, 1, 100),
         metavar="Q",
-        help="quality of JPEG (default: 95) and WebP (default: lossless) output",
+        help="quality of WebP (default: lossless), and of JPEG files whose pixels are compressed"
+        " anew (default: restored coefficients are written, and all that the file carries)",
+    )
+    add(
+        "--budget",
+        type=_budget,
+        metavar="LOSS",
+        help="what a JPEG file may lose to rounding, as 0.1dB (default), or its size, as 300kB",
+    )
+    add(
+        "--subsampling",
+        choices=("4:4:4",),
+        help="write a JPEG file's chroma at full size, as it was restored (default: at the size"
+        " that the file has)",
     )
     add(
         "--upright",
@@ -188,7 +211,8 @@ def _add_other_modes(add: Callable[..., argparse.Action]) -> None:
         "--verify",
         nargs=2,
         metavar=("ORIGINAL", "RESTORED"),
-        help="check that re-quantising a restored picture yields the JPEG file's coefficients",
+        help="check that quantising a restored picture again, or a restored JPEG file's"
+        " coefficients, yields the original's coefficients",
     )
     add(
         "--serve",
@@ -199,6 +223,15 @@ def _add_other_modes(add: Callable[..., argparse.Action]) -> None:
         help="serve a web page, for this computer only, to drop JPEG files on (default: any free"
         " port)",
     )
+
+
+def _budget(text: str) -> dict[str, float | int | None]:
+    from dmcnn_jax.restoration.jpeg_options import parse_budget
+
+    try:
+        return parse_budget(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _grid(text: str) -> tuple[int, int]:

@@ -7,14 +7,14 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from dmcnn_jax.cli.process import UsageError, first_line, say
 from dmcnn_jax.cli.real_paths import RealPaths
 from dmcnn_jax.cli.record_spool import RecordSpool
-from dmcnn_jax.cli.restore_arguments import restore_options
+from dmcnn_jax.cli.restore_arguments import jpeg_options, restore_options
 from dmcnn_jax.cli.restore_planning import Task, already_there, plan
 from dmcnn_jax.cli.restore_report import (
     STATUSES,
@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
     from dmcnn_jax.images.formats import OutputFormat
     from dmcnn_jax.jpeg.reader import JpegFile
-    from dmcnn_jax.restoration.results import Planes
+    from dmcnn_jax.restoration.results import Outcome, Planes
+
+    Target = str | os.PathLike[str] | IO[bytes]
+    Writer = Callable[[Target, bool], tuple[str, ...]]
 
 _COMMAND = "dmcnn-restore"
 
@@ -55,6 +58,7 @@ class BatchRun:
         self.options = options
         self.extension = "." + options.format.lstrip(".")
         self.formats: dict[str, OutputFormat] = {}  # by extension
+        self.jpeg_options = jpeg_options(options)
         self.tasks = self._plan()
         self._real_paths = RealPaths()
         self._inputs = {self._real_paths(t.source) for t in self.tasks if t.source}
@@ -115,6 +119,7 @@ class BatchRun:
                 )
         except ValueError as error:
             raise UsageError(str(error)) from None
+        self._check_jpeg_options()
         to_stdout = any(task.target is None and not task.refusal for task in tasks)
         if to_stdout and options.json == "-":
             raise UsageError("--json - and the picture can't both go to standard output")
@@ -125,6 +130,26 @@ class BatchRun:
             for line in planned.remarks:
                 say(_COMMAND, printable(line))
         return tasks
+
+    def _check_jpeg_options(self) -> None:
+        """Checks options that only some JPEG files have or can't have.
+
+        Raises:
+            UsageError: if an option doesn't fit the files that are written.
+        """
+        options = self.options
+        of_coefficients = any(style.holds_coefficients for style in self.formats.values())
+        if of_coefficients and options.upright:
+            raise UsageError(
+                "--upright turns pixels, but JPEG files hold restored coefficients; add --quality"
+                " to compress the pixels anew, or leave it to viewers to turn the picture"
+            )
+        for name in ("budget", "subsampling"):
+            if getattr(options, name) and not of_coefficients:
+                raise UsageError(
+                    f"--{name} is for JPEG files of restored coefficients; write one with -o"
+                    " FILE.jpg or --format jpg, without --quality"
+                )
 
     def _progress_bar(self) -> "tqdm":
         from tqdm import tqdm
@@ -218,32 +243,19 @@ class BatchRun:
         return f"a CMYK file, written as TIFF, since {name} can't hold it"
 
     def _write(self, task: Task, planes: "Planes", began: float) -> None:
-        """Rounds planes to pixels and writes them, in the writer's thread."""
-        from dmcnn_jax.images import formats
-        from dmcnn_jax.restoration.verification import count_as_written
-
-        file = planes.file
+        """Makes the result and writes it, in the writer's thread."""
         try:
-            result = self.restorer.render(planes)
+            style = self.formats[task.target.suffix if task.target else self.extension]
+            result, write = self._make(planes, style)
             if task.target is None:
-                form = self.formats[self.extension]
-                dropped = formats.write(sys.stdout.buffer, result.pixels, file.metadata, form)
+                dropped = write(sys.stdout.buffer, True)
                 sys.stdout.buffer.flush()
             else:
                 task.target.parent.mkdir(parents=True, exist_ok=True)
-                form = self.formats[task.target.suffix]
-                dropped = formats.write(
-                    task.target,
-                    result.pixels,
-                    file.metadata,
-                    form,
-                    overwrite=self.options.overwrite,
-                )
+                dropped = write(task.target, self.options.overwrite)
                 if self.options.preserve_times and task.source is not None:
                     times = task.source.stat()
                     os.utime(task.target, ns=(times.st_atime_ns, times.st_mtime_ns))
-            if len(file.components) < 4:
-                result = count_as_written(file, result, form)
         except FileExistsError:
             self._record_skipped(task)  # it appeared in the meantime
             return
@@ -254,8 +266,37 @@ class BatchRun:
         assumed = self.options.assume_quality is not None
         self._record(
             task,
-            written_record(task.name, task.output, file, result, dropped, seconds, assumed=assumed),
+            written_record(
+                task.name, task.output, planes.file, result, dropped, seconds, assumed=assumed
+            ),
         )
+
+    def _make(self, planes: "Planes", style: "OutputFormat") -> "tuple[Outcome, Writer]":
+        """Returns what was made of restored planes, and a function that writes it.
+
+        The function takes a path or a file, and whether a file of that name is replaced; it returns
+        what could not be kept.
+        """
+        from dmcnn_jax.images import formats
+        from dmcnn_jax.restoration.verification import count_as_written
+
+        if style.holds_coefficients:
+            restored = self.restorer.render_jpeg(planes, self.jpeg_options)
+
+            def write_bytes(target: "Target", overwrite: bool) -> tuple[str, ...]:
+                formats.write_bytes(target, restored.data, overwrite=overwrite)
+                return ()
+
+            return restored, write_bytes
+        picture = self.restorer.render(planes)
+        if len(planes.file.components) < 4:
+            picture = count_as_written(planes.file, picture, style)
+
+        def write_pixels(target: "Target", overwrite: bool) -> tuple[str, ...]:
+            metadata = planes.file.metadata
+            return formats.write(target, picture.pixels, metadata, style, overwrite=overwrite)
+
+        return picture, write_pixels
 
     def _record_failure(self, task: Task, error: Exception) -> None:
         message = first_line(error)

@@ -16,7 +16,7 @@ from dmcnn_jax.system.atomic_write import replacing
 
 if TYPE_CHECKING:
     from dmcnn_jax.jpeg.reader import JpegFile
-    from dmcnn_jax.restoration.results import Restoration
+    from dmcnn_jax.restoration.results import Outcome
 
 Status = Literal["restored", "decoded", "skipped", "failed"]
 """What became of a file; "decoded": no model was applied, and its decoded picture was written."""
@@ -38,7 +38,9 @@ class FileRecord(TypedDict):
     `error` is set if it failed, `reason` if it was skipped; the fields after them are set if it was
     written. `model` restored luma, and `planes` names the model that restored each plane: None for
     one that is as decoded. `dropped` names what the file held and the result doesn't. `seconds`
-    runs from the start of restoring to the end of writing.
+    runs from the start of restoring to the end of writing. `jpeg` is set if a JPEG file of restored
+    coefficients was written: its size in bytes and the file's, the step of its table, and how many
+    dB rounding to it is expected to cost.
     """
 
     input: str
@@ -59,13 +61,14 @@ class FileRecord(TypedDict):
     earlier: NotRequired[dict[str, Any]]
     luma_kept: NotRequired[dict[str, float]]
     chroma_kept: NotRequired[dict[str, float]]
+    jpeg: NotRequired[dict[str, float]]
 
 
 def written_record(
     source: str,
     target: str | None,
     file: "JpegFile",
-    result: "Restoration",
+    result: "Outcome",
     dropped: Sequence[str],
     seconds: float,
     *,
@@ -82,6 +85,8 @@ def written_record(
         seconds: how long it took.
         assumed: whether the quality of an earlier save was given by the user, not found.
     """
+    from dmcnn_jax.restoration.results import JpegRestoration
+
     record: FileRecord = {
         "input": source,
         "output": target,
@@ -111,11 +116,19 @@ def written_record(
     if result.chroma_tally is not None:
         tally = result.chroma_tally
         record["chroma_kept"] = dataclasses.asdict(tally) | {"share": tally.share}
+    if isinstance(result, JpegRestoration) and result.step and result.loss is not None:
+        record["jpeg"] = {
+            "bytes": len(result.data),
+            "bytes_before": len(file.data),
+            "step": result.step,
+            "rounding_loss": round(result.loss, 4),
+        }
     return record
 
 
 def describe_file(record: FileRecord) -> str:
     """Returns what a terminal shows of a file after its name; control characters are escaped."""
+    from dmcnn_jax.jpeg.attachments import describe_size
     from dmcnn_jax.jpeg.reader import printable
 
     if record["status"] == "failed":
@@ -126,6 +139,12 @@ def describe_file(record: FileRecord) -> str:
     how = describe_models(record["planes"])
     kept = record.get("luma_kept")
     guarantee = f", {kept['share']:.3%} of luma coefficients kept" if kept else ""
+    if kept and "jpeg" in record and kept["kept"] == kept["coefficients"]:
+        guarantee = ", all luma coefficients kept"
+    if "jpeg" in record:
+        size = record["jpeg"]["bytes"]
+        ratio = size / record["jpeg"]["bytes_before"]
+        guarantee += f", {describe_size(int(size))} ({ratio:.1f} times the file)"
     remarks = list(record["notes"])
     if record["dropped"]:
         remarks.append(f"dropped: {', '.join(record['dropped'])}")

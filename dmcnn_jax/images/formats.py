@@ -47,7 +47,7 @@ class OutputFormat:
 
     Attributes:
         format: a value of `FORMATS`.
-        quality: of JPEG (None: 95) and WebP (None: lossless), 1 to 100.
+        quality: of JPEG (None: 95, where pixels are written) and WebP (None: lossless), 1 to 100.
         upright: whether pixels are turned as EXIF's orientation says, and the orientation reset.
     """
 
@@ -59,6 +59,11 @@ class OutputFormat:
     def lossy(self) -> bool:
         """Whether pixels are changed by being written."""
         return self.format == "JPEG" or (self.format == "WEBP" and self.quality is not None)
+
+    @property
+    def holds_coefficients(self) -> bool:
+        """Whether it is JPEG without a quality: restored coefficients are written, not pixels."""
+        return self.format == "JPEG" and self.quality is None
 
 
 def output_format(
@@ -146,6 +151,27 @@ def pixels_as_written(pixels: np.ndarray, metadata: Metadata, style: OutputForma
     with _any_size(), Image.open(buffer) as image:
         written = np.asarray(image.convert("RGB" if pixels.ndim == 3 else "L"))
     return turn_back(written, orientation)
+
+
+def write_bytes(
+    target: str | os.PathLike | IO[bytes], data: bytes, *, overwrite: bool = True
+) -> None:
+    """Writes a file, whole or not at all, to a path or to a file open for writing in binary.
+
+    Args:
+        target: as in `write`.
+        data: the content.
+        overwrite: whether a file of this name is replaced.
+
+    Raises:
+        FileExistsError: if there is such a file and it must stay.
+        OSError: if the file can't be written.
+    """
+    if isinstance(target, str | os.PathLike):
+        with replacing(target, overwrite=overwrite) as file:
+            file.write(data)
+    else:
+        target.write(data)
 
 
 def read(path: str | os.PathLike) -> np.ndarray:

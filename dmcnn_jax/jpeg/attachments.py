@@ -81,6 +81,7 @@ _KNOWN = {
         b"http://ns.adobe.com/xmp/extension/",
     ),
     codes.APP2: (b"ICC_PROFILE\0", b"MPF\0", b"urn:iso:std:iso:ts:21496"),
+    codes.APP9: (b"dmcnn_jax\0",),
     codes.APP12: (b"Ducky",),
     codes.APP13: (b"Photoshop 3.0\0", b"Adobe_Photoshop"),
     codes.APP14: (b"Adobe",),

@@ -3,8 +3,8 @@
 Entropy decoding is sequential, bit by bit, so it needs compiled code: jpeglib's libjpeg-turbo. That
 code only prints its warnings, and treats data that ends early or is invalid as a warning. And no
 file may bring this process down. So libjpeg runs in a separate process, where crashes, endless
-loops and printing do no harm. It is kept for the next file, starts in 20 ms, and costs a copy of
-the coefficients through a pipe.
+loops and printing do no harm. It is kept for the next file, starts in 20 ms, and costs two copies:
+of the stream in memory, and of the coefficients through a pipe.
 """
 
 import atexit
@@ -15,7 +15,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import cast
 
 import numpy as np
 
+from dmcnn_jax.jpeg.memory_file import MemoryFile
 from dmcnn_jax.system.progress import Progress, check
 
 
@@ -53,28 +53,22 @@ def decode(
 
     Raises:
         EntropyError: libjpeg could not decode the stream.
+        OSError: there is no space for a copy of the stream, or libjpeg's process can't be started.
     """
     global worker
     limit = _time_limit(sum(rows * columns for rows, columns in shapes), scans, len(stream))
-    handle, path = tempfile.mkstemp(suffix=".jpg", prefix="dmcnn-")
-    try:
-        with open(handle, "wb") as file:
-            file.write(stream)
-        with _lock:
-            directory = os.path.dirname(path)
-            # A worker from before a fork is the parent's, and one in another folder would not find
-            # the file. If one has died since its last file, this file is not to blame.
-            if worker is None or not worker.serves(directory):
-                worker = _Worker(directory)
-            try:
-                with _ended_by(progress, worker):
-                    return worker.decode(os.path.basename(path), shapes, limit)
-            except BaseException:
-                worker.stop()
-                worker = None
-                raise
-    finally:
-        os.unlink(path)
+    with _lock:
+        # A worker from before a fork is the parent's. If one has died since its last file, this
+        # file is not to blame.
+        if worker is None or not worker.is_usable():
+            worker = _Worker()
+        try:
+            with _ended_by(progress, worker):
+                return worker.decode(stream, shapes, limit)
+        except BaseException:
+            worker.stop()
+            worker = None
+            raise
 
 
 @contextlib.contextmanager
@@ -132,30 +126,36 @@ def _time_limit(blocks: int, scans: int, size: int) -> float:
 class _Worker:
     """The decoding process, and the protocol of its pipes."""
 
-    def __init__(self, directory: str) -> None:
-        self.directory = directory
+    def __init__(self) -> None:
         self.owner = os.getpid()
         script = Path(__file__).with_name("entropy_worker.py")
-        self.process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(script), str(_find_library())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=directory,
-        )
+        command = [sys.executable, "-I", "-S", str(script), str(find_library(_LIBRARY))]
+        self.source = MemoryFile()
+        try:
+            self.process = subprocess.Popen(
+                [*command, self.source.path],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=script.parent,
+                pass_fds=self.source.descriptors,
+            )
+        except OSError:
+            self.source.close()
+            raise
         assert self.process.stdin and self.process.stdout and self.process.stderr
         self.requests, self.errors = self.process.stdin, self.process.stderr
         self.replies = cast(io.BufferedReader, self.process.stdout)
 
-    def serves(self, directory: str) -> bool:
-        """Returns whether the worker is alive, belongs to this process, and works in a folder."""
-        mine = (self.owner, self.directory) == (os.getpid(), directory)
-        return mine and self.process.poll() is None
+    def is_usable(self) -> bool:
+        """Returns whether the worker is alive and belongs to this process."""
+        return self.owner == os.getpid() and self.process.poll() is None
 
     def decode(
-        self, path: str, shapes: Sequence[tuple[int, int]], limit: float
+        self, stream: bytes, shapes: Sequence[tuple[int, int]], limit: float
     ) -> tuple[list[np.ndarray], str]:
-        """Decodes a file in the worker's folder, in a limited time: coefficients and warning."""
+        """Decodes a stream in a limited time: coefficients and warning."""
+        self.source.write(stream)
         blocks = [rows * columns for rows, columns in shapes]
         expired = threading.Event()
 
@@ -167,9 +167,11 @@ class _Worker:
         timer.daemon = True
         timer.start()
         try:
-            self.requests.write(f"{' '.join(map(str, blocks))} {path}\n".encode())
+            self.requests.write(f"{' '.join(map(str, blocks))}\n".encode())
             self.requests.flush()
-            return self.receive_reply(shapes)
+            reply = self.receive_reply(shapes)
+            self.source.clear()
+            return reply
         except (OSError, EOFError):
             if expired.is_set():
                 raise EntropyError(f"libjpeg took over {limit:.0f} s") from None
@@ -218,16 +220,25 @@ class _Worker:
         for pipe in (self.requests, self.replies, self.errors):
             with contextlib.suppress(OSError):  # a request may still be in the buffer
                 pipe.close()
+        self.source.close()
 
 
-def _find_library() -> Path:
+def find_library(pattern: str) -> Path:
+    """Returns the path of a compiled libjpeg that jpeglib brings.
+
+    Args:
+        pattern: of its file's name.
+
+    Raises:
+        ImportError: if jpeglib isn't installed, or has none of that name.
+    """
     package = importlib.util.find_spec("jpeglib")
     if package is not None and package.origin is not None:
-        found = sorted(Path(package.origin).parent.glob(f"cjpeglib/{_LIBRARY}"))
+        found = sorted(Path(package.origin).parent.glob(f"cjpeglib/{pattern}"))
         if found:
             return found[0]
     raise ImportError(
-        f"reading JPEG files needs jpeglib with {_LIBRARY}; install it with `pip install jpeglib`"
+        f"JPEG files need jpeglib with {pattern}; install it with `pip install jpeglib`"
     )
 
 

@@ -1,10 +1,10 @@
 """The process in which libjpeg decodes. Run by path, not imported.
 
-Each line on standard input holds the number of blocks of each component and the name of a file in
-the working directory. The reply on standard output is a byte that is 1 on success, the length of
-libjpeg's messages and their text, and on success the coefficients, int16 [blocks, 64] for each
-component. The process ends when standard input does, also in the middle of a file: nobody waits
-for it any longer.
+Each line on standard input asks for the coefficients of the JPEG stream that is now in the source
+file, and holds the number of blocks of each component. The reply on standard output is a byte that
+is 1 on success, the length of libjpeg's messages and their text, and on success the coefficients,
+int16 [blocks, 64] for each component. The process ends when standard input does, also in the middle
+of a file: nobody waits for it any longer.
 """
 
 import ctypes
@@ -16,11 +16,12 @@ import threading
 from collections.abc import Callable
 
 
-def main(library: str) -> None:
+def main(library: str, source: str) -> None:
     """Answers requests until standard input ends.
 
     Args:
         library: the path of jpeglib's compiled libjpeg.
+        source: the path of the file that the client writes each stream to.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     read = ctypes.CDLL(library).read_jpeg_dct
@@ -32,8 +33,8 @@ def main(library: str) -> None:
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=receive, args=[requests], daemon=True).start()
     while True:
-        *sizes, path = requests.get().split()
-        answer(read, path, [int(size) for size in sizes], messages)
+        sizes = [int(size) for size in requests.get().split()]
+        answer(read, os.fsencode(source), sizes, messages)
 
 
 def receive(requests: "queue.SimpleQueue[bytes]") -> None:
@@ -67,4 +68,4 @@ def drain(messages: int) -> bytes:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -1,6 +1,7 @@
-"""Frame headers of JPEG files: size, colour components and their sampling (T.81, B.2.2)."""
+"""Frame headers of JPEG files: size, components, sampling (T.81, B.2.2), and what tells colours."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -12,6 +13,26 @@ ColorModel = Literal["gray", "ycbcr", "rgb", "cmyk", "ycck"]
 
 # Application data (0xE0..0xEF) and comments (0xFE) in the file's order: markers and payloads.
 Segments = list[tuple[int, bytes]]
+
+
+@dataclasses.dataclass(frozen=True)
+class ApplicationSegment:
+    """A segment of application data or a comment, and where the file has it.
+
+    Attributes:
+        marker: 0xE0..0xEF application data, 0xFE comment.
+        payload: what follows the length.
+        start: position of the payload in the file.
+        after_scan: whether it comes after the first scan.
+        misstated: whether its length was impossible, so that the payload was read as empty.
+    """
+
+    marker: int
+    payload: bytes
+    start: int
+    after_scan: bool = False
+    misstated: bool = False
+
 
 # libjpeg's limit on the sides of an image.
 _MAX_SIDE = 65_500
@@ -113,6 +134,11 @@ def color_model(components: tuple[FrameComponent, ...], segments: Segments) -> C
     if transform is not None:
         return "ycbcr" if transform else "rgb"
     return "rgb" if bytes(c.id for c in components) == b"RGB" else "ycbcr"
+
+
+def before_scan(segments: Iterable[ApplicationSegment]) -> Segments:
+    """Returns markers and payloads of the segments before the first scan."""
+    return [(each.marker, each.payload) for each in segments if not each.after_scan]
 
 
 def _check_size(height: int, width: int, max_pixels: int) -> None:

@@ -17,10 +17,12 @@ from dmcnn_jax.jpeg import scans
 from dmcnn_jax.jpeg.errors import JpegError, MalformedError
 from dmcnn_jax.jpeg.file_kinds import describe_other
 from dmcnn_jax.jpeg.frame import (
+    ApplicationSegment,
     ColorModel,
     Frame,
     FrameComponent,
     Segments,
+    before_scan,
     color_model,
     read_frame,
 )
@@ -43,9 +45,11 @@ class Stream:
         color: "gray", "ycbcr", "rgb", "cmyk" or "ycck".
         restart_interval: MCUs between restart markers in the first scan, 0 without.
         scans: the number of scans.
-        applications: markers (0xE0..0xEF application data, 0xFE comment) and their payloads, up to
-            the first scan, in the file's order.
-        trailer: what follows the end marker.
+        segments: application data and comments, in the file's order.
+        trailer: what follows the end marker; without one, what follows the last complete segment of
+            a complete image.
+        stray: bytes between segments that belong to none.
+        unread: bytes from a segment on that makes no sense, if the image is incomplete there.
         plain: a JPEG stream of the same coefficients, of checked parts and nothing else.
         damage: what is missing or broken, as far as markers show; None if nothing is.
         notes: harmless oddities.
@@ -59,11 +63,18 @@ class Stream:
     color: ColorModel
     restart_interval: int
     scans: int
-    applications: Segments
+    segments: tuple[ApplicationSegment, ...]
     trailer: bytes
+    stray: int
+    unread: int
     plain: bytes
     damage: str | None
     notes: tuple[str, ...]
+
+    @property
+    def applications(self) -> Segments:
+        """Markers and payloads of the segments before the first scan, in the file's order."""
+        return before_scan(self.segments)
 
 
 def parse(data: bytes, name: str, max_pixels: int) -> Stream:
@@ -114,12 +125,15 @@ class _Parser:
         self.max_pixels = max_pixels
         self.position = 0
         self.marker = codes.SOI  # the last one read
+        self.marker_start = 0
+        self.unread = 0
+        self.misstated = 0  # segments that give an impossible length
         self.frame: Frame | None = None
         self.quantisation: dict[int, np.ndarray] = {}  # slot: int32 [8, 8]
         self.huffman: HuffmanTables = {}
         self.restart_interval = 0
         self.first_restart_interval = 0
-        self.applications: Segments = []
+        self.segments: list[ApplicationSegment] = []
         self.trailer = b""
         self.scans = 0
         self.share = 1.0  # of the first scan that can be there at most
@@ -127,7 +141,6 @@ class _Parser:
         self.damage: str | None = None
         self.notes: list[str] = []
         self.stray: list[int] = []  # bytes in each piece between segments
-        self.misstated = 0  # segments that give an impossible length
         self.surplus_restarts = 0
 
     def run(self) -> None:
@@ -145,8 +158,10 @@ class _Parser:
                     raise
                 if self._is_complete() and self.marker != codes.SOS:
                     self.notes.append(f"after the image data: {error}")
+                    self.trailer = self.trailer or self.data[self.marker_start :]
                 else:
                     self.damage = self.damage or str(error)
+                    self.unread = 0 if self.trailer else len(self.data) - self.marker_start
                 return
         raise MalformedError(
             f"over {_MAX_SEGMENTS} marker segments; no JPEG encoder writes so many"
@@ -177,11 +192,13 @@ class _Parser:
             progressive=frame.progressive,
             components=frame.components,
             tables=tables,
-            color=color_model(frame.components, self.applications),
+            color=color_model(frame.components, before_scan(self.segments)),
             restart_interval=self.first_restart_interval,
             scans=self.scans,
-            applications=self.applications,
+            segments=tuple(self.segments),
             trailer=self.trailer,
+            stray=sum(self.stray),
+            unread=self.unread,
             plain=b"".join([*self.parts, b"\xff\xd9"]),
             damage=self.damage,
             notes=(*self.notes, *self._counted_notes()),
@@ -200,6 +217,7 @@ class _Parser:
         if stray:
             self.stray.append(stray)
         marker = self.marker = found[1][0]
+        self.marker_start = found.start()
         self.position = found.end()
         if marker == codes.EOI:
             self.trailer = self.data[self.position :]
@@ -278,9 +296,11 @@ class _Parser:
             self._read_scan(payload)
             return
         else:
-            application = codes.APP0 <= marker <= codes.APP15 or marker == codes.COM
-            if application and not self.scans:
-                self.applications.append((marker, payload))
+            if codes.APP0 <= marker <= codes.APP15 or marker == codes.COM:
+                start = self.position - len(payload)
+                misstated = self.data[start - 2 : start] in (b"\0\0", b"\0\1")
+                segment = ApplicationSegment(marker, payload, start, self.scans > 0, misstated)
+                self.segments.append(segment)
             return
         self._copy(marker, payload)
 

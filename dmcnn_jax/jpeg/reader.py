@@ -24,6 +24,7 @@ from typing import IO
 import numpy as np
 
 from dmcnn_jax.jpeg import codec, entropy, markers
+from dmcnn_jax.jpeg.certificate import Certificate, find_certificate
 from dmcnn_jax.jpeg.errors import JpegError
 from dmcnn_jax.jpeg.file_kinds import describe_other
 from dmcnn_jax.jpeg.frame import ColorModel
@@ -76,6 +77,9 @@ class JpegFile:
         metadata: EXIF, colour profile and so on.
         damage: what is missing or broken, None for a whole file.
         notes: oddities that affect nothing but metadata, for a report.
+        data: the file itself.
+        certificate: what the file says of its restoration, if `dmcnn_jax` restored it and nobody
+            has changed the picture since; else None.
     """
 
     name: str
@@ -88,6 +92,8 @@ class JpegFile:
     metadata: Metadata
     damage: str | None
     notes: tuple[str, ...]
+    data: bytes = b""
+    certificate: Certificate | None = None
 
     @property
     def truncated(self) -> bool:
@@ -147,6 +153,8 @@ def read(
         metadata=metadata,
         damage=stream.damage or warning or None,
         notes=(*notes, *remarks),
+        data=data,
+        certificate=find_certificate(stream.applications, stream.plain),
     )
 
 

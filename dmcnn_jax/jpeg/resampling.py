@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import scipy.linalg
 
 SUBSAMPLING_FACTORS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2)}
 """Image rows and columns for each chroma sample, by the names that encoders use."""
@@ -50,6 +51,73 @@ def upsample_rows(plane: np.ndarray, factors: tuple[int, int], top: int, bottom:
     down = factors[0]
     first, last = max(0, top // down - 1), min(len(plane), -(-bottom // down) + 1)
     return upsample(plane[first:last], factors)[top - first * down : bottom - first * down]
+
+
+def average_samples(plane: np.ndarray, factors: tuple[int, int]) -> np.ndarray:
+    """Returns a plane averaged over samples, as encoders do; its border is repeated to whole ones.
+
+    Args:
+        plane: [height, width].
+        factors: rows and columns to a sample.
+
+    Returns:
+        float32 [ceil(height / factors[0]), ceil(width / factors[1])].
+    """
+    down, across = factors
+    if factors == (1, 1):
+        return plane
+    padded = np.pad(plane, ((0, -plane.shape[0] % down), (0, -plane.shape[1] % across)), "edge")
+    cells = padded.reshape(padded.shape[0] // down, down, padded.shape[1] // across, across)
+    return cells.mean(axis=(1, 3), dtype=np.float32)
+
+
+def fit_samples(plane: np.ndarray, factors: tuple[int, int]) -> np.ndarray:
+    """Returns the samples that `upsample` brings nearest to a plane at full size.
+
+    The least squares solution, for each axis alone: where `upsample` is a triangle filter U, that
+    is (UᵀU)⁻¹Uᵀ, and UᵀU has three diagonals; where it repeats samples, it is their average.
+
+    Args:
+        plane: [height, width], floating point; its border is repeated to whole samples.
+        factors: rows and columns to a sample.
+
+    Returns:
+        float32 [ceil(height / factors[0]), ceil(width / factors[1])].
+    """
+    down, across = factors
+    padded = np.pad(plane, ((0, -plane.shape[0] % down), (0, -plane.shape[1] % across)), "edge")
+    narrow = padded.shape[1] // across <= 2
+    triangle = factors == (2, 1) or (factors in ((1, 2), (2, 2)) and not narrow)
+    for axis, factor in enumerate(factors):
+        if factor > 1:
+            halve = _fit_axis if triangle else _average_axis
+            padded = halve(np.moveaxis(padded, axis, 0), factor)
+            padded = np.moveaxis(padded, 0, axis)
+    return np.ascontiguousarray(padded, np.float32)
+
+
+def _average_axis(plane: np.ndarray, factor: int) -> np.ndarray:
+    return plane.reshape(len(plane) // factor, factor, *plane.shape[1:]).mean(axis=1)
+
+
+def _fit_axis(plane: np.ndarray, factor: int) -> np.ndarray:
+    """Returns (UᵀU)⁻¹Uᵀ along the first axis, where U is the triangle filter of `upsample`."""
+    assert factor == 2
+    even, odd = plane[0::2], plane[1::2]
+    projected = np.float32(0.75) * (even + odd)  # Uᵀ
+    projected[0] += 0.25 * even[0]
+    projected[:-1] += 0.25 * even[1:]
+    projected[1:] += 0.25 * odd[:-1]
+    projected[-1] += 0.25 * odd[-1]
+    count = len(projected)
+    if count == 1:
+        return projected / 2
+    diagonals = np.zeros((2, count), np.float32)  # of UᵀU: above the main one, and that
+    diagonals[0, 1:] = 0.375
+    diagonals[1] = 1.25
+    diagonals[1, 0] += 0.375
+    diagonals[1, -1] += 0.375
+    return scipy.linalg.solveh_banded(diagonals, projected, overwrite_b=True, check_finite=False)
 
 
 def _wide(plane: np.ndarray) -> np.ndarray:

@@ -31,6 +31,8 @@ from dmcnn_jax.restoration.color_correction import (
 from dmcnn_jax.restoration.decoding import decoded_picture, dequantized_plane
 from dmcnn_jax.restoration.detail import describe_harm
 from dmcnn_jax.restoration.inks import is_inks, render_parts, restore_parts
+from dmcnn_jax.restoration.jpeg_options import JpegOptions
+from dmcnn_jax.restoration.jpeg_output import make_jpeg
 from dmcnn_jax.restoration.model_selection import ModelChoice, choose_model, trained_qualities
 from dmcnn_jax.restoration.options import RestoreOptions
 from dmcnn_jax.restoration.plane_models import (
@@ -41,7 +43,7 @@ from dmcnn_jax.restoration.plane_models import (
     note_limits,
 )
 from dmcnn_jax.restoration.prior_save import crop_to_file_grid, find_prior, prior_component
-from dmcnn_jax.restoration.results import Planes, Restoration
+from dmcnn_jax.restoration.results import JpegRestoration, Planes, Restoration
 from dmcnn_jax.restoration.rounding import round_to_pixels
 from dmcnn_jax.restoration.trial import describe_failed_trial
 from dmcnn_jax.system.progress import Progress, check, scaled
@@ -111,6 +113,38 @@ def restore(
     return Restorer(model, options)(jpeg.read(source)).pixels
 
 
+def restore_jpeg(
+    source: str | os.PathLike | bytes | BinaryIO,
+    model: str | os.PathLike | Model | None = None,
+    options: RestoreOptions = RestoreOptions(),  # noqa: B008 - frozen, so it can be shared
+    jpeg_options: JpegOptions = JpegOptions(),  # noqa: B008
+) -> bytes:
+    """Restores a JPEG file to another JPEG file.
+
+    Each of its coefficients lies in the interval that the file's own allows, so that compressing
+    the result like the file gives the file's coefficients again. What the file carries besides its
+    picture (EXIF, colour profile, gain map, video) stays.
+
+    Args:
+        source: a path, the file's bytes, or a file open for reading in binary.
+        model: as in `restore`.
+        options: how it is restored.
+        jpeg_options: what rounding may cost, and the sampling of chroma.
+
+    Returns:
+        The bytes of a JPEG file, of the same size, colours and orientation. If nothing was
+        restored, those of the source.
+
+    Raises:
+        ValueError: as in `restore`, or if the file can't be as small as `jpeg_options` say.
+        OSError: if the file can't be read, or there are no such weights.
+        ImportError: if the engine is not installed.
+        TypeError: if the source is of another type.
+    """
+    restorer = Restorer(model, options)
+    return restorer.render_jpeg(restorer.restore_planes(jpeg.read(source)), jpeg_options).data
+
+
 class Restorer:
     """A restorer of JPEG files, which loads each model once.
 
@@ -174,7 +208,7 @@ class Restorer:
         """Restores the planes of a file by networks: the accelerator's part of the work.
 
         A result that loses more of the file's detail than its table, or an earlier save's, allows
-        is not used (`restoration.detail`).
+        is not used (`restoration.detail`). A JPEG file that was restored before stays as it is.
 
         Args:
             file: what `jpeg.read` returned.
@@ -183,6 +217,9 @@ class Restorer:
         Returns:
             The planes, for `render`.
         """
+        if file.certificate is not None:
+            notes = (*file.notes, "dmcnn_jax restored it before; left as it is")
+            return Planes(file, (None,) * len(file.components), (), (), notes)
         if is_inks(file):
             parts, notes = restore_parts(self, file, progress)
             models = tuple(model for part in parts for model in part.models)
@@ -252,7 +289,9 @@ class Restorer:
             pixels = decoded_picture(file)
             if bits == 16:
                 pixels = pixels * np.uint16(257)
-            return Restoration(pixels, planes.models, quality, None, planes.notes)
+            return Restoration(
+                pixels=pixels, models=planes.models, quality=quality, notes=planes.notes
+            )
         project = self.options.project and planes.prior is None
         size = file.height, file.width
         if file.color == "rgb":
@@ -270,14 +309,33 @@ class Restorer:
         if planes.chroma:
             chroma = tally_chroma(pixels, file.components, bits).inside
         return Restoration(
-            pixels,
-            planes.models,
-            quality,
-            luma if luma.coefficients and planes.prior is None else None,
-            planes.notes,
-            planes.prior,
-            chroma if chroma.coefficients else None,
+            pixels=pixels,
+            models=planes.models,
+            quality=quality,
+            luma_tally=luma if luma.coefficients and planes.prior is None else None,
+            notes=planes.notes,
+            prior=planes.prior,
+            chroma_tally=chroma if chroma.coefficients else None,
         )
+
+    def render_jpeg(
+        self,
+        planes: Planes,
+        options: JpegOptions = JpegOptions(),  # noqa: B008 - frozen, so it can be shared
+    ) -> JpegRestoration:
+        """Makes a JPEG file from restored planes: the CPU's part of the work.
+
+        Args:
+            planes: what `restore_planes` returned.
+            options: what rounding may cost, and the sampling of chroma.
+
+        Returns:
+            The file, with all that the original carries besides its picture.
+
+        Raises:
+            ValueError: if the file can't be as small as `options` say.
+        """
+        return make_jpeg(planes, options, project=self.options.project)
 
     def _choose_models(
         self, file: jpeg.JpegFile, prior: PriorCompression | None

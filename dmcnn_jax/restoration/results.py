@@ -1,4 +1,4 @@
-"""What restoring a file gives: its planes, and the picture that they make."""
+"""What restoring a file gives: its planes, and the picture or the JPEG file that they make."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,30 +12,26 @@ from dmcnn_jax.restoration.coefficient_check import CoefficientTally
 from dmcnn_jax.restoration.plane_models import luma_components
 
 
-@dataclasses.dataclass(frozen=True)
-class Restoration:
-    """A restored picture.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What is known of a restored picture.
 
     Attributes:
-        pixels: uint8 or uint16, [height, width], [height, width, 3] (RGB) or [height, width, 4]
-            (CMYK, 0 is no ink).
         models: for each of the file's components, the name of the model that restored it; None if
             the plane is as decoded. If all are None, the picture is what libjpeg decodes.
         quality: the standard quality whose luma table is nearest to the file's, 1 to 100.
-        luma_tally: how many luma coefficients the pixels keep. None if the picture is as decoded,
-            if it was restored with an earlier save's table, and if luma is subsampled.
+        luma_tally: how many luma coefficients are kept. None if the picture is as decoded, if it
+            was restored with an earlier save's table, and if luma is subsampled.
         notes: remarks for a report, one sentence each.
         prior: the earlier save whose table it was restored with; None if it was the file's own.
-        chroma_tally: how many chroma coefficients the pixels keep, averaged over the samples of the
-            file, in blocks that lie in the picture as a whole. None for gray and RGB files, if the
-            picture is as decoded, and if there are no such blocks.
+        chroma_tally: how many chroma coefficients are kept. None for gray and RGB files, if the
+            picture is as decoded, and if nothing could be compared.
     """
 
-    pixels: np.ndarray
     models: tuple[str | None, ...]
     quality: int
-    luma_tally: CoefficientTally | None
-    notes: tuple[str, ...]
+    luma_tally: CoefficientTally | None = None
+    notes: tuple[str, ...] = ()
     prior: PriorCompression | None = None
     chroma_tally: CoefficientTally | None = None
 
@@ -43,6 +39,33 @@ class Restoration:
     def model(self) -> str | None:
         """Name of the model that restored luma, or R; None if it is as decoded."""
         return self.models[0]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Restoration(Outcome):
+    """A restored picture. Chroma is averaged over the samples of the file to be counted.
+
+    Attributes:
+        pixels: uint8 or uint16, [height, width], [height, width, 3] (RGB) or [height, width, 4]
+            (CMYK, 0 is no ink).
+    """
+
+    pixels: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JpegRestoration(Outcome):
+    """A restored JPEG file.
+
+    Attributes:
+        data: the file.
+        step: of its table, where the original's is coarser; None if nothing was rounded.
+        loss: dB that rounding is expected to cost; None if nothing was rounded.
+    """
+
+    data: bytes
+    step: int | None = None
+    loss: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

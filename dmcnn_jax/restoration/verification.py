@@ -16,6 +16,7 @@ from dmcnn_jax.restoration.coefficient_check import (
     tally_chroma,
     tally_component,
 )
+from dmcnn_jax.restoration.jpeg_verification import JpegVerdict, are_comparable, compare_files
 from dmcnn_jax.restoration.plane_models import luma_components
 from dmcnn_jax.restoration.results import Restoration
 
@@ -84,8 +85,11 @@ def verify(
     *,
     max_pixels: int = jpeg.MAX_PIXELS,
     allow_truncated: bool = False,
-) -> Verdict:
-    """Quantises a picture with the tables of a JPEG file and compares coefficients.
+) -> Verdict | JpegVerdict:
+    """Verifies that a picture, or another JPEG file, could be the original of a JPEG file.
+
+    Of a JPEG file with the same planes, the coefficients themselves are compared. The pixels of
+    other pictures are quantised with the tables of the original.
 
     Args:
         original: the JPEG file.
@@ -103,6 +107,9 @@ def verify(
             subsampled luma.
     """
     file = jpeg.read(original, max_pixels=max_pixels, allow_truncated=allow_truncated)
+    other = _read_coefficients(restored, max_pixels)
+    if other is not None and are_comparable(file, other):
+        return compare_files(file, other)
     if len(file.components) == 4:
         raise ValueError(f"{file.name}: a CMYK file; expected gray or three colours to verify")
     pixels = formats.read(restored)
@@ -167,6 +174,17 @@ def _tally(
         return sum(channels, BlockTallies()), None
     chroma = tally_chroma(pixels, file.components, bits) if file.color == "ycbcr" else None
     return tally_component(pixels, file.components[0], bits), chroma
+
+
+def _read_coefficients(path: str | os.PathLike, max_pixels: int) -> jpeg.JpegFile | None:
+    """Reads a JPEG file's coefficients; returns None if it is none, or one that can't be read."""
+    with open(path, "rb") as file:
+        if file.read(2) != b"\xff\xd8":
+            return None
+    try:
+        return jpeg.read(path, max_pixels=max_pixels)
+    except jpeg.JpegError:
+        return None
 
 
 def guaranteed(bits: int, table: np.ndarray) -> float:

@@ -1,0 +1,102 @@
+"""A segment in the JPEG files that are written, by which they are recognised later.
+
+It is an APP9 segment: "dmcnn_jax", a zero byte, and JSON with
+
+- "version": of the package that wrote the file
+- "models": for each component the name of the model that restored it, null if it is as it was
+- "tables": for each component the table of the file that was restored, in zigzag order, one byte an
+  entry (two, big-endian, if an entry exceeds 255), in base64
+- "digest": SHA-256 of the picture as it was written, in base64
+
+A program that changes the picture and keeps the segment does not keep the digest, so that its file
+counts as new.
+"""
+
+import base64
+import binascii
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from dmcnn_jax.jpeg.frame import Segments
+from dmcnn_jax.jpeg.marker_codes import APP9
+from dmcnn_jax.jpeg.tables import ZIGZAG
+from dmcnn_jax.version import __version__
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Certificate:
+    """What a restored JPEG file says of itself.
+
+    Attributes:
+        version: of this package, which wrote it.
+        models: that restored each component; None: it is as it was.
+        tables: of the file that was restored, for each component, int32 [8, 8], natural order.
+    """
+
+    version: str
+    models: tuple[str | None, ...]
+    tables: tuple[np.ndarray, ...]
+
+
+def make_segment(
+    models: Sequence[str | None], tables: Sequence[np.ndarray], plain: bytes
+) -> tuple[int, bytes]:
+    """Returns the marker and the payload of a certificate.
+
+    Args:
+        models: that restored each component; None: it is as it was.
+        tables: of the file that was restored, for each component, integers [8, 8], natural order.
+        plain: the plain stream of the picture that was written (`markers.Stream.plain`).
+    """
+    content = {
+        "version": __version__,
+        "models": list(models),
+        "tables": [_pack(table) for table in tables],
+        "digest": _digest(plain),
+    }
+    return APP9, _IDENTIFIER + json.dumps(content, separators=(",", ":")).encode()
+
+
+def find_certificate(segments: Segments, plain: bytes) -> Certificate | None:
+    """Returns the certificate of a file; None if it has none, or one of another picture.
+
+    Args:
+        segments: the file's application segments.
+        plain: the plain stream of its picture.
+    """
+    for marker, payload in segments:
+        if marker == APP9 and payload.startswith(_IDENTIFIER):
+            try:
+                content = json.loads(payload[len(_IDENTIFIER) :])
+                if content["digest"] == _digest(plain):
+                    return Certificate(
+                        version=str(content["version"]),
+                        models=tuple(None if m is None else str(m) for m in content["models"]),
+                        tables=tuple(_unpack(table) for table in content["tables"]),
+                    )
+            except (ValueError, LookupError, TypeError, RecursionError, binascii.Error):
+                continue  # not one of ours
+    return None
+
+
+_IDENTIFIER = b"dmcnn_jax\0"
+
+
+def _digest(plain: bytes) -> str:
+    return base64.b64encode(hashlib.sha256(plain).digest()).decode()
+
+
+def _pack(table: np.ndarray) -> str:
+    entries = table.reshape(64)[ZIGZAG]
+    return base64.b64encode(entries.astype(">u2" if entries.max() > 255 else "u1")).decode()
+
+
+def _unpack(text: str) -> np.ndarray:
+    content = base64.b64decode(text, validate=True)
+    table = np.empty(64, np.int32)
+    table[ZIGZAG] = np.frombuffer(content, ">u2" if len(content) == 128 else "u1")
+    return table.reshape(8, 8)

@@ -1,0 +1,171 @@
+"""Corrects what XMP says of the picture's size in bytes, and changes nothing else in it.
+
+Google's container directory (Motion Photo 1.0, Ultra HDR, dynamic depth) lists what a file holds,
+each item with its length in bytes. The picture itself is the item "Primary". Its length is mostly
+absent or 0, but some programs give it, and then it is measured from the file's start.
+
+Other positions in XMP stay true when the picture changes its size: `MicroVideoOffset` is measured
+from the file's end, and the lengths of other items are their own.
+"""
+
+import dataclasses
+import re
+from xml.parsers import expat
+
+_ITEM = re.compile(
+    r"http://ns\.google\.com/photos/(?:dd/)?1\.0/(?:container/)?item/ (Semantic|Length)\b"
+)
+_ATTRIBUTE = re.compile(rb"([^\s=\"'<>/]+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')")
+
+
+@dataclasses.dataclass(frozen=True)
+class PrimaryLength:
+    """The picture's length, as an XMP packet gives it.
+
+    Attributes:
+        value: in bytes.
+        start, end: where the packet has its digits.
+    """
+
+    value: int
+    start: int
+    end: int
+
+
+def find_primary_lengths(packet: bytes) -> tuple[PrimaryLength, ...]:
+    """Finds the picture's length in the container directory of an XMP packet.
+
+    Args:
+        packet: XMP in UTF-8.
+
+    Returns:
+        One for each item "Primary" that has a length, in the packet's order; none if the packet is
+        no XML, or declares a document type.
+    """
+    if b"Primary" not in packet or b"Length" not in packet:
+        return ()
+    finder = _Finder(packet)
+    try:
+        finder.parser.Parse(packet, True)
+    except (expat.ExpatError, _DocumentTypeError):
+        return ()
+    return tuple(sorted(finder.found, key=lambda each: each.start))
+
+
+def set_primary_lengths(packet: bytes, old: int, new: int) -> bytes:
+    """Replaces the picture's length in an XMP packet.
+
+    Only the digits change, and the white space of the packet's padding if there are more or fewer
+    of them: the packet keeps its size if the padding allows.
+
+    Args:
+        packet: XMP in UTF-8.
+        old: the length to replace; others are left.
+        new: the length to write.
+    """
+    digits = b"%d" % new
+    edited = packet
+    for each in reversed(find_primary_lengths(packet)):
+        if each.value == old:
+            edited = edited[: each.start] + digits + edited[each.end :]
+    return _adjust_padding(edited, len(edited) - len(packet))
+
+
+class _DocumentTypeError(Exception):
+    """A document type is declared: entities could expand or point elsewhere."""
+
+
+@dataclasses.dataclass
+class _Element:
+    """An open element of XMP.
+
+    Attributes:
+        field: "Semantic" or "Length" if it is a field of an item, else None.
+        semantic: what the item is that it describes, as far as it says so.
+        lengths: the item's.
+        text: its own text so far, and where that starts.
+    """
+
+    field: str | None
+    semantic: str = ""
+    lengths: list[PrimaryLength] = dataclasses.field(default_factory=list)
+    text: str = ""
+    start: int = 0
+
+    def set_field(self, field: str, text: str, start: int) -> None:
+        """Stores a field of the item; a length that is no number is not one."""
+        digits = text.strip()
+        if field == "Semantic":
+            self.semantic = digits
+        elif digits.isascii() and digits.isdigit() and len(digits) < 20:
+            start += len(text) - len(text.lstrip())
+            self.lengths.append(PrimaryLength(int(digits), start, start + len(digits)))
+
+
+class _Finder:
+    """Handlers of one pass over a packet."""
+
+    def __init__(self, packet: bytes) -> None:
+        self.packet = packet
+        self.found: list[PrimaryLength] = []
+        self.open: list[_Element] = []
+        self.parser = expat.ParserCreate(namespace_separator=" ")
+        self.parser.namespace_prefixes = True
+        self.parser.StartElementHandler = self._start
+        self.parser.CharacterDataHandler = self._text
+        self.parser.EndElementHandler = self._end
+        self.parser.StartDoctypeDeclHandler = self._refuse
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        element = _Element(_field(name))
+        for key, value in attributes.items():
+            if (field := _field(key)) is not None:
+                prefixed = ":".join(reversed(key.split(" ")[1:]))
+                element.set_field(field, value, self._attribute_start(prefixed))
+        self.open.append(element)
+
+    def _attribute_start(self, name: str) -> int:
+        """Returns where the value of an attribute of the current tag starts."""
+        for found in _ATTRIBUTE.finditer(self.packet, self.parser.CurrentByteIndex):
+            if found[1] == name.encode():
+                return found.start(2) if found[2] is not None else found.start(3)
+        raise AssertionError(name)  # expat has just read it
+
+    def _text(self, text: str) -> None:
+        element = self.open[-1]
+        if element.field is None:
+            return
+        if not element.text:
+            element.start = self.parser.CurrentByteIndex
+        element.text += text
+
+    def _end(self, _: str) -> None:
+        element = self.open.pop()
+        if element.field is not None and self.open:
+            self.open[-1].set_field(element.field, element.text, element.start)
+        if element.semantic == "Primary":
+            self.found += [each for each in element.lengths if self._is_plain(each)]
+
+    def _is_plain(self, length: PrimaryLength) -> bool:
+        """Returns whether the packet has the digits as such, not as references or in UTF-16."""
+        return self.packet[length.start : length.end] == b"%d" % length.value
+
+    def _refuse(self, *_: object) -> None:
+        raise _DocumentTypeError
+
+
+def _field(name: str) -> str | None:
+    """Returns which field of an item an expanded name means, if any."""
+    found = _ITEM.match(name)
+    return found[1] if found else None
+
+
+def _adjust_padding(packet: bytes, surplus: int) -> bytes:
+    """Shortens the packet's padding by so many spaces if it has them; lengthens it if negative."""
+    end = packet.rfind(b"<?xpacket end")
+    if end < 0:
+        return packet
+    start = len(packet[:end].rstrip(b" \t\r\n"))
+    padding = packet[start:end]
+    padding = padding.replace(b" ", b"", surplus) if surplus > 0 else padding + b" " * -surplus
+    return packet[:start] + padding + packet[end:]

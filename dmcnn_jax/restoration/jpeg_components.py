@@ -1,0 +1,173 @@
+"""The components of a restored JPEG file: planes, rounded to coefficients under a finer table."""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from dmcnn_jax.images import color
+from dmcnn_jax.jpeg.coefficient_writer import MAX_BASELINE_STEP
+from dmcnn_jax.jpeg.expected_error import expected_error
+from dmcnn_jax.jpeg.finer_table import round_coefficients
+from dmcnn_jax.jpeg.reader import Component
+from dmcnn_jax.jpeg.resampling import fit_samples
+from dmcnn_jax.restoration.bands import BAND, map_bands
+from dmcnn_jax.restoration.full_chroma import pad_to_blocks, round_full_chroma, transform
+from dmcnn_jax.restoration.prior_save import prior_component
+from dmcnn_jax.restoration.results import Planes
+
+REMAINING_ERROR = 0.55
+"""The squared error of a restored plane, as a share of `expected_error` of the file's: the median
+over photographs at qualities 10 to 90, luma and chroma (`tools/jpeg_sizes.py --calibrate`)."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Target:
+    """A component to be written.
+
+    Attributes:
+        component: of the file that is restored.
+        written: number, size and sampling of what is written; its coefficients and its table are
+            those of `component`, and replaced where there is a plane.
+        plane: restored, float32, whole blocks of `written`, levels 0 to 255; None: coefficients and
+            table stay as they are.
+        bounded: whether coefficients stay inside the file's intervals.
+        weight: of the plane's squared error in that of R, G and B together.
+        error: the squared error that the restored plane is expected to have.
+    """
+
+    component: Component
+    written: Component
+    plane: np.ndarray | None
+    bounded: bool
+    weight: float
+    error: float
+
+    @property
+    def resized(self) -> bool:
+        """Whether the plane is written at another size than the file's."""
+        return self.written.subsampling != self.component.subsampling
+
+    def table(self, step: int) -> np.ndarray:
+        """Returns Q', int32 [8, 8]: one step for all frequencies where the file's is coarser.
+
+        At equal error, one step takes fewer bytes than steps in proportion to the file's, or to
+        their square roots: it spends the same on each frequency's error.
+        """
+        limit = self.component.table if self.bounded and not self.resized else MAX_BASELINE_STEP
+        return np.minimum(np.full((8, 8), step, np.int32), limit).astype(np.int32)
+
+    def rounded(self, step: int) -> Component:
+        """Returns the component with coefficients under `table(step)`."""
+        if self.plane is None:
+            return self.written
+        if self.resized and self.bounded:
+            table = self.table(step)
+            size = self.written.height, self.written.width
+            coefficients = round_full_chroma(self.plane, self.component, *size, table)
+        else:
+            table, coefficients = self.table(step), self._round_plane(self.table(step))
+        return dataclasses.replace(self.written, coefficients=coefficients, table=table)
+
+    def rounding_error(self, step: int) -> float:
+        """Returns the mean squared error of rounding, in squared grey levels, of some blocks."""
+        if self.plane is None:
+            return 0.0
+        x, k = self._sampled_blocks
+        table = self.table(step).reshape(64)
+        n = round_coefficients(x, table, k, self.component.table.reshape(64))
+        return float(np.mean((n * table.astype(np.float32) - x) ** 2))
+
+    def _round_plane(self, table: np.ndarray) -> np.ndarray:
+        """Returns coefficients of the plane, int16 [rows, columns, 64]."""
+        assert self.plane is not None
+        plane, bounds = self.plane, self._bounds
+        rows, columns = plane.shape[0] // 8, plane.shape[1] // 8
+        result = np.empty((rows, columns, 64), np.int16)
+
+        def band(top: int) -> None:
+            x = transform(plane[8 * top : 8 * (top + BAND)])
+            k = None if bounds is None else bounds[top : top + BAND].reshape(-1, 64)
+            original = self.component.table.reshape(64)
+            n = round_coefficients(x, table.reshape(64), k, original)
+            result[top : top + BAND] = n.reshape(-1, columns, 64)
+
+        map_bands(band, range(0, rows, BAND))
+        return result
+
+    @property
+    def _bounds(self) -> np.ndarray | None:
+        """The file's coefficients, [rows, columns, 64], if they bound those of the plane."""
+        return self.component.coefficients if self.bounded and not self.resized else None
+
+    @functools.cached_property
+    def _sampled_blocks(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Coefficients of blocks in rows all over the plane, [blocks, 64], and their bounds."""
+        assert self.plane is not None
+        rows, columns = self.plane.shape[0] // 8, self.plane.shape[1] // 8
+        count = min(rows, max(1, _SAMPLED_BLOCKS // columns))
+        chosen = np.unique(np.linspace(0, rows - 1, count).astype(int))
+        x = np.concatenate([transform(self.plane[8 * row : 8 * row + 8]) for row in chosen])
+        return x, None if self._bounds is None else self._bounds[chosen].reshape(-1, 64)
+
+
+def find_targets(planes: Planes, *, project: bool, full_chroma: bool) -> list[Target]:
+    """Returns what is written of each component.
+
+    Args:
+        planes: what `Restorer.restore_planes` returned.
+        project: whether the planes were projected into the file's intervals.
+        full_chroma: whether Cb and Cr are written at full size.
+    """
+    if planes.parts:
+        # Files for print keep the sampling that they have.
+        parts = [find_targets(p, project=project, full_chroma=False) for p in planes.parts]
+        return [target for part in parts for target in part]
+    file, prior = planes.file, planes.prior
+    count, first_chroma = len(file.components), len(planes.lumas)
+    restored: list[np.ndarray | None] = [*planes.luma, *planes.chroma] or [None] * count
+    weights = _color_weights() if file.color == "ycbcr" else (1 / count,) * count
+    targets = []
+    for index, component in enumerate(file.components):
+        plane, written = restored[index], component
+        if planes.models[index] is None:
+            plane = None
+        elif plane is not None and index >= first_chroma:
+            resize = full_chroma and component.subsampling != (1, 1)
+            plane = pad_to_blocks(plane if resize else _fit(plane, component))
+            if resize:
+                written = _full_size(component, file.height, file.width)
+        elif full_chroma:
+            written = dataclasses.replace(component, vertical=1, horizontal=1)
+        seen = prior_component(component, prior) if prior and index == 0 else component
+        error = REMAINING_ERROR * expected_error(seen)
+        bounded = project and prior is None
+        targets.append(Target(component, written, plane, bounded, weights[index], error))
+    return targets
+
+
+def _fit(plane: np.ndarray, component: Component) -> np.ndarray:
+    """Returns a restored plane in the size of a component."""
+    if plane.shape == (component.height, component.width):
+        return plane
+    return fit_samples(plane, component.subsampling)
+
+
+def _full_size(component: Component, height: int, width: int) -> Component:
+    """Returns a component with the size and the sampling of a plane at full size."""
+    return dataclasses.replace(
+        component, vertical=1, horizontal=1, subsampling=(1, 1), height=height, width=width
+    )
+
+
+def _color_weights() -> tuple[float, float, float]:
+    """Returns the weights of the squared errors of Y, Cb and Cr in the mean of R, G and B."""
+    red, green, blue = color.LUMA_WEIGHTS
+    to_red, to_blue = 2 * (1 - red), 2 * (1 - blue)
+    cb = (to_blue**2 + (blue * to_blue / green) ** 2) / 3
+    cr = (to_red**2 + (red * to_red / green) ** 2) / 3
+    return 1.0, cb, cr
+
+
+# Blocks by which the error of rounding is measured.
+_SAMPLED_BLOCKS = 8192

@@ -1,0 +1,52 @@
+"""How a restored JPEG file is written: what rounding may cost, and the sampling of chroma."""
+
+import dataclasses
+import re
+
+DEFAULT_LOSS = 0.1
+"""dB that rounding may cost, unless something else is asked for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class JpegOptions:
+    """Options of a restored JPEG file.
+
+    Attributes:
+        loss: dB by which rounding to the file's table may lower the quality of the restored
+            picture, as estimated from the file that is restored; None: `size` decides.
+        size: the largest size of the file, in bytes; None: `loss` decides.
+        full_chroma: whether chroma is written at full size (4:4:4), as it was restored; else at the
+            size that the file has.
+
+    Raises:
+        ValueError: if an option is out of range, or both or neither of `loss` and `size` are set.
+    """
+
+    loss: float | None = DEFAULT_LOSS
+    size: int | None = None
+    full_chroma: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.loss is None) == (self.size is None):
+            raise ValueError(
+                f"loss is {self.loss} and size is {self.size}; expected one of them to be None"
+            )
+        if self.loss is not None and not 0 <= self.loss <= 10:
+            raise ValueError(f"loss is {self.loss}; expected 0 to 10 dB")
+        if self.size is not None and self.size < 1:
+            raise ValueError(f"size is {self.size}; expected at least 1 byte")
+
+
+def parse_budget(text: str) -> dict[str, float | int | None]:
+    """Returns the fields `loss` and `size` that a budget such as "0.1dB" or "300kB" stands for.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+) ?(dB|B|kB|KB|MB)", text)
+    if match is None:
+        raise ValueError(f"{text!r}; expected decibels or a size, such as 0.1dB, 300kB or 2MB")
+    number, unit = float(match[1]), match[2]
+    if unit == "dB":
+        return {"loss": number, "size": None}
+    return {"loss": None, "size": int(number * {"B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6}[unit])}

@@ -1,0 +1,143 @@
+"""Writes restored planes as a JPEG file: small, certified, with all that the file carried."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from dmcnn_jax import jpeg
+from dmcnn_jax.jpeg.carrying import replace_picture
+from dmcnn_jax.jpeg.certificate import make_segment
+from dmcnn_jax.jpeg.coefficient_writer import MAX_MAGNITUDE, write_coefficients
+from dmcnn_jax.jpeg.markers import parse
+from dmcnn_jax.jpeg.reader import Component
+from dmcnn_jax.jpeg.tables import nearest_quality
+from dmcnn_jax.restoration.jpeg_components import Target, find_targets
+from dmcnn_jax.restoration.jpeg_options import JpegOptions
+from dmcnn_jax.restoration.jpeg_verification import tally_files
+from dmcnn_jax.restoration.results import JpegRestoration, Planes
+
+MAX_STEP = 255
+"""The coarsest step that is tried."""
+
+
+def make_jpeg(planes: Planes, options: JpegOptions, *, project: bool = True) -> JpegRestoration:
+    """Writes restored planes as a JPEG file.
+
+    The planes are transformed and rounded under a finer table, inside the intervals that the file's
+    coefficients allow. What the file carries besides its picture stays. A file of which no plane
+    was restored is returned as it is.
+
+    Args:
+        planes: what `Restorer.restore_planes` returned.
+        options: what rounding may cost, and the sampling of chroma.
+        project: whether the planes were projected into the file's intervals.
+
+    Raises:
+        ValueError: if the file can't be as small as `options` say, or can't be written.
+    """
+    file = planes.file
+    quality = nearest_quality(file.components[0].table)
+    if not any(planes.models) and not file.damage:
+        return JpegRestoration(
+            data=file.data, models=planes.models, quality=quality, notes=planes.notes
+        )
+    targets = find_targets(planes, project=project, full_chroma=options.full_chroma)
+    if options.size is None:
+        step = find_step(targets, options.loss or 0)
+        data, notes = _write(file, targets, step, planes.models)
+    else:
+        step, data, notes = _fit_size(file, targets, options.size, planes.models)
+    written = jpeg.read(data, max_pixels=file.height * file.width)
+    luma, chroma = tally_files(file, written)
+    bounded = project and planes.prior is None
+    return JpegRestoration(
+        data=data,
+        models=planes.models,
+        quality=quality,
+        luma_tally=luma if bounded else None,
+        notes=(*planes.notes, *notes),
+        prior=planes.prior,
+        chroma_tally=chroma if bounded and chroma.coefficients else None,
+        step=step,
+        loss=expected_loss(targets, step),
+    )
+
+
+def find_step(targets: Sequence[Target], loss: float) -> int:
+    """Returns the coarsest step by which rounding costs at most some quality, 1 at least.
+
+    Args:
+        targets: what is written.
+        loss: dB.
+    """
+    finest, too_coarse = 1, MAX_STEP + 1
+    while too_coarse - finest > 1:
+        step = (finest + too_coarse) // 2
+        if expected_loss(targets, step) <= loss:
+            finest = step
+        else:
+            too_coarse = step
+    return finest
+
+
+def expected_loss(targets: Sequence[Target], step: int) -> float:
+    """Returns by how many dB rounding lowers the quality of the restored picture.
+
+    With the restored picture's expected squared error E and that of rounding, D, which is
+    independent of it: 10 log₁₀(1 + D / E). D is measured, E is estimated (`expected_error`).
+
+    Args:
+        targets: what is written.
+        step: of the table.
+    """
+    rounding = sum(target.weight * target.rounding_error(step) for target in targets)
+    restored = sum(target.weight * target.error for target in targets)
+    return 10 * math.log10(1 + rounding / restored)
+
+
+def _fit_size(
+    file: jpeg.JpegFile, targets: Sequence[Target], size: int, models: Sequence[str | None]
+) -> tuple[int, bytes, tuple[str, ...]]:
+    """Returns the finest step with which the file is small enough, and the file with its notes.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    coarsest, data, notes = MAX_STEP, *_write(file, targets, MAX_STEP, models)
+    if len(data) > size:
+        raise ValueError(
+            f"{file.name}: {size} bytes are too few: with the coarsest table, which loses all that"
+            f" was restored, the file takes {len(data)}; allow more, or a loss in dB"
+        )
+    too_fine = 0
+    while coarsest - too_fine > 1:
+        step = (too_fine + coarsest) // 2
+        tried, remarks = _write(file, targets, step, models)
+        if len(tried) <= size:
+            coarsest, data, notes = step, tried, remarks
+        else:
+            too_fine = step
+    return coarsest, data, notes
+
+
+def _write(
+    file: jpeg.JpegFile, targets: Sequence[Target], step: int, models: Sequence[str | None]
+) -> tuple[bytes, tuple[str, ...]]:
+    """Returns a restored JPEG file, and remarks on what it carries."""
+    components = [_within_range(target, step) for target in targets]
+    picture = write_coefficients(components, file.height, file.width, progressive=file.progressive)
+    plain = parse(picture, file.name, file.height * file.width).plain
+    segment = make_segment(models, [c.table for c in file.components], plain)
+    carried = replace_picture(file.data, picture, added=[segment])
+    return carried.data, carried.notes
+
+
+def _within_range(target: Target, step: int) -> Component:
+    """Returns a component whose coefficients a JPEG file can hold; only crafted files exceed it."""
+    while True:
+        component = target.rounded(step)
+        largest = np.abs(component.coefficients[..., 1:].astype(np.int32)).max(initial=0)
+        if largest <= MAX_MAGNITUDE or target.plane is None or step >= MAX_STEP:
+            return component
+        step = min(2 * step, MAX_STEP)
