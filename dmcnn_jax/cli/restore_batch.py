@@ -278,6 +278,7 @@ class BatchRun:
         what could not be kept.
         """
         from dmcnn_jax.images import formats
+        from dmcnn_jax.restoration.verification import count_as_written
 
         if style.holds_coefficients:
             restored = self.restorer.render_jpeg(planes, self.jpeg_options)
@@ -288,6 +289,8 @@ class BatchRun:
 
             return restored, write_bytes
         picture = self.restorer.render(planes)
+        if len(planes.file.components) < 4:
+            picture = count_as_written(planes.file, picture, style)
 
         def write_pixels(target: "Target", overwrite: bool) -> tuple[str, ...]:
             metadata = planes.file.metadata

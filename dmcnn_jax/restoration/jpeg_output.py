@@ -14,7 +14,7 @@ from dmcnn_jax.jpeg.markers import parse
 from dmcnn_jax.jpeg.reader import Component
 from dmcnn_jax.jpeg.recoverable import replace_recoverably
 from dmcnn_jax.jpeg.tables import nearest_quality
-from dmcnn_jax.restoration.jpeg_components import Target, find_targets
+from dmcnn_jax.restoration.jpeg_components import Target, can_write_full_chroma, find_targets
 from dmcnn_jax.restoration.jpeg_options import JpegOptions
 from dmcnn_jax.restoration.jpeg_verification import tally_files
 from dmcnn_jax.restoration.results import JpegRestoration, Planes
@@ -54,6 +54,8 @@ def make_jpeg(planes: Planes, options: JpegOptions, *, project: bool = True) -> 
         data, notes = write(step)
     else:
         step, data, notes = _fit_size(write, options.size, file.name)
+    if options.full_chroma and not can_write_full_chroma(planes):
+        notes += ("chroma stays at the size that it has: no network restored it at full size",)
     written = jpeg.read(data, max_pixels=file.height * file.width)
     luma, chroma = tally_files(file, written)
     bounded = project and planes.prior is None
@@ -143,7 +145,12 @@ def _write(
 ) -> tuple[bytes, tuple[str, ...]]:
     """Returns a restored JPEG file, and remarks on what it carries."""
     components = [_within_range(target, step) for target in targets]
-    picture = write_coefficients(components, file.height, file.width, progressive=file.progressive)
+    try:
+        picture = write_coefficients(
+            components, file.height, file.width, progressive=file.progressive
+        )
+    except ValueError as error:  # of damaged and crafted files
+        raise ValueError(f"{file.name}: {error}; write a PNG or TIFF file instead") from None
     plain = parse(picture, file.name, file.height * file.width).plain
     segment = make_segment(models, [c.table for c in file.components], plain)
     if recoverable:
