@@ -128,7 +128,7 @@ def _write(
     components = [_within_range(target, step) for target in targets]
     picture = write_coefficients(components, file.height, file.width, progressive=file.progressive)
     plain = parse(picture, file.name, file.height * file.width).plain
-    segment = make_segment(models, [c.table for c in file.components], plain)
+    segment = make_segment(models, [c.table for c in file.components], plain, file.data)
     carried = replace_picture(file.data, picture, added=[segment])
     return carried.data, carried.notes
 

@@ -3,13 +3,18 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterator[BinaryIO]:
+def replacing(
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = True,
+    prepare: Callable[[str], None] | None = None,
+) -> Iterator[BinaryIO]:
     """Opens a temporary file that replaces `path` at the end of the block.
 
     If the block fails, the temporary file is deleted and `path` stays as it was.
@@ -17,6 +22,8 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
     Args:
         path: of the file to write; its folder must exist.
         overwrite: whether a file of this name is replaced, also one that appears in the meantime.
+        prepare: called with the path of the temporary file, when it is complete and before it is
+            renamed; if it raises an error, the file is not replaced.
 
     Yields:
         The file, open for writing in binary.
@@ -39,6 +46,8 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)
+        if prepare is not None:
+            prepare(temporary)
         with _naming(path):
             if overwrite:
                 os.replace(temporary, path)
