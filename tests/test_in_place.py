@@ -175,6 +175,25 @@ def test_the_restored_file_has_the_originals_mode_and_attributes(tmp_path):
     assert path.stat().st_mtime_ns > 10**18
 
 
+def test_a_private_file_is_never_open_to_others(tmp_path, monkeypatch):
+    path, modes = write(tmp_path / "a.jpg"), []
+    path.chmod(0o600)
+    chmod, replace = os.chmod, os.replace
+
+    def record(path, mode, **options):
+        modes.append(mode & 0o777)
+        chmod(path, mode, **options)
+
+    def replace_private(old, new):
+        modes.append(os.stat(old).st_mode & 0o777)
+        replace(old, new)
+
+    monkeypatch.setattr(atomic_write.os, "chmod", record)
+    monkeypatch.setattr(atomic_write.os, "replace", replace_private)
+    assert run(path) == 0 and tree(tmp_path)["a.jpg"] == "A+"
+    assert modes == [0o600, 0o600]
+
+
 def test_a_link_stays_and_its_file_is_replaced_once(tmp_path, capsys):
     write(tmp_path / "disk/a.jpg")
     (tmp_path / "in").mkdir()

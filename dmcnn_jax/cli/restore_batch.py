@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from dmcnn_jax.cli.in_place import parse_originals, plan_in_place
@@ -246,6 +245,7 @@ class BatchRun:
 
     def _write(self, task: Task, planes: "Planes", began: float) -> None:
         """Makes the result and writes it, in the writer's thread."""
+        original: str | None = None
         try:
             result, write = self._make(planes, self.formats[self._suffix(task)])
             if self.options.in_place and not any(result.models):
@@ -255,9 +255,8 @@ class BatchRun:
             if task.target is None:
                 dropped = write(sys.stdout.buffer, True)
                 sys.stdout.buffer.flush()
-            elif task.original is not None:
-                dropped = ()
-                self._replace(task.target, task.original, planes.file, result)
+            elif self.options.in_place:
+                dropped, original = (), self._replace(task, planes.file, result)
             else:
                 task.target.parent.mkdir(parents=True, exist_ok=True)
                 dropped = write(task.target, self.options.overwrite)
@@ -275,17 +274,23 @@ class BatchRun:
         record = written_record(
             task.name, task.output, planes.file, result, dropped, seconds, assumed=assumed
         )
-        if task.original is not None:
-            record["original"] = str(task.original)
+        if original is not None:
+            record["original"] = original
         self._record(task, record)
 
-    def _replace(self, path: Path, original: Path, file: "JpegFile", result: "Outcome") -> None:
-        """Replaces a file in place and keeps its original."""
+    def _replace(self, task: Task, file: "JpegFile", result: "Outcome") -> str:
+        """Replaces a file in place and keeps its original; returns where that is, for a report."""
         from dmcnn_jax.restoration.results import JpegRestoration
 
-        assert isinstance(result, JpegRestoration)  # --in-place takes no other format
-        times = self.options.preserve_times
-        replace_keeping_original(path, original, file.data, result.data, preserve_times=times)
+        assert task.target and task.original and isinstance(result, JpegRestoration)
+        replace_keeping_original(
+            task.target,
+            task.original,
+            file.data,
+            result.data,
+            preserve_times=self.options.preserve_times,
+        )
+        return str(task.original)
 
     def _make(self, planes: "Planes", style: "OutputFormat") -> "tuple[Outcome, Writer]":
         """Returns what was made of restored planes, and a function that writes it.

@@ -23,7 +23,8 @@ def replacing(
         path: of the file to write; its folder must exist.
         overwrite: whether a file of this name is replaced, also one that appears in the meantime.
         prepare: called with the path of the temporary file, when it is complete and before it is
-            renamed; if it raises an error, the file is not replaced.
+            renamed; if it raises an error, the file is not replaced. It has to set the permissions,
+            since at first only the owner may read. None: they are those that open() would give.
 
     Yields:
         The file, open for writing in binary.
@@ -42,11 +43,9 @@ def replacing(
             file.flush()
             # Otherwise the new name could reach the disk before the content does.
             os.fsync(file.fileno())
-        # mkstemp lets only the owner read; give the permissions that open() would have given.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        if prepare is not None:
+        if prepare is None:
+            _open_to_others(temporary)
+        else:
             prepare(temporary)
         with _naming(path):
             if overwrite:
@@ -70,6 +69,13 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> None:
             file.write(content)
     except OSError as error:
         raise OSError(f"{str(path)!r} can't be written ({error.strerror})") from error
+
+
+def _open_to_others(temporary: str) -> None:
+    """Gives a file that mkstemp made the permissions that open() would have given."""
+    mask = os.umask(0)
+    os.umask(mask)
+    os.chmod(temporary, 0o666 & ~mask)
 
 
 def _rename_to_free(temporary: str, path: Path) -> None:
