@@ -12,17 +12,28 @@ from pathlib import Path
 from typing import NoReturn
 
 import jax
-from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+
+try:
+    from absl import app, flags, logging
+    from ml_collections import ConfigDict, config_flags
+except ModuleNotFoundError as error:
+    missing = f'training needs {error.name}; pip install "dmcnn-jax[train]"'
+    if __name__ == "__main__":
+        sys.exit(f"dmcnn_jax: {missing}")
+    raise ImportError(missing) from error
 
 from dmcnn_jax.cli.process import FAILED, INTERRUPTED, OK, first_line, prepare_process
+from dmcnn_jax.config.files import find_config
 from dmcnn_jax.config.validation import batch_sizes, validate_config
 from dmcnn_jax.data import images
 from dmcnn_jax.system import devices
+from dmcnn_jax.version import __version__
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file(
-    "config", None, "A file in configs/; change its fields with --config.FIELD=VALUE."
+    "config",
+    None,
+    "A file, or the name of one in configs/; change its fields with --config.FIELD=VALUE.",
 )
 flags.DEFINE_enum(
     "mode", "train", ["train", "evaluate"], "Train and then evaluate, or only evaluate."
@@ -76,12 +87,41 @@ def parse_flags(arguments: Sequence[str]) -> list[str]:
 
     A mistake in the flags is one line on standard error and exit status 1.
     """
+    if "--version" in arguments:
+        print(f"dmcnn_jax {__version__}")
+        sys.exit(OK)
+    arguments, config = list(arguments), ""
     try:
+        config = _find_config(arguments)
         rest = FLAGS(arguments)
         _ = FLAGS.config.name  # absl reports a missing file only when the configuration is used
         return rest
+    except SystemExit:
+        sys.exit(OK)  # absl has printed its help, and counts that as a failure
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        _exit_with(FAILED, f"{_flag_mistake(error)}; see --help")
+        mistake = _flag_mistake(error)
+        if "get_config() takes 0 positional" in mistake:
+            mistake = f"{config.partition(':')[0]!r} takes no argument; expected none after a colon"
+        _exit_with(FAILED, f"{mistake}; see --help")
+
+
+def _find_config(arguments: list[str]) -> str:
+    """Puts the path of the configuration into arguments that name it; returns the path.
+
+    Raises:
+        FileNotFoundError: if there is no such configuration.
+    """
+    path = ""
+    for index, argument in enumerate(arguments):
+        flag, equals, name = argument.partition("=")
+        if flag not in ("--config", "-config"):
+            continue
+        if not equals:
+            index, name = index + 1, "".join(arguments[index + 1 : index + 2])
+        if name:
+            path = find_config(name)
+            arguments[index] = f"{flag}={path}" if equals else path
+    return path
 
 
 def _run(config: ConfigDict, workdir: Path) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 
 # Before anything imports JAX: tests say what must hold on a CPU, whatever the machine has. Setting
@@ -39,7 +41,20 @@ def pytest_unconfigure(config):
         config.compiled.cleanup()
 
 
-SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory) -> Path:
+    """What a wheel of the checkout holds, in a folder of its own."""
+    pytest.importorskip("setuptools", reason="setuptools is not installed")
+    folder = tmp_path_factory.mktemp("wheel")
+    build = ("build", "--build-base", folder / "build", "--build-lib", folder / "lib")
+    subprocess.run([sys.executable, "setup.py", "-q", *build], cwd=CHECKOUT, check=True)
+    return folder / "lib"
+
+
+SHARED_DATA = CHECKOUT.parent / "shared" / "data"
 
 
 def _images(folder, pattern):

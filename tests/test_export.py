@@ -448,16 +448,6 @@ def test_scalars_stay_scalars(model, tmp_path):
     assert variables["params"]["r"].shape == ()
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory):
-    """What a wheel of the checkout holds, in a folder of its own."""
-    pytest.importorskip("setuptools", reason="setuptools is not installed")
-    folder = tmp_path_factory.mktemp("wheel")
-    build = ("build", "--build-base", folder / "build", "--build-lib", folder / "lib")
-    subprocess.run([sys.executable, "setup.py", "-q", *build], cwd=ROOT, check=True)
-    return folder / "lib"
-
-
 def test_a_wheel_holds_the_pytorch_modules(installed):
     modules = {path.name for path in (ROOT / "dmcnn_jax" / "export").glob("*.py")}
     assert {"torch_dmcnn.py", "torch_baselines.py"} <= modules

@@ -239,10 +239,25 @@ def test_the_command_pairs_files_by_name(tmp_path, photographs, capsys):
     np.testing.assert_array_equal(restored, np.rot90(color, -1))
     # Restored and original are the same here.
     assert "∞" in page.inside("td")
-    (tmp_path / "clean/a.png").unlink()
+
+
+def test_the_command_leaves_out_what_it_cannot_show_and_says_so(tmp_path, capsys):
+    gray = np.full((16, 24), 90, np.uint8)
+    for name in ("alone", "damaged", "good", "other"):
+        save(tmp_path / "jpeg" / f"{name}.jpg", gray)
+        save(tmp_path / "clean" / f"{name}.png", gray[: 8 if name == "other" else 16])
+    (tmp_path / "clean/alone.png").unlink()
+    (tmp_path / "jpeg/damaged.jpg").write_bytes(b"\xff\xd8nothing")
+    output = tmp_path / "g.html"
+    arguments = [str(tmp_path / "jpeg"), str(tmp_path / "clean"), "-o", str(output)]
     assert gallery_command.main(arguments) == 1
-    error = capsys.readouterr().err
-    assert "has no picture 'a'" in error and error.count("\n") == 1
+    said = capsys.readouterr()
+    alone, damaged, other = said.err.splitlines()
+    assert "left out: " in alone and "has no picture 'alone'" in alone
+    assert "damaged.jpg: not a picture" in damaged
+    assert "other.png: 24 x 8 pixels; expected 24 x 16" in other
+    assert said.out.endswith("; 3 could not be shown, see above\n")
+    assert names(Page(output)) == ["good"]
 
 
 @pytest.mark.parametrize("extension", ["png", "jpg"])

@@ -175,7 +175,8 @@ def test_the_command_writes_inks_as_tiff(tmp_path, inks, capsys):
 def test_other_uses_of_inks_are_refused_by_name(tmp_path, inks, capsys):
     path = tmp_path / "a.jpg"
     path.write_bytes(files(inks)["CMYK"])
-    assert main(["--verify", str(path), str(path)]) == 1
+    Image.fromarray(inks[..., 0]).save(tmp_path / "a.png")
+    assert main(["--verify", str(path), str(tmp_path / "a.png")]) == 1
     assert "a CMYK file; expected gray or three colours to verify" in capsys.readouterr().err
     with pytest.raises(ValueError, match="a CMYK file, which browsers can't show"):
         upload_restorer(None)(path.read_bytes(), print)

@@ -1,16 +1,23 @@
 """Mistakes on the command line are one line, before anything is begun."""
 
+import importlib
+import runpy
 import subprocess
 import sys
 
+import jax
 import pytest
 from runs import CHECKOUT
+
+from dmcnn_jax.cli import restore
+from dmcnn_jax.version import __version__
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--config configs/none.py", "No such file or directory: 'configs/none.py'"),
+        ("--config configs/quikstart.py", "did you mean configs/quickstart.py?"),
+        ("--config quickstart:more", "quickstart.py' takes no argument"),
         ("--config configs/arcnn.py:soon", "unknown budget 'soon'"),
         ("--config configs/quickstart.py --config.train.rate=1", "'rate'"),
         ("--config configs/quickstart.py --config.quality=high", "'high'"),
@@ -28,6 +35,45 @@ def test_mistakes_are_one_line(tmp_path, arguments, message):
     assert message in done.stderr and done.stderr.startswith("dmcnn_jax: ")
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("failure", [AssertionError(), RuntimeError("Unable to\ninitialize")])
+def test_a_device_that_is_not_there_is_one_line(failure, tmp_path, monkeypatch, capsys):
+    """JAX without its plugin for GPUs raises an AssertionError without a word."""
+
+    def devices():
+        raise failure
+
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    monkeypatch.setattr(jax, "devices", devices)
+    assert restore.main([str(tmp_path), "-o", str(tmp_path), "--device", "cuda"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("dmcnn-restore: --device cuda: JAX finds none here")
+    assert 'pip install "dmcnn-jax[cuda]"' in line
+
+
+@pytest.mark.parametrize("name", ["absl", "ml_collections"])
+def test_training_without_its_extra_is_one_line(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, name, None)
+    line = f'dmcnn_jax: training needs {name}; pip install "dmcnn-jax[train]"'
+    monkeypatch.delitem(sys.modules, "dmcnn_jax.main", raising=False)
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module("dmcnn_jax.main", run_name="__main__")
+    assert caught.value.code == line
+    with pytest.raises(ImportError, match=f"training needs {name}"):
+        importlib.import_module("dmcnn_jax.main")
+
+
+@pytest.mark.parametrize(
+    ("argument", "shown"), [("--help", "--helpfull"), ("--version", f"dmcnn_jax {__version__}\n")]
+)
+def test_help_and_version_are_no_failures(argument, shown, capsys):
+    main = pytest.importorskip("dmcnn_jax.main")
+    app = pytest.importorskip("absl.app")
+    with pytest.raises(SystemExit) as caught:
+        app.run(main.main, argv=["main", argument], flags_parser=main.parse_flags)
+    assert caught.value.code == 0
+    assert shown in capsys.readouterr().out
 
 
 def test_the_papers_switches_are_fields(tmp_path):

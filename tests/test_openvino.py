@@ -1,6 +1,7 @@
 """A network's layers by OpenVINO: JAX's answers, which other tests hold to the paper."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 
@@ -152,14 +153,21 @@ def test_bfloat16_is_near_and_keeps_the_file_s_coefficients(photographs, quality
 
 
 @needs_openvino
-def test_what_is_kept_ready_is_bounded(rng, monkeypatch):
-    monkeypatch.setattr(openvino_engine, "MAX_READY_PIXELS", 64 * 2 * 20)
-    _, fast = by_both(DMCNN)
-    pictures = [picture(rng, 2, columns) for columns in (5, 6, 7, 8, 30)]
-    first = [restore_plane(fast, k, table) for k, table in pictures]
-    for (k, table), expected in zip(pictures, first, strict=True):
-        np.testing.assert_array_equal(restore_plane(fast, k, table), expected)
-        assert sum(h * w for _, _, h, w in fast.engine.ready_shapes) <= 64 * 2 * max(20, k.shape[1])
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts threads as Linux does")
+def test_one_network_serves_all_sizes(rng):
+    """A network for every size took its own threads: 665 after 500 files."""
+    engine = openvino_engine.Engine(*_parts(DMCNN))
+    pictures = [rng.normal(size=(1, 16, 8 * n, 2)).astype(np.float32) for n in range(1, 9)]
+
+    def run(x):
+        return engine(x, np.zeros((1, 64), np.float32), np.ones((1, 2, x.shape[2] // 8, 1), bool))
+
+    first = [run(pictures[0])]
+    threads = len(os.listdir("/proc/self/task"))
+    first += [run(x) for x in pictures[1:]]
+    assert len(os.listdir("/proc/self/task")) == threads
+    for x, expected in zip(pictures, first, strict=True):
+        np.testing.assert_array_equal(run(x), expected)
 
 
 @needs_openvino

@@ -141,6 +141,14 @@ def test_errors_become_a_line_and_a_status(body, status, message, capsys):
     assert capsys.readouterr().err == message
 
 
+def test_mistakes_in_arguments_are_a_line_and_a_pointer(capsys):
+    with pytest.raises(SystemExit) as caught:
+        process.command_parser("dmcnn-x", None).parse_args(["--strenght", "1"])
+    assert caught.value.code == 2
+    expected = "dmcnn-x: unrecognized arguments: --strenght 1; see dmcnn-x --help\n"
+    assert capsys.readouterr().err == expected
+
+
 def test_bugs_keep_their_traceback():
     with pytest.raises(ZeroDivisionError):
         process.run_command("dmcnn-x", lambda: 1 // 0)

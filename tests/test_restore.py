@@ -378,6 +378,25 @@ def test_verify_passes_our_pictures_and_fails_others(weights, tmp_path, capsys):
     assert "61 x 75 pixels; expected 75 x 61" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["v.jpg", "v.webp", "v.png"])
+def test_what_is_kept_is_counted_in_what_was_written(weights, tmp_path, name):
+    """A JPEG as the result was said to keep 100.000 %, and --verify found less."""
+    path = write_jpeg(tmp_path / "a.jpg", 64, 80, quality=50)
+    target, report = tmp_path / name, tmp_path / "r.json"
+    arguments = [str(path), "-o", str(target), "--weights", str(weights), "--json", str(report)]
+    assert main(arguments + ["--quality", "80"] * (name != "v.png")) == 0
+    (record,) = json.loads(report.read_text())["files"]
+    # By SciPy's transform of what Pillow reads.
+    with Image.open(target) as image:
+        y = np.asarray(image.convert("RGB"), float) @ (0.299, 0.587, 0.114) - 128
+    luma = jpeg.read(path).components[0]
+    blocks = y.reshape(8, 8, 10, 8).swapaxes(1, 2)
+    x = scipy.fft.dctn(blocks, axes=(2, 3), norm="ortho") / luma.table
+    kept = np.mean(np.abs(x - luma.coefficients.reshape(x.shape)) < 0.5)
+    assert record["luma_kept"]["share"] == pytest.approx(kept, abs=2e-4)
+    assert (kept < 0.999) == (name != "v.png")
+
+
 @pytest.mark.parametrize("quality", [5, 30, 75, 95])
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
 def test_verify_at_all_qualities(weights, tmp_path, quality, name):

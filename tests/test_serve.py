@@ -6,6 +6,8 @@ import importlib.util
 import io
 import json
 import os
+import select
+import signal
 import socket
 import sys
 import threading
@@ -21,8 +23,11 @@ from PIL import Image
 pytest.importorskip("starlette", reason="the serve extra is not installed")
 pytest.importorskip("uvicorn", reason="the serve extra is not installed")
 
+from dmcnn_jax import jpeg
+from dmcnn_jax.jpeg import entropy
 from dmcnn_jax.restoration.coefficient_check import CoefficientTally
 from dmcnn_jax.web import server as serve
+from dmcnn_jax.web import slow_clients, upload
 from dmcnn_jax.web.upload import upload_restorer
 
 LIMIT = 200_000
@@ -85,13 +90,21 @@ def fake():
 
 @pytest.fixture
 def server(fake):
-    server = serve.Server(fake, max_bytes=LIMIT, waiting=1)
+    with running(fake, max_bytes=LIMIT, waiting=1) as server:
+        yield server
+        fake.go.set()
+
+
+@contextlib.contextmanager
+def running(restore, **options):
+    server = serve.Server(restore, **options)
     thread = threading.Thread(target=server.run)
     thread.start()
-    yield server
-    fake.go.set()
-    server.stop()
-    thread.join(20)
+    try:
+        yield server
+    finally:
+        server.stop()
+        thread.join(20)
     assert not thread.is_alive()
 
 
@@ -274,20 +287,89 @@ def test_an_upload_that_breaks_off_gives_its_place_back(server, fake):
     assert fake.calls == 1
 
 
+def test_an_upload_that_stands_still_gives_its_place_back(server, fake, monkeypatch):
+    monkeypatch.setattr(slow_clients, "STALL_SECONDS", 0.2)
+    begun = [begin_upload(server) for _ in range(2)]
+    for connection in begun:
+        answer = connection.getresponse()
+        assert answer.status == 408 and b"too slowly" in answer.read()
+    assert post(server, jpeg_bytes())[0] == 200 and fake.calls == 1
+
+
+def test_an_upload_that_trickles_is_ended(server, monkeypatch):
+    monkeypatch.setattr(slow_clients, "TRANSFER_SECONDS", 0.3)
+    connection = begin_upload(server)
+    with contextlib.suppress(ConnectionError):
+        for _ in range(100):
+            connection.sock.sendall(b"x")
+            time.sleep(0.01)
+            if select.select([connection.sock], [], [], 0)[0]:
+                break
+    assert connection.getresponse().status == 408
+
+
+def begin_upload(server):
+    connection = connect(server)
+    connection.putrequest("POST", "/restore")
+    connection.putheader("Content-Length", "1000")
+    connection.endheaders(b"\xff\xd8")
+    return connection
+
+
+def test_unfinished_headers_are_not_waited_for(server, monkeypatch):
+    monkeypatch.setattr(slow_clients, "STALL_SECONDS", 0.2)
+    address = urlsplit(server.url)
+    with socket.create_connection((address.hostname, address.port), timeout=20) as half:
+        half.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+        with contextlib.suppress(ConnectionError):
+            assert half.recv(100) == b""
+
+
+def test_who_does_not_read_gives_the_place_back(monkeypatch):
+    monkeypatch.setattr(slow_clients, "TRANSFER_SECONDS", 0.2)
+    monkeypatch.setattr(slow_clients, "STALL_SECONDS", 0.2)  # watches more often
+    png = bytes(32 * 2**20)  # more than the buffers of a connection hold
+
+    with running(lambda data, progress: (png, {}), waiting=0) as server:
+        deaf = connect(server)
+        deaf.request("POST", "/restore", b"")
+        eventually(lambda: ask(server, "POST", "/restore", b"")[0] == 200)
+
+
+def test_reading_ends_when_its_sender_goes(rng):
+    """It went on for as long as it took: minutes for a file with hundreds of scans."""
+    jpeg.read(jpeg_bytes())  # starts libjpeg's process
+    os.kill(entropy.worker.process.pid, signal.SIGSTOP)  # it answers no more
+    restored = SimpleNamespace(
+        pixels=np.zeros((48, 64), np.uint8), models=(), quality=90, luma_tally=None, notes=()
+    )
+    restore = upload_restorer(lambda file, progress: restored)
+    with running(restore, waiting=0) as server:
+        gone = connect(server)
+        gone.request("POST", "/restore", jpeg_bytes())
+        gone.getresponse().readline()
+        gone.close()
+        gone.sock = None
+        start = time.monotonic()
+        eventually(lambda: post(server, jpeg_bytes())[0] == 200)
+        assert time.monotonic() - start < entropy.TIME_LIMIT / 2
+
+
+def test_a_restoration_has_a_time_limit(monkeypatch):
+    monkeypatch.setattr(upload, "SECONDS", -1.0)
+    restore = upload_restorer(lambda file, progress: progress(0.5), seconds_per_pixel=0)
+    with pytest.raises(TimeoutError, match="not restored within -1 s, the limit of this page"):
+        restore(jpeg_bytes(), lambda share: None)
+
+
 def test_nothing_is_kept(fake, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", None)
-    server = serve.Server(fake, max_bytes=10**7)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
+    with running(fake, max_bytes=10**7) as server:
         # Above what servers are wont to spool to disk.
         assert post(server, jpeg_bytes() + bytes(5 * 10**6))[0] == 200
         assert os.listdir(tmp_path) == []
-    finally:
-        server.stop()
-        thread.join(20)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "example.org", ""])
@@ -326,7 +408,7 @@ def test_a_restorer_from_file_to_file(rng):
     png, info = restore(jpeg_bytes(orientation=6), shares.append)
     image = Image.open(io.BytesIO(png))
     np.testing.assert_array_equal(np.asarray(image), restored)
-    assert image.getexif()[0x0112] == info["orientation"] == 6 and shares == [1.0]
+    assert image.getexif()[0x0112] == info["orientation"] == 6 and sum(shares) == 1.0
     assert (info["width"], info["height"]) == (64, 48)
     about = info["about"]
     assert (

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from dmcnn_jax.cli.process import command_parser, run_command
+from dmcnn_jax.cli.process import FAILED, OK, command_parser, run_command, say
 
 _EXAMPLES = """examples:
   dmcnn-gallery photo.jpg clean.png           writes gallery.html
@@ -53,15 +53,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command("dmcnn-gallery", lambda: _run(options))
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> int:
     from dmcnn_jax.web.gallery import describe, write_gallery
     from dmcnn_jax.web.pairs import read_pairs
 
+    skipped = 0
+
+    def skip(reason: str) -> None:
+        nonlocal skipped
+        skipped += 1
+        say("dmcnn-gallery", f"left out: {reason}")
+
     left_out = write_gallery(
         options.output,
-        read_pairs(options.jpegs, options.restored, options.originals),
+        read_pairs(options.jpegs, options.restored, options.originals, skip=skip),
         title=options.title,
         max_bytes=int(options.max_mb * 2**20),
         crop=options.crop,
     )
-    print(describe(options.output, left_out))
+    note = f"; {skipped} could not be shown, see above" if skipped else ""
+    print(f"{describe(options.output, left_out)}{note}")
+    return FAILED if skipped else OK

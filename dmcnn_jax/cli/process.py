@@ -6,6 +6,7 @@ Importing this module is cheap: JAX is first imported by `prepare_process`.
 import argparse
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from dmcnn_jax.version import __version__
 
@@ -14,6 +15,14 @@ OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 USER_ERRORS = (ValueError, OSError, ImportError, RuntimeError, FloatingPointError)
 """Errors that a user can mend; any other is a bug, and keeps its traceback."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, without the list of all options."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exits with status 2."""
+        self.exit(USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 class UsageError(ValueError):
@@ -25,12 +34,14 @@ def command_parser(
 ) -> argparse.ArgumentParser:
     """Returns a parser that keeps the line breaks of its texts and knows --version.
 
+    A mistake in the arguments is one line and exit status 2.
+
     Args:
         prog: name of the command; None takes the name of the script.
         description: what the command does.
         examples: shown below the options.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=prog,
         description=description,
         epilog=examples,

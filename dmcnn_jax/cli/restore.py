@@ -43,10 +43,7 @@ def _run(options: argparse.Namespace) -> int:
     if not options.verify:
         prepare_process()
     if options.device:
-        import jax
-
-        jax.config.update("jax_platforms", options.device)
-        jax.devices()  # raises a RuntimeError here, not in the middle of the work
+        _use_device(options.device)
     if options.serve is not None:
         return _serve(options)
     if options.verify:
@@ -54,13 +51,32 @@ def _run(options: argparse.Namespace) -> int:
     return BatchRun(options).run()
 
 
+def _use_device(name: str) -> None:
+    """Makes JAX use a kind of device; raises a RuntimeError here, not in the middle of the work."""
+    import jax
+
+    jax.config.update("jax_platforms", name)
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # an assertion if JAX lacks the plugin
+        raise RuntimeError(
+            f'--device {name}: JAX finds none here; it needs the device and pip install "dmcnn-jax'
+            f'[{name}]"; without --device, JAX takes the best that it finds'
+        ) from error
+
+
 def _serve(options: argparse.Namespace) -> int:
     from dmcnn_jax.restoration.restorer import Restorer
     from dmcnn_jax.web import server, upload
 
     restorer = Restorer(options.weights, restore_options(options))
-    limits = {"max_pixels": options.max_pixels, "allow_truncated": options.allow_truncated}
-    server.serve(upload.upload_restorer(restorer, **limits), port=options.serve)
+    restore = upload.upload_restorer(
+        restorer,
+        max_pixels=options.max_pixels,
+        allow_truncated=options.allow_truncated,
+        seconds_per_pixel=upload.SECONDS_PER_PIXEL * (8 if options.ensemble else 1),
+    )
+    server.serve(restore, port=options.serve)
     return 0
 
 

@@ -125,14 +125,7 @@ class BatchRun:
                 )
         except ValueError as error:
             raise UsageError(str(error)) from None
-        if (options.budget or options.subsampling) and not any(
-            style.holds_coefficients for style in self.formats.values()
-        ):
-            name = "--budget" if options.budget else "--subsampling"
-            raise UsageError(
-                f"{name} is for JPEG files of restored coefficients; write one with -o FILE.jpg or"
-                " --format jpg, without --quality"
-            )
+        self._check_jpeg_options()
         to_stdout = any(task.target is None and not task.refusal for task in tasks)
         if to_stdout and options.json == "-":
             raise UsageError("--json - and the picture can't both go to standard output")
@@ -145,6 +138,26 @@ class BatchRun:
             for line in planned.remarks:
                 say(_COMMAND, printable(line))
         return tasks
+
+    def _check_jpeg_options(self) -> None:
+        """Checks options that only some JPEG files have or can't have.
+
+        Raises:
+            UsageError: if an option doesn't fit the files that are written.
+        """
+        options = self.options
+        of_coefficients = any(style.holds_coefficients for style in self.formats.values())
+        if of_coefficients and options.upright:
+            raise UsageError(
+                "--upright turns pixels, but JPEG files hold restored coefficients; add --quality"
+                " to compress the pixels anew, or leave it to viewers to turn the picture"
+            )
+        for name in ("budget", "subsampling"):
+            if getattr(options, name) and not of_coefficients:
+                raise UsageError(
+                    f"--{name} is for JPEG files of restored coefficients; write one with -o"
+                    " FILE.jpg or --format jpg, without --quality"
+                )
 
     def _suffix(self, task: Task) -> str:
         """Returns the extension that gives the type of a task's result."""
@@ -299,6 +312,7 @@ class BatchRun:
         what could not be kept.
         """
         from dmcnn_jax.images import formats
+        from dmcnn_jax.restoration.verification import count_as_written
 
         if style.holds_coefficients:
             restored = self.restorer.render_jpeg(planes, self.jpeg_options)
@@ -309,6 +323,8 @@ class BatchRun:
 
             return restored, write_bytes
         picture = self.restorer.render(planes)
+        if len(planes.file.components) < 4:
+            picture = count_as_written(planes.file, picture, style)
 
         def write_pixels(target: "Target", overwrite: bool) -> tuple[str, ...]:
             metadata = planes.file.metadata

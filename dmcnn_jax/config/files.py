@@ -1,6 +1,7 @@
 """Loads the Python files in `configs/`, and changes fields as a command line asks."""
 
 import ast
+import difflib
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,23 +12,62 @@ import ml_collections
 
 from dmcnn_jax.config.recipes import Phase, check_phases
 from dmcnn_jax.config.validation import flatten
+from dmcnn_jax.system.bundled import CONFIGS
+
+
+def find_config(name: str) -> str:
+    """Finds the file of a configuration: one that is named, or one that comes with the package.
+
+    Args:
+        name: a path, or the name of a packaged configuration ("qf20", "ablations/full",
+            "configs/qf20.py"), and perhaps a colon and an argument.
+
+    Returns:
+        The path of the file, and the colon and the argument.
+
+    Raises:
+        FileNotFoundError: if there is no such file; the message says which name is the nearest.
+    """
+    if Path(name).is_file():
+        return name
+    path, colon, argument = name.partition(":")
+    if Path(path).is_file():
+        return name
+    short = path.removeprefix("configs/").removesuffix(".py")
+    packaged = {
+        file.relative_to(CONFIGS).with_suffix("").as_posix(): file
+        for file in sorted(CONFIGS.rglob("*.py"))
+        if file.parent.name != "shipped"  # recipes of several phases
+    }
+    if short in packaged:
+        return f"{packaged[short]}{colon}{argument}"
+    near = [
+        nearest
+        for wanted in (short, Path(short).name)
+        for nearest in difflib.get_close_matches(wanted, packaged, n=1)
+    ]
+    raise FileNotFoundError(
+        f"there is no configuration {path!r}; "
+        + (f"did you mean configs/{near[0]}.py?" if near else "expected one like configs/qf20.py")
+    )
 
 
 def load_config(name: str) -> ml_collections.ConfigDict:
     """Loads a configuration.
 
     Args:
-        name: path of a file with a function `get_config`, and perhaps a colon and its argument:
-            "configs/qf20.py", "configs/arcnn.py:cpu".
+        name: a file with a function `get_config`, as in `find_config`: "configs/qf20.py",
+            "configs/arcnn.py:cpu".
 
     Raises:
         FileNotFoundError: if the file is missing.
         ValueError: if it has no `get_config`, or none that takes the argument.
     """
+    name = find_config(name)
     path, colon, argument = name, "", ""
     if not Path(name).is_file():
         path, colon, argument = name.rpartition(":")
-    module = _load_module(path or name, "get_config")
+    module = _load_module(path, "get_config")
     if not colon:
         return module.get_config()
     if not module.get_config.__code__.co_argcount:

@@ -20,7 +20,7 @@ from dmcnn_jax.images.metadata import (
     prepare,
     to_exif,
 )
-from dmcnn_jax.images.orientation import turn
+from dmcnn_jax.images.orientation import turn, turn_back
 from dmcnn_jax.images.png16 import is_png16, read_png16, write_png16
 from dmcnn_jax.images.tiff16 import is_tiff16, read_tiff16, write_tiff16
 from dmcnn_jax.jpeg.metadata import Metadata
@@ -56,6 +56,11 @@ class OutputFormat:
     upright: bool = False
 
     @property
+    def lossy(self) -> bool:
+        """Whether pixels are changed by being written."""
+        return self.format == "JPEG" or (self.format == "WEBP" and self.quality is not None)
+
+    @property
     def holds_coefficients(self) -> bool:
         """Whether it is JPEG without a quality: restored coefficients are written, not pixels."""
         return self.format == "JPEG" and self.quality is None
@@ -83,11 +88,6 @@ def output_format(
         raise ValueError(f"bits is 16, but {name} files have 8 bits; use .png or .tif")
     if quality is not None and name not in ("JPEG", "WEBP"):
         raise ValueError(f"a quality for {name} has no effect; expected one for .jpg or .webp")
-    if upright and name == "JPEG" and quality is None:
-        raise ValueError(
-            "JPEG files can't be turned upright without compressing their pixels anew; set a"
-            " quality for that, choose another format, or leave it to viewers to turn the picture"
-        )
     return OutputFormat(name, quality, upright)
 
 
@@ -132,6 +132,25 @@ def write(
     dropped += _save(buffer, pixels, metadata, style)
     target.write(buffer.getbuffer())
     return tuple(dropped)
+
+
+def pixels_as_written(pixels: np.ndarray, metadata: Metadata, style: OutputFormat) -> np.ndarray:
+    """Returns the pixels that a reader gets from what `write` makes of them, unturned.
+
+    Args:
+        pixels: uint8 [height, width] or [height, width, 3]; for formats that are not lossy of any
+            kind, which come back as they are.
+        metadata: of the file; only its orientation matters.
+        style: the format.
+    """
+    if not style.lossy:
+        return pixels
+    orientation = metadata.orientation if style.upright else 1
+    buffer = io.BytesIO()
+    _as_image(turn(pixels, orientation)).save(buffer, **_options(Metadata(), style))
+    with _any_size(), Image.open(buffer) as image:
+        written = np.asarray(image.convert("RGB" if pixels.ndim == 3 else "L"))
+    return turn_back(written, orientation)
 
 
 def write_bytes(

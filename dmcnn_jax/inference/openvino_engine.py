@@ -4,6 +4,9 @@ XLA's CPU backend computes bfloat16 convolutions in float32; those of OpenVINO (
 the time of float32 on a CPU with bfloat16 instructions. Everything else takes little time and stays
 in JAX and float32: decoding, the DCT branch, the sums that make the output, the projection.
 
+A network is compiled once, for images of any size: a network for each size would have memory and
+threads of its own.
+
 OpenVINO runs the layers that `wire_layers` of the network's module connects, and the last one, with
 the same weights. It is optional (`pip install "dmcnn-jax[openvino]"`), and imported on first use.
 """
@@ -12,7 +15,6 @@ import importlib.util
 import os
 import sys
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -26,9 +28,9 @@ from dmcnn_jax.models.table_conditioning import modulated_layers, scales_and_shi
 
 PRECISIONS = ("float32", "bfloat16")
 
-MAX_READY_PIXELS = 1152**2
-"""A network is compiled for one size of image, in a tenth of a second. Compiled networks are kept
-while their images together have no more pixels than one of the largest tiles, to bound memory."""
+# OpenVINO keeps what it prepared for the sizes of images that it met last, a primitive or more for
+# each layer and size: by default 5000, which take hundreds of megabytes.
+_KEPT_PRIMITIVES = 128
 
 
 def is_installed() -> bool:
@@ -72,7 +74,7 @@ class Engine:
         self._module = module
         params = jax.tree.map(np.asarray, dict(variables)["params"])
         self._params = params["g"] if isinstance(module, DMCNN) else params
-        self._ready: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        self._request: Any = None
         self._lock = threading.Lock()
 
     def __call__(self, x: np.ndarray, encoding: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -90,43 +92,29 @@ class Engine:
         rows, columns = (_masked_part(mask, axis, x.shape[axis]) for axis in (1, 2))
         image = np.ascontiguousarray(np.moveaxis(x[:, rows, columns], -1, 1))
         with self._lock:
-            request = self._request(image.shape)
+            if self._request is None:
+                self._request = self._compile().create_infer_request()
             inputs = [image, *self._modulations(encoding)]
-            answer = request.infer(inputs, share_inputs=True, share_outputs=True)[0]
+            answer = self._request.infer(inputs, share_inputs=True, share_outputs=True)[0]
             result = np.zeros((*x.shape[:3], answer.shape[1]), np.float32)
             result[:, rows, columns] = np.moveaxis(answer, 1, -1)
         return result
 
-    @property
-    def ready_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Shapes of the images [1, C, H, W] that compiled networks are kept for."""
-        return tuple(self._ready)
-
-    def _request(self, shape: tuple[int, ...]) -> Any:
-        """Returns an inference request for images of a shape [1, C, H, W], compiled if new."""
-        if shape not in self._ready:
-            while self._ready and sum(map(_pixels, (*self._ready, shape))) > MAX_READY_PIXELS:
-                self._ready.popitem(last=False)
-            options = {
-                "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[self.precision],
-                "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_NUM_THREADS": len(os.sched_getaffinity(0))
-                if hasattr(os, "sched_getaffinity")
-                else os.cpu_count(),
-            }
-            graph = self._build(shape)
-            self._ready[shape] = self._core.compile_model(
-                graph, "CPU", options
-            ).create_infer_request()
-        self._ready.move_to_end(shape)
-        return self._ready[shape]
-
-    def _build(self, shape: tuple[int, ...]) -> Any:
-        """Builds the OpenVINO model for images of a shape [1, C, H, W]."""
+    def _compile(self) -> Any:
+        """Compiles the network, for images of any size."""
         layers = _Layers(self._openvino.opset13, self._params)
-        x = layers.input(shape)
+        x = layers.input()
         answer = _NETWORKS[type(self._module)](self._module, layers, x)
-        return self._openvino.Model([answer], layers.inputs)
+        options = {
+            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[self.precision],
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count(),
+            "CPU_RUNTIME_CACHE_CAPACITY": _KEPT_PRIMITIVES,
+        }
+        graph = self._openvino.Model([answer], layers.inputs)
+        return self._core.compile_model(graph, "CPU", options)
 
     def _modulations(self, encoding: np.ndarray) -> list[np.ndarray]:
         """Returns the inputs of layers conditioned on the table, [1, channels, 1, 1] each."""
@@ -150,16 +138,16 @@ class _Layers:
         self.inputs: list[Any] = []
         self._modulations: dict[int, tuple[Any, Any]] = {}
 
-    def input(self, shape: tuple[int, ...]) -> Any:
-        """Creates all inputs and returns that of the image, of a shape [1, C, H, W]."""
-        x = self._parameter(shape)
+    def input(self) -> Any:
+        """Creates all inputs and returns that of the image, [1, C, H, W] of any H and W."""
+        x = self._parameter((1, self._params["conv1"]["kernel"].shape[2], -1, -1))
         for layer in modulated_layers(self._params):
             vector = (1, len(self._params[f"prelu{layer}"]["slope"]), 1, 1)
             self._modulations[layer] = self._parameter(vector), self._parameter(vector)
         return x
 
     def _parameter(self, shape: tuple[int, ...]) -> Any:
-        """Creates one input of the OpenVINO model."""
+        """Creates one input of the OpenVINO model; a length of -1 is any."""
         self.inputs.append(self._ops.parameter(list(shape), np.float32))
         return self.inputs[-1]
 
@@ -234,10 +222,6 @@ def _core() -> Any:
 
 _the_core: Any = None
 _making = threading.Lock()
-
-
-def _pixels(shape: tuple[int, ...]) -> int:
-    return shape[2] * shape[3]
 
 
 def _masked_part(mask: np.ndarray, axis: int, length: int) -> slice:

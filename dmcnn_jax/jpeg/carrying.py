@@ -218,8 +218,8 @@ def _notes(old: Stream, segments: Sequence[ApplicationSegment]) -> tuple[str, ..
         notes.append(f"{_count(misstated, 'segment')} of an impossible length written as empty")
     if old.stray:
         notes.append(f"{_count(old.stray, 'stray byte')} between segments left out")
-    if old.damage and not old.trailer:
-        notes.append("nothing is carried from behind the damage")
+    if old.unread:
+        notes.append(f"{_count(old.unread, 'byte')} behind the damage left out")
     if any(s.marker == codes.APP11 and _CREDENTIALS.match(s.payload) for s in segments):
         notes.append("Content Credentials kept, but their signature doesn't match the new picture")
     if old.trailer[-12:].startswith(_AFCP):

@@ -16,13 +16,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 
 from dmcnn_jax.jpeg.memory_file import MemoryFile
+from dmcnn_jax.system.progress import Progress, check
 
 
 class EntropyError(Exception):
@@ -30,7 +31,10 @@ class EntropyError(Exception):
 
 
 def decode(
-    stream: bytes, shapes: Sequence[tuple[int, int]], scans: int = 1
+    stream: bytes,
+    shapes: Sequence[tuple[int, int]],
+    scans: int = 1,
+    progress: Progress | None = None,
 ) -> tuple[list[np.ndarray], str]:
     """Decodes the quantised coefficients of a JPEG stream whose markers have been checked.
 
@@ -39,6 +43,8 @@ def decode(
             which memory is allocated.
         shapes: rows and columns of blocks, for each component.
         scans: the number of scans in the stream, which sets the time limit.
+        progress: called with 0 a few times a second, in another thread; what it raises ends
+            libjpeg's process, and is raised here.
 
     Returns:
         int16 [rows, columns, 64] in natural order for each component, and libjpeg's first warning,
@@ -57,12 +63,48 @@ def decode(
         if worker is None or not worker.is_usable():
             worker = _Worker()
         try:
-            return worker.decode(stream, shapes, limit)
+            with _ended_by(progress, worker):
+                return worker.decode(stream, shapes, limit)
         except BaseException:
             worker.stop()
             worker = None
             raise
 
+
+@contextlib.contextmanager
+def _ended_by(progress: Progress | None, worker: "_Worker") -> Iterator[None]:
+    """Ends a worker's process if a callback raises an error during the block, and raises that."""
+    if progress is None:
+        yield
+        return
+    finished = threading.Event()
+    raised: list[BaseException] = []
+
+    def watch() -> None:
+        while not finished.wait(_CHECK_INTERVAL):
+            try:
+                check(progress)
+            except BaseException as error:
+                raised.append(error)
+                worker.process.kill()
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    except EntropyError:
+        if not raised:
+            raise
+    finally:
+        finished.set()
+        watcher.join()
+    if raised:
+        raise raised[0]
+
+
+# Seconds between calls of `progress`.
+_CHECK_INTERVAL = 0.2
 
 # The time limit in seconds: at least, for each block, for each block in each scan, for each byte.
 # On two busy cores of 2020, libjpeg and the pipe took at most 1.5 us a block, 30 ns a block in each

@@ -49,6 +49,7 @@ class Stream:
         trailer: what follows the end marker; without one, what follows the last complete segment of
             a complete image.
         stray: bytes between segments that belong to none.
+        unread: bytes from a segment on that makes no sense, if the image is incomplete there.
         plain: a JPEG stream of the same coefficients, of checked parts and nothing else.
         damage: what is missing or broken, as far as markers show; None if nothing is.
         notes: harmless oddities.
@@ -65,6 +66,7 @@ class Stream:
     segments: tuple[ApplicationSegment, ...]
     trailer: bytes
     stray: int
+    unread: int
     plain: bytes
     damage: str | None
     notes: tuple[str, ...]
@@ -124,6 +126,7 @@ class _Parser:
         self.position = 0
         self.marker = codes.SOI  # the last one read
         self.marker_start = 0
+        self.unread = 0
         self.misstated = 0  # segments that give an impossible length
         self.frame: Frame | None = None
         self.quantisation: dict[int, np.ndarray] = {}  # slot: int32 [8, 8]
@@ -158,6 +161,7 @@ class _Parser:
                     self.trailer = self.trailer or self.data[self.marker_start :]
                 else:
                     self.damage = self.damage or str(error)
+                    self.unread = 0 if self.trailer else len(self.data) - self.marker_start
                 return
         raise MalformedError(
             f"over {_MAX_SEGMENTS} marker segments; no JPEG encoder writes so many"
@@ -194,6 +198,7 @@ class _Parser:
             segments=tuple(self.segments),
             trailer=self.trailer,
             stray=sum(self.stray),
+            unread=self.unread,
             plain=b"".join([*self.parts, b"\xff\xd9"]),
             damage=self.damage,
             notes=(*self.notes, *self._counted_notes()),

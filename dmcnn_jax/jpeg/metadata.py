@@ -33,7 +33,8 @@ class Metadata:
         extended_xmp: the parts of an XMP packet beyond 64 kB, as in the file: payloads of segments,
             each with a GUID of 32 bytes, the total length and the part's offset.
         photoshop: Photoshop's image resources, which hold IPTC data (captions, copyright).
-        attachments: what the file holds besides, and no output does.
+        attachments: what the file holds besides; `carrying.replace_picture` keeps it, and other
+            outputs do not.
     """
 
     exif: bytes | None = None

@@ -29,6 +29,7 @@ from dmcnn_jax.jpeg.errors import JpegError
 from dmcnn_jax.jpeg.file_kinds import describe_other
 from dmcnn_jax.jpeg.frame import ColorModel
 from dmcnn_jax.jpeg.metadata import Metadata, collect
+from dmcnn_jax.system.progress import Progress
 
 MAX_PIXELS = 200_000_000
 """The default limit on width * height: larger than photographs are; 1.2 GB of coefficients."""
@@ -106,6 +107,7 @@ def read(
     max_pixels: int = MAX_PIXELS,
     allow_truncated: bool = False,
     name: str | None = None,
+    progress: Progress | None = None,
 ) -> JpegFile:
     """Reads a JPEG file, without decoding it to pixels.
 
@@ -115,6 +117,8 @@ def read(
         allow_truncated: whether to read truncated and damaged files as far as possible. Missing
             blocks have zero coefficients.
         name: the file's name in messages, instead of its path.
+        progress: called with 0 now and then, in another thread; what it raises ends the reading,
+            and is raised here.
 
     Raises:
         JpegError: the file is not a JPEG file, of a kind that can't be restored, malformed,
@@ -128,7 +132,7 @@ def read(
         raise _damaged(name, stream.damage)
     shapes = [(c.rows, c.columns) for c in stream.components]
     try:
-        planes, warning = entropy.decode(stream.plain, shapes, stream.scans)
+        planes, warning = entropy.decode(stream.plain, shapes, stream.scans, progress)
     except entropy.EntropyError as error:
         raise JpegError(f"{name}: damaged: {error}") from None
     notes = stream.notes

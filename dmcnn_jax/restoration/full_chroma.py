@@ -1,5 +1,7 @@
 """Rounds chroma at full size such that its averages stay inside a file's intervals."""
 
+import functools
+
 import numpy as np
 
 from dmcnn_jax.jpeg.finer_table import round_coefficients
@@ -29,13 +31,12 @@ def round_full_chroma(
         is too coarse for it, and for blocks that reach beyond the picture.
     """
     down = component.subsampling[0]
-    columns = plane.shape[1] // 8
-    result = np.empty((plane.shape[0] // 8, columns, 64), np.int16)
+    result = np.empty((plane.shape[0] // 8, plane.shape[1] // 8, 64), np.int16)
 
     def band(top: int) -> None:
         first, last = 8 * down * top, 8 * down * (top + BAND)
-        n = _round_band(plane[first:last], component, top, (height - first, width), table)
-        result[first // 8 : last // 8] = n.reshape(-1, columns, 64)
+        size = height - first, width
+        result[first // 8 : last // 8] = _round_band(plane[first:last], component, top, size, table)
 
     map_bands(band, range(0, component.coefficients.shape[0], BAND))
     return result
@@ -71,28 +72,79 @@ def _round_band(
         table: Q', integers [8, 8].
 
     Returns:
-        int32 [blocks, 64].
+        int32 [rows, columns, 64].
     """
-    steps = table.reshape(64)
-    down, across = component.subsampling
-    k = component.coefficients[top : top + BAND]
-    q = component.table.reshape(64).astype(np.float32)
-    center, reach = k.reshape(-1, 64) * q, q / 2
-    target = reach - np.minimum(np.float32(_INSET * steps.max()), reach / 2)
-    whole = np.zeros(k.shape[:2], bool)
-    whole[: max(0, size[0] // (8 * down)), : size[1] // (8 * across)] = True
-    wanted = transform(full)
-    n = round_coefficients(wanted, steps, None, steps)
-    for _ in range(_MAX_CORRECTIONS):
-        decoded = from_blocks((n * steps.astype(np.float32)) @ BASIS, full.shape[1] // 8)
-        picture = decoded[: size[0], : size[1]] + np.float32(128)
-        x = transform(pad_to_blocks(average_samples(picture, component.subsampling)))
-        outside = (np.abs(x - center) >= reach - np.float32(1e-3)) & whole.reshape(-1, 1)
-        if not outside.any():
-            break
-        excess = np.where(outside, x - np.clip(x, center - target, center + target), 0)
-        samples = from_blocks(excess @ BASIS, k.shape[1])
-        moved = samples.repeat(down, axis=0).repeat(across, axis=1)
-        wanted = wanted - to_blocks(moved[: full.shape[0], : full.shape[1]]) @ BASIS.T
-        n = round_coefficients(wanted, steps, None, steps)
+    (down, across), steps = component.subsampling, table.reshape(64)
+    rows, columns = full.shape[0] // 8, full.shape[1] // 8
+    x = transform(full)
+    n = round_coefficients(x, steps, None, steps).reshape(rows, columns, 64)
+    # Blocks of the component that lie in the picture as a whole, and the blocks that they average.
+    height, width = min(size[0] // (8 * down), BAND), size[1] // (8 * across)
+    inner = slice(0, down * height), slice(0, across * width)
+    k = component.coefficients[top : top + height, :width].reshape(-1, 64)
+
+    def group(blocks: np.ndarray) -> np.ndarray:
+        cells = blocks.reshape(rows, columns, 64)[inner]
+        cells = cells.reshape(height, down, width, across, 64).swapaxes(1, 2)
+        return cells.reshape(len(k), down * across * 64)
+
+    rounded = _correct(group(x), group(n), k, component, steps)
+    cells = rounded.reshape(height, width, down, across, 64).swapaxes(1, 2)
+    n[inner] = cells.reshape(down * height, across * width, 64)
     return n
+
+
+def _correct(
+    wanted: np.ndarray, n: np.ndarray, k: np.ndarray, component: Component, steps: np.ndarray
+) -> np.ndarray:
+    """Rounds groups of blocks again until their averages lie inside the intervals.
+
+    Args:
+        wanted: coefficients of the blocks that each block of the component averages, float32
+            [blocks, count * 64].
+        n: the same, rounded, in steps.
+        k: the component's coefficients, integers [blocks, 64].
+        component: of the file.
+        steps: Q', integers [64].
+
+    Returns:
+        int32 [blocks, count * 64].
+    """
+    averaging = _averaging(component.subsampling)
+    count = averaging.shape[1] // 64
+    all_steps = np.tile(steps, count)
+    q = component.table.reshape(64).astype(np.float32)
+    center, reach = k * q, q / 2
+    target = reach - np.minimum(np.float32(_INSET * steps.max()), reach / 2)
+    left = np.arange(len(k))  # blocks whose averages may lie outside
+    for _ in range(_MAX_CORRECTIONS):
+        x = (n[left] * all_steps.astype(np.float32)) @ averaging.T
+        outside = np.abs(x - center[left]) >= reach - np.float32(1e-3)
+        unsettled = outside.any(axis=1)
+        left, x, outside = left[unsettled], x[unsettled], outside[unsettled]
+        if not len(left):
+            break
+        nearest = np.clip(x, center[left] - target, center[left] + target)
+        # Repeating samples is the adjoint of averaging them, but for the factor.
+        wanted[left] -= np.where(outside, x - nearest, 0) @ (count * averaging)
+        n[left] = round_coefficients(wanted[left], all_steps, None, all_steps)
+    return n
+
+
+@functools.lru_cache
+def _averaging(factors: tuple[int, int]) -> np.ndarray:
+    """Returns the matrix from blocks' coefficients to those of their average.
+
+    Args:
+        factors: rows and columns to a sample.
+
+    Returns:
+        float32 [64, factors[0] * factors[1] * 64]; blocks in rows.
+    """
+    down, across = factors
+    units = np.eye(down * across * 64, dtype=np.float32)
+    matrix = []
+    for unit in units:
+        plane = from_blocks(unit.reshape(-1, 64) @ BASIS, across)
+        matrix.append(to_blocks(average_samples(plane, factors))[0] @ BASIS.T)
+    return np.stack(matrix, axis=1)

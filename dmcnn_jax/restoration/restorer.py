@@ -29,7 +29,7 @@ from dmcnn_jax.restoration.color_correction import (
     match_file_color,
 )
 from dmcnn_jax.restoration.decoding import decoded_picture, dequantized_plane
-from dmcnn_jax.restoration.detail import describe_harm
+from dmcnn_jax.restoration.detail import check_finite, describe_harm
 from dmcnn_jax.restoration.inks import is_inks, render_parts, restore_parts
 from dmcnn_jax.restoration.jpeg_options import JpegOptions
 from dmcnn_jax.restoration.jpeg_output import make_jpeg
@@ -46,7 +46,7 @@ from dmcnn_jax.restoration.prior_save import crop_to_file_grid, find_prior, prio
 from dmcnn_jax.restoration.results import JpegRestoration, Planes, Restoration
 from dmcnn_jax.restoration.rounding import round_to_pixels
 from dmcnn_jax.restoration.trial import describe_failed_trial
-from dmcnn_jax.system.progress import Progress, scaled
+from dmcnn_jax.system.progress import Progress, check, scaled
 
 
 def restore(
@@ -200,7 +200,9 @@ class Restorer:
         Returns:
             The picture.
         """
-        return self.render(self.restore_planes(file, progress))
+        planes = self.restore_planes(file, progress)
+        check(progress)
+        return self.render(planes)
 
     def restore_planes(self, file: jpeg.JpegFile, progress: Progress | None = None) -> Planes:
         """Restores the planes of a file by networks: the accelerator's part of the work.
@@ -223,6 +225,7 @@ class Restorer:
             models = tuple(model for part in parts for model in part.models)
             return Planes(file, models, (), (), notes, parts=parts)
         prior, notes = find_prior(file, self.options)
+        check(progress)
         planes = self._restore_by(file, prior, notes, progress)
         if prior and (harm := describe_harm(planes.lumas, planes.luma)):
             notes = (f"not restored by an earlier save at about quality {prior.quality}: {harm}",)
@@ -245,6 +248,7 @@ class Restorer:
         """Restores the planes of a file by an earlier save's table, or by its own."""
         lumas, project = luma_components(file), self.options.project
         choices = self._choose_models(file, prior)
+        check(progress)
         if prior and choices[0].name is None:
             prior, prior_notes = None, ()
         reasons = tuple(dict.fromkeys(c.reason for c in choices if c.reason))
@@ -260,6 +264,7 @@ class Restorer:
             for component, name in zip(lumas, models[: len(lumas)], strict=True)
         )
         chroma = self._restore_chroma(file, of_chroma, luma[0], scaled(progress, chroma_share))
+        check(progress)
         match_file_color(file, luma, chroma, project=project, prior=prior is not None)
         cropped = tuple(
             plane[: file.height, : file.width] if name else plane[: c.height, : c.width]
@@ -379,6 +384,7 @@ class Restorer:
             mirrored=_MIRRORED,
             progress=progress,
         )
+        check_finite(plane, name)
         plane *= 255
         if prior:
             return crop_to_file_grid(plane, component, prior)
@@ -415,6 +421,7 @@ class Restorer:
             mirrored=_MIRRORED,
             progress=progress,
         )
+        check_finite(planes, self.chroma.name or _UNNAMED)
         size, movable = (file.height, file.width), blocks_with_color(components)
         for plane, component, blocks in zip(planes, components, movable, strict=True):
             match_dc_mean(plane, component, *size, project=project, movable=blocks)

@@ -17,6 +17,8 @@ from dmcnn_jax.restoration.coefficient_check import (
     tally_component,
 )
 from dmcnn_jax.restoration.jpeg_verification import JpegVerdict, are_comparable, compare_files
+from dmcnn_jax.restoration.plane_models import luma_components
+from dmcnn_jax.restoration.results import Restoration
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,19 +129,51 @@ def verify(
     if len(file.components) == 3 and pixels.shape[-1] == 1:
         # Many programs save a colour picture without colours as a gray file.
         pixels = np.repeat(pixels, 3, axis=-1)
+    table = min((component.table for component in luma_components(file)), key=np.mean)
+    return Verdict(bits, guaranteed(bits, table), *_tally(file, pixels, bits))
+
+
+def count_as_written(
+    file: jpeg.JpegFile, result: Restoration, style: formats.OutputFormat
+) -> Restoration:
+    """Returns a restoration with the coefficients that are kept by a reader of its written file.
+
+    A lossy format changes pixels, and with them the count. Others leave it as it is.
+
+    Args:
+        file: the file that was restored, not of CMYK.
+        result: the restoration.
+        style: the format in which it is written.
+    """
+    if result.luma_tally is None or not style.lossy:
+        return result
+    pixels = formats.pixels_as_written(result.pixels, file.metadata, style)
+    luma, chroma = _tally(file, pixels[..., None] if pixels.ndim == 2 else pixels, 8)
+    return dataclasses.replace(
+        result,
+        luma_tally=luma.inside + luma.edge,
+        chroma_tally=chroma.inside if chroma and result.chroma_tally else None,
+    )
+
+
+def _tally(
+    file: jpeg.JpegFile, pixels: np.ndarray, bits: int
+) -> tuple[BlockTallies, BlockTallies | None]:
+    """Returns the tallies of luma (or of R, G and B together) and of chroma, if there is any.
+
+    Args:
+        file: the file.
+        pixels: uint8 or uint16 [height, width, 1 or 3].
+        bits: 8 or 16 per sample of the pixels.
+    """
     if file.color == "rgb":
-        tallies = sum(
-            (
-                tally_component(pixels[..., channel : channel + 1], component, bits)
-                for channel, component in enumerate(file.components)
-            ),
-            BlockTallies(),
+        channels = (
+            tally_component(pixels[..., channel : channel + 1], component, bits)
+            for channel, component in enumerate(file.components)
         )
-        table = min((component.table for component in file.components), key=np.mean)
-        return Verdict(bits, guaranteed(bits, table), tallies)
+        return sum(channels, BlockTallies()), None
     chroma = tally_chroma(pixels, file.components, bits) if file.color == "ycbcr" else None
-    tallies = tally_component(pixels, luma, bits)
-    return Verdict(bits, guaranteed(bits, luma.table), tallies, chroma)
+    return tally_component(pixels, file.components[0], bits), chroma
 
 
 def _read_coefficients(path: str | os.PathLike, max_pixels: int) -> jpeg.JpegFile | None:

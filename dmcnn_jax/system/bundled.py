@@ -4,3 +4,8 @@ from pathlib import Path
 
 BUNDLED = Path(__file__).parents[1] / "weights"
 """Folder of the bundled weights files and their cards."""
+
+_INSTALLED = Path(__file__).parents[1] / "configs"
+
+CONFIGS = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "configs"
+"""Folder of the configurations: in the package if that is installed, beside it in a clone."""

@@ -1,7 +1,7 @@
 """Pairs JPEG files with their restored pictures, and with originals, by name."""
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,8 @@ def read_pairs(
     jpegs: str | os.PathLike[str],
     restored: str | os.PathLike[str],
     originals: str | os.PathLike[str] | None = None,
+    *,
+    skip: Callable[[str], None] | None = None,
 ) -> Iterator[Item]:
     """Reads pictures that belong together.
 
@@ -31,13 +33,15 @@ def read_pairs(
             folder of the JPEG files, where that addition tells them apart.
         originals: the uncompressed picture, or a folder as before. With originals, items have
             figures: of luma in 16..235, as the evaluation protocol measures it.
+        skip: called with the reason for each JPEG file that has no counterpart, one of another
+            size, or one that can't be read; it is left out. None: that raises an error.
 
     Yields:
         Items in the order of their names, upright.
 
     Raises:
-        ValueError: if there are no such pictures, or one has no counterpart.
-        OSError: if one can't be read.
+        ValueError: if there are no such pictures, or, without `skip`, one has no counterpart.
+        OSError: if, without `skip`, one can't be read.
     """
     jpegs, restored = Path(jpegs), Path(restored)
     inputs = _find(jpegs, JPEG_EXTENSIONS)
@@ -49,20 +53,34 @@ def read_pairs(
     if not inputs:
         raise ValueError(f"{str(jpegs)!r} has no JPEG files")
     match_restored = _Matcher(restored, jpegs, inputs, endings)
-    match_original = None
+    matchers = [match_restored]
     if originals:
-        match_original = _Matcher(Path(originals), jpegs, inputs, ("",))
+        matchers.append(_Matcher(Path(originals), jpegs, inputs, ("",)))
     for name, path in sorted(inputs.items()):
-        pictures = [_read(path), _read(match_restored(name))]
-        if match_original is not None:
-            pictures.append(_read(match_original(name)))
-        if len({picture.ndim for picture in pictures}) > 1:
-            pictures = [p if p.ndim == 3 else np.repeat(p[..., None], 3, axis=2) for p in pictures]
-        if match_original is None:
-            yield Item(name, pictures[0], pictures[1])
-        else:
-            jpeg, result, original = pictures
-            yield Item(name, jpeg, result, original, _measure(jpeg, result, original))
+        try:
+            yield _read_item(name, [path, *(match(name) for match in matchers)])
+        except (ValueError, OSError) as error:
+            if skip is None:
+                raise
+            skip(" ".join(str(error).split()))
+
+
+def _read_item(name: str, paths: Sequence[Path]) -> Item:
+    """Reads a JPEG file, its restored picture and perhaps its original."""
+    pictures = [_read(path) for path in paths]
+    if len({picture.ndim for picture in pictures}) > 1:
+        pictures = [p if p.ndim == 3 else np.repeat(p[..., None], 3, axis=2) for p in pictures]
+    for path, picture in zip(paths, pictures, strict=True):
+        if picture.shape != pictures[0].shape:
+            height, width = pictures[0].shape[:2]
+            raise ValueError(
+                f"{path}: {picture.shape[1]} x {picture.shape[0]} pixels; expected {width} x"
+                f" {height}, as in {paths[0]}"
+            )
+    jpeg, result, *original = pictures
+    if not original:
+        return Item(name, jpeg, result)
+    return Item(name, jpeg, result, original[0], _measure(jpeg, result, original[0]))
 
 
 class _Matcher:

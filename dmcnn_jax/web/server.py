@@ -5,7 +5,8 @@
 Starlette and uvicorn speak HTTP (`pip install "dmcnn-jax[serve]"`). An upload stays in memory, is
 restored when its turn comes, and is discarded after the answer. The answer is one response: lines
 of JSON while the upload waits and is restored, then the PNG file. So there are no jobs to store,
-and when a browser goes away, its work is cancelled.
+and when a browser goes away, its work is cancelled. One that sends or reads too slowly is sent away
+(`dmcnn_jax.web.slow_clients`).
 
 Other users' programs and other sites' pages are kept out as far as loopback allows: the server
 listens on loopback addresses only, answers only requests whose Host header names one (which DNS
@@ -34,6 +35,8 @@ try:
     from starlette.requests import ClientDisconnect, Request
     from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, StreamingResponse
     from starlette.routing import Route
+
+    from dmcnn_jax.web import slow_clients
 except ModuleNotFoundError as error:
     raise ImportError(
         f'--serve needs {error.name}, which is not installed: pip install "dmcnn-jax[serve]"'
@@ -122,7 +125,7 @@ class Server:
         self.url = f"http://{name}:{self._socket.getsockname()[1]}/"
         config = uvicorn.Config(
             application(restore, max_bytes=max_bytes, waiting=waiting),
-            http="h11",
+            http=slow_clients.LimitedProtocol,
             ws="none",
             lifespan="off",
             log_level="warning",
@@ -213,20 +216,28 @@ class _Endpoint:
 
     async def _answer(self, request: Request, place: Place) -> "Response | None":
         """Receives the upload and returns the response; None if the browser has gone."""
-        data = bytearray()
         try:
-            if int(request.headers.get("content-length", 0)) <= self._max_bytes:
-                async for chunk in request.stream():
-                    data += chunk
-                    if len(data) > self._max_bytes:
-                        break
-                else:
-                    return StreamingResponse(
-                        self._lines(place, bytes(data)), media_type="application/octet-stream"
-                    )
+            data = await self._receive(request)
         except ClientDisconnect:
             return None
-        return _refuse(413, f"too large; expected up to {self._max_bytes / 1e6:.0f} MB")
+        except TimeoutError:
+            return _refuse(408, "the file arrived too slowly; try again")
+        if data is None:
+            return _refuse(413, f"too large; expected up to {self._max_bytes / 1e6:.0f} MB")
+        return StreamingResponse(self._lines(place, data), media_type="application/octet-stream")
+
+    async def _receive(self, request: Request) -> bytes | None:
+        """Returns the upload, None if it is too large; raises a TimeoutError if it is too slow."""
+        if int(request.headers.get("content-length", 0)) > self._max_bytes:
+            return None
+        data = bytearray()
+        async with asyncio.timeout(slow_clients.TRANSFER_SECONDS):
+            chunks = request.stream()
+            while chunk := await asyncio.wait_for(anext(chunks), slow_clients.STALL_SECONDS):
+                data += chunk
+                if len(data) > self._max_bytes:
+                    return None
+        return bytes(data)
 
     async def _lines(self, place: Place, data: bytes) -> AsyncIterator[bytes]:
         work = asyncio.wrap_future(place.submit(data))

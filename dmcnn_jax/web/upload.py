@@ -9,7 +9,7 @@ import numpy as np
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.images import formats
-from dmcnn_jax.system.progress import Progress
+from dmcnn_jax.system.progress import Progress, check
 
 if TYPE_CHECKING:
     from dmcnn_jax.restoration.restorer import Restorer
@@ -26,12 +26,20 @@ It is called in a thread of its own, one call at a time. A ValueError or OSError
 sender. If the callback raises an exception, nobody waits for the picture any more.
 """
 
+SECONDS, SECONDS_PER_PIXEL = 60.0, 15e-6
+"""The time limit of a restoration: so many seconds, and for each pixel. On two cores a pixel takes
+1 to 3 µs. That of reading a file grows with its pixels and scans too (`dmcnn_jax.jpeg.entropy`)."""
+
 # The name that an upload has in messages, which is taken out again: the browser knows the real one.
 _NAME = "upload"
 
 
 def upload_restorer(
-    restorer: "Restorer", *, max_pixels: int = jpeg.MAX_PIXELS, allow_truncated: bool = False
+    restorer: "Restorer",
+    *,
+    max_pixels: int = jpeg.MAX_PIXELS,
+    allow_truncated: bool = False,
+    seconds_per_pixel: float = SECONDS_PER_PIXEL,
 ) -> Restore:
     """Returns a function that restores uploads, for `dmcnn_jax.web.server.serve`.
 
@@ -39,14 +47,23 @@ def upload_restorer(
         restorer: restores each file.
         max_pixels: size of the largest picture accepted.
         allow_truncated: whether damaged files are restored as far as they go.
+        seconds_per_pixel: that a restoration may take, besides `SECONDS`.
     """
 
     def restore(data: bytes, progress: Progress) -> tuple[bytes, dict[str, Any]]:
         start = time.perf_counter()
-        file = jpeg.read(data, max_pixels=max_pixels, allow_truncated=allow_truncated, name=_NAME)
+        file = jpeg.read(
+            data,
+            max_pixels=max_pixels,
+            allow_truncated=allow_truncated,
+            name=_NAME,
+            progress=progress,
+        )
         if len(file.components) == 4:
             raise ValueError(f"{_NAME}: a CMYK file, which browsers can't show; use dmcnn-restore")
-        result = restorer(file, progress)
+        limit = SECONDS + seconds_per_pixel * file.width * file.height
+        result = restorer(file, _limited(progress, limit))
+        check(progress)
         buffer = io.BytesIO()
         bits = 16 if result.pixels.dtype == np.uint16 else 8
         png = formats.output_format(".png", bits=bits)
@@ -72,6 +89,21 @@ def upload_restorer(
         }
 
     return restore
+
+
+def _limited(progress: Progress, limit: float) -> Progress:
+    """Returns a callback that raises a TimeoutError once a number of seconds has passed."""
+    end = time.monotonic() + limit
+
+    def limited(share: float) -> None:
+        if time.monotonic() > end:
+            raise TimeoutError(
+                f"not restored within {limit:.0f} s, the limit of this page for a picture of this "
+                "size; dmcnn-restore has none"
+            )
+        progress(share)
+
+    return limited
 
 
 def explain(error: Exception) -> str:

@@ -1,10 +1,13 @@
-"""Measures time and memory of `dmcnn-restore` over many files, apart from the networks.
+"""Measures time, memory and threads of `dmcnn-restore` over many files.
 
     python tools/benchmark/many_files.py                      20,000 files of 16 × 8 pixels
     python tools/benchmark/many_files.py --files 2000 --every 200
+    python tools/benchmark/many_files.py --engine openvino --plot memory.png
+    python tools/benchmark/many_files.py --engine jax --files 5000 --plot memory.png
 
-Files are decoded only (`--strength 0`) and a report is written, so that what is measured is finding
-and reading files, writing results, lines and the report. Time for each file and memory should stay
+Without --engine, files are decoded only (`--strength 0`), so that what is measured is finding and
+reading files, writing results, lines and the report. With it, 300 files of random sizes, in colour
+and gray, are restored by that engine. Time for each file of a size, memory and threads should stay
 the same over the run.
 """
 
@@ -15,7 +18,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +28,29 @@ from dmcnn_jax.cli import restore
 from dmcnn_jax.cli.process import command_parser, run_command
 from dmcnn_jax.cli.record_spool import RecordSpool
 from dmcnn_jax.cli.restore_planning import plan
+from dmcnn_jax.inference.model import ENGINES
+
+# Files, and files to a line, when they are decoded only and when they are restored.
+_DECODED, _RESTORED = (20_000, 2_000), (300, 20)
+
+# Sides of pictures that are restored, in pixels: their logarithms are spread evenly.
+_SIDES = 8, 400
+
+Record = tuple[int, float, int]
+"""Files that are done, resident memory in MiB, and threads."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the script and returns its exit status."""
     parser = command_parser(None, __doc__)
-    parser.add_argument("--files", type=int, default=20_000, help="how many (%(default)s)")
-    parser.add_argument("--every", type=int, default=2_000, help="files to a line (%(default)s)")
+    parser.add_argument("--files", type=int, help="how many (20,000; with --engine 300)")
+    parser.add_argument("--every", type=int, help="files to a line (2,000; with --engine 20)")
+    parser.add_argument("--engine", choices=ENGINES, help="restores files, of random sizes")
+    parser.add_argument("--seed", type=int, default=0, help="of these sizes (%(default)s)")
+    parser.add_argument("--plot", metavar="FILE", help="draws memory and threads there")
     options = parser.parse_args(argv)
+    files, every = _RESTORED if options.engine else _DECODED
+    options.files, options.every = options.files or files, options.every or every
     return run_command("many_files", lambda: _measure(options))
 
 
@@ -40,49 +58,90 @@ def _measure(options: argparse.Namespace) -> None:
     """Makes the files, plans and runs, and prints a line for every so many files."""
     with tempfile.TemporaryDirectory() as folder:
         source, output = Path(folder, "in"), Path(folder, "out")
-        _make_files(source, options.files)
+        _make_files(source, options.files, options.seed if options.engine else None)
         start = time.perf_counter()
         plan([str(source)], str(output), ".png")
         print(f"planning {options.files:,} files: {time.perf_counter() - start:.2f} s")
-        _print_records(options.every)
+        records = _record(options.every)
         arguments = [str(source), "-o", str(output), "--json", f"{folder}/report.json"]
+        arguments += ["--engine", options.engine] if options.engine else ["--strength", "0"]
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
-            status = restore.main([*arguments, "--strength", "0"])
+            status = restore.main(arguments)
         results = sum(len(files) for *_, files in os.walk(output))
         print(f"exit status {status}, {results:,} results")
+    if options.plot and records:
+        _draw(records, options.plot, f"dmcnn-restore, engine {options.engine or 'none: decoded'}")
 
 
-def _make_files(folder: Path, count: int) -> None:
-    """Writes files of one gray level, 500 to a folder."""
-    buffer = io.BytesIO()
-    Image.fromarray(np.full((8, 16), 99, np.uint8)).save(buffer, "JPEG")
-    for index in range(count):
+def _make_files(folder: Path, count: int, seed: int | None) -> None:
+    """Writes files, 500 to a folder: pictures of random sizes; without a seed, small gray ones."""
+    same = _encode(np.full((8, 16), 99, np.uint8), 75)
+    files = (same for _ in range(count)) if seed is None else _random_files(count, seed)
+    for index, data in enumerate(files):
         path = folder / f"{index // 500}" / f"{index}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(buffer.getvalue())
+        path.write_bytes(data)
 
 
-def _print_records(every: int) -> None:
-    """Makes the command print a line of time and memory for every so many finished files."""
+def _random_files(count: int, seed: int) -> Iterator[bytes]:
+    """Yields smooth random pictures of qualities 5 to 90, every third of them gray."""
+    rng = np.random.default_rng(seed)
+    for index in range(count):
+        height, width = np.exp(rng.uniform(*np.log(_SIDES), 2)).astype(int)
+        small = rng.integers(0, 256, (height // 8 + 2, width // 8 + 2, 3), np.uint8)
+        picture = Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+        noisy = np.asarray(picture) + rng.normal(0, 4, (height, width, 1))
+        pixels = np.clip(noisy, 0, 255).astype(np.uint8)
+        yield _encode(pixels if index % 3 else pixels[..., 1], int(rng.integers(5, 91)))
+
+
+def _encode(pixels: np.ndarray, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def _record(every: int) -> list[Record]:
+    """Makes the command print a line for every so many files; returns the list of what it says."""
     add, started = RecordSpool.add, time.perf_counter()
-    print(f"{'files':>8} {'ms a file':>10} {'memory, MiB':>12}")
+    records: list[Record] = []
+    print(f"{'files':>8} {'ms a file':>10} {'memory, MiB':>12} {'threads':>8}")
 
     def add_and_print(self: RecordSpool, *record: object) -> None:
         nonlocal started
         add(self, *record)
         done = self.counts.total()
         if done % every == 0:
-            now = time.perf_counter()
-            print(f"{done:8,} {1e3 * (now - started) / every:10.2f} {_memory():12.1f}", flush=True)
+            now, (memory, threads) = time.perf_counter(), _memory_and_threads()
+            milliseconds = 1e3 * (now - started) / every
+            print(f"{done:8,} {milliseconds:10.2f} {memory:12.1f} {threads:8}", flush=True)
+            records.append((done, memory, threads))
             started = now
 
     RecordSpool.add = add_and_print
+    return records
 
 
-def _memory() -> float:
-    """Returns the resident memory of this process in MiB; needs Linux."""
+def _memory_and_threads() -> tuple[float, int]:
+    """Returns the resident memory of this process in MiB and its threads; needs Linux."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20, len(os.listdir("/proc/self/task"))
+
+
+def _draw(records: Sequence[Record], path: str, title: str) -> None:
+    """Draws memory and threads over the number of files."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    upper, lower = figure.subplots(2, sharex=True)
+    files, memory, threads = zip(*records, strict=True)
+    for axes, values, label in ((upper, memory, "memory, MiB"), (lower, threads, "threads")):
+        axes.plot(files, values, marker=".")
+        axes.set(ylabel=label, ylim=(0, 1.2 * max(values)))
+        axes.grid(alpha=0.3)
+    upper.set_title(title)
+    lower.set_xlabel("files")
+    figure.savefig(path, dpi=150)
 
 
 if __name__ == "__main__":
