@@ -3,8 +3,9 @@
     python tests/mutated.py 10000
 
 Files of several kinds are damaged in several ways and restored in folders, to each format in turn,
-with good files among them. The script prints the results and the command's peak memory. It fails if there is a traceback,
-a file without its line, or a good file that is restored differently than alone.
+with good files among them. The script prints the results and the command's peak memory. It fails
+if there is a traceback, a file without its line, or a good file that is restored differently than
+alone.
 """
 
 import argparse
