@@ -23,6 +23,7 @@ from dmcnn_jax.jpeg.carrying import replace_picture
 from dmcnn_jax.jpeg.certificate import make_segment
 from dmcnn_jax.jpeg.coefficient_writer import write_coefficients
 from dmcnn_jax.jpeg.markers import parse
+from dmcnn_jax.jpeg.recoverable import replace_recoverably
 from dmcnn_jax.restoration.restorer import Restorer
 from dmcnn_jax.restoration.results import JpegRestoration, Planes
 from dmcnn_jax.system import atomic_write
@@ -42,13 +43,15 @@ A, B, ART = picture(10), picture(120), picture(200)
 
 
 @functools.cache
-def restored(data):
-    """The same picture, as a file with a certificate."""
+def restored(data, recoverable=False):
+    """The same picture, with a certificate and perhaps its original; None if it can't hold that."""
     file = jpeg.read(data)
     picture = write_coefficients(file.components, file.height, file.width, progressive=True)
     plain = parse(picture, "picture", 10**6).plain
     segment = make_segment(["test"], [file.components[0].table], plain, data)
-    return replace_picture(data, picture, added=[segment]).data
+    replace = replace_recoverably if recoverable else replace_picture
+    carried = replace(data, picture, added=[segment])
+    return carried and carried.data
 
 
 @pytest.fixture(autouse=True)
@@ -67,8 +70,13 @@ def restorer(request, monkeypatch):
     def render(self, planes, *options):
         if planes.models == (None,):
             return render_jpeg(self, planes, *options)
-        data = restored(planes.file.data)
-        return JpegRestoration(data=data, models=planes.models, quality=20)
+        recoverable = restored(planes.file.data, True) if options[0].recoverable else None
+        return JpegRestoration(
+            data=recoverable or restored(planes.file.data),
+            models=planes.models,
+            quality=20,
+            recoverable=bool(recoverable),
+        )
 
     monkeypatch.setattr(Restorer, "restore_planes", restore)
     monkeypatch.setattr(Restorer, "render_jpeg", render)
@@ -447,6 +455,53 @@ def test_undo_is_refused_if_something_would_be_lost(tmp_path, capsys, change, wo
     assert words in only_line(capsys) and tree(tmp_path) == before
 
 
+# Originals inside
+
+
+INSIDE = ("--originals", "inside")
+
+
+def test_an_original_inside_takes_no_second_file_and_comes_back(tmp_path, capsys):
+    write(tmp_path / "a.jpg"), write(tmp_path / "b/B.jpg", B)
+    (tmp_path / "a.jpg").chmod(0o640)
+    assert run(tmp_path, *INSIDE, "--json", "-") == 0
+    assert tree(tmp_path) == {"a.jpg": "A+", "b/B.jpg": "B+"}
+    records = json.loads(capsys.readouterr().out)["files"]
+    assert [record["original"] for record in records] == ["inside"] * 2
+    assert run(tmp_path, *INSIDE) == 0 and "2 skipped" in capsys.readouterr().err
+    assert undo(tmp_path, *INSIDE) == 0 and "a.jpg: put back from inside" in capsys.readouterr().err
+    assert tree(tmp_path) == {"a.jpg": "A", "b/B.jpg": "B"}
+    assert (tmp_path / "a.jpg").stat().st_mode & 0o777 == 0o640
+    assert undo(tmp_path, *INSIDE) == 0 and "2 skipped" in capsys.readouterr().err
+
+
+def test_an_original_that_can_not_be_inside_is_kept_beside(tmp_path, capsys):
+    with Image.open(io.BytesIO(A)) as image:
+        file = io.BytesIO()
+        image.save(file, "JPEG", progressive=True)
+    write(tmp_path / "a.jpg", file.getvalue())
+    assert run(tmp_path, *INSIDE) == 0
+    assert (tmp_path / "a.jpg_original").read_bytes() == file.getvalue()
+    assert undo(tmp_path, *INSIDE) == 0
+    assert tree(tmp_path) == {"a.jpg": file.getvalue()}
+
+
+@pytest.mark.parametrize("change", ["comment", "recipe"])
+def test_an_original_inside_a_changed_file_stays_inside(tmp_path, capsys, change):
+    path = write(tmp_path / "a.jpg")
+    assert run(path, *INSIDE) == 0
+    data = path.read_bytes()
+    if change == "comment":
+        data = data.replace(b"mine", b"ours")
+    else:
+        at = data.index(b"dmcnn_jax original") + 30
+        data = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+    path.write_bytes(data)
+    capsys.readouterr()
+    assert undo(path, *INSIDE) == 1
+    assert "changed" in only_line(capsys) and path.read_bytes() == data
+
+
 def test_exiftool_puts_an_original_back(tmp_path):
     if shutil.which("exiftool") is None:
         pytest.skip("exiftool is not installed")
@@ -480,7 +535,6 @@ def test_an_original_on_a_full_disk_is_put_back_or_stays(tmp_path, monkeypatch, 
         ["--serve"],
         ["-"],
         ["--originals", ""],
-        ["--originals", "inside"],
         ["--originals", __file__],
     ],
 )

@@ -21,12 +21,14 @@ class Originals:
 
     Attributes:
         folder: a real path; None: each beside its file.
+        inside: whether originals are kept inside the restored files, where that is possible.
     """
 
     folder: Path | None = None
+    inside: bool = False
 
     def path_of(self, path: Path) -> Path:
-        """Returns where the original of a file is kept.
+        """Returns where the original of a file is kept, if that is not inside the restored one.
 
         It follows from the file's place alone, however it was named. In a folder, the structure of
         the folder that this one lies in is mirrored; files from elsewhere have their full path.
@@ -86,7 +88,7 @@ def parse_originals(where: str | None) -> Originals:
     """Returns the place that `--originals` names.
 
     Args:
-        where: "beside", a folder, which need not exist, or None for the default.
+        where: "beside", "inside", a folder, which need not exist, or None for the default.
 
     Raises:
         UsageError: if it is neither.
@@ -94,10 +96,10 @@ def parse_originals(where: str | None) -> Originals:
     if where in (None, "beside"):
         return Originals()
     if where == "inside":
-        raise UsageError("--originals 'inside' is no folder; write ./inside for one of that name")
+        return Originals(inside=True)
     assert where is not None
     if not where or (os.path.lexists(where) and not os.path.isdir(where)):
-        raise UsageError(f"--originals {where!r}; expected beside or a folder")
+        raise UsageError(f"--originals {where!r}; expected beside, inside or a folder")
     return Originals(Path(os.path.realpath(where)))
 
 

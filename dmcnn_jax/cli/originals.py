@@ -15,7 +15,7 @@ from dmcnn_jax.system.atomic_write import replacing
 
 
 def replace_keeping_original(
-    path: Path, original: Path, before: bytes, after: bytes, *, preserve_times: bool = False
+    path: Path, original: Path | None, before: bytes, after: bytes, *, preserve_times: bool = False
 ) -> None:
     """Replaces the content of a file and keeps the original under another name.
 
@@ -23,7 +23,7 @@ def replace_keeping_original(
 
     Args:
         path: of the file, without links.
-        original: where it is kept.
+        original: where it is kept; None: the new content is enough to have it back.
         before: what the file held when it was read.
         after: what it is to hold.
         preserve_times: whether the new file gets the times of the old one.
@@ -41,7 +41,7 @@ def replace_keeping_original(
         _copy_attributes(path, temporary, times=preserve_times)
         if path.read_bytes() != before:
             raise ValueError(_CHANGED)
-        made = keep_original(path, original, before)
+        made = original is not None and keep_original(path, original, before)
         if _identity(path.stat()) != _identity(state):
             raise ValueError(_CHANGED)
 
@@ -49,7 +49,7 @@ def replace_keeping_original(
         with replacing(path, prepare=prepare) as file:
             file.write(after)
     except (OSError, ValueError):
-        if made and state is not None and os.path.samestat(path.stat(), state):
+        if original and made and state is not None and os.path.samestat(path.stat(), state):
             original.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)

@@ -47,7 +47,11 @@ def jpeg_options(namespace: argparse.Namespace) -> "JpegOptions":
     from dmcnn_jax.restoration.jpeg_options import JpegOptions
 
     budget = namespace.budget or {}
-    return JpegOptions(**budget, full_chroma=namespace.subsampling == "4:4:4")
+    return JpegOptions(
+        **budget,
+        full_chroma=namespace.subsampling == "4:4:4",
+        recoverable=namespace.originals == "inside",
+    )
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -120,7 +124,8 @@ def _add_output_options(add: Callable[..., argparse.Action]) -> None:
         "--originals",
         metavar="WHERE",
         help="where --in-place keeps originals and --undo finds them: beside (default: photo.jpg is"
-        " kept as photo.jpg_original), or a folder, which mirrors the one that it lies in",
+        " kept as photo.jpg_original); inside the restored file, a few hundred bytes, where that is"
+        " possible, else beside; or a folder, which mirrors the one that it lies in",
     )
 
 

@@ -296,14 +296,15 @@ class BatchRun:
         from dmcnn_jax.restoration.results import JpegRestoration
 
         assert task.target and task.original and isinstance(result, JpegRestoration)
+        original = None if result.recoverable else task.original
         replace_keeping_original(
             task.target,
-            task.original,
+            original,
             file.data,
             result.data,
             preserve_times=self.options.preserve_times,
         )
-        return str(task.original)
+        return "inside" if original is None else str(original)
 
     def _make(self, planes: "Planes", style: "OutputFormat") -> "tuple[Outcome, Writer]":
         """Returns what was made of restored planes, and a function that writes it.

@@ -10,12 +10,14 @@ from typing import Literal
 from tqdm import tqdm
 
 from dmcnn_jax.cli.in_place import parse_originals, plan_in_place
-from dmcnn_jax.cli.originals import put_back
+from dmcnn_jax.cli.originals import put_back, replace_keeping_original
 from dmcnn_jax.cli.process import UsageError, first_line, say
 from dmcnn_jax.cli.restore_planning import Task
 from dmcnn_jax.cli.restore_report import check_report, write_json
+from dmcnn_jax.jpeg.errors import JpegError
 from dmcnn_jax.jpeg.provenance import is_as_written, read_certificate
 from dmcnn_jax.jpeg.reader import printable
+from dmcnn_jax.jpeg.recovery import recover_original
 
 _COMMAND = "dmcnn-restore"
 Status = Literal["undone", "skipped", "failed"]
@@ -34,7 +36,8 @@ def undo(options: argparse.Namespace) -> int:
         UsageError: if there is nothing to put back, or the report can't be written.
     """
     started = time.perf_counter()
-    planned = plan_in_place(options.inputs, parse_originals(options.originals))
+    originals = parse_originals(options.originals)
+    planned = plan_in_place(options.inputs, originals)
     if not planned.tasks:
         raise UsageError(f"no JPEG files in {', '.join(options.inputs)}")
     paths = [p for t in planned.tasks for p in (t.source, t.target, t.original) if p]
@@ -46,7 +49,7 @@ def undo(options: argparse.Namespace) -> int:
     counts = dict.fromkeys(_STATUSES, 0)
     silent = True if options.quiet else None  # None: shown on terminals only
     for task in (bar := tqdm(planned.tasks, unit="file", disable=silent)):
-        status, text = _undo_one(task)
+        status, text = _undo_one(task, inside=originals.inside)
         counts[status] += 1
         if status == "failed" or not options.quiet:
             before = {"undone": "put back from ", "skipped": "skipped: ", "failed": ""}[status]
@@ -64,22 +67,43 @@ def undo(options: argparse.Namespace) -> int:
     return 1 if counts["failed"] else 0
 
 
-def _undo_one(task: Task) -> tuple[Status, str]:
-    """Returns what became of a file, and the reason or the original's path."""
+def _undo_one(task: Task, *, inside: bool) -> tuple[Status, str]:
+    """Returns what became of a file, and the reason or where its original was.
+
+    Args:
+        task: the file, and where its original may be.
+        inside: whether the original may be inside the file.
+    """
     if task.refusal:
         return "failed", task.refusal
     if task.skip:
         return "skipped", task.skip
     assert task.target is not None and task.original is not None  # it is neither refused nor left
     try:
+        if inside and not os.path.lexists(task.original):
+            return _undo_from_inside(task.target)
         if reason := _describe_obstacle(task.target, task.original):
             return "failed", reason
         if not os.path.lexists(task.original):
             return "skipped", f"nothing to undo: no certificate, and no {task.original}"
         put_back(task.target, task.original)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         return "failed", first_line(error).removeprefix(f"{task.name}: ")
     return "undone", str(task.original)
+
+
+def _undo_from_inside(path: Path) -> tuple[Status, str]:
+    """Returns what became of a file whose original is inside it, and the reason or "inside"."""
+    data = path.read_bytes()
+    certificate = read_certificate(data)
+    if certificate is None:
+        return "skipped", "nothing to undo: no certificate, and no original beside it"
+    try:
+        original = recover_original(data)
+    except JpegError as error:
+        return "failed", str(error)
+    replace_keeping_original(path, None, data, original)
+    return "undone", "inside"
 
 
 def _describe_obstacle(path: Path, original: Path) -> str:
