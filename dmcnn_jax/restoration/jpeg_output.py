@@ -152,7 +152,7 @@ def _write(
     except ValueError as error:  # of damaged and crafted files
         raise ValueError(f"{file.name}: {error}; write a PNG or TIFF file instead") from None
     plain = parse(picture, file.name, file.height * file.width).plain
-    segment = make_segment(models, [c.table for c in file.components], plain)
+    segment = make_segment(models, [c.table for c in file.components], plain, file.data)
     if recoverable:
         pixels = file.height * file.width
         whole = replace_recoverably(file.data, picture, added=[segment], max_pixels=pixels)
