@@ -217,7 +217,7 @@ def test_a_file_without_a_recipe_is_refused():
 def test_a_recipe_of_a_later_version_is_refused():
     data = jpeg_cases.pillow(photo(8, 8))
     plain = restored(data)
-    with pytest.raises(jpeg.JpegError, match="in format 9; expected 1"):
+    with pytest.raises(jpeg.JpegError, match="in format 09, expected 01"):
         recover_original(plain, b"\x09" + make_recipe(data, plain)[1:])
 
 

@@ -21,8 +21,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from dmcnn_jax.jpeg import marker_codes as codes
-from dmcnn_jax.jpeg.errors import JpegError
 from dmcnn_jax.jpeg.file_layout import TYPICAL_SEGMENTS, divide
+
+VERSION = 1
+"""The version of the format, a recipe's first byte."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,26 +68,19 @@ def pack(original: bytes, parts: Sequence[Part]) -> bytes:
     body = json.dumps(content, separators=(",", ":")).encode() + b"\n" + b"".join(blobs)
     packer = zlib.compressobj(9, wbits=-15, zdict=TYPICAL_SEGMENTS)
     digest = hashlib.sha256(original).digest()
-    return bytes((_VERSION,)) + digest + packer.compress(body) + packer.flush()
+    return bytes((VERSION,)) + digest + packer.compress(body) + packer.flush()
 
 
-def unpack(recipe: bytes, size: int, name: str) -> list[Part]:
+def unpack(recipe: bytes, size: int) -> list[Part]:
     """Returns the parts in a recipe.
 
     Args:
         recipe: what `pack` returned.
         size: of the restored file, by which the result is limited.
-        name: of the restored file, for errors.
 
     Raises:
-        JpegError: a later version wrote it.
         ValueError, LookupError, TypeError, zlib.error: it is malformed.
     """
-    if recipe[0] != _VERSION:
-        raise JpegError(
-            f"{name}: it holds its original in format {recipe[0]}; expected {_VERSION}: install a"
-            " newer version of dmcnn_jax"
-        )
     unpacker = zlib.decompressobj(-15, zdict=TYPICAL_SEGMENTS)
     body = unpacker.decompress(recipe[33:], size_limit(size))
     line, _, rest = body.partition(b"\n")
@@ -144,7 +139,6 @@ def split_recipe(restored: bytes) -> tuple[bytes, bytes | None]:
 
 
 _IDENTIFIER = b"dmcnn_jax original\0"
-_VERSION = 1
 _MAX_PART = 65_533 - len(_IDENTIFIER) - 2
 
 # No original is longer than its restored file by as much; a forged recipe could be.

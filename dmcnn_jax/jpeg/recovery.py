@@ -22,7 +22,7 @@ from dmcnn_jax.jpeg import marker_codes as codes
 from dmcnn_jax.jpeg.errors import JpegError, MalformedError
 from dmcnn_jax.jpeg.file_layout import Piece, ScanHeader, divide, read_scan_header
 from dmcnn_jax.jpeg.huffman_encoder import CodedPlane, encode_scan, fill_units, make_code
-from dmcnn_jax.jpeg.recipe import Part, ScanRecipe, pack, size_limit, split_recipe, unpack
+from dmcnn_jax.jpeg.recipe import VERSION, Part, ScanRecipe, pack, size_limit, split_recipe, unpack
 
 
 def make_recipe(
@@ -53,7 +53,7 @@ def recover_original(
     recipe: bytes | None = None,
     *,
     max_pixels: int = reader.MAX_PIXELS,
-    name: str = "<bytes>",
+    name: str | None = None,
 ) -> bytes:
     """Returns the file that was restored, bit for bit.
 
@@ -61,7 +61,7 @@ def recover_original(
         restored: the restored file.
         recipe: what `make_recipe` returned for this file; None: the one that the file holds.
         max_pixels: the largest width * height to accept.
-        name: the restored file's name, for errors.
+        name: the restored file's name, for errors; None: they name none.
 
     Raises:
         JpegError: the file holds no recipe, can't be read, or was changed since it was restored.
@@ -69,19 +69,30 @@ def recover_original(
     if recipe is None:
         restored, recipe = split_recipe(restored)
     if recipe is None:
-        raise JpegError(f"{name}: it doesn't hold its original; look for a copy that was kept")
+        raise _error(name, "it doesn't hold its original; look for a copy that was kept")
+    if recipe[:1] != bytes((VERSION,)):
+        raise _error(
+            name,
+            f"it holds its original in format {recipe[:1].hex()}, expected {VERSION:02}: install a"
+            " newer version of dmcnn_jax",
+        )
     try:
-        parts = unpack(recipe, len(restored), name)
+        parts = unpack(recipe, len(restored))
         picture = reader.read(restored, max_pixels=max_pixels, name=name)
         original = _rebuild(picture, parts)
     except JpegError:
         raise
     except _MALFORMED as error:
-        raise _changed(name) from error
+        raise _error(name, _CHANGED) from error
     if hashlib.sha256(original).digest() != recipe[1:33]:
-        raise _changed(name)
+        raise _error(name, _CHANGED)
     return original
 
+
+_CHANGED = (
+    "the original can't be rebuilt: the file was changed since it was restored; look for a copy"
+    " that was kept"
+)
 
 # What a forged recipe can cause.
 _MALFORMED = (
@@ -301,8 +312,5 @@ def _rebuild(picture: reader.JpegFile, parts: Sequence[Part]) -> bytes:
     return bytes(rebuilt)
 
 
-def _changed(name: str) -> JpegError:
-    return JpegError(
-        f"{name}: the original can't be rebuilt: the file was changed since it was restored; look"
-        " for a copy that was kept"
-    )
+def _error(name: str | None, reason: str) -> JpegError:
+    return JpegError(reason if name is None else f"{name}: {reason}")
