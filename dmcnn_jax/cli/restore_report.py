@@ -148,7 +148,8 @@ def describe_file(record: FileRecord) -> str:
         ratio = size / record["jpeg"]["bytes_before"]
         guarantee += f", {describe_size(int(size))} ({ratio:.1f} times the file)"
     if "original" in record:
-        guarantee += f", original kept as {printable(record['original'])}"
+        where = printable(record["original"])
+        guarantee += f", original kept {where if where == 'inside' else f'as {where}'}"
     remarks = list(record["notes"])
     if record["dropped"]:
         remarks.append(f"dropped: {', '.join(record['dropped'])}")
