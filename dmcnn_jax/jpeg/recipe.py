@@ -69,20 +69,22 @@ def pack(original: bytes, parts: Sequence[Part]) -> bytes:
     return bytes((_VERSION,)) + digest + packer.compress(body) + packer.flush()
 
 
-def unpack(recipe: bytes, size: int) -> list[Part]:
+def unpack(recipe: bytes, size: int, name: str) -> list[Part]:
     """Returns the parts in a recipe.
 
     Args:
         recipe: what `pack` returned.
         size: of the restored file, by which the result is limited.
+        name: of the restored file, for errors.
 
     Raises:
+        JpegError: a later version wrote it.
         ValueError, LookupError, TypeError, zlib.error: it is malformed.
     """
     if recipe[0] != _VERSION:
         raise JpegError(
-            f"the original is held in format {recipe[0]}, expected {_VERSION}: use a newer version"
-            " of dmcnn_jax"
+            f"{name}: it holds its original in format {recipe[0]}; expected {_VERSION}: install a"
+            " newer version of dmcnn_jax"
         )
     unpacker = zlib.decompressobj(-15, zdict=TYPICAL_SEGMENTS)
     body = unpacker.decompress(recipe[33:], size_limit(size))

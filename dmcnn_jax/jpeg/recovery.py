@@ -49,7 +49,11 @@ def make_recipe(
 
 
 def recover_original(
-    restored: bytes, recipe: bytes | None = None, *, max_pixels: int = reader.MAX_PIXELS
+    restored: bytes,
+    recipe: bytes | None = None,
+    *,
+    max_pixels: int = reader.MAX_PIXELS,
+    name: str = "<bytes>",
 ) -> bytes:
     """Returns the file that was restored, bit for bit.
 
@@ -57,6 +61,7 @@ def recover_original(
         restored: the restored file.
         recipe: what `make_recipe` returned for this file; None: the one that the file holds.
         max_pixels: the largest width * height to accept.
+        name: the restored file's name, for errors.
 
     Raises:
         JpegError: the file holds no recipe, can't be read, or was changed since it was restored.
@@ -64,17 +69,17 @@ def recover_original(
     if recipe is None:
         restored, recipe = split_recipe(restored)
     if recipe is None:
-        raise JpegError("the file doesn't hold its original; look for a copy that was kept")
+        raise JpegError(f"{name}: it doesn't hold its original; look for a copy that was kept")
     try:
-        parts = unpack(recipe, len(restored))
-        picture = reader.read(restored, max_pixels=max_pixels)
+        parts = unpack(recipe, len(restored), name)
+        picture = reader.read(restored, max_pixels=max_pixels, name=name)
         original = _rebuild(picture, parts)
     except JpegError:
         raise
     except _MALFORMED as error:
-        raise _changed() from error
+        raise _changed(name) from error
     if hashlib.sha256(original).digest() != recipe[1:33]:
-        raise _changed()
+        raise _changed(name)
     return original
 
 
@@ -296,8 +301,8 @@ def _rebuild(picture: reader.JpegFile, parts: Sequence[Part]) -> bytes:
     return bytes(rebuilt)
 
 
-def _changed() -> JpegError:
+def _changed(name: str) -> JpegError:
     return JpegError(
-        "the original can't be rebuilt: the file was changed since it was restored; look for a"
-        " copy that was kept"
+        f"{name}: the original can't be rebuilt: the file was changed since it was restored; look"
+        " for a copy that was kept"
     )
