@@ -3,8 +3,11 @@
 import concurrent.futures
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -109,6 +112,68 @@ def test_names_of_no_files_are_a_line_each(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "gone.jpg: a link to nothing\n" in said and "pipe.jpg: not a regular file\n" in said
     assert "1 left as decoded, 2 failed" in said
+
+
+def test_pipes_among_named_files_are_refused(tmp_path, capsys):
+    os.mkfifo(tmp_path / "b.jpg")
+    paths = [write_jpeg(tmp_path / "a.jpg"), tmp_path / "b.jpg", write_jpeg(tmp_path / "c.jpg")]
+    assert decode(*paths, "-o", tmp_path / "out") == 1
+    said = capsys.readouterr().err
+    assert "b.jpg: not a regular file; name it alone, or pipe it in by -\n" in said
+    assert tree(tmp_path / "out") == ["a.png", "c.png"]
+
+
+def test_a_pipe_that_is_named_alone_is_read(tmp_path):
+    content = write_jpeg(tmp_path / "a.jpg").read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=[content])
+    writer.start()
+    assert decode(tmp_path / "pipe", "-o", tmp_path / "b.png") == 0
+    writer.join()
+    assert Image.open(tmp_path / "b.png").size == (16, 8)
+
+
+def open_when_read(pipe):
+    """Opens a pipe for writing as soon as it is open for reading."""
+    for _ in range(1000):
+        try:
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:
+            time.sleep(0.01)
+    raise AssertionError("nobody reads the pipe")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_end_a_run_that_waits_for_a_pipe(tmp_path, capsys, number):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    before = signal.getsignal(number)
+    ended, in_time = threading.Event(), []
+
+    def interrupt():
+        writer = open_when_read(pipe)
+        os.kill(os.getpid(), number)
+        in_time.append(ended.wait(5))
+        os.close(writer)  # else the command would wait for ever
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    status = decode(pipe, "-o", tmp_path / "b.png")
+    ended.set()
+    thread.join()
+    assert status == 130 and in_time == [True] and signal.getsignal(number) == before
+    assert capsys.readouterr().err.startswith("dmcnn-restore: interrupted; ")
+
+
+def test_a_file_in_the_place_of_a_folder_is_a_failure(tmp_path, capsys):
+    write_jpeg(tmp_path / "in/sub/a.jpg")
+    write_jpeg(tmp_path / "in/b.jpg")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/sub").write_bytes(b"mine")
+    assert decode(tmp_path / "in", "-o", tmp_path / "out") == 1
+    said = capsys.readouterr().err
+    assert "out/sub: a file; expected a folder\n" in said
+    assert "1 left as decoded, 1 failed" in said and tree(tmp_path / "out") == ["b.png", "sub"]
 
 
 def test_a_name_too_long_costs_only_itself(tmp_path, capsys):

@@ -102,6 +102,8 @@ def plan(
                 stem = "restored" if path is None else path.stem
                 tasks.append(Task(path, destination / f"{stem}{extension}"))
         remarks = _describe_mirrors(mirrors, destination) + skipped.lines()
+    if len(inputs) > 1:
+        _refuse_special(tasks, {Path(each) for each in inputs})
     real_path = RealPaths()
     _skip_repeated(tasks, real_path)
     remarks += _name_apart(tasks)
@@ -187,6 +189,13 @@ def _describe_mirrors(mirrors: Mapping[Path, Path], output: Path) -> list[str]:
         for folder, mirror in mirrors.items()
         if mirror.parent != output and mirror != output
     ]
+
+
+def _refuse_special(tasks: Sequence[Task], named: set[Path]) -> None:
+    """Refuses named inputs that are pipes or devices: a batch could wait for them for ever."""
+    for task in tasks:
+        if task.source in named and os.path.exists(task.source) and not os.path.isfile(task.source):
+            task.refusal = task.refusal or "not a regular file; name it alone, or pipe it in by -"
 
 
 def _skip_repeated(tasks: Sequence[Task], real_path: RealPaths) -> None:
