@@ -19,6 +19,7 @@ from dmcnn_jax.cli.process import FAILED, INTERRUPTED, OK, first_line, prepare_p
 from dmcnn_jax.config.validation import batch_sizes, validate_config
 from dmcnn_jax.data import images
 from dmcnn_jax.system import devices
+from dmcnn_jax.system.printable import printable
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file(
@@ -120,7 +121,7 @@ def _flag_mistake(error: BaseException) -> str:
 
 def _exit_with(status: int, message: str, *, at_once: bool = False) -> NoReturn:
     """Ends the process with a line on standard error."""
-    print(f"dmcnn_jax: {message}", file=sys.stderr, flush=True)
+    print(f"dmcnn_jax: {printable(message)}", file=sys.stderr, flush=True)
     # A normal exit would wait for steps under way, and for other processes, which may be gone.
     if at_once or jax.distributed.is_initialized():
         os._exit(status)

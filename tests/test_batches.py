@@ -1,6 +1,7 @@
 """Folders and batches of `dmcnn-restore`: what is found, what results are called, what is said."""
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import signal
@@ -174,6 +175,20 @@ def test_a_file_in_the_place_of_a_folder_is_a_failure(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "out/sub: a file; expected a folder\n" in said
     assert "1 left as decoded, 1 failed" in said and tree(tmp_path / "out") == ["b.png", "sub"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["{}/"], ["{}/none.jpg"], ["{}/a.jpg", "--weights", "{}"], ["-{}"], ["--verify", "{}", "{}"]],
+)
+def test_names_in_errors_of_the_whole_run_are_escaped_too(tmp_path, capsys, arguments):
+    name = tmp_path / "es\x1b[31mcape\u202e\n"
+    name.mkdir()
+    with contextlib.suppress(SystemExit):
+        decode(*(each.format(name) for each in arguments), "-o", tmp_path / "out")
+    (last,) = capsys.readouterr().err.splitlines()[-1:]
+    assert last.startswith("dmcnn-restore: ") and last.isprintable()
+    assert "es\\x1b[31mcape\\u202e" in last
 
 
 def test_a_name_too_long_costs_only_itself(tmp_path, capsys):

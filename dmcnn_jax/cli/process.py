@@ -6,7 +6,9 @@ Importing this module is cheap: JAX is first imported by `prepare_process`.
 import argparse
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
+from dmcnn_jax.system.printable import printable
 from dmcnn_jax.version import __version__
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -30,7 +32,7 @@ def command_parser(
         description: what the command does.
         examples: shown below the options.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=prog,
         description=description,
         epilog=examples,
@@ -38,6 +40,13 @@ def command_parser(
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that escapes control characters in arguments that it quotes."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
 
 
 def prepare_process() -> None:
@@ -79,8 +88,11 @@ def run_command(
 
 
 def say(name: str, text: str) -> None:
-    """Prints a line to standard error, with the name of the command before it."""
-    print(f"{name}: {text}", file=sys.stderr, flush=True)
+    """Prints a line to standard error, with the name of the command before it.
+
+    Control characters are escaped.
+    """
+    print(f"{name}: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def first_line(error: BaseException) -> str:

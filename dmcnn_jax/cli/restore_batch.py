@@ -110,7 +110,6 @@ class BatchRun:
     def _plan(self) -> list[Task]:
         """Plans and checks outputs, their formats and the report."""
         from dmcnn_jax.images import formats
-        from dmcnn_jax.jpeg.reader import printable
 
         options = self.options
         if self.extension.lower() not in formats.FORMATS:
@@ -136,7 +135,7 @@ class BatchRun:
         check_report(options.json, [p for t in tasks for p in (t.source, t.target) if p])
         if not options.quiet:
             for line in planned.remarks:
-                say(_COMMAND, printable(line))
+                say(_COMMAND, line)
         return tasks
 
     def _progress_bar(self) -> "tqdm":

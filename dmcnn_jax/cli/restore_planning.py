@@ -10,6 +10,7 @@ from dmcnn_jax.cli.input_folders import Skipped, find_jpegs
 from dmcnn_jax.cli.output_names import distinct_targets
 from dmcnn_jax.cli.process import UsageError
 from dmcnn_jax.cli.real_paths import RealPaths
+from dmcnn_jax.system.printable import printable
 
 
 @dataclasses.dataclass(eq=False)
@@ -36,8 +37,6 @@ class Task:
     @property
     def shown(self) -> str:
         """The name with control characters escaped, for terminals."""
-        from dmcnn_jax.jpeg.reader import printable
-
         return printable(self.name)
 
     @property

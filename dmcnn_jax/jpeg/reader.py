@@ -28,6 +28,7 @@ from dmcnn_jax.jpeg.errors import JpegError
 from dmcnn_jax.jpeg.file_kinds import describe_other
 from dmcnn_jax.jpeg.frame import ColorModel
 from dmcnn_jax.jpeg.metadata import Metadata, collect
+from dmcnn_jax.system.printable import printable
 
 MAX_PIXELS = 200_000_000
 """The default limit on width * height: larger than photographs are; 1.2 GB of coefficients."""
@@ -188,11 +189,6 @@ def _load(source: str | os.PathLike | bytes | IO[bytes], name: str | None) -> tu
             " (an image already decoded has lost its coefficients: pass the file itself)"
         )
     return data, printable(os.fsdecode(default) if name is None else name)
-
-
-def printable(name: str) -> str:
-    """Escapes unprintable characters: names can hold any, and messages are lines in a terminal."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
 def _load_file(file: IO[bytes]) -> bytes:
