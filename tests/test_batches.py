@@ -201,6 +201,18 @@ def test_a_name_too_long_costs_only_itself(tmp_path, capsys):
     assert tree(tmp_path / "out") == ["a.webp"]
 
 
+def test_a_picture_of_another_size_is_not_decoded_to_verify_it(tmp_path, monkeypatch, capsys):
+    """A file of some kilobytes can hold gigabytes of pixels."""
+    from dmcnn_jax.images import formats
+
+    path = write_jpeg(tmp_path / "a.jpg")
+    for extension in ("png", "tif"):
+        Image.new("1", (3000, 5000)).save(tmp_path / f"large.{extension}")
+        monkeypatch.setattr(formats, "read", None)
+        assert main(["--verify", str(path), f"{tmp_path}/large.{extension}"]) == 1
+        assert "3000 x 5000 pixels; expected 16 x 8" in capsys.readouterr().err
+
+
 # What results are called
 
 

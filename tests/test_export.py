@@ -370,6 +370,13 @@ def test_what_can_not_be_read(source, error, message, tmp_path):
         exporter.import_model(tmp_path / source)
 
 
+def test_a_small_file_of_huge_arrays_is_not_read(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "bomb.npz", a=np.zeros(2 * 10**7, np.float32))
+    monkeypatch.setattr(np, "load", None)
+    with pytest.raises(ValueError, match="its arrays would take 76 MB, over 20 times its size"):
+        exporter.import_model(tmp_path / "bomb.npz")
+
+
 def test_what_can_not_be_written(model, tmp_path):
     with pytest.raises(ValueError, match=r"no format '\.xyz'; expected one of: npz, "):
         exporter.export_model(model, tmp_path / "model.xyz")

@@ -1,6 +1,7 @@
 """Weights alone, under the names of the Flax tree: npz and safetensors."""
 
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ def read_npz(path: Path, like: Mapping[str, Any] | None = None) -> Model:
         ValueError: if the file is no npz of arrays, names no network, or doesn't fit it.
     """
     try:
+        _check_expansion(path)
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
     except (ValueError, OSError) as error:
@@ -36,6 +38,28 @@ def read_npz(path: Path, like: Mapping[str, Any] | None = None) -> Model:
     about = choose_about(path, None if stored is None else json.loads(str(stored)), like)
     variables = unflatten_dict({tuple(key.split("/")): value for key, value in arrays.items()})
     return make_model(path, variables, about)
+
+
+# Arrays in an npz file may be compressed: weights to half their size, unless most of them are zero.
+_MAX_EXPANSION, _ALLOWANCE = 20, 2**26
+
+
+def _check_expansion(path: Path) -> None:
+    """Checks that an npz file doesn't expand to more memory than weights need.
+
+    Raises:
+        ValueError: if it does, or isn't a zip file.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            size = sum(entry.file_size for entry in file.infolist())
+    except zipfile.BadZipFile as error:
+        raise ValueError(str(error)) from None
+    if size > _ALLOWANCE + _MAX_EXPANSION * path.stat().st_size:
+        raise ValueError(
+            f"its arrays would take {size / 2**20:.0f} MB, over {_MAX_EXPANSION} times its size;"
+            " expected weights: save them without compression"
+        )
 
 
 def write_safetensors(model: Model, path: Path) -> None:

@@ -163,6 +163,17 @@ def read(path: str | os.PathLike) -> np.ndarray:
         raise ValueError(f"{name}: a damaged picture ({error})") from None
 
 
+def read_size(path: str | os.PathLike) -> tuple[int, int]:
+    """Returns the width and height of a picture, in either order, without decoding it.
+
+    Raises:
+        OSError: if the file can't be read.
+        ValueError: if it is not a picture.
+    """
+    with opening(path) as image:
+        return image.size
+
+
 def read_orientation(path: str | os.PathLike) -> int | None:
     """Returns the EXIF orientation of a picture, None if it has none.
 

@@ -103,15 +103,15 @@ def verify(
     file = jpeg.read(original, max_pixels=max_pixels, allow_truncated=allow_truncated)
     if len(file.components) == 4:
         raise ValueError(f"{file.name}: a CMYK file; expected gray or three colours to verify")
+    # Before it is decoded: a small file can hold a picture of any size.
+    width, height = formats.read_size(restored)
+    if {width, height} != {file.width, file.height}:
+        raise _wrong_size(restored, width, height, file)
     pixels = formats.read(restored)
     if file.metadata.orientation != 1 and formats.read_orientation(restored) == 1:
         pixels = turn_back(pixels, file.metadata.orientation)
     if pixels.shape[:2] != (file.height, file.width):
-        raise ValueError(
-            f"{os.fspath(restored)}: {pixels.shape[1]} x {pixels.shape[0]} pixels;"
-            f" expected {file.width} x {file.height}, as in {file.name}, and not turned"
-            " (unless its EXIF orientation says so)"
-        )
+        raise _wrong_size(restored, pixels.shape[1], pixels.shape[0], file)
     luma = file.components[0]
     if luma.subsampling != (1, 1):
         raise ValueError(f"{file.name}: luma is subsampled; expected a file with luma at full size")
@@ -133,6 +133,15 @@ def verify(
     chroma = tally_chroma(pixels, file.components, bits) if file.color == "ycbcr" else None
     tallies = tally_component(pixels, luma, bits)
     return Verdict(bits, guaranteed(bits, luma.table), tallies, chroma)
+
+
+def _wrong_size(
+    restored: str | os.PathLike, width: int, height: int, file: jpeg.JpegFile
+) -> ValueError:
+    return ValueError(
+        f"{os.fspath(restored)}: {width} x {height} pixels; expected {file.width} x {file.height},"
+        f" as in {file.name}, and not turned (unless its EXIF orientation says so)"
+    )
 
 
 def guaranteed(bits: int, table: np.ndarray) -> float:
