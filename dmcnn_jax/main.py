@@ -15,7 +15,14 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from dmcnn_jax.cli.process import FAILED, INTERRUPTED, OK, first_line, prepare_process
+from dmcnn_jax.cli.process import (
+    FAILED,
+    INTERRUPTED,
+    OK,
+    first_line,
+    prepare_process,
+    silence_pillow,
+)
 from dmcnn_jax.config.validation import batch_sizes, validate_config
 from dmcnn_jax.data import images
 from dmcnn_jax.system import devices
@@ -60,6 +67,7 @@ def main(argv: Sequence[str]) -> int:
     # Orbax logs every file that it writes, and errors that it then raises.
     logging.set_verbosity(logging.FATAL)
     prepare_process()
+    silence_pillow()
     config = FLAGS.config
     workdir = Path(FLAGS.workdir or config.workdir or Path("runs") / config.name)
     try:

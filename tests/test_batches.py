@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -267,6 +268,14 @@ def test_a_file_that_is_named_twice_is_restored_once(tmp_path, capsys):
 
 
 # What is written
+
+
+def test_pillows_warnings_are_not_printed(tmp_path, recwarn, capfd):
+    hostile = b"MM\0*\0\0\0\x08" + struct.pack(">HHHII", 1, 0x10F, 2, 9000, 9000) + bytes(4)
+    Image.new("L", (16, 8)).save(tmp_path / "a.jpg", exif=b"Exif\0\0" + hostile)
+    assert decode(tmp_path / "a.jpg", "-o", tmp_path / "a.tif") == 0
+    assert len(capfd.readouterr().err.splitlines()) == 1
+    assert not [each for each in recwarn if "PIL" in each.filename]
 
 
 def test_the_report_has_an_entry_for_each_file_in_their_order(tmp_path, capsys):

@@ -379,6 +379,36 @@ def test_exif_data_that_make_no_sense_are_left_out(tmp_path, junk):
         assert b"eXIf" not in path.read_bytes()
 
 
+@pytest.mark.parametrize(("extension", "bits"), TYPES)
+def test_exif_data_that_programs_fail_on_are_reduced_to_the_orientation(tmp_path, extension, bits):
+    hostile = b"MM\0*\0\0\0\x08" + b"".join(
+        (
+            struct.pack(">H", 2),
+            struct.pack(">HHIf", 0x103, 11, 1, 1.5),  # a fraction where a whole number belongs
+            struct.pack(">HHIHH", 0x112, 3, 1, 6, 0),
+            bytes(4),
+        )
+    )
+    data = jpeg_file(exif=b"Exif\0\0" + hostile)
+    with Image.open(io.BytesIO(data)) as image, pytest.raises(struct.error):
+        ImageOps.exif_transpose(image)
+    path, dropped = written(tmp_path, data, extension, bits)
+    with Image.open(path) as image:
+        assert ImageOps.exif_transpose(image).size == PICTURE.shape[:2]
+    if extension != ".tif":
+        (said,) = dropped
+        assert said.startswith("EXIF data but for the orientation (")
+
+
+def test_an_orientation_that_makes_no_sense_is_not_written_to_tiff(tmp_path, capfd):
+    data = struct.pack(">H HHIHH I", 1, 0x112, 3, 1, 77, 0, 0)
+    path, _ = written(tmp_path, jpeg_file(exif=b"Exif\0\0MM\0*\0\0\0\x08" + data), ".tif")
+    with Image.open(path) as image:
+        image.load()
+        assert 0x112 not in image.getexif()
+    assert capfd.readouterr().err == ""
+
+
 # ---------------------------------------------------------------------------------------------
 # Upright pictures, times
 

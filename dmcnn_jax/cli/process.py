@@ -4,7 +4,9 @@ Importing this module is cheap: JAX is first imported by `prepare_process`.
 """
 
 import argparse
+import logging
 import sys
+import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -58,6 +60,12 @@ def prepare_process() -> None:
     enable_compilation_cache()
 
 
+def silence_pillow() -> None:
+    """Suppresses what Pillow prints of files, in lines of its own; errors are raised as ever."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
 def run_command(
     name: str,
     body: Callable[[], int | None],
@@ -77,6 +85,7 @@ def run_command(
         The exit status: that of the body, 1 for an error, 2 for a `UsageError`, 130 for an
         interrupt.
     """
+    silence_pillow()
     try:
         return body() or OK
     except KeyboardInterrupt as error:
