@@ -22,11 +22,19 @@ except ModuleNotFoundError as error:
         sys.exit(f"dmcnn_jax: {missing}")
     raise ImportError(missing) from error
 
-from dmcnn_jax.cli.process import FAILED, INTERRUPTED, OK, first_line, prepare_process
+from dmcnn_jax.cli.process import (
+    FAILED,
+    INTERRUPTED,
+    OK,
+    first_line,
+    prepare_process,
+    silence_pillow,
+)
 from dmcnn_jax.config.files import find_config
 from dmcnn_jax.config.validation import batch_sizes, validate_config
 from dmcnn_jax.data import images
 from dmcnn_jax.system import devices
+from dmcnn_jax.system.printable import printable
 from dmcnn_jax.version import __version__
 
 FLAGS = flags.FLAGS
@@ -70,6 +78,7 @@ def main(argv: Sequence[str]) -> int:
     # Orbax logs every file that it writes, and errors that it then raises.
     logging.set_verbosity(logging.FATAL)
     prepare_process()
+    silence_pillow()
     config = FLAGS.config
     workdir = Path(FLAGS.workdir or config.workdir or Path("runs") / config.name)
     try:
@@ -160,7 +169,7 @@ def _flag_mistake(error: BaseException) -> str:
 
 def _exit_with(status: int, message: str, *, at_once: bool = False) -> NoReturn:
     """Ends the process with a line on standard error."""
-    print(f"dmcnn_jax: {message}", file=sys.stderr, flush=True)
+    print(f"dmcnn_jax: {printable(message)}", file=sys.stderr, flush=True)
     # A normal exit would wait for steps under way, and for other processes, which may be gone.
     if at_once or jax.distributed.is_initialized():
         os._exit(status)

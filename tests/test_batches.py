@@ -1,10 +1,15 @@
 """Folders and batches of `dmcnn-restore`: what is found, what results are called, what is said."""
 
 import concurrent.futures
+import contextlib
 import json
 import os
+import signal
+import struct
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -111,6 +116,82 @@ def test_names_of_no_files_are_a_line_each(tmp_path, capsys):
     assert "1 left as decoded, 2 failed" in said
 
 
+def test_pipes_among_named_files_are_refused(tmp_path, capsys):
+    os.mkfifo(tmp_path / "b.jpg")
+    paths = [write_jpeg(tmp_path / "a.jpg"), tmp_path / "b.jpg", write_jpeg(tmp_path / "c.jpg")]
+    assert decode(*paths, "-o", tmp_path / "out") == 1
+    said = capsys.readouterr().err
+    assert "b.jpg: not a regular file; name it alone, or pipe it in by -\n" in said
+    assert tree(tmp_path / "out") == ["a.png", "c.png"]
+
+
+def test_a_pipe_that_is_named_alone_is_read(tmp_path):
+    content = write_jpeg(tmp_path / "a.jpg").read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=[content])
+    writer.start()
+    assert decode(tmp_path / "pipe", "-o", tmp_path / "b.png") == 0
+    writer.join()
+    assert Image.open(tmp_path / "b.png").size == (16, 8)
+
+
+def open_when_read(pipe):
+    """Opens a pipe for writing as soon as it is open for reading."""
+    for _ in range(1000):
+        try:
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:
+            time.sleep(0.01)
+    raise AssertionError("nobody reads the pipe")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_end_a_run_that_waits_for_a_pipe(tmp_path, capsys, number):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    before = signal.getsignal(number)
+    ended, in_time = threading.Event(), []
+
+    def interrupt():
+        writer = open_when_read(pipe)
+        os.kill(os.getpid(), number)
+        in_time.append(ended.wait(5))
+        os.close(writer)  # else the command would wait for ever
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    status = decode(pipe, "-o", tmp_path / "b.png")
+    ended.set()
+    thread.join()
+    assert status == 130 and in_time == [True] and signal.getsignal(number) == before
+    assert capsys.readouterr().err.startswith("dmcnn-restore: interrupted; ")
+
+
+def test_a_file_in_the_place_of_a_folder_is_a_failure(tmp_path, capsys):
+    write_jpeg(tmp_path / "in/sub/a.jpg")
+    write_jpeg(tmp_path / "in/b.jpg")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/sub").write_bytes(b"mine")
+    assert decode(tmp_path / "in", "-o", tmp_path / "out") == 1
+    said = capsys.readouterr().err
+    assert "out/sub: a file; expected a folder\n" in said
+    assert "1 left as decoded, 1 failed" in said and tree(tmp_path / "out") == ["b.png", "sub"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["{}/"], ["{}/none.jpg"], ["{}/a.jpg", "--weights", "{}"], ["-{}"], ["--verify", "{}", "{}"]],
+)
+def test_names_in_errors_of_the_whole_run_are_escaped_too(tmp_path, capsys, arguments):
+    name = tmp_path / "es\x1b[31mcape\u202e\n"
+    name.mkdir()
+    with contextlib.suppress(SystemExit):
+        decode(*(each.format(name) for each in arguments), "-o", tmp_path / "out")
+    (last,) = capsys.readouterr().err.splitlines()[-1:]
+    assert last.startswith("dmcnn-restore: ") and last.isprintable()
+    assert "es\\x1b[31mcape\\u202e" in last
+
+
 def test_a_name_too_long_costs_only_itself(tmp_path, capsys):
     """251 letters are a name, but not with .png after them; 300 are none."""
     long, good = write_jpeg(tmp_path / f"{'l' * 251}.jpg"), write_jpeg(tmp_path / "a.jpg")
@@ -119,6 +200,18 @@ def test_a_name_too_long_costs_only_itself(tmp_path, capsys):
     said = capsys.readouterr().err
     assert said.count("File name too long") == 2 and "1 left as decoded, 2 failed" in said
     assert tree(tmp_path / "out") == ["a.webp"]
+
+
+def test_a_picture_of_another_size_is_not_decoded_to_verify_it(tmp_path, monkeypatch, capsys):
+    """A file of some kilobytes can hold gigabytes of pixels."""
+    from dmcnn_jax.images import formats
+
+    path = write_jpeg(tmp_path / "a.jpg")
+    for extension in ("png", "tif"):
+        Image.new("1", (3000, 5000)).save(tmp_path / f"large.{extension}")
+        monkeypatch.setattr(formats, "read", None)
+        assert main(["--verify", str(path), f"{tmp_path}/large.{extension}"]) == 1
+        assert "3000 x 5000 pixels; expected 16 x 8" in capsys.readouterr().err
 
 
 # What results are called
@@ -175,6 +268,14 @@ def test_a_file_that_is_named_twice_is_restored_once(tmp_path, capsys):
 
 
 # What is written
+
+
+def test_pillows_warnings_are_not_printed(tmp_path, recwarn, capfd):
+    hostile = b"MM\0*\0\0\0\x08" + struct.pack(">HHHII", 1, 0x10F, 2, 9000, 9000) + bytes(4)
+    Image.new("L", (16, 8)).save(tmp_path / "a.jpg", exif=b"Exif\0\0" + hostile)
+    assert decode(tmp_path / "a.jpg", "-o", tmp_path / "a.tif") == 0
+    assert len(capfd.readouterr().err.splitlines()) == 1
+    assert not [each for each in recwarn if "PIL" in each.filename]
 
 
 def test_the_report_has_an_entry_for_each_file_in_their_order(tmp_path, capsys):

@@ -7,6 +7,7 @@ import os
 import shutil
 import struct
 import subprocess
+import tracemalloc
 from xml.etree import ElementTree
 
 import jpeg_cases
@@ -157,6 +158,36 @@ def test_application_data_are_named():
         "APP4 data (10 bytes)",
         "Content Credentials or other JUMBF data (8 bytes)",
     ]
+
+
+def test_of_a_huge_trailer_only_the_beginning_is_read(tmp_path):
+    path = tmp_path / "x.jpg"
+    content = jpeg_file()
+    path.write_bytes(content)
+    os.truncate(path, 3 * 2**30)  # zeros that take no space on the disk
+    tracemalloc.start()
+    (found,) = read(path).metadata.attachments
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (found.kind, found.size) == ("other data", 3 * 2**30 - len(content))
+    assert peak < 200 * 2**20
+    with open(path, "r+b") as file:
+        file.seek(len(content))
+        file.write(struct.pack(">I4s", 2**31, b"ftyp"))
+    (found,) = read(path).metadata.attachments
+    assert (found.kind, found.size) == ("video", 3 * 2**30 - len(content))
+
+
+def test_large_files_are_read_as_far_as_their_image(tmp_path, monkeypatch):
+    monkeypatch.setattr("dmcnn_jax.jpeg.reader._WHOLE", 50)
+    monkeypatch.setattr("dmcnn_jax.jpeg.reader._TRAILER", 30)
+    content = jpeg_file(segment(0xE4, b"a phone's"))
+    for trailer in (b"", video(), video() + further_picture()):
+        file = read(io.BytesIO(content + trailer))
+        expected = read(content)
+        for found, component in zip(file.components, expected.components, strict=True):
+            np.testing.assert_array_equal(found.coefficients, component.coefficients)
+        assert sum(a.size for a in file.metadata.attachments) == 9 + len(trailer)
 
 
 def test_hostile_trailers_take_time_and_memory_in_proportion():
@@ -346,6 +377,36 @@ def test_exif_data_that_make_no_sense_are_left_out(tmp_path, junk):
             image.load()
             assert "exif" not in image.info
         assert b"eXIf" not in path.read_bytes()
+
+
+@pytest.mark.parametrize(("extension", "bits"), TYPES)
+def test_exif_data_that_programs_fail_on_are_reduced_to_the_orientation(tmp_path, extension, bits):
+    hostile = b"MM\0*\0\0\0\x08" + b"".join(
+        (
+            struct.pack(">H", 2),
+            struct.pack(">HHIf", 0x103, 11, 1, 1.5),  # a fraction where a whole number belongs
+            struct.pack(">HHIHH", 0x112, 3, 1, 6, 0),
+            bytes(4),
+        )
+    )
+    data = jpeg_file(exif=b"Exif\0\0" + hostile)
+    with Image.open(io.BytesIO(data)) as image, pytest.raises(struct.error):
+        ImageOps.exif_transpose(image)
+    path, dropped = written(tmp_path, data, extension, bits)
+    with Image.open(path) as image:
+        assert ImageOps.exif_transpose(image).size == PICTURE.shape[:2]
+    if extension != ".tif":
+        (said,) = dropped
+        assert said.startswith("EXIF data but for the orientation (")
+
+
+def test_an_orientation_that_makes_no_sense_is_not_written_to_tiff(tmp_path, capfd):
+    data = struct.pack(">H HHIHH I", 1, 0x112, 3, 1, 77, 0, 0)
+    path, _ = written(tmp_path, jpeg_file(exif=b"Exif\0\0MM\0*\0\0\0\x08" + data), ".tif")
+    with Image.open(path) as image:
+        image.load()
+        assert 0x112 not in image.getexif()
+    assert capfd.readouterr().err == ""
 
 
 # ---------------------------------------------------------------------------------------------

@@ -345,10 +345,11 @@ def test_an_export_with_other_outputs_is_not_left_behind(model, tmp_path, monkey
 
     monkeypatch.setitem(exporter.FORMATS, "npz", dataclasses.replace(npz, write=write_wrong))
     (tmp_path / "model.npz").write_text("from before")
+    (tmp_path / "model.npz.partial").mkdir()  # somebody's, in spite of its name
     with pytest.raises(ValueError, match="as npz differ from the model's by"):
         exporter.export_model(model, tmp_path / "model.npz")
     assert (tmp_path / "model.npz").read_text() == "from before"
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.parametrize(
@@ -367,6 +368,13 @@ def test_what_can_not_be_read(source, error, message, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(error, match=message):
         exporter.import_model(tmp_path / source)
+
+
+def test_a_small_file_of_huge_arrays_is_not_read(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "bomb.npz", a=np.zeros(2 * 10**7, np.float32))
+    monkeypatch.setattr(np, "load", None)
+    with pytest.raises(ValueError, match="its arrays would take 76 MB, over 20 times its size"):
+        exporter.import_model(tmp_path / "bomb.npz")
 
 
 def test_what_can_not_be_written(model, tmp_path):

@@ -17,7 +17,6 @@ from dmcnn_jax.version import __version__
     ("arguments", "message"),
     [
         ("--config configs/quikstart.py", "did you mean configs/quickstart.py?"),
-        ("--config quickstart:more", "quickstart.py' takes no argument"),
         ("--config configs/arcnn.py:soon", "unknown budget 'soon'"),
         ("--config configs/quickstart.py --config.train.rate=1", "'rate'"),
         ("--config configs/quickstart.py --config.quality=high", "'high'"),
@@ -35,6 +34,15 @@ def test_mistakes_are_one_line(tmp_path, arguments, message):
     assert message in done.stderr and done.stderr.startswith("dmcnn_jax: ")
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_an_argument_that_a_configuration_does_not_take_is_one_line(capsys):
+    main = pytest.importorskip("dmcnn_jax.main")
+    with pytest.raises(SystemExit) as caught:
+        main.parse_flags(["main", "--config=quickstart:more"])
+    assert caught.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("dmcnn_jax: ") and "quickstart.py' takes no argument" in line
 
 
 @pytest.mark.parametrize("failure", [AssertionError(), RuntimeError("Unable to\ninitialize")])

@@ -1,60 +1,98 @@
-"""Makes SIGTERM end a command as Ctrl-C does: by a KeyboardInterrupt in the main thread."""
+"""Makes signals end a command in an orderly way: by a KeyboardInterrupt in the main thread."""
 
 import contextlib
 import gc
+import os
 import signal
+import sys
 import threading
 import types
 from collections.abc import Iterator
 
+from dmcnn_jax.cli.process import INTERRUPTED
+from dmcnn_jax.system.partial_files import remove_open
+
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+
 
 @contextlib.contextmanager
-def sigterm_as_interrupt() -> Iterator[None]:
-    """Raises KeyboardInterrupt on SIGTERM inside the block; for the main thread.
+def signals_as_interrupt(last_words: str, *, keep: bool = False) -> Iterator[None]:
+    """Raises KeyboardInterrupt on SIGINT, SIGTERM and SIGHUP inside the block; for the main thread.
 
-    The previous handler is restored at the end.
+    A further signal ends the process at once, with status 130; half-written files are removed.
+    Signals that are ignored stay ignored, as nohup wants it.
+
+    Args:
+        last_words: a line for standard error if a further signal comes inside the block.
+        keep: whether signals after the block are handled too, by ending the process at once: for a
+            process that has nothing left to do. Otherwise the previous handlers are restored.
     """
-    handler = _RetryingInterrupt()
-    previous = signal.signal(signal.SIGTERM, handler)
+    handler = _RetryingInterrupt(last_words)
+    numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
+    previous = {
+        number: signal.signal(number, handler)
+        for number in numbers
+        if signal.getsignal(number) not in (signal.SIG_IGN, None)
+    }
     try:
         yield
     finally:
         handler.stop()
-        signal.signal(signal.SIGTERM, previous)
+        if not keep:
+            for number, before in previous.items():
+                signal.signal(number, before)
 
 
 class _RetryingInterrupt:
     """A signal handler that raises KeyboardInterrupt, again and again until it is not dropped.
 
     Python drops exceptions raised inside a garbage collector callback, and JAX installs a slow one.
-    A signal that arrives during a callback is therefore sent again every 50 ms. Sending it once
-    would not be enough: a signal that arrives just before the main thread starts to wait for a lock
-    does not wake it.
+    NumPy prints a traceback of one raised while it is imported. A signal that arrives during a
+    callback or an import is therefore sent again every 50 ms. Sending it once would not be enough:
+    a signal that arrives just before the main thread starts to wait for a lock does not wake it.
     """
 
-    def __init__(self) -> None:
-        self._stopped = threading.Event()
+    def __init__(self, last_words: str) -> None:
+        self._depth = _delaying_frames(sys._getframe())  # > 0 if an import runs the command
+        self._last_words = last_words
+        self._stopped = threading.Event()  # set once KeyboardInterrupt has been raised
         self._sender: threading.Thread | None = None
 
     def __call__(self, number: int, frame: types.FrameType | None) -> None:
-        callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
-        while frame is not None:
-            if frame.f_code in callbacks:
-                if self._sender is None:
-                    self._sender = threading.Thread(target=self._resend, args=(number,))
-                    self._sender.daemon = True
-                    self._sender.start()
-                return
-            frame = frame.f_back
-        self.stop()
+        if self._stopped.is_set():
+            self._end_process()
+        if _delaying_frames(frame) > self._depth:
+            if self._sender is None:
+                self._sender = threading.Thread(target=self._resend, args=(number,), daemon=True)
+                self._sender.start()
+            return
+        self._stopped.set()
         raise KeyboardInterrupt
 
     def stop(self) -> None:
-        """Stops sending the signal again."""
+        """Stops sending the signal again; a further one ends the process without words."""
         self._stopped.set()
+        self._last_words = ""
+
+    def _end_process(self) -> None:
+        remove_open()
+        if self._last_words:
+            os.write(2, f"\n{self._last_words}\n".encode())  # `print` may be what was interrupted
+        os._exit(INTERRUPTED)
 
     def _resend(self, number: int) -> None:
         main = threading.main_thread().ident
         assert main is not None  # it has started: this thread was started from it
         while not self._stopped.wait(0.05):
             signal.pthread_kill(main, number)
+
+
+def _delaying_frames(frame: types.FrameType | None) -> int:
+    """Returns how many of a frame and its callers import modules or collect garbage."""
+    callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
+    count = 0
+    while frame is not None:
+        code = frame.f_code
+        count += code in callbacks or code.co_filename == "<frozen importlib._bootstrap>"
+        frame = frame.f_back
+    return count

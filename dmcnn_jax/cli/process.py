@@ -4,10 +4,13 @@ Importing this module is cheap: JAX is first imported by `prepare_process`.
 """
 
 import argparse
+import logging
 import sys
+import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
+from dmcnn_jax.system.printable import printable
 from dmcnn_jax.version import __version__
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -18,11 +21,11 @@ USER_ERRORS = (ValueError, OSError, ImportError, RuntimeError, FloatingPointErro
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, without the list of all options."""
+    """A parser whose errors are one line, without the list of all options or control characters."""
 
     def error(self, message: str) -> NoReturn:
         """Exits with status 2."""
-        self.exit(USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(USAGE, printable(f"{self.prog}: {message}; see {self.prog} --help") + "\n")
 
 
 class UsageError(ValueError):
@@ -60,6 +63,12 @@ def prepare_process() -> None:
     enable_compilation_cache()
 
 
+def silence_pillow() -> None:
+    """Suppresses what Pillow prints of files, in lines of its own; errors are raised as ever."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
 def run_command(
     name: str,
     body: Callable[[], int | None],
@@ -79,6 +88,7 @@ def run_command(
         The exit status: that of the body, 1 for an error, 2 for a `UsageError`, 130 for an
         interrupt.
     """
+    silence_pillow()
     try:
         return body() or OK
     except KeyboardInterrupt as error:
@@ -90,8 +100,11 @@ def run_command(
 
 
 def say(name: str, text: str) -> None:
-    """Prints a line to standard error, with the name of the command before it."""
-    print(f"{name}: {text}", file=sys.stderr, flush=True)
+    """Prints a line to standard error, with the name of the command before it.
+
+    Control characters are escaped.
+    """
+    print(f"{name}: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def first_line(error: BaseException) -> str:

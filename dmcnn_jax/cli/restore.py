@@ -1,15 +1,13 @@
 """The command `dmcnn-restore`: restores JPEG files and folders of them."""
 
 import argparse
+import os
 from collections.abc import Sequence
 
-from dmcnn_jax.cli.in_place import check_usage
-from dmcnn_jax.cli.interrupts import sigterm_as_interrupt
-from dmcnn_jax.cli.process import UsageError, prepare_process, run_command
-from dmcnn_jax.cli.restore_arguments import make_parser, restore_options
-from dmcnn_jax.cli.restore_batch import BatchRun
-from dmcnn_jax.cli.restore_report import check_report, write_json
+from dmcnn_jax.cli.interrupts import signals_as_interrupt
+from dmcnn_jax.cli.process import INTERRUPTED, UsageError, prepare_process, run_command
 
+_NAME = "dmcnn-restore"
 _INTERRUPTED = "interrupted; finished files are complete, and nothing else was written"
 
 
@@ -19,6 +17,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: its arguments; by default those of the process.
     """
+    # Imports take time, in which an interrupt must not show a traceback either.
+    with signals_as_interrupt(f"{_NAME}: {_INTERRUPTED}", keep=argv is None):
+        status = run_command(_NAME, lambda: _run(_parse(argv)), interrupted=_INTERRUPTED)
+    if status == INTERRUPTED and argv is None:
+        # A normal exit waits for threads, a minute for that of JAX's interrupted search for TPUs.
+        os._exit(status)
+    return status
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parses the arguments; mistakes end the process, as argparse does."""
+    from dmcnn_jax.cli.in_place import check_usage
+    from dmcnn_jax.cli.restore_arguments import make_parser
+
     parser = make_parser()
     options = parser.parse_args(argv)
     try:
@@ -33,8 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error("--verify takes two files and no others")
     elif not options.inputs:
         parser.error("nothing to restore; name files or folders, or - for standard input")
-    with sigterm_as_interrupt():
-        return run_command("dmcnn-restore", lambda: _run(options), interrupted=_INTERRUPTED)
+    return options
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -48,6 +59,8 @@ def _run(options: argparse.Namespace) -> int:
         return _serve(options)
     if options.verify:
         return _verify(options)
+    from dmcnn_jax.cli.restore_batch import BatchRun
+
     return BatchRun(options).run()
 
 
@@ -66,6 +79,7 @@ def _use_device(name: str) -> None:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    from dmcnn_jax.cli.restore_arguments import restore_options
     from dmcnn_jax.restoration.restorer import Restorer
     from dmcnn_jax.web import server, upload
 
@@ -87,6 +101,7 @@ def _undo(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    from dmcnn_jax.cli.restore_report import check_report, write_json
     from dmcnn_jax.restoration.verification import verify
 
     check_report(options.json, options.verify)

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from dmcnn_jax.cli.in_place import parse_originals, plan_in_place
@@ -74,37 +75,48 @@ class BatchRun:
 
     def run(self) -> int:
         """Restores all files, writes the report and returns the exit status."""
+        from dmcnn_jax.jpeg import entropy
+
         start = time.perf_counter()
         with (
             self._progress_bar() as self.bar,
             _worker() as reader,
             _worker() as writer,
         ):
-            upcoming = (task for task in self.tasks if not (task.refusal or task.skip))
+            try:
+                self._restore_all(reader, writer)
+            except KeyboardInterrupt:
+                entropy.abandon()  # the reader's file may take libjpeg long
+                raise
+        return self._finish(time.perf_counter() - start)
+
+    def _restore_all(
+        self, reader: concurrent.futures.Executor, writer: concurrent.futures.Executor
+    ) -> None:
+        """Restores the files in turn, while the next is read and the last is written."""
+        upcoming = (task for task in self.tasks if not (task.refusal or task.skip))
+        ahead = self._start_reading(reader, next(upcoming, None))
+        writing: Future[None] | None = None
+        for task in self.tasks:
+            if task.refusal or task.skip:
+                self._record_unprocessed(task)
+                continue
+            began = time.perf_counter()
+            reading = ahead
+            # At most one file waits to be restored, and one to be written.
             ahead = self._start_reading(reader, next(upcoming, None))
-            writing: Future[None] | None = None
-            for task in self.tasks:
-                if task.refusal or task.skip:
-                    self._record_unprocessed(task)
-                    continue
-                began = time.perf_counter()
-                reading = ahead
-                # At most one file waits to be restored, and one to be written.
-                ahead = self._start_reading(reader, next(upcoming, None))
-                planes = self._restore(task, reading)
-                if writing is not None:
-                    writing.result()
-                    writing = None
-                if planes is not None:
-                    writing = writer.submit(self._write, task, planes, began)
+            planes = self._restore(task, reading)
             if writing is not None:
                 writing.result()
-        return self._finish(time.perf_counter() - start)
+                writing = None
+            if planes is not None:
+                writing = writer.submit(self._write, task, planes, began)
+        if writing is not None:
+            writing.result()
 
     def _plan(self) -> list[Task]:
         """Plans and checks outputs, their formats and the report."""
         from dmcnn_jax.images import formats
-        from dmcnn_jax.jpeg.reader import printable
 
         options = self.options
         if self.extension.lower() not in formats.FORMATS:
@@ -136,7 +148,7 @@ class BatchRun:
         )
         if not options.quiet:
             for line in planned.remarks:
-                say(_COMMAND, printable(line))
+                say(_COMMAND, line)
         return tasks
 
     def _check_jpeg_options(self) -> None:
@@ -180,9 +192,9 @@ class BatchRun:
     ) -> "Future[JpegFile] | None":
         if task is None:
             return None
-        if task.source is not None:
+        if task.source is not None and os.path.isfile(task.source):
             return reader.submit(self._read, task)
-        # In this thread: one that waits for a terminal can't be interrupted.
+        # In this thread: one that waits for a terminal or a pipe can't be interrupted.
         reading: Future[JpegFile] = Future()
         try:
             reading.set_result(self._read(task))
@@ -271,7 +283,7 @@ class BatchRun:
             elif self.options.in_place:
                 dropped, original = (), self._replace(task, planes.file, result)
             else:
-                task.target.parent.mkdir(parents=True, exist_ok=True)
+                _make_folder(task.target.parent)
                 dropped = write(task.target, self.options.overwrite)
                 if self.options.preserve_times and task.source is not None:
                     times = task.source.stat()
@@ -374,6 +386,19 @@ class BatchRun:
             summary["seconds"] = round(seconds, 3)
             write_report(self.options.json, self._records.texts(), summary)
         return 1 if counts["failed"] else 0
+
+
+def _make_folder(folder: Path) -> None:
+    """Creates a folder and those above it, unless it exists.
+
+    Raises:
+        NotADirectoryError: if there is a file of that name.
+        OSError: if it can't be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(error.errno, "a file; expected a folder", str(folder)) from None
 
 
 @contextlib.contextmanager

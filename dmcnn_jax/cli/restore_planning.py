@@ -10,6 +10,7 @@ from dmcnn_jax.cli.input_folders import Skipped, find_jpegs
 from dmcnn_jax.cli.output_names import distinct_targets
 from dmcnn_jax.cli.process import UsageError
 from dmcnn_jax.cli.real_paths import RealPaths
+from dmcnn_jax.system.printable import printable
 
 
 @dataclasses.dataclass(eq=False)
@@ -38,8 +39,6 @@ class Task:
     @property
     def shown(self) -> str:
         """The name with control characters escaped, for terminals."""
-        from dmcnn_jax.jpeg.reader import printable
-
         return printable(self.name)
 
     @property
@@ -104,6 +103,8 @@ def plan(
                 stem = "restored" if path is None else path.stem
                 tasks.append(Task(path, destination / f"{stem}{extension}"))
         remarks = _describe_mirrors(mirrors, destination) + skipped.lines()
+    if len(inputs) > 1:
+        _refuse_special(tasks, {Path(each) for each in inputs})
     real_path = RealPaths()
     _skip_repeated(tasks, real_path)
     remarks += _name_apart(tasks)
@@ -189,6 +190,13 @@ def _describe_mirrors(mirrors: Mapping[Path, Path], output: Path) -> list[str]:
         for folder, mirror in mirrors.items()
         if mirror.parent != output and mirror != output
     ]
+
+
+def _refuse_special(tasks: Sequence[Task], named: set[Path]) -> None:
+    """Refuses named inputs that are pipes or devices: a batch could wait for them for ever."""
+    for task in tasks:
+        if task.source in named and os.path.exists(task.source) and not os.path.isfile(task.source):
+            task.refusal = task.refusal or "not a regular file; name it alone, or pipe it in by -"
 
 
 def _skip_repeated(tasks: Sequence[Task], real_path: RealPaths) -> None:

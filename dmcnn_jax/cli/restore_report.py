@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 from dmcnn_jax.cli.process import UsageError
 from dmcnn_jax.cli.real_paths import RealPaths
 from dmcnn_jax.system.atomic_write import replacing
+from dmcnn_jax.system.printable import printable
 
 if TYPE_CHECKING:
     from dmcnn_jax.jpeg.reader import JpegFile
@@ -131,14 +132,13 @@ def written_record(
 def describe_file(record: FileRecord) -> str:
     """Returns what a terminal shows of a file after its name; control characters are escaped."""
     from dmcnn_jax.jpeg.attachments import describe_size
-    from dmcnn_jax.jpeg.reader import printable
 
     if record["status"] == "failed":
         return printable(record["error"])
     if record["status"] == "skipped":
         return printable(f"skipped: {record['reason']}")
     target = printable(record["output"] or "<standard output>")
-    how = describe_models(record["planes"])
+    how = printable(describe_models(record["planes"]))
     kept = record.get("luma_kept")
     guarantee = f", {kept['share']:.3%} of luma coefficients kept" if kept else ""
     if kept and "jpeg" in record and kept["kept"] == kept["coefficients"]:
@@ -148,7 +148,8 @@ def describe_file(record: FileRecord) -> str:
         ratio = size / record["jpeg"]["bytes_before"]
         guarantee += f", {describe_size(int(size))} ({ratio:.1f} times the file)"
     if "original" in record:
-        guarantee += f", original kept as {printable(record['original'])}"
+        where = printable(record["original"])
+        guarantee += f", original kept {where if where == 'inside' else f'as {where}'}"
     remarks = list(record["notes"])
     if record["dropped"]:
         remarks.append(f"dropped: {', '.join(record['dropped'])}")

@@ -16,8 +16,8 @@ from dmcnn_jax.cli.restore_planning import Task
 from dmcnn_jax.cli.restore_report import check_report, write_json
 from dmcnn_jax.jpeg.errors import JpegError
 from dmcnn_jax.jpeg.provenance import is_as_written, read_certificate
-from dmcnn_jax.jpeg.reader import printable
 from dmcnn_jax.jpeg.recovery import recover_original
+from dmcnn_jax.system.printable import printable
 
 _COMMAND = "dmcnn-restore"
 Status = Literal["undone", "skipped", "failed"]

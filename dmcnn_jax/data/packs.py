@@ -9,7 +9,6 @@ import contextlib
 import itertools
 import json
 import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from PIL import Image
 
 from dmcnn_jax.data.images import Images, read_rgb
 from dmcnn_jax.data.tiles import ProgressBar, Tiles, cut_each, no_progress, parallel_map
+from dmcnn_jax.system.partial_files import partial_folder
 
 _PACK_VERSION = 1
 
@@ -141,15 +141,12 @@ def _new_folder(path: Path) -> Iterator[Path]:
     """Yields a temporary folder that is renamed to `path` at the end, or removed after an error."""
     if path.exists():
         raise FileExistsError(f"{str(path)!r} exists; name another folder, or remove it first")
-    temporary = path.with_name(path.name + ".partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with partial_folder(path.parent) as folder:
+        temporary = folder / path.name
+        temporary.mkdir()
         yield temporary
         temporary.rename(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ Every file is read back, run on test images and compared with the model before i
 
 import dataclasses
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from dmcnn_jax.inference.model import Model
 from dmcnn_jax.inference.weights import find_weights
 from dmcnn_jax.models.chroma import ChromaInput, ChromaNet
 from dmcnn_jax.models.photo import PhotoInput, PhotoNet
+from dmcnn_jax.system.partial_files import partial_folder
 
 FORMATS: dict[str, Format] = {
     format.name: format for format in (NPZ, SAFETENSORS, ORBAX, PYTORCH, ONNX, STABLEHLO)
@@ -84,9 +84,8 @@ def export_model(model: Model, path: str | os.PathLike, format: str = "") -> Exp
         raise FileExistsError(f"{str(path)!r} is a directory; expected a new name")
     chosen.check_installed()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".partial")
-    _remove(temporary)
-    try:
+    with partial_folder(path.parent) as folder:
+        temporary = folder / path.name
         chosen.write(model, temporary)
         differences = list(_largest_differences(model, chosen.run(temporary), chosen.float32))
         worst = max(differences)
@@ -96,8 +95,6 @@ def export_model(model: Model, path: str | os.PathLike, format: str = "") -> Exp
                 f"{worst:.1e}, in pixels scaled to [0, 1]; expected {chosen.tolerance:.0e} at most"
             )
         os.replace(temporary, path)
-    finally:
-        _remove(temporary)
     return ExportResult(path, chosen.name, _size(path), len(differences), worst)
 
 
@@ -211,10 +208,3 @@ def _test_batches(module: nn.Module) -> Iterator[tuple[Coefficients, np.ndarray]
 def _size(path: Path) -> int:
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -37,10 +37,7 @@ def read_npz(path: Path, like: Mapping[str, Any] | None = None) -> Model:
 
 def _load_npz(path: Path) -> dict[str, np.ndarray]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > _MAX_BYTES:
-            raise ValueError(f"it has {size / 2**30:,.0f} GiB, more than {_MAX_BYTES / 2**30:.0f}")
+        _check_expansion(path)
         with np.load(path, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
     # Damage shows as any error, of the parsers of zip files and of arrays.
@@ -58,8 +55,26 @@ def _parse(about: np.ndarray) -> object:
         return None
 
 
-# Of all arrays; networks have a hundredth.
-_MAX_BYTES = 4 * 2**30
+# Arrays in an npz file may be compressed: weights to half their size, unless most of them are zero.
+_MAX_EXPANSION, _ALLOWANCE = 20, 2**26
+
+
+def _check_expansion(path: Path) -> None:
+    """Checks that an npz file doesn't expand to more memory than weights need.
+
+    Raises:
+        ValueError: if it does, or isn't a zip file.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            size = sum(entry.file_size for entry in file.infolist())
+    except zipfile.BadZipFile as error:
+        raise ValueError(str(error)) from None
+    if size > _ALLOWANCE + _MAX_EXPANSION * path.stat().st_size:
+        raise ValueError(
+            f"its arrays would take {size / 2**20:.0f} MB, over {_MAX_EXPANSION} times its size;"
+            " expected weights: save them without compression"
+        )
 
 
 def write_safetensors(model: Model, path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin
 
+from dmcnn_jax.images.exif_check import check_exif, reduce_exif
 from dmcnn_jax.images.metadata import (
     IPTC_KEYWORD,
     XMP_KEYWORD,
@@ -213,6 +214,17 @@ def read(path: str | os.PathLike) -> np.ndarray:
         raise ValueError(f"{name}: a damaged picture ({error})") from None
 
 
+def read_size(path: str | os.PathLike) -> tuple[int, int]:
+    """Returns the width and height of a picture, in either order, without decoding it.
+
+    Raises:
+        OSError: if the file can't be read.
+        ValueError: if it is not a picture.
+    """
+    with opening(path) as image:
+        return image.size
+
+
 def read_orientation(path: str | os.PathLike) -> int | None:
     """Returns the EXIF orientation of a picture, None if it has none.
 
@@ -245,6 +257,8 @@ def _save(
 ) -> tuple[str, ...]:
     """Writes a picture to a seekable file; returns what could not be kept."""
     try:
+        if metadata.exif and style.format != "TIFF":  # which holds those tags that Pillow has read
+            check_exif(metadata.exif)
         _encode(file, pixels, metadata, style)
     except OSError:
         raise
@@ -254,8 +268,10 @@ def _save(
         # Malformed or oversized EXIF data is the usual reason: the rest may still be kept.
         file.seek(0)
         file.truncate()
-        _save(file, pixels, dataclasses.replace(metadata, exif=None), style)
-        return (f"EXIF data ({style.format} can't hold them: {error})",)
+        reduced = reduce_exif(metadata)
+        _save(file, pixels, reduced, style)
+        rest = " but for the orientation" if reduced.exif else ""
+        return (f"EXIF data{rest} ({style.format} can't hold them: {error})",)
     return ()
 
 

@@ -118,6 +118,8 @@ def to_exif(metadata: Metadata) -> Image.Exif:
     unwanted = _STORAGE if _has_resolution(exif) else _STORAGE | _RESOLUTION
     for tag in unwanted.intersection(exif):
         del exif[tag]
+    if exif.get(Base.Orientation, 1) not in range(1, 9):
+        del exif[Base.Orientation]  # readers complain of it
     inner = exif.get_ifd(IFD.Exif)
     if IFD.Interop in inner:
         # Pillow writes directories of directories only if they are there as such.

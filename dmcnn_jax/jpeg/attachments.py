@@ -32,23 +32,34 @@ class Attachment:
         return f"{number}{self.kind}{several} ({describe_size(self.size)})"
 
 
-def find_attachments(segments: Segments, trailer: bytes) -> tuple[Attachment, ...]:
+def find_attachments(segments: Segments, trailer: bytes, unread: int = 0) -> tuple[Attachment, ...]:
     """Finds what a file holds beside its picture and its metadata.
 
     Args:
         segments: application segments before the first scan, markers and payloads.
         trailer: the bytes after the end marker.
+        unread: the number of bytes after that, which count as part of the last attachment.
 
     Returns:
         One attachment for each kind, in the file's order.
     """
     found = [_describe_segment(*segment) for segment in segments]
-    found += _split_trailer(trailer, any(_GAIN_MAP.search(payload) for _, payload in segments))
+    parts = _split_trailer(trailer, any(_GAIN_MAP.search(payload) for _, payload in segments))
+    if unread and not parts:
+        parts = [Attachment("other data", len(trailer))]
+    if unread:
+        parts[-1] = dataclasses.replace(parts[-1], size=parts[-1].size + unread)
+    found += parts
     kinds: dict[str, list[int]] = collections.defaultdict(list)
     for each in found:
         if each is not None:
             kinds[each.kind].append(each.size)
     return tuple(Attachment(kind, sum(sizes), len(sizes)) for kind, sizes in kinds.items())
+
+
+def end_of_picture(data: bytes, start: int = 0) -> int:
+    """Returns where a JPEG picture ends; the end of the data if they have no end marker."""
+    return _end_of_picture(data, start)[0]
 
 
 def describe_size(size: int) -> str:

@@ -106,6 +106,13 @@ def _ended_by(progress: Progress | None, worker: "_Worker") -> Iterator[None]:
 # Seconds between calls of `progress`.
 _CHECK_INTERVAL = 0.2
 
+
+def abandon() -> None:
+    """Makes a decoding under way in another thread fail, because nobody needs it any longer."""
+    if worker is not None and worker.owner == os.getpid():
+        worker.process.kill()
+
+
 # The time limit in seconds: at least, for each block, for each block in each scan, for each byte.
 # On two busy cores of 2020, libjpeg and the pipe took at most 1.5 us a block, 30 ns a block in each
 # scan that holds next to nothing, and 120 ns a byte. Four times that: 200 s for 196 megapixels in

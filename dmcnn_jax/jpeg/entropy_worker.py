@@ -23,7 +23,10 @@ def main(library: str, source: str) -> None:
         library: the path of jpeglib's compiled libjpeg.
         source: the path of the file that the client writes each stream to.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    # The client decides when to stop: a terminal or a service manager signals both.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     read = ctypes.CDLL(library).read_jpeg_dct
     # libjpeg prints its warnings to standard error: it becomes a pipe to this process. Python's own
     # messages go to the old one.

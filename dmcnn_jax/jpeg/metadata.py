@@ -48,12 +48,15 @@ class Metadata:
     attachments: tuple[Attachment, ...] = ()
 
 
-def collect(segments: Segments, trailer: bytes = b"") -> tuple[Metadata, tuple[str, ...]]:
+def collect(
+    segments: Segments, trailer: bytes = b"", unread: int = 0
+) -> tuple[Metadata, tuple[str, ...]]:
     """Collects the metadata in a file's application segments.
 
     Args:
         segments: markers and payloads, in the file's order.
         trailer: what follows the end marker.
+        unread: the number of bytes after that.
 
     Returns:
         The metadata, and remarks on what was left out.
@@ -71,7 +74,7 @@ def collect(segments: Segments, trailer: bytes = b"") -> tuple[Metadata, tuple[s
         comments=tuple(payload for marker, payload in segments if marker == COM),
         extended_xmp=_all(segments, APP1, EXTENDED_XMP),
         photoshop=b"".join(_all(segments, APP13, PHOTOSHOP)) or None,
-        attachments=find_attachments(segments, trailer),
+        attachments=find_attachments(segments, trailer, unread),
     )
     return metadata, tuple(notes)
 

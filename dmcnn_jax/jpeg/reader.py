@@ -24,11 +24,13 @@ from typing import IO
 import numpy as np
 
 from dmcnn_jax.jpeg import codec, entropy, markers
+from dmcnn_jax.jpeg.attachments import end_of_picture
 from dmcnn_jax.jpeg.certificate import Certificate, find_certificate
 from dmcnn_jax.jpeg.errors import JpegError
 from dmcnn_jax.jpeg.file_kinds import describe_other
 from dmcnn_jax.jpeg.frame import ColorModel
 from dmcnn_jax.jpeg.metadata import Metadata, collect
+from dmcnn_jax.system.printable import printable
 from dmcnn_jax.system.progress import Progress
 
 MAX_PIXELS = 200_000_000
@@ -126,7 +128,7 @@ def read(
         OSError: the file can't be opened or read.
         TypeError: the source is none of the above, such as an image already decoded.
     """
-    data, name = _load(source, name)
+    data, unread, name = _load(source, name)
     stream = markers.parse(data, name, max_pixels)
     if stream.damage and not allow_truncated:
         raise _damaged(name, stream.damage)
@@ -141,7 +143,7 @@ def read(
         notes += (_describe_padding(stream.plain, int(padding[1])),)
     if warning and not allow_truncated:
         raise _damaged(name, warning)
-    metadata, remarks = collect(stream.applications, stream.trailer)
+    metadata, remarks = collect(stream.applications, stream.trailer, unread)
     return JpegFile(
         name=name,
         height=stream.height,
@@ -181,38 +183,60 @@ _MAX_VARIED_PADDING = 16
 _CHUNK = 2048
 
 
-def _load(source: str | os.PathLike | bytes | IO[bytes], name: str | None) -> tuple[bytes, str]:
-    """Returns a source's bytes and a printable name for messages."""
+# Files up to this size are read whole, larger ones as far as the image and this much after it.
+_WHOLE, _TRAILER = 2**25, 2**24
+
+
+def _load(
+    source: str | os.PathLike | bytes | IO[bytes], name: str | None
+) -> tuple[bytes, int, str]:
+    """Returns a source's bytes, how many more it has, and a printable name for messages."""
     default: str | bytes
+    unread = 0
     if isinstance(source, bytes | bytearray | memoryview):
         data, default = bytes(source), "<bytes>"
     elif isinstance(source, str | os.PathLike):
         default = os.fspath(source)
         with open(source, "rb") as file:
-            data = _load_file(file)
+            data, unread = _load_file(file)
     elif callable(getattr(source, "read", None)):
         own_name = getattr(source, "name", None)
         default = own_name if isinstance(own_name, str) else "<file>"
-        data = _load_file(source)
+        data, unread = _load_file(source)
     else:
         raise TypeError(
             f"source is {type(source).__name__}; expected a path, bytes or a binary file of a JPEG"
             " (an image already decoded has lost its coefficients: pass the file itself)"
         )
-    return data, printable(os.fsdecode(default) if name is None else name)
+    return data, unread, printable(os.fsdecode(default) if name is None else name)
 
 
-def printable(name: str) -> str:
-    """Escapes unprintable characters: names can hold any, and messages are lines in a terminal."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
-
-
-def _load_file(file: IO[bytes]) -> bytes:
+def _load_file(file: IO[bytes]) -> tuple[bytes, int]:
+    """Reads a file as far as it matters; returns also the number of bytes after that, if known."""
     head = file.read(16)
     if not isinstance(head, bytes):
         raise TypeError(f"source gives {type(head).__name__}; expected a file open in binary mode")
     # Only JPEG files are read to the end: others may be endless.
-    return head if describe_other(head) else head + file.read()
+    if describe_other(head):
+        return head, 0
+    data, wanted = head, _WHOLE
+    while len(data) < wanted:
+        more = file.read(wanted - len(data))
+        if not more:
+            return data, 0
+        data += more
+        if len(data) >= wanted:
+            end = end_of_picture(data)
+            wanted = end + _TRAILER if end < len(data) else 2 * len(data)
+    return data, _count_unread(file)
+
+
+def _count_unread(file: IO[bytes]) -> int:
+    """Returns how many bytes come after a file's position; 0 for a pipe."""
+    if not file.seekable():
+        return 0
+    here = file.tell()
+    return file.seek(0, os.SEEK_END) - here
 
 
 def _damaged(name: str, damage: str) -> JpegError:

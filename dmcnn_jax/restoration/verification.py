@@ -112,15 +112,15 @@ def verify(
         return compare_files(file, other)
     if len(file.components) == 4:
         raise ValueError(f"{file.name}: a CMYK file; expected gray or three colours to verify")
+    # Before it is decoded: a small file can hold a picture of any size.
+    width, height = formats.read_size(restored)
+    if {width, height} != {file.width, file.height}:
+        raise _wrong_size(restored, width, height, file)
     pixels = formats.read(restored)
     if file.metadata.orientation != 1 and formats.read_orientation(restored) == 1:
         pixels = turn_back(pixels, file.metadata.orientation)
     if pixels.shape[:2] != (file.height, file.width):
-        raise ValueError(
-            f"{os.fspath(restored)}: {pixels.shape[1]} x {pixels.shape[0]} pixels;"
-            f" expected {file.width} x {file.height}, as in {file.name}, and not turned"
-            " (unless its EXIF orientation says so)"
-        )
+        raise _wrong_size(restored, pixels.shape[1], pixels.shape[0], file)
     luma = file.components[0]
     if luma.subsampling != (1, 1):
         raise ValueError(f"{file.name}: luma is subsampled; expected a file with luma at full size")
@@ -185,6 +185,15 @@ def _read_coefficients(path: str | os.PathLike, max_pixels: int) -> jpeg.JpegFil
         return jpeg.read(path, max_pixels=max_pixels)
     except jpeg.JpegError:
         return None
+
+
+def _wrong_size(
+    restored: str | os.PathLike, width: int, height: int, file: jpeg.JpegFile
+) -> ValueError:
+    return ValueError(
+        f"{os.fspath(restored)}: {width} x {height} pixels; expected {file.width} x {file.height},"
+        f" as in {file.name}, and not turned (unless its EXIF orientation says so)"
+    )
 
 
 def guaranteed(bits: int, table: np.ndarray) -> float:

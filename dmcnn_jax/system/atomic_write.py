@@ -2,10 +2,11 @@
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from dmcnn_jax.system.partial_files import partial_file
 
 
 @contextlib.contextmanager
@@ -34,28 +35,23 @@ def replacing(
         OSError: if it can't be written; it names `path`, not the temporary file beside it.
     """
     path = Path(path)
-    with _naming(path):
-        # The temporary name is not derived from `path`, which may be as long as names can be.
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".dmcnn-", suffix=".partial")
-    try:
-        with os.fdopen(handle, "wb") as file:
+    with contextlib.ExitStack() as stack:
+        with _naming(path):
+            # The temporary name is not derived from `path`, which may be as long as names can be.
+            mode = 0o666 if prepare is None else 0o600
+            temporary, handle = stack.enter_context(partial_file(path.parent, mode))
+        with _naming(path, nameless_only=True), os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             # Otherwise the new name could reach the disk before the content does.
             os.fsync(file.fileno())
-        if prepare is None:
-            _open_to_others(temporary)
-        else:
-            prepare(temporary)
+        if prepare is not None:
+            prepare(str(temporary))
         with _naming(path):
             if overwrite:
                 os.replace(temporary, path)
             else:
                 _rename_to_free(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
 
 
 def write_file(path: str | os.PathLike[str], content: bytes) -> None:
@@ -71,15 +67,8 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> None:
         raise OSError(f"{str(path)!r} can't be written ({error.strerror})") from error
 
 
-def _open_to_others(temporary: str) -> None:
-    """Gives a file that mkstemp made the permissions that open() would have given."""
-    mask = os.umask(0)
-    os.umask(mask)
-    os.chmod(temporary, 0o666 & ~mask)
-
-
-def _rename_to_free(temporary: str, path: Path) -> None:
-    """Renames a file to a name that no other process can take at the same time.
+def _rename_to_free(temporary: Path, path: Path) -> None:
+    """Gives a file a name that no other process can take at the same time.
 
     Raises:
         FileExistsError: if the name is taken.
@@ -91,14 +80,19 @@ def _rename_to_free(temporary: str, path: Path) -> None:
     except OSError:  # file systems without hard links, such as FAT
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         os.replace(temporary, path)
-    else:
-        os.unlink(temporary)
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Makes an OSError raised in the block name `path`."""
+def _naming(path: Path, *, nameless_only: bool = False) -> Iterator[None]:
+    """Makes an OSError of the system that is raised in the block name `path`.
+
+    Args:
+        path: of the file that is written.
+        nameless_only: whether errors that name a file stay as they are.
+    """
     try:
         yield
     except OSError as error:
+        if error.errno is None or (nameless_only and error.filename is not None):
+            raise
         raise OSError(error.errno, error.strerror, str(path)) from error

@@ -1,0 +1,171 @@
+"""Files and folders that are not complete yet, and what killed processes left of them.
+
+A name such as `.dmcnn-<host>-<boot>-<random>.partial` says which machine writes it. The process
+that writes it holds a lock, which ends with the process: what nobody has locked is left over, and
+the next process that writes to the same folder removes it. Without locks (on Windows and some
+network file systems), nothing is removed.
+"""
+
+import contextlib
+import functools
+import hashlib
+import os
+import platform
+import re
+import secrets
+import shutil
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    _has_locks = False
+else:
+    _has_locks = True
+
+
+@contextlib.contextmanager
+def partial_file(folder: Path, mode: int = 0o666) -> Iterator[tuple[Path, int]]:
+    """Creates a file in a folder, and removes it at the end of the block if it is still there.
+
+    Args:
+        folder: must exist.
+        mode: who may do what with it, before the umask.
+
+    Yields:
+        Its path, and its descriptor, open for reading and writing, which the caller closes.
+
+    Raises:
+        OSError: if it can't be created.
+    """
+    # The system applies the umask, as to every new file.
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    with _partial(folder, lambda path: os.open(path, flags, mode)) as (path, handle):
+        yield path, handle
+
+
+@contextlib.contextmanager
+def partial_folder(folder: Path) -> Iterator[Path]:
+    """Creates a folder in a folder, and removes it at the end with all that it then contains.
+
+    Args:
+        folder: must exist.
+
+    Yields:
+        Its path.
+
+    Raises:
+        OSError: if it can't be created.
+    """
+
+    def create(path: Path) -> int:
+        path.mkdir()
+        return os.open(path if _has_locks else os.devnull, os.O_RDONLY)
+
+    with _partial(folder, create) as (path, handle):
+        os.close(handle)
+        yield path
+
+
+def remove_open() -> None:
+    """Removes all files and folders of this process that are not complete yet."""
+    for path in tuple(_open):
+        _remove(path)
+
+
+_open: set[Path] = set()
+_searched: set[Path] = set()  # folders in which left-over files were looked for
+_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _partial(folder: Path, create: Callable[[Path], int]) -> Iterator[tuple[Path, int]]:
+    """Creates something under a new name, locks it, and removes it at the end."""
+    _remove_left_over(folder.absolute())
+    while True:
+        path = folder / f".dmcnn-{'-'.join(_machine())}-{secrets.token_hex(8)}.partial"
+        handle = create(path)
+        _open.add(path)
+        lock = _hold(handle)
+        # Before it was locked, another process may have taken it for left over.
+        if os.path.exists(path):
+            break
+        _open.discard(path)
+        os.close(handle)
+        os.close(lock)
+    try:
+        yield path, handle
+    finally:
+        _remove(path)
+        _open.discard(path)
+        os.close(lock)
+
+
+def _hold(handle: int) -> int:
+    """Locks what a descriptor is open for; returns another one that holds the lock."""
+    if _has_locks:
+        with contextlib.suppress(OSError):  # file systems without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+    return os.dup(handle)
+
+
+@functools.cache
+def _machine() -> tuple[str, str]:
+    """Returns digests of the machine's name, and of the time since it was started last.
+
+    Containers have names of their own, but are started with the machine; after a crash, only the
+    name is the same.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+    except OSError:
+        boot = platform.node()
+    host, boot = (hashlib.sha256(x.encode()).hexdigest()[:8] for x in (platform.node(), boot))
+    return host, boot
+
+
+_NAME = re.compile(r"\.dmcnn-([0-9a-f]{8})-([0-9a-f]{8})-[0-9a-f]{16}\.partial")
+
+
+def _remove_left_over(folder: Path) -> None:
+    """Removes what killed processes of this machine left in a folder; once in a process."""
+    with _lock:
+        if not _has_locks or folder in _searched:
+            return
+        _searched.add(folder)
+    host, boot = _machine()
+    with contextlib.suppress(OSError), os.scandir(folder) as listing:
+        for entry in listing:
+            name = _NAME.fullmatch(entry.name)
+            # Another machine's lock on a network file system may be unknown here.
+            if name and (name[1] == host or name[2] == boot):
+                _remove_if_left_over(folder / entry.name)
+
+
+def _remove_if_left_over(path: Path) -> None:
+    """Removes a file or folder of this user that no process has locked."""
+    with contextlib.suppress(OSError):
+        about = path.lstat()
+        kind = os.O_RDONLY | os.O_DIRECTORY if stat.S_ISDIR(about.st_mode) else os.O_RDWR
+        if about.st_uid != os.geteuid() or stat.S_IFMT(about.st_mode) not in _KINDS:
+            return
+        handle = os.open(path, kind | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(path)
+        finally:
+            os.close(handle)
+
+
+_KINDS = (stat.S_IFREG, stat.S_IFDIR)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
