@@ -49,7 +49,7 @@ def undo(options: argparse.Namespace) -> int:
     counts = dict.fromkeys(_STATUSES, 0)
     silent = True if options.quiet else None  # None: shown on terminals only
     for task in (bar := tqdm(planned.tasks, unit="file", disable=silent)):
-        status, text = _undo_one(task, inside=originals.inside)
+        status, text = _undo_one(task, originals.inside, options.max_pixels)
         counts[status] += 1
         if status == "failed" or not options.quiet:
             before = {"undone": "put back from ", "skipped": "skipped: ", "failed": ""}[status]
@@ -67,12 +67,13 @@ def undo(options: argparse.Namespace) -> int:
     return 1 if counts["failed"] else 0
 
 
-def _undo_one(task: Task, *, inside: bool) -> tuple[Status, str]:
+def _undo_one(task: Task, inside: bool, max_pixels: int) -> tuple[Status, str]:
     """Returns what became of a file, and the reason or where its original was.
 
     Args:
         task: the file, and where its original may be.
         inside: whether the original may be inside the file.
+        max_pixels: of a picture whose original is.
     """
     if task.refusal:
         return "failed", task.refusal
@@ -81,7 +82,7 @@ def _undo_one(task: Task, *, inside: bool) -> tuple[Status, str]:
     assert task.target is not None and task.original is not None  # it is neither refused nor left
     try:
         if inside and not os.path.lexists(task.original):
-            return _undo_from_inside(task.target)
+            return _undo_from_inside(task.target, max_pixels)
         if reason := _describe_obstacle(task.target, task.original):
             return "failed", reason
         if not os.path.lexists(task.original):
@@ -92,16 +93,16 @@ def _undo_one(task: Task, *, inside: bool) -> tuple[Status, str]:
     return "undone", str(task.original)
 
 
-def _undo_from_inside(path: Path) -> tuple[Status, str]:
+def _undo_from_inside(path: Path, max_pixels: int) -> tuple[Status, str]:
     """Returns what became of a file whose original is inside it, and the reason or "inside"."""
     data = path.read_bytes()
     certificate = read_certificate(data)
     if certificate is None:
         return "skipped", "nothing to undo: no certificate, and no original beside it"
     try:
-        original = recover_original(data)
+        original = recover_original(data, max_pixels=max_pixels)
     except JpegError as error:
-        return "failed", str(error)
+        return "failed", str(error).removeprefix("<bytes>: ")
     replace_keeping_original(path, None, data, original)
     return "undone", "inside"
 
