@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dmcnn_jax.cli.process import UsageError, first_line, say
+from dmcnn_jax.cli.process import UsageError, first_line, naming_output, say
 from dmcnn_jax.cli.real_paths import RealPaths
 from dmcnn_jax.cli.record_spool import RecordSpool
 from dmcnn_jax.cli.restore_arguments import restore_options
@@ -238,8 +238,9 @@ class BatchRun:
             result = self.restorer.render(planes)
             if task.target is None:
                 form = self.formats[self.extension]
-                dropped = formats.write(sys.stdout.buffer, result.pixels, file.metadata, form)
-                sys.stdout.buffer.flush()
+                with naming_output():
+                    dropped = formats.write(sys.stdout.buffer, result.pixels, file.metadata, form)
+                    sys.stdout.buffer.flush()
             else:
                 _make_folder(task.target.parent)
                 form = self.formats[task.target.suffix]
