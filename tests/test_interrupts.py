@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dmcnn_jax.cli.interrupts import signals_as_interrupt
+from dmcnn_jax.training.progress import catch_stop_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -36,6 +37,18 @@ def test_ignored_signals_stay_ignored():
         with signals_as_interrupt(""):
             os.kill(os.getpid(), signal.SIGHUP)
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN])
+def test_training_stops_at_the_end_of_its_terminal_unless_it_is_to_go_on(handler, capfd):
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        with catch_stop_signals() as received:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert received == ([signal.SIGHUP] if handler is signal.SIG_DFL else [])
+        assert signal.getsignal(signal.SIGHUP) is handler
     finally:
         signal.signal(signal.SIGHUP, before)
 

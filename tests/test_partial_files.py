@@ -71,6 +71,30 @@ def test_the_umask_of_the_process_is_never_changed(tmp_path, monkeypatch):
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_no_space_for_the_output_is_one_line_that_says_so(unbuffered):
+    script = """
+        import sys
+        from dmcnn_jax.cli.process import naming_output, run_command
+        def body():
+            with naming_output():
+                print("x")
+        sys.exit(run_command("name", body))
+    """
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script)],
+            cwd=Path(__file__).parents[1],
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.stderr == "name: standard output: No space left on device\n"
+    assert done.returncode == 1
+
+
 @pytest.mark.parametrize("function", ["fsync", "replace"])
 def test_no_space_left_is_said_with_the_place(tmp_path, monkeypatch, function):
     def refuse(*_):

@@ -4,10 +4,12 @@ Importing this module is cheap: JAX is first imported by `prepare_process`.
 """
 
 import argparse
+import contextlib
 import logging
+import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from dmcnn_jax.system.printable import printable
@@ -90,13 +92,35 @@ def run_command(
     """
     silence_pillow()
     try:
-        return body() or OK
+        status = body() or OK
+        if sys.stdout is not None and not sys.stdout.closed:
+            with naming_output():
+                sys.stdout.flush()
+        return status
     except KeyboardInterrupt as error:
         say(name, str(error) or interrupted)
         return INTERRUPTED
     except errors as error:
         say(name, first_line(error))
         return USAGE if isinstance(error, UsageError) else FAILED
+
+
+@contextlib.contextmanager
+def naming_output() -> Iterator[None]:
+    """Makes an OSError of writing to standard output, in the block, say so.
+
+    Nothing more is written there then: Python would try again at its end, and print a traceback.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        with contextlib.suppress(OSError, ValueError):  # it may be no file, as in tests
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, sys.stdout.fileno())
+            os.close(null)
+        raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 def say(name: str, text: str) -> None:

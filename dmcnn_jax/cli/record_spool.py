@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 
 from dmcnn_jax.cli.restore_report import FileRecord, Status
+from dmcnn_jax.system.atomic_write import naming_errors
 
 
 class RecordSpool:
@@ -36,7 +37,8 @@ class RecordSpool:
             self.counts[record["status"]] += 1
             if self._spool is not None:
                 self._offsets[index] = self._spool.tell()
-                self._spool.write(json.dumps(record).encode() + b"\n")
+                with naming_errors(tempfile.gettempdir()):
+                    self._spool.write(json.dumps(record).encode() + b"\n")
 
     def texts(self) -> Iterator[str]:
         """Yields the records as JSON, in the order of the files; nothing can be added later."""

@@ -5,7 +5,13 @@ import os
 from collections.abc import Sequence
 
 from dmcnn_jax.cli.interrupts import signals_as_interrupt
-from dmcnn_jax.cli.process import INTERRUPTED, UsageError, prepare_process, run_command
+from dmcnn_jax.cli.process import (
+    INTERRUPTED,
+    UsageError,
+    naming_output,
+    prepare_process,
+    run_command,
+)
 
 _NAME = "dmcnn-restore"
 _INTERRUPTED = "interrupted; finished files are complete, and nothing else was written"
@@ -110,5 +116,6 @@ def _verify(options: argparse.Namespace) -> int:
     if options.json:
         write_json(options.json, verdict.to_json())
     if not options.quiet and options.json != "-":
-        print("\n".join(verdict.lines()))
+        with naming_output():
+            print("\n".join(verdict.lines()))
     return 0 if verdict.passed else 1

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING
 
 from dmcnn_jax.cli.in_place import parse_originals, plan_in_place
 from dmcnn_jax.cli.originals import replace_keeping_original
-from dmcnn_jax.cli.process import UsageError, first_line, say
+from dmcnn_jax.cli.process import UsageError, first_line, naming_output, say
 from dmcnn_jax.cli.real_paths import RealPaths
 from dmcnn_jax.cli.record_spool import RecordSpool
 from dmcnn_jax.cli.restore_arguments import jpeg_options, restore_options
@@ -278,8 +278,9 @@ class BatchRun:
                 self._record_skipped(task)
                 return
             if task.target is None:
-                dropped = write(sys.stdout.buffer, True)
-                sys.stdout.buffer.flush()
+                with naming_output():
+                    dropped = write(sys.stdout.buffer, True)
+                    sys.stdout.buffer.flush()
             elif self.options.in_place:
                 dropped, original = (), self._replace(task, planes.file, result)
             else:

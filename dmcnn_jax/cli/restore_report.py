@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
-from dmcnn_jax.cli.process import UsageError
+from dmcnn_jax.cli.process import UsageError, naming_output
 from dmcnn_jax.cli.real_paths import RealPaths
 from dmcnn_jax.system.atomic_write import replacing
 from dmcnn_jax.system.printable import printable
@@ -219,7 +219,8 @@ def write_report(path: str, files: Iterable[str], summary: Mapping[str, Any]) ->
 
 def _write_text(path: str, parts: Iterable[str]) -> None:
     if path == "-":
-        sys.stdout.writelines(parts)
+        with naming_output():
+            sys.stdout.writelines(parts)
         return
     with replacing(path) as file:
         file.writelines(part.encode() for part in parts)

@@ -37,6 +37,7 @@ from PIL.TiffImagePlugin import (
 
 from dmcnn_jax.images.metadata import to_exif
 from dmcnn_jax.jpeg.metadata import Metadata
+from dmcnn_jax.system.atomic_write import naming_errors
 
 # Rows compressed at a time.
 _ROWS = 256
@@ -120,7 +121,8 @@ def write_tiff16(file: IO[bytes], pixels: np.ndarray, metadata: Metadata) -> Non
             part = pixels[top : top + _ROWS].reshape(-1, width, samples)
             part = np.diff(part, axis=1, prepend=np.uint16(0)).astype("<u2")
             data = zlib.compress(part.tobytes(), 4)
-            strips.write(data)
+            with naming_errors(tempfile.gettempdir()):
+                strips.write(data)
             counts.append(len(data))
         directory[ROWSPERSTRIP], directory[STRIPBYTECOUNTS] = _ROWS, tuple(counts)
         directory[STRIPOFFSETS] = tuple(int(end) for end in np.cumsum([0, *counts[:-1]]))

@@ -36,18 +36,18 @@ def replacing(
     """
     path = Path(path)
     with contextlib.ExitStack() as stack:
-        with _naming(path):
+        with naming_errors(path):
             # The temporary name is not derived from `path`, which may be as long as names can be.
             mode = 0o666 if prepare is None else 0o600
             temporary, handle = stack.enter_context(partial_file(path.parent, mode))
-        with _naming(path, nameless_only=True), os.fdopen(handle, "wb") as file:
+        with naming_errors(path, nameless_only=True), os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             # Otherwise the new name could reach the disk before the content does.
             os.fsync(file.fileno())
         if prepare is not None:
             prepare(str(temporary))
-        with _naming(path):
+        with naming_errors(path):
             if overwrite:
                 os.replace(temporary, path)
             else:
@@ -83,7 +83,7 @@ def _rename_to_free(temporary: Path, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _naming(path: Path, *, nameless_only: bool = False) -> Iterator[None]:
+def naming_errors(path: str | os.PathLike[str], *, nameless_only: bool = False) -> Iterator[None]:
     """Makes an OSError of the system that is raised in the block name `path`.
 
     Args:

@@ -106,7 +106,9 @@ def print_on_main(text: str) -> None:
 
 @contextlib.contextmanager
 def catch_stop_signals() -> Iterator[list[int]]:
-    """Catches SIGINT and SIGTERM while its block runs, and says that the run will stop.
+    """Catches SIGINT, SIGTERM and SIGHUP while its block runs, and says that the run will stop.
+
+    A SIGHUP that is ignored stays ignored, as nohup wants it.
 
     Yields:
         A list that the first signal is appended to; a second one raises KeyboardInterrupt at once.
@@ -118,9 +120,13 @@ def catch_stop_signals() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         received.append(number)
         # Steps can take minutes. `print` may not be called while it is interrupted itself.
-        os.write(2, b"\nstopping after this step; Ctrl-C again stops at once, without saving\n")
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            os.write(2, b"\nstopping after this step; Ctrl-C again stops at once, without saving\n")
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield received
     finally:
