@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from runs import command, environment, read_log, start, write_images
 
+from dmcnn_jax.training.workdir_lock import WorkdirLock
+
 # Gradients of one batch and the losses of 20 steps, of the network itself; and what was read.
 WORKER = """
 import json, sys
@@ -273,6 +275,26 @@ def test_checkpoints_move_between_one_process_and_two(folder, cache):
         apart = max(abs(found[step] / loss - 1) for step, loss in expected.items())
         print(f"{name}: losses of {max(expected)} steps {apart:.1e} apart")
         assert apart < 1e-4
+
+
+@pytest.mark.slow
+def test_two_processes_are_refused_together_and_put_damage_aside_together(folder, cache):
+    workdir = folder / "damaged"
+    finish(start_two(folder, workdir, cache, SHORT))
+    for path in (workdir / "checkpoints" / "12" / "arrays").rglob("d/*"):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    with WorkdirLock(workdir):
+        processes = start_two(folder, workdir, cache, LONG)
+        outputs = [process.communicate(timeout=900)[0] for process in processes]
+    assert [process.returncode for process in processes] == [1, 1]
+    assert f"process {os.getpid()} is training in the workdir" in outputs[0]
+    assert "process 0 can't train in the workdir" in outputs[1]
+    outputs = finish(start_two(folder, workdir, cache, LONG))
+    assert "damaged checkpoints in" in outputs[0]
+    assert "resuming from step 8" in outputs[0]
+    assert (workdir / "damaged-checkpoints" / "12").is_dir()
 
 
 @pytest.mark.slow

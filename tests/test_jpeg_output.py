@@ -262,6 +262,39 @@ def test_full_chroma_stays_inside_on_average_and_is_nearer(subsampling):
     assert errors[1] < 0.7 * errors[0]
 
 
+@pytest.mark.parametrize("models", [("net", None, None), (None, "net", "net")])
+def test_full_chroma_where_not_all_planes_are_restored(models):
+    planes = dataclasses.replace(restored(saved(picture(), quality=50)), models=models)
+    result = make_jpeg(planes, JpegOptions(full_chroma=True))
+    luma, chroma, _ = jpeg.read(result.data).components
+    expected = (1, 1) if models[1] else (2, 2)
+    assert luma.subsampling == (1, 1) and chroma.subsampling == expected
+    assert (result.notes == ()) == bool(models[1])
+    assert compare_files(planes.file, jpeg.read(result.data)).passed
+    difference = decoded(result.data).astype(float) - decoded(planes.file.data)
+    assert np.abs(difference).mean() < 8
+
+
+def test_pictures_narrower_than_a_sample_block_have_no_averages_to_compare():
+    planes = restored(saved(picture(40, 9), quality=50))
+    result = make_jpeg(planes, JpegOptions(full_chroma=True))
+    verdict = compare_files(planes.file, jpeg.read(result.data))
+    assert verdict.passed and not verdict.chroma.blocks and result.chroma_tally is None
+
+
+def test_coefficients_that_no_file_can_hold_are_one_line():
+    (component,) = components([(1, 1)], 16, 16)
+    data = write_coefficients([component], 16, 16)
+    file = jpeg.read(data, name="crafted.jpg")
+    k = file.components[0].coefficients.copy()
+    k[..., 0] = [[-2047, 2047], [2047, -2047]]
+    crafted = dataclasses.replace(file.components[0], coefficients=k)
+    planes = Planes(dataclasses.replace(file, components=(crafted,), damage="crafted"),
+                    (None,), (), (), ())  # fmt: skip
+    with pytest.raises(ValueError, match=r"^crafted.jpg: libjpeg can't write .*; write a PNG or"):
+        make_jpeg(planes, JpegOptions())
+
+
 # Budgets
 
 

@@ -5,7 +5,8 @@ from mutated import run
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["png", "jpg"])
 @pytest.mark.parametrize("allow_truncated", [False, True])
-def test_mutated_files_through_the_command(tmp_path, allow_truncated):
-    said = run(tmp_path, 250, 1000 + allow_truncated, allow_truncated)
+def test_mutated_files_through_the_command(tmp_path, allow_truncated, kind):
+    said = run(tmp_path, 150, 1000 + allow_truncated, allow_truncated, kind)
     assert said["restored or decoded"] > 25

@@ -30,7 +30,8 @@ from dmcnn_jax.inference.weights import load_weights, save_weights
 from dmcnn_jax.models import create_model
 from dmcnn_jax.system import devices
 from dmcnn_jax.training import optimizers
-from dmcnn_jax.training.checkpoints import Checkpoints
+from dmcnn_jax.training.checkpoint_reading import read_checkpoint
+from dmcnn_jax.training.checkpoints import complete_steps
 from dmcnn_jax.training.loop import train
 from dmcnn_jax.training.metric_writer import MetricWriter
 from dmcnn_jax.training.step_metrics import StepMetrics
@@ -147,7 +148,8 @@ def test_a_signal_saves_a_checkpoint_and_the_run_resumes_with_the_same_bits(
     variables, about = load_weights(tmp_path / "last.safetensors")
     assert about["step"] == step and ("validation" in about) == (step % 6 == 0)
     trainer = Trainer(config)
-    state = Checkpoints(tmp_path).restore(step, trainer.abstract_state())
+    folder = tmp_path / "checkpoints" / str(step)
+    _, state = read_checkpoint(folder, trainer.abstract_state())
     jax.tree.map(np.testing.assert_array_equal, variables, trainer.variables(state))
     train(config, tmp_path)
     assert contents(tmp_path) == contents(reference)
@@ -255,26 +257,30 @@ def test_longer_runs_and_other_evaluation_are_not_refused(config, stopped, image
     assert read_log(stopped)[-1]["step"] == 15
 
 
+@pytest.mark.parametrize(("step", "advice"), [(10, ", from --config.init_from=DIR"), (4, "")])
 def test_a_loss_that_is_not_finite_names_the_step_and_the_last_good_checkpoint(
-    config, tmp_path, monkeypatch
+    config, tmp_path, monkeypatch, step, advice
 ):
-    step = Trainer.step
+    train_step = Trainer.step
 
     def spoil(self, state, inputs, rate, patch):
-        # As an explosion would: weights that are no numbers, from step 10 on.
-        state, scalars = step(self, state, inputs, rate, patch)
-        if int(state.step) == 10:
+        # As an explosion would: weights that are no numbers, from a step on.
+        state, scalars = train_step(self, state, inputs, rate, patch)
+        if int(state.step) == step:
             scalars = {**scalars, "loss": jnp.float32(np.nan)}
         return state, scalars
 
     monkeypatch.setattr(Trainer, "step", spoil)
-    with pytest.raises(
-        FloatingPointError, match=r"the loss is nan at step 10; the last good .* step 8 in"
-    ):
+    # Only a run that has validated has weights to start from.
+    last = f"that of step 8 in '{tmp_path}'" if advice else "none yet"
+    with pytest.raises(FloatingPointError) as raised:
         train(changed(config, train__log_every=6), tmp_path)
-    checkpoints = Checkpoints(tmp_path)
-    assert checkpoints.latest == 8
-    checkpoints.close()
+    assert str(raised.value) == (
+        f"the loss is nan at step {step}; the last good checkpoint is {last}; begin in another "
+        "workdir with a lower config.train.learning_rate, or with config.train.clip_norm"
+        + advice.replace("DIR", str(tmp_path))
+    )
+    assert complete_steps(tmp_path)[:1] == ([8] if advice else [])
 
 
 def test_a_full_disk_is_one_clear_error_and_the_checkpoint_before_is_good(

@@ -9,7 +9,7 @@ dmcnn-restore does. Prints, for each quality, means over the pictures:
 
 - bytes beside those of the JPEG file: of the restored JPEG file; of a PNG file of the restored
   picture; and of a JPEG file of its pixels with the lowest quality, 4:4:4 or 4:2:0, that reaches
-  the PSNR of the restored JPEG file
+  the PSNR of the restored JPEG file (nan: for some picture none does)
 - dB, PSNR of gray or RGB as Pillow decodes: of the JPEG file; of the restored picture in 16 bits;
   what the restored JPEG file loses against that; and what was estimated that rounding costs
 - the share of the original's coefficients in whose intervals the file's lie
@@ -249,9 +249,10 @@ def _plot(rows: Sequence[Row]) -> bytes:
         axes[1].plot(qualities, gains, mark, color="tab:gray", label=f"picture, {color}")
         axes[1].plot(qualities, kept, mark, color="tab:blue", label=f"restored JPEG, {color}")
     axes[0].set_yscale("log")
-    axes[0].set_yticks([1, 2, 3, 5, 10, 20], ["1", "2", "3", "5", "10", "20"])
+    axes[0].set_yticks([1, 2, 3, 5, 10, 20, 50], ["1", "2", "3", "5", "10", "20", "50"])
     axes[0].minorticks_off()
     axes[0].set_ylabel("bytes, times the file's")
+    axes[0].set_ylim(1, 200)  # room for the legend
     axes[1].set_ylabel("gain over the file, dB")
     axes[1].set_ylim(bottom=0)
     for axis in axes:

@@ -36,7 +36,7 @@ class Skipped:
         return found
 
 
-def find_jpegs(folder: Path, output: Path, skipped: Skipped) -> Iterator[tuple[Path, str]]:
+def find_jpegs(folder: Path, output: Path | None, skipped: Skipped) -> Iterator[tuple[Path, str]]:
     """Yields the JPEG files in a folder and below it.
 
     Linked folders are followed once: first the tree itself is visited, then those folders that
@@ -46,14 +46,15 @@ def find_jpegs(folder: Path, output: Path, skipped: Skipped) -> Iterator[tuple[P
 
     Args:
         folder: where to look.
-        output: a folder that is left out.
+        output: a folder that is left out; None: none is.
         skipped: counts what is left out; changed in place.
 
     Yields:
         A path, and "". If the path can't be restored, the reason: a folder can't be read, or a name
         is that of no regular file. Files are sorted within their folder.
     """
-    visited = {os.path.realpath(output)} - {os.path.realpath(folder)}
+    left_out = set() if output is None else {os.path.realpath(output)}
+    visited = left_out - {os.path.realpath(folder)}
     pending = [folder]
     while pending:
         links: list[Path] = []

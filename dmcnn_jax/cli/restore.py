@@ -3,8 +3,9 @@
 import argparse
 from collections.abc import Sequence
 
+from dmcnn_jax.cli.in_place import check_usage
 from dmcnn_jax.cli.interrupts import sigterm_as_interrupt
-from dmcnn_jax.cli.process import prepare_process, run_command
+from dmcnn_jax.cli.process import UsageError, prepare_process, run_command
 from dmcnn_jax.cli.restore_arguments import make_parser, restore_options
 from dmcnn_jax.cli.restore_batch import BatchRun
 from dmcnn_jax.cli.restore_report import check_report, write_json
@@ -20,6 +21,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = make_parser()
     options = parser.parse_args(argv)
+    try:
+        check_usage(options)
+    except UsageError as error:
+        parser.error(str(error))
     if options.serve is not None:
         if options.inputs or options.output:
             parser.error("--serve takes no files; drop them on its page")
@@ -33,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.undo:
+        return _undo(options)
     if not options.verify:
         prepare_process()
     if options.device:
@@ -71,6 +78,12 @@ def _serve(options: argparse.Namespace) -> int:
     )
     server.serve(restore, port=options.serve)
     return 0
+
+
+def _undo(options: argparse.Namespace) -> int:
+    from dmcnn_jax.cli.undo import undo
+
+    return undo(options)
 
 
 def _verify(options: argparse.Namespace) -> int:

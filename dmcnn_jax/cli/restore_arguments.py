@@ -20,12 +20,14 @@ _EXAMPLES = """examples:
   dmcnn-restore holiday/ -o cleaned/ --bits 16      16-bit PNG files
   dmcnn-restore - < photo.jpg > photo.png           standard input and output
   dmcnn-restore meme.jpg --assume-quality 30        it was first saved at quality 30
+  dmcnn-restore --in-place archive/                 each JPEG replaced, its original kept beside
+  dmcnn-restore --undo archive/                     the originals put back
   dmcnn-restore --serve                             a local web page to drop files on
   dmcnn-restore --verify photo.jpg photo.png        could photo.png be the original?
 
 exit status: 0 all files are done, 1 a file failed (or --verify found less than is guaranteed),
 2 the arguments are wrong, 130 interrupted. Results that exist are skipped, which is not a failure,
-unless --overwrite is given. Inputs are never overwritten.
+unless --overwrite is given. Inputs are only replaced by --in-place, which keeps them.
 
 Compiled programs are cached in the user's cache folder, so that the next start is quick. The
 environment variable DMCNN_JAX_CACHE names another folder; if it is empty, nothing is cached.
@@ -72,9 +74,8 @@ def _add_output_options(add: Callable[..., argparse.Action]) -> None:
     )
     add(
         "--format",
-        default="png",
         metavar="EXT",
-        help="type of the files written to folders: png, tif, webp, jpg (default: %(default)s);"
+        help="type of the files written to folders: png, tif, webp, jpg (default: png);"
         " CMYK files are written as tif, unless it is jpg",
     )
     add("--bits", type=int, choices=(8, 16), default=8, help="bits per sample; 16 for PNG, TIFF")
@@ -110,6 +111,17 @@ def _add_output_options(add: Callable[..., argparse.Action]) -> None:
     )
     add("--overwrite", action="store_true", help="replace existing results (default: skip them)")
     add("--json", metavar="PATH", help="write a machine-readable report; - for stdout")
+    add(
+        "--in-place",
+        action="store_true",
+        help="replace each JPEG file by its restored JPEG file, and keep the original",
+    )
+    add(
+        "--originals",
+        metavar="WHERE",
+        help="where --in-place keeps originals and --undo finds them: beside (default: photo.jpg is"
+        " kept as photo.jpg_original), or a folder, which mirrors the one that it lies in",
+    )
 
 
 def _add_restoring_options(add: Callable[..., argparse.Action]) -> None:
@@ -213,6 +225,11 @@ def _add_other_modes(add: Callable[..., argparse.Action]) -> None:
         metavar=("ORIGINAL", "RESTORED"),
         help="check that quantising a restored picture again, or a restored JPEG file's"
         " coefficients, yields the original's coefficients",
+    )
+    add(
+        "--undo",
+        action="store_true",
+        help="put back the originals of files that --in-place replaced and nobody changed since",
     )
     add(
         "--serve",

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import IO, TYPE_CHECKING
 
+from dmcnn_jax.cli.in_place import parse_originals, plan_in_place
+from dmcnn_jax.cli.originals import replace_keeping_original
 from dmcnn_jax.cli.process import UsageError, first_line, say
 from dmcnn_jax.cli.real_paths import RealPaths
 from dmcnn_jax.cli.record_spool import RecordSpool
@@ -56,7 +58,8 @@ class BatchRun:
         from dmcnn_jax.restoration.restorer import Restorer
 
         self.options = options
-        self.extension = "." + options.format.lstrip(".")
+        default = "jpg" if options.in_place else "png"
+        self.extension = "." + (options.format or default).lstrip(".")
         self.formats: dict[str, OutputFormat] = {}  # by extension
         self.jpeg_options = jpeg_options(options)
         self.tasks = self._plan()
@@ -108,12 +111,15 @@ class BatchRun:
             raise UsageError(
                 f"--format {options.format!r}; expected one of: {', '.join(formats.FORMATS)}"
             )
-        planned = plan(options.inputs, options.output, self.extension, options.overwrite)
+        if options.in_place:
+            planned = plan_in_place(options.inputs, parse_originals(options.originals))
+        else:
+            planned = plan(options.inputs, options.output, self.extension, options.overwrite)
         tasks = planned.tasks
         if not tasks:
             raise UsageError(f"no JPEG files in {', '.join(options.inputs)}")
         try:
-            for suffix in {(t.target.suffix if t.target else self.extension) for t in tasks}:
+            for suffix in {self._suffix(task) for task in tasks}:
                 self.formats[suffix] = formats.output_format(
                     suffix, options.quality, options.bits, upright=options.upright
                 )
@@ -125,7 +131,9 @@ class BatchRun:
             raise UsageError("--json - and the picture can't both go to standard output")
         if to_stdout and sys.stdout.isatty():
             raise UsageError("standard output is a terminal; redirect it, or name a file with -o")
-        check_report(options.json, [p for t in tasks for p in (t.source, t.target) if p])
+        check_report(
+            options.json, [p for t in tasks for p in (t.source, t.target, t.original) if p]
+        )
         if not options.quiet:
             for line in planned.remarks:
                 say(_COMMAND, printable(line))
@@ -150,6 +158,12 @@ class BatchRun:
                     f"--{name} is for JPEG files of restored coefficients; write one with -o"
                     " FILE.jpg or --format jpg, without --quality"
                 )
+
+    def _suffix(self, task: Task) -> str:
+        """Returns the extension that gives the type of a task's result."""
+        if task.target is None or self.options.in_place:
+            return self.extension
+        return task.target.suffix
 
     def _progress_bar(self) -> "tqdm":
         from tqdm import tqdm
@@ -199,7 +213,8 @@ class BatchRun:
         try:
             file = reading.result()
             redirected = self._redirect_inks(task) if len(file.components) == 4 else None
-            if task.target and not self.options.overwrite and os.path.lexists(task.target):
+            keep_target = not (self.options.overwrite or self.options.in_place)
+            if task.target and keep_target and os.path.lexists(task.target):
                 self._record_skipped(task)  # another process was faster
                 done = 1.0
                 return None
@@ -225,8 +240,7 @@ class BatchRun:
         from dmcnn_jax.images import formats
 
         options = self.options
-        suffix = task.target.suffix if task.target else self.extension
-        name = formats.FORMATS[suffix.lower()]
+        name = formats.FORMATS[self._suffix(task).lower()]
         if name in formats.CMYK_FORMATS:
             return None
         if task.target is None or options.output == str(task.target):
@@ -244,12 +258,18 @@ class BatchRun:
 
     def _write(self, task: Task, planes: "Planes", began: float) -> None:
         """Makes the result and writes it, in the writer's thread."""
+        original: str | None = None
         try:
-            style = self.formats[task.target.suffix if task.target else self.extension]
-            result, write = self._make(planes, style)
+            result, write = self._make(planes, self.formats[self._suffix(task)])
+            if self.options.in_place and not any(result.models):
+                task.skip = "; ".join(result.notes) or "nothing was restored"
+                self._record_skipped(task)
+                return
             if task.target is None:
                 dropped = write(sys.stdout.buffer, True)
                 sys.stdout.buffer.flush()
+            elif self.options.in_place:
+                dropped, original = (), self._replace(task, planes.file, result)
             else:
                 task.target.parent.mkdir(parents=True, exist_ok=True)
                 dropped = write(task.target, self.options.overwrite)
@@ -264,12 +284,26 @@ class BatchRun:
             return
         seconds = time.perf_counter() - began
         assumed = self.options.assume_quality is not None
-        self._record(
-            task,
-            written_record(
-                task.name, task.output, planes.file, result, dropped, seconds, assumed=assumed
-            ),
+        record = written_record(
+            task.name, task.output, planes.file, result, dropped, seconds, assumed=assumed
         )
+        if original is not None:
+            record["original"] = original
+        self._record(task, record)
+
+    def _replace(self, task: Task, file: "JpegFile", result: "Outcome") -> str:
+        """Replaces a file in place and keeps its original; returns where that is, for a report."""
+        from dmcnn_jax.restoration.results import JpegRestoration
+
+        assert task.target and task.original and isinstance(result, JpegRestoration)
+        replace_keeping_original(
+            task.target,
+            task.original,
+            file.data,
+            result.data,
+            preserve_times=self.options.preserve_times,
+        )
+        return str(task.original)
 
     def _make(self, planes: "Planes", style: "OutputFormat") -> "tuple[Outcome, Writer]":
         """Returns what was made of restored planes, and a function that writes it.

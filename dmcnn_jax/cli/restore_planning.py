@@ -21,12 +21,14 @@ class Task:
         target: path of the result, None for standard output.
         refusal: why it must not be restored, or "".
         skip: why it need not be restored, or "".
+        original: where its original is kept, if it is restored in place.
     """
 
     source: Path | None
     target: Path | None
     refusal: str = ""
     skip: str = ""
+    original: Path | None = None
 
     @property
     def name(self) -> str:

@@ -40,7 +40,8 @@ class FileRecord(TypedDict):
     one that is as decoded. `dropped` names what the file held and the result doesn't. `seconds`
     runs from the start of restoring to the end of writing. `jpeg` is set if a JPEG file of restored
     coefficients was written: its size in bytes and the file's, the step of its table, and how many
-    dB rounding to it is expected to cost.
+    dB rounding to it is expected to cost. `original` is where the original is kept, if the file was
+    restored in place.
     """
 
     input: str
@@ -62,6 +63,7 @@ class FileRecord(TypedDict):
     luma_kept: NotRequired[dict[str, float]]
     chroma_kept: NotRequired[dict[str, float]]
     jpeg: NotRequired[dict[str, float]]
+    original: NotRequired[str]
 
 
 def written_record(
@@ -145,6 +147,8 @@ def describe_file(record: FileRecord) -> str:
         size = record["jpeg"]["bytes"]
         ratio = size / record["jpeg"]["bytes_before"]
         guarantee += f", {describe_size(int(size))} ({ratio:.1f} times the file)"
+    if "original" in record:
+        guarantee += f", original kept as {printable(record['original'])}"
     remarks = list(record["notes"])
     if record["dropped"]:
         remarks.append(f"dropped: {', '.join(record['dropped'])}")

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dmcnn_jax.inference.model import Model, estimate
-from dmcnn_jax.inference.variables import check_variables
+from dmcnn_jax.inference.variables import check_numbers, check_variables
 from dmcnn_jax.models import create_model
 from dmcnn_jax.models.chroma import ChromaInput
 from dmcnn_jax.models.photo import PhotoInput
@@ -83,9 +83,12 @@ def make_model(path: Path, variables: Mapping[str, Any], about: Mapping[str, Any
         The model.
 
     Raises:
-        ValueError: if the variables don't fit the network.
+        ValueError: if the variables don't fit the network, or are not finite.
     """
     module = create_model(about["model"])
+    for keys, value in jax.tree_util.tree_leaves_with_path(dict(variables)):
+        name = jax.tree_util.keystr(keys, simple=True, separator="/")
+        check_numbers(value, name, str(path))
     check_variables(module, variables, str(path))
     return Model(module, jax.tree.map(jnp.asarray, dict(variables)), about, str(path))
 
@@ -96,7 +99,7 @@ def choose_about(path: Path, about: object, like: Mapping[str, Any] | None) -> d
     Raises:
         ValueError: if neither does.
     """
-    if isinstance(about, Mapping) and "model" in about:
+    if isinstance(about, Mapping) and isinstance(about.get("model"), Mapping):
         return dict(about)
     if like is None:
         raise ValueError(

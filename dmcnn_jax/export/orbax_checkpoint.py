@@ -6,10 +6,11 @@ from typing import Any
 
 import jax
 
-from dmcnn_jax.export.formats import Format, make_model, reading_runner
+from dmcnn_jax.export.formats import Format, choose_about, make_model, reading_runner
 from dmcnn_jax.inference.model import Model
 from dmcnn_jax.inference.variables import variable_shapes
 from dmcnn_jax.models import create_model
+from dmcnn_jax.system.messages import shorten_name
 
 
 def write(model: Model, path: Path) -> None:
@@ -30,18 +31,26 @@ def read(path: Path, like: Mapping[str, Any] | None = None) -> Model:
     import orbax.checkpoint as ocp
 
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-        about = checkpointer.restore(
-            path.absolute(), args=ocp.args.Composite(about=ocp.args.JsonRestore())
-        ).about
+
+        def restore(**items: Any) -> Any:
+            try:
+                return checkpointer.restore(path.absolute(), args=ocp.args.Composite(**items))
+            # Damage shows as any error, of the parsers of Orbax and of TensorStore.
+            except Exception as error:
+                reason = shorten_name(" ".join(str(error).split()))
+                raise ValueError(
+                    f"{str(path)!r} is not a directory that this package exported, or is damaged "
+                    f"({reason})"
+                ) from error
+
+        about = choose_about(path, restore(about=ocp.args.JsonRestore()).about, None)
         # A target puts the arrays on this machine's devices, wherever they were saved.
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         target = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
             variable_shapes(create_model(about["model"])),
         )
-        variables = checkpointer.restore(
-            path.absolute(), args=ocp.args.Composite(variables=ocp.args.StandardRestore(target))
-        ).variables
+        variables = restore(variables=ocp.args.StandardRestore(target)).variables
     return make_model(path, variables, about)
 
 

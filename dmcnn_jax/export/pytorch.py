@@ -18,12 +18,16 @@ from dmcnn_jax.inference.model import Model
 from dmcnn_jax.inference.variables import variable_shapes
 from dmcnn_jax.models import create_model
 from dmcnn_jax.models.layers import Deconv
+from dmcnn_jax.system.messages import shorten_name
 
 if TYPE_CHECKING:
     from dmcnn_jax.export.torch_dmcnn import Restorer
 
 # The key under which PyTorch keeps a module's state that is no tensor.
 EXTRA_STATE = "_extra_state"
+
+# BatchNorm counts batches in an integer, which inference doesn't need.
+_COUNTER = "num_batches_tracked"
 
 # Names of leaves that differ between Flax and PyTorch.
 _LEAVES = {
@@ -62,11 +66,11 @@ def from_torch(
         ValueError: if tensors are missing or superfluous.
     """
     variables = _name_variables(module)
-    found = {name for name in state if not name.endswith("num_batches_tracked")}
+    found = {name for name in state if not name.endswith(_COUNTER)}
     expected = {name for _, name, _ in variables}
     if found != expected:
         wrong = [f"{name} missing" for name in sorted(expected - found)]
-        wrong += [f"{name} unknown" for name in sorted(found - expected)]
+        wrong += [f"{shorten_name(name)} unknown" for name in sorted(found - expected)]
         more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
         raise ValueError(
             f"the tensors of {source!r} are not those of {type(module).__name__}: "
@@ -156,9 +160,21 @@ def read(path: Path, like: Mapping[str, Any] | None = None) -> Model:
         raise ValueError(f"{str(path)!r} is not a PyTorch state dict ({error})") from error
     if not isinstance(state, Mapping):
         raise ValueError(f"{str(path)!r} holds a {type(state).__name__}; expected a state dict")
+    tensors = {
+        str(k): v
+        for k, v in state.items()
+        if isinstance(v, torch.Tensor) and not str(k).endswith(_COUNTER)
+    }
     about = choose_about(path, state.get(EXTRA_STATE), like)
-    about["model"] = {**about["model"], **about.pop("jax_only", {})}
-    arrays = {k: v.float().numpy() for k, v in state.items() if isinstance(v, torch.Tensor)}
+    jax_only = about.pop("jax_only", {})
+    if isinstance(jax_only, Mapping):
+        about["model"] = {**about["model"], **jax_only}
+    if whole := [name for name, tensor in tensors.items() if not tensor.is_floating_point()]:
+        raise ValueError(
+            f"{str(path)!r} holds {shorten_name(whole[0])} of the type {tensors[whole[0]].dtype}; "
+            "expected floating-point numbers"
+        )
+    arrays = {name: tensor.float().numpy() for name, tensor in tensors.items()}
     variables = from_torch(create_model(about["model"]), arrays, str(path))
     return make_model(path, variables, about)
 

@@ -1,15 +1,17 @@
 """Weights alone, under the names of the Flax tree: npz and safetensors."""
 
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 
 from dmcnn_jax.export.formats import Format, choose_about, make_model, reading_runner
 from dmcnn_jax.inference.model import Model
+from dmcnn_jax.inference.variables import make_tree
 from dmcnn_jax.inference.weights import load_weights, save_weights
 
 
@@ -27,15 +29,37 @@ def read_npz(path: Path, like: Mapping[str, Any] | None = None) -> Model:
     Raises:
         ValueError: if the file is no npz of arrays, names no network, or doesn't fit it.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{str(path)!r} is not an npz file of arrays ({error})") from error
+    arrays = _load_npz(path)
     stored = arrays.pop("about", None)
-    about = choose_about(path, None if stored is None else json.loads(str(stored)), like)
-    variables = unflatten_dict({tuple(key.split("/")): value for key, value in arrays.items()})
-    return make_model(path, variables, about)
+    about = choose_about(path, None if stored is None else _parse(stored), like)
+    return make_model(path, make_tree(arrays, str(path)), about)
+
+
+def _load_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > _MAX_BYTES:
+            raise ValueError(f"it has {size / 2**30:,.0f} GiB, more than {_MAX_BYTES / 2**30:.0f}")
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    # Damage shows as any error, of the parsers of zip files and of arrays.
+    except Exception as error:
+        if isinstance(error, PermissionError | FileNotFoundError):
+            raise
+        raise ValueError(f"{str(path)!r} is not an npz file of arrays ({error})") from error
+
+
+def _parse(about: np.ndarray) -> object:
+    """Returns the description that a file has of its weights; None if it is no JSON."""
+    try:
+        return json.loads(str(about))
+    except (ValueError, RecursionError):
+        return None
+
+
+# Of all arrays; networks have a hundredth.
+_MAX_BYTES = 4 * 2**30
 
 
 def write_safetensors(model: Model, path: Path) -> None:

@@ -88,11 +88,6 @@ def load(name: str | os.PathLike, engine: str = "jax") -> Model:
     by_openvino = is_openvino(engine)
     path = find_weights(name)
     variables, about = load_weights(path)
-    if not isinstance(about, dict) or not isinstance(about.get("model"), dict):
-        raise ValueError(
-            f"{str(path)!r} does not say which network its weights are of; expected a file that"
-            " dmcnn_jax wrote"
-        )
     module = create_model(about["model"])
     # Tests check the bundled weights; checking takes a tenth of the time of a small picture.
     if path.parent != BUNDLED:

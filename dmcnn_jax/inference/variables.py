@@ -6,10 +6,12 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dmcnn_jax.models import init_variables
+from dmcnn_jax.system.messages import shorten, shorten_name
 
 
 def initialize(module: nn.Module, key: jax.Array) -> dict[str, Any]:
@@ -29,8 +31,18 @@ def initialize(module: nn.Module, key: jax.Array) -> dict[str, Any]:
 
 
 def variable_shapes(module: nn.Module) -> dict[str, Any]:
-    """Returns the tree of a network's variables as `jax.ShapeDtypeStruct`s, computing none."""
-    return jax.eval_shape(partial(init_variables, module), jax.random.key(0))
+    """Returns the tree of a network's variables as `jax.ShapeDtypeStruct`s, computing none.
+
+    Raises:
+        ValueError: if there is no such network: its fields are sound each, but not together.
+    """
+    try:
+        shapes: dict[str, Any] = jax.eval_shape(partial(init_variables, module), jax.random.key(0))
+    except Exception as error:  # any of Flax or JAX
+        raise ValueError(
+            f"no {type(module).__name__} can be made of these fields: {shorten_name(str(error))}"
+        ) from error
+    return shapes
 
 
 def fast_compile_options() -> dict[str, Any] | None:
@@ -111,6 +123,63 @@ def widen_variables(
     return unflatten_dict({p: widen(p, value) for p, value in flatten_dict(variables).items()})
 
 
+def make_tree(arrays: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Returns a tree of arrays that were read by their paths in it.
+
+    Args:
+        arrays: arrays by names such as "g/conv1/kernel".
+        source: where they come from, for the message.
+
+    Returns:
+        The tree, float32.
+
+    Raises:
+        ValueError: if a name can't be a path, or an array is not of finite floating-point numbers.
+    """
+    paths = {name: tuple(name.split("/")) for name in arrays}
+    taken = set(paths.values())
+    for name, path in paths.items():
+        if len(path) > _MAX_LEVELS or any(path[:level] in taken for level in range(1, len(path))):
+            raise ValueError(
+                f"{source!r} has an array named {shorten(name)}; expected paths in one tree, of at "
+                f"most {_MAX_LEVELS} levels"
+            )
+    return unflatten_dict(
+        {paths[name]: check_numbers(array, name, source) for name, array in arrays.items()}
+    )
+
+
+# Networks have four.
+_MAX_LEVELS = 16
+
+
+def check_numbers(array: Any, name: str, source: str) -> np.ndarray:
+    """Returns an array in float32, if it is of finite floating-point numbers.
+
+    Args:
+        array: the array.
+        name: of the array, for the message.
+        source: where it comes from, for the message.
+
+    Raises:
+        ValueError: if it isn't.
+    """
+    array = np.asarray(array)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise ValueError(
+            f"the weights of {source!r} are damaged or not of a network: {shorten_name(name)} is "
+            f"of the type {array.dtype}; expected floating-point numbers"
+        )
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32, copy=False)
+    if not np.isfinite(array).all():
+        raise ValueError(
+            f"the weights of {source!r} are damaged or of a training that diverged: "
+            f"{shorten_name(name)} has values that are not finite"
+        )
+    return array
+
+
 def check_variables(module: nn.Module, variables: Mapping[str, Any], source: str) -> None:
     """Checks that variables fit a network.
 
@@ -120,12 +189,13 @@ def check_variables(module: nn.Module, variables: Mapping[str, Any], source: str
         source: where they come from, for the message.
 
     Raises:
-        ValueError: if arrays are missing, unknown or of another shape; the message names them.
+        ValueError: if arrays are missing, unknown or of another shape; the message names them. Also
+            if there is no such network.
     """
     expected = _shapes(variable_shapes(module))
     found = _shapes(variables)
     wrong = [f"{key} missing" for key in sorted(expected.keys() - found.keys())]
-    wrong += [f"{key} unknown" for key in sorted(found.keys() - expected.keys())]
+    wrong += [f"{shorten_name(key)} unknown" for key in sorted(found.keys() - expected.keys())]
     wrong += [
         f"{key} is {found[key]}, not {expected[key]}"
         for key in sorted(expected.keys() & found.keys())

@@ -8,8 +8,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 
+from dmcnn_jax.inference.variables import make_tree
 from dmcnn_jax.system.atomic_write import write_file
 from dmcnn_jax.system.bundled import BUNDLED
 
@@ -50,7 +51,7 @@ def load_weights(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any
         Flax variables in float32, and the description that was stored with them.
 
     Raises:
-        ValueError: if `save_weights` didn't write the file.
+        ValueError: if `save_weights` didn't write the file, or a weight is not finite.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -58,22 +59,35 @@ def load_weights(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
             flat = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+    # TypeError, AttributeError: types that NumPy doesn't have.
+    except (SafetensorError, TypeError, AttributeError) as error:
         raise ValueError(f"{str(path)!r} is not a safetensors file ({error})") from error
-    if "dmcnn_jax" not in metadata:
-        raise ValueError(
-            f"{str(path)!r} does not say which model its weights are of; expected a file "
-            "that dmcnn_jax wrote"
-        )
-    tree = unflatten_dict(
-        {
-            tuple(k.split("/")): v.astype(np.float32) if v.dtype == np.float16 else v
-            for k, v in flat.items()
-        }
-    )
+    about = parse_about(metadata.get("dmcnn_jax", ""), str(path))
+    tree = make_tree(flat, str(path))
     stats = tree.pop("batch_stats", None)
-    variables = {"params": tree} | ({"batch_stats": stats} if stats else {})
-    return variables, json.loads(metadata["dmcnn_jax"])
+    return {"params": tree} | ({"batch_stats": stats} if stats is not None else {}), about
+
+
+def parse_about(text: str, source: str) -> dict[str, Any]:
+    """Returns the description that a file has of its weights.
+
+    Args:
+        text: JSON.
+        source: the file, for the message.
+
+    Raises:
+        ValueError: if it doesn't say which network they are of.
+    """
+    try:
+        about = json.loads(text)
+    except (ValueError, RecursionError):
+        about = None
+    if not isinstance(about, dict) or not isinstance(about.get("model"), dict):
+        raise ValueError(
+            f"{source!r} does not say which model its weights are of; expected a file that "
+            "dmcnn_jax wrote"
+        )
+    return about
 
 
 def find_weights(name: str | os.PathLike) -> Path:

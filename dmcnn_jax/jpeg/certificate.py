@@ -7,6 +7,7 @@ It is an APP9 segment: "dmcnn_jax", a zero byte, and JSON with
 - "tables": for each component the table of the file that was restored, in zigzag order, one byte an
   entry (two, big-endian, if an entry exceeds 255), in base64
 - "digest": SHA-256 of the picture as it was written, in base64
+- "original": SHA-256 of the file that was restored, in base64
 
 A program that changes the picture and keeps the segment does not keep the digest, so that its file
 counts as new.
@@ -35,15 +36,21 @@ class Certificate:
         version: of this package, which wrote it.
         models: that restored each component; None: it is as it was.
         tables: of the file that was restored, for each component, int32 [8, 8], natural order.
+        original: digest of the file that was restored; None: it is not known.
     """
 
     version: str
     models: tuple[str | None, ...]
     tables: tuple[np.ndarray, ...]
+    original: str | None = None
+
+    def is_of(self, original: bytes) -> bool:
+        """Returns whether a file is the one that was restored, to the byte."""
+        return self.original == _digest(original)
 
 
 def make_segment(
-    models: Sequence[str | None], tables: Sequence[np.ndarray], plain: bytes
+    models: Sequence[str | None], tables: Sequence[np.ndarray], plain: bytes, original: bytes
 ) -> tuple[int, bytes]:
     """Returns the marker and the payload of a certificate.
 
@@ -51,12 +58,14 @@ def make_segment(
         models: that restored each component; None: it is as it was.
         tables: of the file that was restored, for each component, integers [8, 8], natural order.
         plain: the plain stream of the picture that was written (`markers.Stream.plain`).
+        original: the file that was restored.
     """
     content = {
         "version": __version__,
         "models": list(models),
         "tables": [_pack(table) for table in tables],
         "digest": _digest(plain),
+        "original": _digest(original),
     }
     return APP9, _IDENTIFIER + json.dumps(content, separators=(",", ":")).encode()
 
@@ -69,7 +78,7 @@ def find_certificate(segments: Segments, plain: bytes) -> Certificate | None:
         plain: the plain stream of its picture.
     """
     for marker, payload in segments:
-        if marker == APP9 and payload.startswith(_IDENTIFIER):
+        if is_certificate(marker, payload):
             try:
                 content = json.loads(payload[len(_IDENTIFIER) :])
                 if content["digest"] == _digest(plain):
@@ -77,17 +86,23 @@ def find_certificate(segments: Segments, plain: bytes) -> Certificate | None:
                         version=str(content["version"]),
                         models=tuple(None if m is None else str(m) for m in content["models"]),
                         tables=tuple(_unpack(table) for table in content["tables"]),
+                        original=content.get("original"),
                     )
             except (ValueError, LookupError, TypeError, RecursionError, binascii.Error):
                 continue  # not one of ours
     return None
 
 
+def is_certificate(marker: int, payload: bytes) -> bool:
+    """Returns whether a segment is a certificate, of whatever picture."""
+    return marker == APP9 and payload.startswith(_IDENTIFIER)
+
+
 _IDENTIFIER = b"dmcnn_jax\0"
 
 
-def _digest(plain: bytes) -> str:
-    return base64.b64encode(hashlib.sha256(plain).digest()).decode()
+def _digest(data: bytes) -> str:
+    return base64.b64encode(hashlib.sha256(data).digest()).decode()
 
 
 def _pack(table: np.ndarray) -> str:

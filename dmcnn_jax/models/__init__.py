@@ -4,7 +4,6 @@ Every network is trained, evaluated and exported by the same commands. To add on
 here, a line in `MODELS` and a file in `configs/` (docs/adding-a-model.md).
 """
 
-import dataclasses
 import importlib
 from collections.abc import Mapping
 from typing import Any, cast
@@ -15,6 +14,8 @@ import jax.numpy as jnp
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.models.base import Network
+from dmcnn_jax.models.fields import check_fields
+from dmcnn_jax.system.messages import shorten
 
 MODELS: dict[str, str] = {
     "arcnn": "baselines.arcnn.ARCNN",
@@ -40,25 +41,18 @@ def create_model(config: Mapping[str, Any]) -> Network:
         The Flax module; "chroma" gives a `ChromaNet`, every other name a `Network`.
 
     Raises:
-        ValueError: if the model, a field or the dtype is unknown.
+        ValueError: if the model or a field is unknown, or a value of another type or out of bounds.
     """
     fields = dict(config)
     name = fields.pop("name", None)
-    if name not in MODELS:
-        raise ValueError(f"model.name is {name!r}; expected one of: {', '.join(sorted(MODELS))}")
+    if not isinstance(name, str) or name not in MODELS:
+        raise ValueError(
+            f"model.name is {shorten(name)}; expected one of: {', '.join(sorted(MODELS))}"
+        )
     file, class_name = MODELS[name].rsplit(".", 1)
     network = getattr(importlib.import_module(f"dmcnn_jax.models.{file}"), class_name)
-    known = {field.name for field in dataclasses.fields(network)} - {"name", "parent"}
-    if unknown := sorted(set(fields) - known):
-        raise ValueError(
-            f"model {name!r} has no field {', '.join(map(repr, unknown))}; "
-            f"it has: {', '.join(sorted(known))}"
-        )
+    check_fields(network, fields)
     if "dtype" in fields:
-        if fields["dtype"] not in ("float32", "bfloat16"):
-            raise ValueError(
-                f"model.dtype is {fields['dtype']!r}; expected 'float32' or 'bfloat16'"
-            )
         fields["dtype"] = jnp.dtype(fields["dtype"])
     # Lists come from JSON; Flax modules have to be hashable.
     return network(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})

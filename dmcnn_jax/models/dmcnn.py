@@ -70,8 +70,8 @@ class DMCNN(Network):
 
     features: int = 64
     dct_features: int | None = None
-    dilations: Sequence[int] = (2, 4, 8)
-    dct_dilations: Sequence[int] = (2, 4, 8)
+    dilations: tuple[int, int, int] = (2, 4, 8)
+    dct_dilations: tuple[int, int, int] = (2, 4, 8)
     dct_branch: bool = True
     rectifier: str = "interval"
     margin: float = 0.25

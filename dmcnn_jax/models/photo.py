@@ -87,7 +87,7 @@ class PhotoNet(nn.Module):
             around DCTs are float32.
     """
 
-    features: Sequence[int] = (64, 128, 192)
+    features: tuple[int, int, int] = (64, 128, 192)
     dilations: Sequence[int] = (1, 2, 1)
     margin: float = 0.25
     rectify: bool = True

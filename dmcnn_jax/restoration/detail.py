@@ -49,6 +49,27 @@ def describe_harm(components: Sequence[Component], planes: Sequence[np.ndarray])
     return ""
 
 
+def check_finite(planes: np.ndarray, model: str) -> None:
+    """Checks that what a network restored are numbers.
+
+    Sound weights can overflow, on a file unlike all that the network was trained on.
+
+    Args:
+        planes: restored, float32 of any shape.
+        model: name of the network.
+
+    Raises:
+        ValueError: if a value is infinite or NaN.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = planes.sum()  # without an array of the planes' size
+    if not np.isfinite(total):
+        raise ValueError(
+            f"the weights {model!r} restore this file to values that are not finite; nothing is "
+            "written; use other weights"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class KeptDetail:
     """How much of the detail in a file a restored plane keeps.

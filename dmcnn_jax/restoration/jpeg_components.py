@@ -127,23 +127,26 @@ def find_targets(planes: Planes, *, project: bool, full_chroma: bool) -> list[Ta
     count, first_chroma = len(file.components), len(planes.lumas)
     restored: list[np.ndarray | None] = [*planes.luma, *planes.chroma] or [None] * count
     weights = _color_weights() if file.color == "ycbcr" else (1 / count,) * count
+    full_chroma = full_chroma and can_write_full_chroma(planes)
     targets = []
     for index, component in enumerate(file.components):
-        plane, written = restored[index], component
-        if planes.models[index] is None:
-            plane = None
-        elif plane is not None and index >= first_chroma:
-            resize = full_chroma and component.subsampling != (1, 1)
-            plane = pad_to_blocks(plane if resize else _fit(plane, component))
-            if resize:
-                written = _full_size(component, file.height, file.width)
-        elif full_chroma:
-            written = dataclasses.replace(component, vertical=1, horizontal=1)
+        plane = restored[index] if planes.models[index] else None
+        written = _full_size(component, file.height, file.width) if full_chroma else component
+        if plane is not None and index >= first_chroma:
+            plane = pad_to_blocks(plane if full_chroma else _fit(plane, component))
         seen = prior_component(component, prior) if prior and index == 0 else component
         error = REMAINING_ERROR * expected_error(seen)
         bounded = project and prior is None
         targets.append(Target(component, written, plane, bounded, weights[index], error))
     return targets
+
+
+def can_write_full_chroma(planes: Planes) -> bool:
+    """Returns whether there is chroma at full size that the file has at another size."""
+    first = len(planes.lumas)
+    chroma = planes.file.components[first:]
+    subsampled = any(component.subsampling != (1, 1) for component in chroma)
+    return subsampled and all(planes.models[first:])
 
 
 def _fit(plane: np.ndarray, component: Component) -> np.ndarray:

@@ -17,6 +17,8 @@ class JpegOptions:
         size: the largest size of the file, in bytes; None: `loss` decides.
         full_chroma: whether chroma is written at full size (4:4:4), as it was restored; else at the
             size that the file has.
+        recoverable: whether the file holds what it takes to have the original file back, bit for
+            bit, where that is possible (`recovery.recover_original`).
 
     Raises:
         ValueError: if an option is out of range, or both or neither of `loss` and `size` are set.
@@ -25,6 +27,7 @@ class JpegOptions:
     loss: float | None = DEFAULT_LOSS
     size: int | None = None
     full_chroma: bool = False
+    recoverable: bool = False
 
     def __post_init__(self) -> None:
         if (self.loss is None) == (self.size is None):

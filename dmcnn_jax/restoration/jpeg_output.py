@@ -1,7 +1,8 @@
 """Writes restored planes as a JPEG file: small, certified, with all that the file carried."""
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -11,14 +12,18 @@ from dmcnn_jax.jpeg.certificate import make_segment
 from dmcnn_jax.jpeg.coefficient_writer import MAX_MAGNITUDE, write_coefficients
 from dmcnn_jax.jpeg.markers import parse
 from dmcnn_jax.jpeg.reader import Component
+from dmcnn_jax.jpeg.recoverable import replace_recoverably
 from dmcnn_jax.jpeg.tables import nearest_quality
-from dmcnn_jax.restoration.jpeg_components import Target, find_targets
+from dmcnn_jax.restoration.jpeg_components import Target, can_write_full_chroma, find_targets
 from dmcnn_jax.restoration.jpeg_options import JpegOptions
 from dmcnn_jax.restoration.jpeg_verification import tally_files
 from dmcnn_jax.restoration.results import JpegRestoration, Planes
 
 MAX_STEP = 255
 """The coarsest step that is tried."""
+
+NOT_RECOVERABLE = "the original file can't be had back from it"
+"""A note, where `JpegOptions.recoverable` asks for what isn't possible."""
 
 
 def make_jpeg(planes: Planes, options: JpegOptions, *, project: bool = True) -> JpegRestoration:
@@ -43,11 +48,14 @@ def make_jpeg(planes: Planes, options: JpegOptions, *, project: bool = True) -> 
             data=file.data, models=planes.models, quality=quality, notes=planes.notes
         )
     targets = find_targets(planes, project=project, full_chroma=options.full_chroma)
+    write = functools.partial(_write, file, targets, planes.models, recoverable=options.recoverable)
     if options.size is None:
         step = find_step(targets, options.loss or 0)
-        data, notes = _write(file, targets, step, planes.models)
+        data, notes = write(step)
     else:
-        step, data, notes = _fit_size(file, targets, options.size, planes.models)
+        step, data, notes = _fit_size(write, options.size, file.name)
+    if options.full_chroma and not can_write_full_chroma(planes):
+        notes += ("chroma stays at the size that it has: no network restored it at full size",)
     written = jpeg.read(data, max_pixels=file.height * file.width)
     luma, chroma = tally_files(file, written)
     bounded = project and planes.prior is None
@@ -61,6 +69,7 @@ def make_jpeg(planes: Planes, options: JpegOptions, *, project: bool = True) -> 
         chroma_tally=chroma if bounded and chroma.coefficients else None,
         step=step,
         loss=expected_loss(targets, step),
+        recoverable=options.recoverable and NOT_RECOVERABLE not in notes,
     )
 
 
@@ -97,23 +106,28 @@ def expected_loss(targets: Sequence[Target], step: int) -> float:
 
 
 def _fit_size(
-    file: jpeg.JpegFile, targets: Sequence[Target], size: int, models: Sequence[str | None]
+    write: Callable[[int], tuple[bytes, tuple[str, ...]]], size: int, name: str
 ) -> tuple[int, bytes, tuple[str, ...]]:
     """Returns the finest step with which the file is small enough, and the file with its notes.
+
+    Args:
+        write: returns the file of a step, and notes.
+        size: that it may have, in bytes.
+        name: of the original.
 
     Raises:
         ValueError: if there is none.
     """
-    coarsest, data, notes = MAX_STEP, *_write(file, targets, MAX_STEP, models)
+    coarsest, data, notes = MAX_STEP, *write(MAX_STEP)
     if len(data) > size:
         raise ValueError(
-            f"{file.name}: {size} bytes are too few: with the coarsest table, which loses all that"
+            f"{name}: {size} bytes are too few: with the coarsest table, which loses all that"
             f" was restored, the file takes {len(data)}; allow more, or a loss in dB"
         )
     too_fine = 0
     while coarsest - too_fine > 1:
         step = (too_fine + coarsest) // 2
-        tried, remarks = _write(file, targets, step, models)
+        tried, remarks = write(step)
         if len(tried) <= size:
             coarsest, data, notes = step, tried, remarks
         else:
@@ -122,15 +136,30 @@ def _fit_size(
 
 
 def _write(
-    file: jpeg.JpegFile, targets: Sequence[Target], step: int, models: Sequence[str | None]
+    file: jpeg.JpegFile,
+    targets: Sequence[Target],
+    models: Sequence[str | None],
+    step: int,
+    *,
+    recoverable: bool,
 ) -> tuple[bytes, tuple[str, ...]]:
     """Returns a restored JPEG file, and remarks on what it carries."""
     components = [_within_range(target, step) for target in targets]
-    picture = write_coefficients(components, file.height, file.width, progressive=file.progressive)
+    try:
+        picture = write_coefficients(
+            components, file.height, file.width, progressive=file.progressive
+        )
+    except ValueError as error:  # of damaged and crafted files
+        raise ValueError(f"{file.name}: {error}; write a PNG or TIFF file instead") from None
     plain = parse(picture, file.name, file.height * file.width).plain
-    segment = make_segment(models, [c.table for c in file.components], plain)
+    segment = make_segment(models, [c.table for c in file.components], plain, file.data)
+    if recoverable:
+        pixels = file.height * file.width
+        whole = replace_recoverably(file.data, picture, added=[segment], max_pixels=pixels)
+        if whole is not None:
+            return whole.data, whole.notes
     carried = replace_picture(file.data, picture, added=[segment])
-    return carried.data, carried.notes
+    return carried.data, (*carried.notes, *[NOT_RECOVERABLE] * recoverable)
 
 
 def _within_range(target: Target, step: int) -> Component:

@@ -170,6 +170,8 @@ def _tally_averages(
     total = CoefficientTally()
     # Blocks that lie in the picture as a whole.
     rows, columns = size[0] // (8 * down), size[1] // (8 * across)
+    if not columns:
+        return total
     for top in range(0, rows, BAND):
         k = original.coefficients[top : min(top + BAND, rows), :columns]
         n = other.coefficients[down * top : down * (top + len(k)), : across * columns]

@@ -29,7 +29,7 @@ from dmcnn_jax.restoration.color_correction import (
     match_file_color,
 )
 from dmcnn_jax.restoration.decoding import decoded_picture, dequantized_plane
-from dmcnn_jax.restoration.detail import describe_harm
+from dmcnn_jax.restoration.detail import check_finite, describe_harm
 from dmcnn_jax.restoration.inks import is_inks, render_parts, restore_parts
 from dmcnn_jax.restoration.jpeg_options import JpegOptions
 from dmcnn_jax.restoration.jpeg_output import make_jpeg
@@ -384,6 +384,7 @@ class Restorer:
             mirrored=_MIRRORED,
             progress=progress,
         )
+        check_finite(plane, name)
         plane *= 255
         if prior:
             return crop_to_file_grid(plane, component, prior)
@@ -420,6 +421,7 @@ class Restorer:
             mirrored=_MIRRORED,
             progress=progress,
         )
+        check_finite(planes, self.chroma.name or _UNNAMED)
         size, movable = (file.height, file.width), blocks_with_color(components)
         for plane, component, blocks in zip(planes, components, movable, strict=True):
             match_dc_mean(plane, component, *size, project=project, movable=blocks)

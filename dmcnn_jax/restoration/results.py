@@ -61,11 +61,14 @@ class JpegRestoration(Outcome):
         data: the file.
         step: of its table, where the original's is coarser; None if nothing was rounded.
         loss: dB that rounding is expected to cost; None if nothing was rounded.
+        recoverable: whether the original file can be had back from this one, as asked for by
+            `JpegOptions.recoverable`. False for a file that is returned as it is.
     """
 
     data: bytes
     step: int | None = None
     loss: float | None = None
+    recoverable: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,13 +3,18 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterator[BinaryIO]:
+def replacing(
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = True,
+    prepare: Callable[[str], None] | None = None,
+) -> Iterator[BinaryIO]:
     """Opens a temporary file that replaces `path` at the end of the block.
 
     If the block fails, the temporary file is deleted and `path` stays as it was.
@@ -17,6 +22,9 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
     Args:
         path: of the file to write; its folder must exist.
         overwrite: whether a file of this name is replaced, also one that appears in the meantime.
+        prepare: called with the path of the temporary file, when it is complete and before it is
+            renamed; if it raises an error, the file is not replaced. It has to set the permissions,
+            since at first only the owner may read. None: they are those that open() would give.
 
     Yields:
         The file, open for writing in binary.
@@ -35,10 +43,10 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
             file.flush()
             # Otherwise the new name could reach the disk before the content does.
             os.fsync(file.fileno())
-        # mkstemp lets only the owner read; give the permissions that open() would have given.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
+        if prepare is None:
+            _open_to_others(temporary)
+        else:
+            prepare(temporary)
         with _naming(path):
             if overwrite:
                 os.replace(temporary, path)
@@ -61,6 +69,13 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> None:
             file.write(content)
     except OSError as error:
         raise OSError(f"{str(path)!r} can't be written ({error.strerror})") from error
+
+
+def _open_to_others(temporary: str) -> None:
+    """Gives a file that mkstemp made the permissions that open() would have given."""
+    mask = os.umask(0)
+    os.umask(mask)
+    os.chmod(temporary, 0o666 & ~mask)
 
 
 def _rename_to_free(temporary: str, path: Path) -> None:

@@ -3,6 +3,8 @@
 import hashlib
 import os
 import platform
+import stat
+import sys
 import warnings
 from pathlib import Path
 
@@ -22,23 +24,33 @@ def enable_compilation_cache() -> Path | None:
     By default it is `dmcnn_jax` in the user's cache folder: on Linux `XDG_CACHE_HOME`, or ~/.cache.
     JAX's own `JAX_COMPILATION_CACHE_DIR` takes precedence.
 
+    Programs in the cache are run, so a folder that someone else could have written to is not used,
+    and a line on standard error says so.
+
     Returns:
-        The folder that was set, or None: the cache is off, set by JAX, or not writable.
+        The folder that was set, or None: the cache is off, set by JAX, not safe, or not writable,
+        or there is no home folder.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return None
     named = os.environ.get("DMCNN_JAX_CACHE")
     if named == "":
         return None
-    base = Path(named or platformdirs.user_cache_path("dmcnn_jax", appauthor=False))
-    # Machines may share a home folder, but programs compiled for one CPU may not run on another.
-    folder = base.expanduser().absolute() / f"compiled-{_processor()}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK)
-    except OSError:
-        writable = False
-    if not writable:
+        base = Path(named or platformdirs.user_cache_path("dmcnn_jax", appauthor=False))
+        # Machines may share a home folder, but not every CPU runs what was compiled for another.
+        folder = base.expanduser().absolute() / f"compiled-{_processor()}"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        danger, writable = _describe_danger(folder.stat()), os.access(folder, os.W_OK)
+    except (OSError, RuntimeError):  # RuntimeError: no home folder
+        return None
+    if danger:
+        print(
+            f"dmcnn_jax: the cache of compiled programs in {str(folder)!r} is not used: {danger}; "
+            "set DMCNN_JAX_CACHE to a folder of your own, or to nothing",
+            file=sys.stderr,
+        )
+    if danger or not writable:
         return None
 
     import jax
@@ -53,6 +65,17 @@ def enable_compilation_cache() -> Path | None:
         return folder  # JAX needs filelock to enforce a limit
     jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
     return folder
+
+
+def _describe_danger(status: os.stat_result) -> str:
+    """Returns why others could have put programs into a folder; "" if they couldn't."""
+    if not hasattr(os, "getuid"):  # Windows
+        return ""
+    if status.st_uid != os.getuid():
+        return f"it belongs to another user (number {status.st_uid})"
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"others can write to it (mode {stat.S_IMODE(status.st_mode):o}; chmod go-w)"
+    return ""
 
 
 def _processor() -> str:

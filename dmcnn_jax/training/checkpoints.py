@@ -1,4 +1,8 @@
-"""Checkpoints of a run: Orbax writes them in the background."""
+"""Writes checkpoints of a run: Orbax does, in the background.
+
+A checkpoint is a folder named by its step, with four items: "arrays", "host" (JSON), "checksums" of
+both, and "metrics", the validation loss. `checkpoint_reading` reads and verifies it.
+"""
 
 import contextlib
 import json
@@ -9,13 +13,27 @@ from typing import Any
 
 import jax
 
+from dmcnn_jax.training.checksums import make_checksums
+
+FOLDER = "checkpoints"
+"""Name of the folder of checkpoints in a workdir."""
+
 
 class CheckpointError(OSError):
-    """A checkpoint that can't be written; the message names the last complete one."""
+    """A checkpoint that can't be written or read; the message names a good one, if there is one."""
+
+
+def complete_steps(workdir: Path) -> list[int]:
+    """Returns the steps of a workdir's complete checkpoints, newest first."""
+    # Not Orbax's own answer: it includes a checkpoint that is still being written.
+    names = (path.name for path in (workdir / FOLDER).glob("*"))
+    return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
 
 class Checkpoints:
-    """The checkpoints of a workdir: keeps the latest and the one of lowest validation loss.
+    """The checkpoints of a workdir: keeps the latest two and the one of lowest validation loss.
+
+    Opening them removes what a killed run left half written; the workdir must be locked.
 
     Args:
         workdir: folder of the run; checkpoints are kept in its subfolder `checkpoints`.
@@ -29,7 +47,7 @@ class Checkpoints:
         from orbax.checkpoint.checkpoint_managers import preservation_policy as policy
 
         self._ocp = ocp
-        self.path = Path(workdir).absolute() / "checkpoints"
+        self.path = Path(workdir).absolute() / FOLDER
         self._make_folder()
         self._manager = ocp.CheckpointManager(
             self.path,
@@ -38,7 +56,7 @@ class Checkpoints:
                 best_mode="min",
                 preservation_policy=policy.AnyPreservationPolicy(
                     [
-                        policy.LatestN(1),
+                        policy.LatestN(2),  # one to fall back on, should the other be damaged
                         policy.BestN(
                             get_metric_fn=_loss,
                             reverse=True,  # BestN keeps the last of the sorted checkpoints
@@ -67,8 +85,7 @@ class Checkpoints:
     @property
     def latest(self) -> int | None:
         """Step of the newest complete checkpoint; None if there is none."""
-        # Not Orbax's own answer: it includes a checkpoint that is still being written.
-        return max((int(p.name) for p in self.path.glob("*") if p.name.isdigit()), default=None)
+        return next(iter(complete_steps(self.path.parent)), None)
 
     @property
     def best(self) -> int | None:
@@ -99,35 +116,14 @@ class Checkpoints:
         with self._errors():
             self._manager.save(
                 step,
-                args=args.Composite(arrays=args.StandardSave(arrays), host=args.JsonSave(host)),
+                args=args.Composite(
+                    arrays=args.StandardSave(arrays),
+                    host=args.JsonSave(host),
+                    checksums=args.JsonSave(make_checksums(arrays, host, loss)),
+                ),
                 metrics=None if loss is None else {"loss": loss},
                 force=True,
             )
-
-    def host(self, step: int) -> dict[str, Any]:
-        """Reads only the host's values of a checkpoint."""
-        args = self._ocp.args
-        host: dict[str, Any] = self._manager.restore(
-            step, args=args.Composite(host=args.JsonRestore())
-        ).host
-        return host
-
-    def restore(self, step: int, arrays: Any) -> Any:
-        """Reads the arrays of a checkpoint.
-
-        Args:
-            step: step of the checkpoint.
-            arrays: a pytree of arrays, or of jax.ShapeDtypeStruct with shardings, of the structure
-                that was saved. The numbers of devices and processes may differ.
-
-        Returns:
-            The saved arrays, with the shardings of `arrays`.
-        """
-        args = self._ocp.args
-        abstract = jax.tree.map(self._ocp.utils.to_shape_dtype_struct, arrays)
-        return self._manager.restore(
-            step, args=args.Composite(arrays=args.StandardRestore(abstract))
-        ).arrays
 
     def wait(self) -> None:
         """Waits until everything is on disk.

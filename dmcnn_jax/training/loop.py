@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import jax
 import numpy as np
@@ -33,7 +34,7 @@ from dmcnn_jax.training.progress import (
 from dmcnn_jax.training.run_directory import RunDirectory
 from dmcnn_jax.training.schedule import Schedule
 from dmcnn_jax.training.step_metrics import StepMetrics
-from dmcnn_jax.training.trainer import Trainer, TrainState
+from dmcnn_jax.training.trainer import Trainer
 from dmcnn_jax.training.validation import Validation
 
 
@@ -61,7 +62,8 @@ def train(
         ValueError: for an invalid configuration, or one that differs from the workdir's run.
         FileNotFoundError: if the images, or the weights to start from, are missing.
         FloatingPointError: if the loss is no longer finite.
-        OSError: if a file can't be written.
+        WorkdirInUseError: an OSError, if another process trains in the workdir.
+        OSError: if a file can't be written, or all checkpoints are damaged.
         ConnectionError: if another process has died.
         KeyboardInterrupt: if a signal stopped it, after a checkpoint.
     """
@@ -104,8 +106,8 @@ def train(
 class TrainingLoop:
     """The loop over steps: trains, logs, validates and saves.
 
-    Opens the data, and resumes from the newest checkpoint of the workdir if there is one. A context
-    manager: leaving it waits until everything is written.
+    Locks the workdir, opens the data, and resumes from the newest good checkpoint if there is one.
+    A context manager: leaving it waits until everything is written.
 
     Args:
         trainer: makes the state and advances it.
@@ -130,23 +132,31 @@ class TrainingLoop:
         self.schedule = (ClockSchedule if config.schedule.name == "clock" else Schedule)(config)
         self._metrics = StepMetrics()
         self.files = RunDirectory(workdir, config)
-        latest = self.files.latest
-        # Before the data are opened, so that missing weights are reported without delay.
-        if latest is None:
-            self._state = trainer.init_state()
+        try:
+            self._open()
+        except BaseException as error:
+            self.files.close(error)
+            raise
 
+    def _open(self) -> None:
+        """Reads the newest checkpoint or the initial weights, and opens the data and the files."""
+        trainer, config, workdir = self._trainer, self._config, self.files.path
+        # Before the data are opened, so that missing weights are reported without delay.
+        host = self._read_state()
         self._feed, tiles = feeds.open_data(config, trainer.mesh)
         self._images = {"training": self._feed.fingerprint, "validation": tiles.fingerprint}
-        # Includes the latest step: a workdir of this name may be another one on another machine.
-        devices.check_agreement(f"{config.to_json_best_effort()} {self._images} {workdir} {latest}")
+        # Includes the step: a workdir of this name may be another one on another machine.
+        devices.check_agreement(
+            f"{config.to_json_best_effort()} {self._images} {workdir} {self.schedule.step}"
+        )
         self._validation = Validation(tiles, config, trainer.mesh)
         self._print_overview(tiles)
         self._skipped: dict[str, int] = {}
         self._log_skipped(print_on_main)
-
-        if latest is not None:
-            self._state = self._resume(latest)
-        self.files.open_log(self.schedule.step)
+        if host is not None:
+            self.files.check_images(host, self._images)
+            print_on_main(f"resuming from step {self.schedule.step:,} of {str(workdir)!r}")
+        self.files.begin(self.schedule.step)
 
     def _print_overview(self, tiles: tiles_module.Tiles) -> None:
         state = self._trainer.abstract_state()
@@ -159,13 +169,20 @@ class TrainingLoop:
             f"{jax.device_count()} × {jax.devices()[0].device_kind}{processes}"
         )
 
-    def _resume(self, step: int) -> TrainState:
-        """Restores the host's values of a checkpoint, and returns its arrays."""
-        host = self.files.load_host(step, self._images)
+    def _read_state(self) -> Mapping[str, Any] | None:
+        """Restores the newest checkpoint, or makes the state before the first step.
+
+        Returns:
+            The host's values of the checkpoint; None without one.
+        """
+        newest = self.files.read_newest(self._trainer.abstract_state())
+        if newest is None:
+            self._state = self._trainer.init_state()
+            return None
+        host, self._state = newest
         self.schedule.state = host["schedule"]
         self._metrics.restore(host["step_metrics"])
-        print_on_main(f"resuming from step {self.schedule.step:,} of {str(self.files.path)!r}")
-        return self.files.load_state(step, self._trainer.abstract_state())
+        return host
 
     def __enter__(self) -> "TrainingLoop":
         return self
@@ -275,11 +292,11 @@ class TrainingLoop:
             return
         # A checkpoint that is still being written is good as well.
         self.files.wait()
+        start = f", from --config.init_from={self.files.path}" if self.files.has_best else ""
         raise FloatingPointError(
             f"the {name} is {value} at step {step:,}; the last good checkpoint is "
             f"{self.files.last_checkpoint}; begin in another workdir with a lower "
-            "config.train.learning_rate, or with config.train.clip_norm, from "
-            f"--config.init_from={self.files.path}"
+            f"config.train.learning_rate, or with config.train.clip_norm{start}"
         )
 
     def _report(self, timer: Timer) -> None:

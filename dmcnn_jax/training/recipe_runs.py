@@ -19,6 +19,7 @@ from dmcnn_jax.data import images, packs, tiles
 from dmcnn_jax.system.atomic_write import write_file
 from dmcnn_jax.training.averaging import average_weights
 from dmcnn_jax.training.loop import train
+from dmcnn_jax.training.workdir_lock import WorkdirLock
 
 
 def run_recipe(
@@ -46,9 +47,18 @@ def run_recipe(
         ValueError: if the phases don't fit together, or the output folder holds a recipe that was
             begun with other images, configurations or weights.
         KeyboardInterrupt: if a signal stopped a phase, after a checkpoint.
+        WorkdirInUseError: an OSError, if another process runs a recipe in the output folder.
         OSError: if a file is missing, or can't be written; and see `train`.
     """
     check_phases(phases)
+    with WorkdirLock(output):
+        return _run_phases(phases, source, output, name, write)
+
+
+def _run_phases(
+    phases: Sequence[Phase], source: str, output: Path, name: str, write: Callable[[str], None]
+) -> Path:
+    """Runs a checked recipe in a locked folder; arguments and result as of `run_recipe`."""
     _check_source(source, output)
     results: dict[str, Path] = {}
     for number, phase in enumerate(phases, 1):

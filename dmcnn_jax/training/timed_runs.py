@@ -7,6 +7,7 @@ import ml_collections
 from dmcnn_jax.inference.weights import load_weights, save_weights
 from dmcnn_jax.training import plots
 from dmcnn_jax.training.loop import train
+from dmcnn_jax.training.workdir_lock import WorkdirInUseError
 
 
 def run(
@@ -42,10 +43,14 @@ def run(
         save_weights(weights, *load_weights(workdir / "last.safetensors"), dtype=dtype)
         plots.write_csv(workdir, output / f"{config.name}.csv")
 
+    in_use = False
     try:
         train(config, workdir, on_validated=publish)
+    except WorkdirInUseError:
+        in_use = True
+        raise
     finally:
         # After an interrupt too: the run has saved its weights.
-        if (workdir / "last.safetensors").exists():
+        if not in_use and (workdir / "last.safetensors").exists():
             publish()
     return weights

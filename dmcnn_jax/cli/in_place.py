@@ -1,0 +1,155 @@
+"""Plans `dmcnn-restore --in-place` and `--undo`: which files, and where their originals are."""
+
+import argparse
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from dmcnn_jax.cli.input_folders import Skipped, find_jpegs
+from dmcnn_jax.cli.process import UsageError
+from dmcnn_jax.cli.real_paths import RealPaths
+from dmcnn_jax.cli.restore_planning import Plan, Task
+
+SUFFIX = "_original"
+"""What ExifTool, and this package, add to the name of a file whose original is kept beside it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Originals:
+    """Where originals are kept.
+
+    Attributes:
+        folder: a real path; None: each beside its file.
+    """
+
+    folder: Path | None = None
+
+    def path_of(self, path: Path) -> Path:
+        """Returns where the original of a file is kept.
+
+        It follows from the file's place alone, however it was named. In a folder, the structure of
+        the folder that this one lies in is mirrored; files from elsewhere have their full path.
+
+        Args:
+            path: of a file that is no link; with a folder, a real path.
+        """
+        if self.folder is None:
+            return path.with_name(path.name + SUFFIX)
+        around = self.folder.parent
+        inside = path.is_relative_to(around)
+        return self.folder / path.relative_to(around if inside else path.anchor)
+
+    def holds(self, path: Path) -> bool:
+        """Returns whether a real path is that of an original, or of a folder of originals."""
+        if path.name.endswith(SUFFIX) and not path.is_dir():
+            return True
+        return self.folder is not None and path.is_relative_to(self.folder)
+
+
+def check_usage(options: argparse.Namespace) -> None:
+    """Checks that the options fit `--in-place` or `--undo`, if one of them is given.
+
+    Args:
+        options: of the command.
+
+    Raises:
+        UsageError: if they don't.
+    """
+    if not (options.in_place or options.undo):
+        if options.originals is not None:
+            raise UsageError("--originals is for --in-place and --undo")
+        return
+    if options.in_place and options.undo:
+        raise UsageError("--in-place and --undo can't be combined")
+    mode = "--in-place" if options.in_place else "--undo"
+    format_name = (options.format or "jpg").lstrip(".").lower()
+    conflicts = {
+        "-o": options.output is not None,
+        f"--format {options.format}": format_name not in ("jpg", "jpeg"),
+        "--quality": options.quality is not None,
+        "--upright": options.upright,
+        "--bits 16": options.bits == 16,
+        "--overwrite": options.overwrite,
+        "--serve": options.serve is not None,
+        "--verify": bool(options.verify),
+        "standard input (-)": "-" in options.inputs,
+    }
+    for name, given in conflicts.items():
+        if given:
+            raise UsageError(
+                f"{mode} can't be combined with {name}: it replaces JPEG files where they are"
+            )
+
+
+def parse_originals(where: str | None) -> Originals:
+    """Returns the place that `--originals` names.
+
+    Args:
+        where: "beside", a folder, which need not exist, or None for the default.
+
+    Raises:
+        UsageError: if it is neither.
+    """
+    if where in (None, "beside"):
+        return Originals()
+    if where == "inside":
+        raise UsageError("--originals 'inside' is no folder; write ./inside for one of that name")
+    assert where is not None
+    if not where or (os.path.lexists(where) and not os.path.isdir(where)):
+        raise UsageError(f"--originals {where!r}; expected beside or a folder")
+    return Originals(Path(os.path.realpath(where)))
+
+
+def plan_in_place(inputs: Sequence[str], originals: Originals) -> Plan:
+    """Returns which files are replaced, and where the original of each is kept.
+
+    The target of a task is the real file: where its source is a link, the link stays.
+
+    Args:
+        inputs: files and folders.
+        originals: where they are kept; these are left out.
+    """
+    tasks: list[Task] = []
+    remarks: list[str] = []
+    skipped = Skipped()
+    for each in inputs:
+        if not os.path.isdir(each):
+            tasks.append(Task(Path(each), None))
+        elif originals.holds(Path(os.path.realpath(each))):
+            remarks.append(f"{each} is left out, since originals are kept there")
+        else:
+            found = find_jpegs(Path(each), originals.folder, skipped)
+            tasks += [Task(path, None, refusal=reason) for path, reason in found]
+    real_path, known = RealPaths(), dict[Path, Path]()
+    for task in tasks:
+        if task.source is None or task.refusal:
+            continue
+        real = Path(real_path(task.source))
+        # Messages name the file as the user does, unless that is a link to it.
+        task.target = real if task.source.is_symlink() else task.source
+        task.original = originals.path_of(real if originals.folder else task.target)
+        if real in known:
+            task.skip = f"it was named before, as {known[real]}"
+        elif originals.holds(real):
+            task.skip = "an original that was kept"
+        else:
+            task.refusal = _describe_obstacle(real)
+        known.setdefault(real, task.source)
+    return Plan(tasks, remarks + skipped.lines())
+
+
+def _describe_obstacle(path: Path) -> str:
+    """Returns why a file can't be replaced, "" if it can."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return ""  # reading it says what is wrong
+    if not path.is_file():
+        return "not a regular file"
+    # Who may write everything is still told what was meant to stay.
+    if not mode & 0o222 or not os.access(path, os.W_OK):
+        return "read-only; make it writable to have it replaced"
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        return "its folder is read-only; make it writable to have the file replaced"
+    return ""

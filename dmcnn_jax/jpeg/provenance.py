@@ -1,0 +1,47 @@
+"""Tells whether a restored JPEG file is still as it was written, by its certificate and original.
+
+Nothing is decoded: markers are parsed, and bytes compared.
+"""
+
+from dmcnn_jax.jpeg.carrying import replace_picture
+from dmcnn_jax.jpeg.certificate import Certificate, find_certificate, is_certificate
+from dmcnn_jax.jpeg.errors import JpegError
+from dmcnn_jax.jpeg.frame import Segments
+from dmcnn_jax.jpeg.markers import parse
+
+_ANY_SIZE = 65_500**2
+
+
+def read_certificate(data: bytes) -> Certificate | None:
+    """Returns the certificate of a file; None if it has none, or one of another picture.
+
+    Args:
+        data: any file.
+    """
+    try:
+        stream = parse(data, "restored", _ANY_SIZE)
+    except JpegError:
+        return None
+    return find_certificate(stream.applications, stream.plain)
+
+
+def is_as_written(restored: bytes, original: bytes) -> bool:
+    """Returns whether a restored file has its original's metadata still, and everything else.
+
+    Its picture is put into the original again, which must give the same bytes.
+
+    Args:
+        restored: a file with a certificate.
+        original: the file that it was restored from.
+    """
+    try:
+        stream = parse(restored, "restored", _ANY_SIZE)
+        carried = _certificates(parse(original, "original", _ANY_SIZE).applications)
+        added = _certificates(stream.applications)[len(carried) :]
+        return replace_picture(original, stream.plain, added=added).data == restored
+    except ValueError:  # a JpegError is one
+        return False
+
+
+def _certificates(segments: Segments) -> Segments:
+    return [each for each in segments if is_certificate(*each)]

@@ -1,0 +1,303 @@
+"""Gets the original JPEG file back from a restored one, bit for bit.
+
+Each coefficient n · Q' of a restored file lies strictly inside the interval of the original's
+k · Q, so that k = round(n · Q' / Q): the restored file has all of the original's coefficients. And
+it carries the original's segments, and what follows the picture. What it lacks is the original's
+tables and headers, and how its scans were coded: that is its recipe (`recipe.py`).
+
+Recipes are made for sequential files. In progressive scans encoders choose where bands end, and
+nothing tells what they chose.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from dmcnn_jax.jpeg import entropy, markers, reader
+from dmcnn_jax.jpeg import marker_codes as codes
+from dmcnn_jax.jpeg.errors import JpegError, MalformedError
+from dmcnn_jax.jpeg.file_layout import Piece, ScanHeader, divide, read_scan_header
+from dmcnn_jax.jpeg.huffman_encoder import CodedPlane, encode_scan, fill_units, make_code
+from dmcnn_jax.jpeg.recipe import Part, ScanRecipe, pack, size_limit, split_recipe, unpack
+
+
+def make_recipe(
+    original: bytes, restored: bytes, *, max_pixels: int = reader.MAX_PIXELS
+) -> bytes | None:
+    """Returns what is needed, besides a restored file, to have the original file back.
+
+    Args:
+        original: the JPEG file that was restored.
+        restored: the restored one, without a recipe of its own.
+        max_pixels: the largest width * height to accept.
+
+    Returns:
+        The recipe; None if the original can't be rebuilt exactly, which is found out by rebuilding
+        it.
+    """
+    try:
+        picture = reader.read(restored, max_pixels=max_pixels)
+        recipe = pack(original, _describe(original, picture))
+        rebuilt = recover_original(restored, recipe, max_pixels=max_pixels)
+        return recipe if rebuilt == original else None
+    except (ValueError, LookupError, MalformedError, entropy.EntropyError):
+        return None
+
+
+def recover_original(
+    restored: bytes, recipe: bytes | None = None, *, max_pixels: int = reader.MAX_PIXELS
+) -> bytes:
+    """Returns the file that was restored, bit for bit.
+
+    Args:
+        restored: the restored file.
+        recipe: what `make_recipe` returned for this file; None: the one that the file holds.
+        max_pixels: the largest width * height to accept.
+
+    Raises:
+        JpegError: the file holds no recipe, can't be read, or was changed since it was restored.
+    """
+    if recipe is None:
+        restored, recipe = split_recipe(restored)
+    if recipe is None:
+        raise JpegError("the file doesn't hold its original; look for a copy that was kept")
+    try:
+        parts = unpack(recipe, len(restored))
+        picture = reader.read(restored, max_pixels=max_pixels)
+        original = _rebuild(picture, parts)
+    except JpegError:
+        raise
+    except _MALFORMED as error:
+        raise _changed() from error
+    if hashlib.sha256(original).digest() != recipe[1:33]:
+        raise _changed()
+    return original
+
+
+# What a forged recipe can cause.
+_MALFORMED = (
+    MalformedError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    OverflowError,
+    zlib.error,
+)
+
+# A range takes so many bytes in a recipe that shorter ones don't pay.
+_MIN_RANGE = 12
+
+# More single bytes than that, and something else is wrong.
+_MAX_PATCHES = 100
+
+
+def _describe(original: bytes, picture: reader.JpegFile) -> list[Part]:
+    """Returns the parts of an original, of which the picture is restored.
+
+    Raises:
+        ValueError, LookupError: a scan can't be coded to the same data.
+        MalformedError, EntropyError: the original can't be read.
+    """
+    restored = picture.data
+    theirs = list(divide(restored))
+    exact = {restored[p.start : p.end]: p for p in theirs if p.kind != "data"}
+    counts: dict[int, int] = {}
+    parts: list[Part] = []
+    for piece in divide(original):
+        content = original[piece.start : piece.end]
+        number = counts[piece.marker] = counts.get(piece.marker, -1) + 1
+        if piece.kind == "data":
+            header = read_scan_header(original[: piece.start])
+            parts += _describe_scan(content, header, original, picture)
+        elif content in exact:
+            parts.append((exact[content].start, len(content)))
+        else:
+            alike = [p for p in theirs if p.marker == piece.marker and p.kind == piece.kind]
+            parts += _compare(content, restored, alike[number : number + 1])
+    return _join(parts, restored)
+
+
+def _describe_scan(
+    content: bytes, header: ScanHeader, original: bytes, picture: reader.JpegFile
+) -> list[Part]:
+    """Returns the parts that give a scan's data.
+
+    Raises:
+        ValueError, LookupError: there are none.
+    """
+    tries = [ScanRecipe()]
+    if header.restart_interval:
+        tries.append(ScanRecipe(padding=0))
+    for recipe in tries:
+        if parts := _try_scan(content, header, picture, recipe):
+            return parts
+    filler = _read_filler(original, header, picture)
+    for recipe in tries if filler else ():
+        recipe = dataclasses.replace(recipe, filler=filler)
+        if parts := _try_scan(content, header, picture, recipe):
+            return parts
+    raise ValueError("the scan's data can't be coded anew")
+
+
+def _try_scan(
+    content: bytes, header: ScanHeader, picture: reader.JpegFile, recipe: ScanRecipe
+) -> list[Part]:
+    """Returns the parts that give a scan's data, if a recipe gives almost all of them."""
+    coded = np.frombuffer(_code_scan(header, picture, recipe), np.uint8)
+    wanted = np.frombuffer(content, np.uint8)
+    if len(coded) > len(wanted):
+        return []
+    wrong = np.flatnonzero(coded != wanted[: len(coded)])
+    if len(wrong) > _MAX_PATCHES:
+        return []
+    patches = tuple((int(i), int(wanted[i])) for i in wrong)
+    return [dataclasses.replace(recipe, patches=patches), content[len(coded) :]]
+
+
+def _code_scan(header: ScanHeader, picture: reader.JpegFile, recipe: ScanRecipe) -> bytes:
+    """Returns the data of an original's scan, from the restored file."""
+    if not header.sequential:
+        raise ValueError("progressive scans can't be coded anew")
+    planes = _fill_planes(header, picture)
+    position = 0
+    filler = np.frombuffer(recipe.filler, "<i2")
+    for plane, added in planes if recipe.filler else ():
+        count = 64 * int(added.sum())
+        plane[added] += filler[position : position + count].reshape(-1, 64)
+        position += count
+    alone = len(planes) == 1
+    coded = bytearray(
+        encode_scan(
+            [
+                CodedPlane(
+                    coefficients=plane,
+                    vertical=1 if alone else tables.vertical,
+                    horizontal=1 if alone else tables.horizontal,
+                    dc=make_code(*tables.dc),
+                    ac=make_code(*tables.ac),
+                )
+                for (plane, _), tables in zip(planes, header.components, strict=True)
+            ],
+            restart_interval=header.restart_interval,
+            padding=recipe.padding,
+        )
+    )
+    for position, value in recipe.patches:
+        coded[position] = value
+    return bytes(coded)
+
+
+def _fill_planes(
+    header: ScanHeader, picture: reader.JpegFile
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns the coefficients of a scan's components, and which blocks only fill up units."""
+    by_id = {c.id: c for c in picture.components}
+    planes = []
+    for tables in header.components:
+        plane = _requantise(by_id[tables.id], tables.quantisation)
+        rows, columns, _ = plane.shape
+        if len(header.components) > 1:
+            plane = fill_units(plane, tables.vertical, tables.horizontal)
+        added = np.ones(plane.shape[:2], bool)
+        added[:rows, :columns] = False
+        planes.append((plane, added))
+    return planes
+
+
+def _requantise(component: reader.Component, table: np.ndarray) -> np.ndarray:
+    """Returns k = round(n · Q' / Q), int16 [rows, columns, 64]; halves don't occur."""
+    n, new = component.coefficients, component.table.reshape(64).astype(np.int64)
+    old = table.reshape(64).astype(np.int64)
+    k = np.empty(n.shape, np.int16)
+    for row in range(len(n)):
+        k[row] = (2 * n[row] * new + old) // (2 * old)
+    return k
+
+
+def _read_filler(original: bytes, header: ScanHeader, picture: reader.JpegFile) -> bytes:
+    """Returns `ScanRecipe.filler` of an original's only scan; empty if it can't be read."""
+    stream = markers.parse(original, "original", picture.height * picture.width)
+    if stream.scans > 1 or len(header.components) == 1:
+        return b""
+    # In a picture of whole units, the same blocks belong to the picture.
+    planes = _fill_planes(header, picture)
+    tall = 8 * max(t.vertical for t in header.components)
+    wide = 8 * max(t.horizontal for t in header.components)
+    size = b"".join(
+        (side + -side % unit).to_bytes(2, "big")
+        for side, unit in ((stream.height, tall), (stream.width, wide))
+    )
+    frame = next(p for p in divide(stream.plain) if p.marker in codes.SUPPORTED_FRAMES)
+    enlarged = stream.plain[: frame.start + 5] + size + stream.plain[frame.start + 9 :]
+    whole, _ = entropy.decode(enlarged, [plane.shape[:2] for plane, _ in planes])
+    by_id = {c.id: k for c, k in zip(stream.components, whole, strict=True)}
+    parts = []
+    for (plane, added), tables in zip(planes, header.components, strict=True):
+        parts.append((by_id[tables.id][added] - plane[added]).astype("<i2").tobytes())
+    return b"".join(parts)
+
+
+def _compare(content: bytes, restored: bytes, alike: Sequence[Piece]) -> list[Part]:
+    """Returns the parts that give a segment, where it is like one of the restored file."""
+    if not alike or alike[0].end - alike[0].start != len(content):
+        return [content]
+    start, end = alike[0].start, alike[0].end
+    equal = np.frombuffer(content, np.uint8) == np.frombuffer(restored[start:end], np.uint8)
+    bounds = [0, *(np.flatnonzero(np.diff(equal)) + 1).tolist(), len(content)]
+    return [(start + a, b - a) if equal[a] else content[a:b] for a, b in itertools.pairwise(bounds)]
+
+
+def _join(parts: Sequence[Part], restored: bytes) -> list[Part]:
+    """Joins ranges that follow each other, and bytes; writes short ranges as bytes."""
+    joined: list[Part] = []
+    for part in parts:
+        last = joined[-1] if joined else None
+        if isinstance(part, tuple) and isinstance(last, tuple) and sum(last) == part[0]:
+            joined[-1] = (last[0], last[1] + part[1])
+        else:
+            joined.append(part)
+    result: list[Part] = []
+    for part in joined:
+        if isinstance(part, tuple) and part[1] < _MIN_RANGE:
+            part = restored[part[0] : sum(part)]
+        if isinstance(part, bytes) and result and isinstance(result[-1], bytes):
+            result[-1] += part
+        elif part != b"":
+            result.append(part)
+    return result
+
+
+def _rebuild(picture: reader.JpegFile, parts: Sequence[Part]) -> bytes:
+    """Returns an original.
+
+    Args:
+        picture: the restored file.
+        parts: of its recipe.
+
+    Raises:
+        ValueError, LookupError: the parts don't belong to the restored file.
+    """
+    rebuilt = bytearray()
+    for part in parts:
+        if isinstance(part, ScanRecipe):
+            rebuilt += _code_scan(read_scan_header(bytes(rebuilt)), picture, part)
+        elif isinstance(part, tuple):
+            rebuilt += picture.data[part[0] : sum(part)]
+        else:
+            rebuilt += part
+        if len(rebuilt) > size_limit(len(picture.data)):
+            raise ValueError("an original of such a size isn't possible")
+    return bytes(rebuilt)
+
+
+def _changed() -> JpegError:
+    return JpegError(
+        "the original can't be rebuilt: the file was changed since it was restored; look for a"
+        " copy that was kept"
+    )
