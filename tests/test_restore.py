@@ -989,6 +989,23 @@ def test_folders_named_by_dots_get_their_real_names(tmp_path, monkeypatch):
     assert targets([".", "../june"], tmp_path / "out") == {"may/a.png", "june/a.png"}
 
 
+def test_a_folder_goes_to_one_beside_it_if_nothing_else_is_said(tmp_path, monkeypatch):
+    for name in ("may/a.jpg", "may/sub/b.jpg", "june/a.jpg", "c.jpg"):
+        write_jpeg(tmp_path / name)
+    monkeypatch.chdir(tmp_path / "may")
+    june, single = tmp_path / "june", tmp_path / "c.jpg"
+    planned = plan([".", f"{june}/", str(single)], None, ".jpg")
+    names = [task.target.resolve().relative_to(tmp_path).as_posix() for task in planned.tasks]
+    assert names == [
+        *("may-restored/a.jpg", "may-restored/sub/b.jpg", "june-restored/a.jpg"),
+        "c-restored.jpg",
+    ]
+    assert planned.remarks[1] == f"the results of {june}/ go to {tmp_path / 'june-restored'}"
+    # From above, the results of an earlier run are not taken for inputs of their own folder.
+    write_jpeg(tmp_path / "june-restored/a.jpg")
+    assert [task.source.name for task in plan([str(june)], None, ".jpg").tasks] == ["a.jpg"]
+
+
 def test_folders_of_the_same_name_are_told_apart_and_said_beforehand(weights, tmp_path, capsys):
     for name in ("2023/may/a.jpg", "2024/may/a.jpg", "june/a.jpg"):
         write_jpeg(tmp_path / name)
@@ -1033,7 +1050,7 @@ def test_the_work_of_a_batch_grows_with_its_files_and_not_their_square(
     [
         ([], "nothing to restore"),
         (["-", "DIR/a.jpg"], "standard input can't be combined"),
-        (["DIR"], "name one for its pictures with -o"),
+        (["/"], "'/' has no name; name a folder for its pictures with -o"),
         (["DIR/a.jpg", "DIR/b.jpg", "-o", "-"], "takes one picture"),
         (["DIR/a.jpg", "-o", "DIR/a.bmp"], "'.bmp'; expected one of: .png"),
         (["DIR/a.jpg", "--quality", "80"], "a quality for PNG"),

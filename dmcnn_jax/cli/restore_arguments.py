@@ -15,6 +15,7 @@ _EXAMPLES = """examples:
   dmcnn-restore photo.jpg                           photo-restored.png beside it
   dmcnn-restore photo.jpg -o photo.tif              PNG, TIFF, WebP or JPEG, by extension
   dmcnn-restore photo.jpg -o restored.jpg           JPEG: small, with all that the file carries
+  dmcnn-restore holiday/                            holiday-restored/ beside it
   dmcnn-restore photo.jpg holiday/ -o cleaned/      files and folders; subfolders are kept
   dmcnn-restore may/ june/ -o cleaned/              cleaned/may/ and cleaned/june/
   dmcnn-restore holiday/ -o cleaned/ --bits 16      16-bit PNG files
@@ -73,8 +74,9 @@ def _add_output_options(add: Callable[..., argparse.Action]) -> None:
         "-o",
         "--output",
         metavar="PATH",
-        help="folder for the results; for a single input also a file, whose extension gives the"
-        " type, or - for stdout. Of several input folders, each gets a folder of its own there",
+        help="folder for the results (default: photo-restored.png and holiday-restored/ beside the"
+        " inputs); for a single input also a file, whose extension gives the type, or - for stdout."
+        " Of several input folders, each gets a folder of its own there",
     )
     add(
         "--format",

@@ -71,7 +71,8 @@ def plan(
 
     Args:
         inputs: files, folders, "-" for standard input.
-        output: a folder, a file, "-" for standard output, or None: beside each input.
+        output: a folder, a file, "-" for standard output, or None: beside each input, as
+            `photo-restored.png` and `holiday-restored/`.
         extension: of files that are written to folders, with its dot.
         overwrite: whether existing files are replaced.
 
@@ -84,15 +85,23 @@ def plan(
     folders = _folders(inputs)
     _check_usage(inputs, output, folders)
     remarks: list[str] = []
+    tasks: list[Task] = []
     if output is None or output == "-":
-        tasks = [_task_without_folder(each, output, extension) for each in inputs]
+        skipped = Skipped()
+        for each in inputs:
+            if Path(each) in folders:
+                beside = _folder_beside(Path(each))
+                tasks += _folder_tasks(Path(each), beside, beside, extension, skipped)
+                remarks.append(f"the results of {each} go to {beside}")
+            else:
+                tasks.append(_task_without_folder(each, output, extension))
+        remarks += skipped.lines()
     else:
         destination = Path(output)
         to_file = _names_a_file(inputs, output, folders)
         if not to_file and destination.is_file():
             raise UsageError(f"-o {output!r} is a file; expected a folder for several pictures")
         mirrors, skipped = mirror_folders(folders, destination), Skipped()
-        tasks = []
         for each in inputs:
             path = None if each == "-" else Path(each)
             if path is not None and path in mirrors:
@@ -148,8 +157,20 @@ def _check_usage(inputs: Sequence[str], output: str | None, folders: Sequence[Pa
         raise UsageError("standard input can't be combined with other inputs; expected - alone")
     if output == "-" and (len(inputs) > 1 or folders):
         raise UsageError("standard output takes one picture; name a folder with -o")
-    if folders and output is None:
-        raise UsageError(f"{str(folders[0])!r} is a folder; name one for its pictures with -o")
+    unnamed = [folder for folder in folders if output is None and not _name_of(folder)]
+    if unnamed:
+        raise UsageError(f"{str(unnamed[0])!r} has no name; name a folder for its pictures with -o")
+
+
+def _name_of(folder: Path) -> str:
+    """Returns the name of a folder, also of one that is given as "." or ".."."""
+    return folder.name if folder.name not in ("", "..") else folder.resolve().name
+
+
+def _folder_beside(folder: Path) -> Path:
+    """Returns where the pictures of a folder go if nothing else is said: `holiday-restored`."""
+    around = folder.parent if folder.name not in ("", "..") else folder.resolve().parent
+    return around / f"{_name_of(folder)}-restored"
 
 
 def _names_a_file(inputs: Sequence[str], output: str, folders: Sequence[Path]) -> bool:
