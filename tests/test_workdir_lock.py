@@ -119,8 +119,9 @@ def test_a_command_in_the_workdir_of_a_running_one_does_it_no_harm(tmp_path):
     env = environment(tmp_path / "cache")
     flags = [f"--config.data.source={tmp_path / 'images'}", "--config.train.checkpoint_every=1"]
     arguments = command(tmp_path, tmp_path / "run", *flags)
-    # More checkpoints than a second, so that one is always being written.
-    first = start([*arguments, "--config.train.stage_steps=(100000, 24)"], env)
+    # A checkpoint after each step, so that one is always being written, and no end by a plateau.
+    endless = ["--config.train.stage_steps=(100000, 24)", "--config.schedule.patience=100000"]
+    first = start([*arguments, *endless], env)
     while not list(Path(tmp_path / "run").glob("checkpoints/[1-9]*")):
         assert first.poll() is None, first.communicate()[0]
         time.sleep(0.05)
