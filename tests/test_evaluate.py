@@ -80,12 +80,10 @@ def test_jpeg_row_is_pillows(weights, folder, tmp_path):
         assert row["jpeg"] == pytest.approx(metrics.measure(luma, decoded))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "quality, psnr, ssim, ssim_gauss, psnr_b",
-    [
-        (10, 27.77, 0.791, 0.773, 25.33),
-        pytest.param(20, 30.07, 0.868, 0.851, 27.57, marks=pytest.mark.slow),
-    ],
+    [(10, 27.77, 0.791, 0.773, 25.33), (20, 30.07, 0.868, 0.851, 27.57)],
 )
 def test_published_jpeg_rows(live1, weights, quality, psnr, ssim, ssim_gauss, psnr_b):
     mean = evaluate_folder(load(weights), live1[0].parent, quality)["mean"]["jpeg"]

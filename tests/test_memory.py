@@ -65,6 +65,7 @@ def test_freed_memory_is_used_again():
         assert output(FAULTS, **environment)[0] == "False"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="counts cores as Linux does")
 def test_a_device_for_each_core_that_batches_can_be_split_over():
     cores = min(8, len(os.sched_getaffinity(0)))
