@@ -127,16 +127,13 @@ def fill_disks(count: int, seed: int) -> list[str]:
             inputs = write_pictures(folder)
             limit = rng.randrange(12_000)
 
-            def bound(limit: int = limit) -> None:
-                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # an error instead
-                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
+            arguments = arguments_of(folder, in_place)
+            arguments[2] = _BOUND.format(limit) + arguments[2]  # python -c CODE
             done = subprocess.run(
-                arguments_of(folder, in_place),
+                arguments,
                 capture_output=True,
                 text=True,
                 check=False,
-                preexec_fn=bound,
                 env=os.environ | {"DMCNN_JAX_CACHE": ""},
             )
             what = f"run {number}, at most {limit} bytes"
@@ -149,6 +146,13 @@ def fill_disks(count: int, seed: int) -> list[str]:
             if left := list(folder.rglob("*.partial")):
                 wrong.append(f"{what}: {left[0].name} is left")
     return wrong
+
+
+# Writing more is an error then, instead of a signal.
+_BOUND = (
+    "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    "resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0})); "
+)
 
 
 def write_pictures(folder: Path) -> dict[Path, bytes]:
