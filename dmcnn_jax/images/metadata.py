@@ -8,7 +8,7 @@ from PIL.ExifTags import IFD, Base
 from PIL.TiffImagePlugin import IPTC_NAA_CHUNK, PHOTOSHOP_CHUNK, IFDRational
 
 from dmcnn_jax.images import orientation, xmp
-from dmcnn_jax.jpeg.marker_codes import APP1, APP13
+from dmcnn_jax.jpeg.marker_codes import APP1, APP13, write_segment
 from dmcnn_jax.jpeg.metadata import EXTENDED_XMP, PHOTOSHOP, XMP, Metadata
 
 XMP_KEYWORD, IPTC_KEYWORD = "XML:com.adobe.xmp", "Raw profile type iptc"
@@ -95,10 +95,7 @@ def jpeg_segments(metadata: Metadata) -> bytes:
         (APP13, PHOTOSHOP + resources[start : start + step])
         for start in range(0, len(resources), step)
     ]
-    return b"".join(
-        bytes((0xFF, marker)) + (len(payload) + 2).to_bytes(2, "big") + payload
-        for marker, payload in payloads
-    )
+    return b"".join(write_segment(marker, payload) for marker, payload in payloads)
 
 
 def png_profile(photoshop: bytes) -> str:

@@ -81,7 +81,6 @@ _MAX_HEAD = 2**18
 _FILLER = re.compile(rb"[\0\xff\s]*")
 
 _MARKER = re.compile(rb"\xff([\x01-\xfe])")
-_END_OF_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 
 # Segments that the metadata covers, or that describe only how the file was written.
 _KNOWN = {
@@ -176,7 +175,7 @@ def _end_of_picture(data: bytes, start: int) -> tuple[int, int]:
         position += int.from_bytes(data[position : position + 2], "big")
         if marker == codes.SOS:
             head = min(head, position)
-            scan = _END_OF_SCAN.search(data, position)
+            scan = codes.END_OF_SCAN.search(data, position)
             position = scan.start() if scan else len(data)
     return len(data), head
 

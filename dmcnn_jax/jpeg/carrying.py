@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 from dmcnn_jax.jpeg import marker_codes as codes
 from dmcnn_jax.jpeg.container_lengths import find_primary_lengths, set_primary_lengths
-from dmcnn_jax.jpeg.frame import ApplicationSegment, ColorModel, Segments, color_model
+from dmcnn_jax.jpeg.frame import ANY_SIZE, ApplicationSegment, ColorModel, Segments, color_model
 from dmcnn_jax.jpeg.markers import Stream, parse
 from dmcnn_jax.jpeg.metadata import XMP
 from dmcnn_jax.jpeg.moved_offsets import MPF, Move, move_exif, move_mpf, names_position
@@ -64,18 +64,20 @@ def replace_picture(
         ValueError: the picture is damaged, or of another size or colour space, or would be taken
             for one of another colour space in the result; or an added segment is impossible.
     """
-    old = parse(original, "original", _ANY_SIZE)
-    new = parse(picture, "picture", _ANY_SIZE)
+    old = parse(original, "original", ANY_SIZE)
+    new = parse(picture, "picture", ANY_SIZE)
     _check_added(added)
     segments, late = _arrange(old, new)
     _check_picture(old, new, [*_pairs(segments), *added])
-    parts = [*(_write(*each) for each in added), new.plain[2:-2]]
-    rest = b"".join([*parts, *(_write(*each) for each in _pairs(late)), _EOI])
+    parts = [*(codes.write_segment(*each) for each in added), new.plain[2:-2]]
+    rest = b"".join([*parts, *(codes.write_segment(*each) for each in _pairs(late)), _EOI])
     old_end = len(original) - len(old.trailer)
     payloads, length_notes = _correct_lengths(segments, old_end, len(rest))
     move = Move(0, 0, old_end, _end_of_picture(payloads, len(rest)), len(old.trailer))
     payloads, offset_notes = _correct_offsets(segments, payloads, move, old.trailer)
-    head = b"".join(_write(s.marker, p) for s, p in zip(segments, payloads, strict=True))
+    head = b"".join(
+        codes.write_segment(s.marker, p) for s, p in zip(segments, payloads, strict=True)
+    )
     return CarriedFile(
         data=b"".join([_SOI, head, rest, old.trailer]),
         notes=(*_notes(old, segments), *length_notes, *offset_notes),
@@ -83,7 +85,6 @@ def replace_picture(
 
 
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
-_ANY_SIZE = 65_500**2  # the caller has checked the size before
 _MAX_PAYLOAD = 65_533
 _MAX_ROUNDS = 5
 
@@ -238,10 +239,6 @@ def _pairs(segments: Sequence[ApplicationSegment]) -> Segments:
 def _end_of_picture(payloads: Sequence[bytes], rest: int) -> int:
     """Returns the size of a picture of these segments and so many bytes after them."""
     return len(_SOI) + sum(4 + len(payload) for payload in payloads) + rest
-
-
-def _write(marker: int, payload: bytes) -> bytes:
-    return bytes((0xFF, marker)) + (len(payload) + 2).to_bytes(2, "big") + payload
 
 
 def _count(number: int, what: str) -> str:

@@ -7,7 +7,6 @@ those that jpeglib has no names for.
 """
 
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 
 from dmcnn_jax.jpeg import entropy
 from dmcnn_jax.jpeg import marker_codes as codes
+from dmcnn_jax.jpeg.file_layout import divide
 from dmcnn_jax.jpeg.memory_file import MemoryFile
 from dmcnn_jax.jpeg.reader import Component
 from dmcnn_jax.jpeg.tables import ZIGZAG
@@ -67,7 +67,10 @@ def write_coefficients(
     return b"".join(
         [
             b"\xff\xd8",
-            *(_segment(codes.DQT, _table_payload(slot, table)) for table, slot in tables.items()),
+            *(
+                codes.write_segment(codes.DQT, _table_payload(slot, table))
+                for table, slot in tables.items()
+            ),
             _frame_header(components, height, width, tables, progressive=progressive),
             *scans,
             b"\xff\xd9",
@@ -79,9 +82,6 @@ def write_coefficients(
 _MAX_UNIT = 10
 
 _SEQUENTIAL, _PROGRESSIVE = "cjpeglib_turbo210.*", "cjpeglib_mozjpeg403.*"
-
-# In entropy-coded data 0xFF is followed by 0, or begins a restart marker.
-_END_OF_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 
 
 def _fits_one_scan(components: Sequence[Component]) -> bool:
@@ -110,15 +110,16 @@ def _code_scans(
     }
     planes = [np.ascontiguousarray(c.coefficients, np.int16).data.cast("B") for c in components]
     stream = _run_libjpeg(b"".join([json.dumps(header).encode(), b"\n", *planes]), progressive)
-    for marker, payload, data in _segments(stream):
-        if marker == codes.DHT:
-            yield _segment(marker, payload)
-        elif marker == codes.SOS:
-            selected = bytearray(payload)
-            for index in range(payload[0]):
+    for piece in divide(stream):
+        content = stream[piece.start : piece.end]
+        if piece.marker == codes.SOS:
+            selected = bytearray(content)
+            for index in range(content[4]):
                 # libjpeg counts components from 1.
-                selected[1 + 2 * index] = numbers[payload[1 + 2 * index] - 1]
-            yield _segment(marker, bytes(selected)) + data
+                selected[5 + 2 * index] = numbers[content[5 + 2 * index] - 1]
+            yield bytes(selected)
+        elif piece.marker == codes.DHT or piece.kind == "data":
+            yield content
 
 
 def _run_libjpeg(request: bytes, progressive: bool) -> bytes:
@@ -161,20 +162,6 @@ def _run_libjpeg(request: bytes, progressive: bool) -> bytes:
             file.close()
 
 
-def _segments(stream: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """Yields marker, payload and, of scans, entropy-coded data of each segment libjpeg wrote."""
-    position = 2
-    while stream[position + 1] != codes.EOI:
-        marker = stream[position + 1]
-        end = position + 2 + int.from_bytes(stream[position + 2 : position + 4], "big")
-        payload, position = stream[position + 4 : end], end
-        if marker == codes.SOS:
-            found = _END_OF_SCAN.search(stream, position)
-            assert found  # libjpeg ends its files
-            position = found.start()
-        yield marker, payload, stream[end:position]
-
-
 def _number_tables(components: Sequence[Component]) -> dict[bytes, int]:
     """Returns the slots of the tables, by their entries in zigzag order, uint16 in bytes."""
     tables: dict[bytes, int] = {}
@@ -209,8 +196,4 @@ def _frame_header(
     payload += bytes((len(components),))
     for c in components:
         payload += bytes((c.id, c.horizontal << 4 | c.vertical, tables[_entries(c)]))
-    return _segment(codes.PROGRESSIVE if progressive else marker, payload)
-
-
-def _segment(marker: int, payload: bytes) -> bytes:
-    return bytes((0xFF, marker)) + (len(payload) + 2).to_bytes(2, "big") + payload
+    return codes.write_segment(codes.PROGRESSIVE if progressive else marker, payload)

@@ -75,7 +75,7 @@ def divide(data: bytes) -> Iterator[Piece]:
         if marker in (codes.SOI, codes.EOI):
             break
         if marker == codes.SOS:
-            stop = _END_OF_SCAN.search(data, position)
+            stop = codes.END_OF_SCAN.search(data, position)
             end = stop.start() if stop else len(data)
             yield Piece("data", 0, position, end)
             position = end
@@ -154,7 +154,6 @@ TYPICAL_SEGMENTS = bytes.fromhex(
 
 # As in `markers`: any number of 0xFF may precede a marker.
 _MARKER = re.compile(rb"\xff([\x01-\xfe])")
-_END_OF_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 
 
 def _read_codes(payload: bytes) -> dict[tuple[int, int], tuple[bytes, bytes]]:

@@ -34,8 +34,11 @@ class ApplicationSegment:
     misstated: bool = False
 
 
-# libjpeg's limit on the sides of an image.
-_MAX_SIDE = 65_500
+MAX_SIDE = 65_500
+"""libjpeg's limit on the sides of an image, in pixels."""
+
+ANY_SIZE = MAX_SIDE**2
+"""The limit on pixels for files whose size has been checked before."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -144,8 +147,8 @@ def before_scan(segments: Iterable[ApplicationSegment]) -> Segments:
 def _check_size(height: int, width: int, max_pixels: int) -> None:
     if not width:
         raise MalformedError("the header gives the width as 0")
-    if max(height, width) > _MAX_SIDE:
-        raise MalformedError(f"{width} x {height} pixels; libjpeg reads sides up to {_MAX_SIDE}")
+    if max(height, width) > MAX_SIDE:
+        raise MalformedError(f"{width} x {height} pixels; libjpeg reads sides up to {MAX_SIDE}")
     if height * width > max_pixels:
         raise MalformedError(
             f"{width} x {height} pixels exceed the limit of {max_pixels}; raise"

@@ -1,4 +1,6 @@
-"""The marker codes of JPEG files (ITU-T T.81, table B.1), and which of them are supported."""
+"""The marker codes of JPEG files (ITU-T T.81, table B.1), which are supported, and their syntax."""
+
+import re
 
 SOI, EOI, SOS, DQT, DHT, DNL, DRI = 0xD8, 0xD9, 0xDA, 0xDB, 0xC4, 0xDC, 0xDD
 APP0, APP1, APP2, APP9, APP11, APP12, APP13 = 0xE0, 0xE1, 0xE2, 0xE9, 0xEB, 0xEC, 0xED
@@ -31,3 +33,15 @@ UNSUPPORTED = {
 
 # Reserved for extensions that were never defined. No image has them, so the bytes are not a marker.
 RESERVED = frozenset([*range(0x02, 0xC0), 0xC8, *range(0xF0, 0xFE)])
+
+END_OF_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+"""What ends entropy-coded data, in which 0xFF is followed by 0 or begins a restart marker.
+
+Any number of 0xFF may precede a marker. Were they part of the pattern, a file full of them would
+take quadratic time.
+"""
+
+
+def write_segment(marker: int, payload: bytes) -> bytes:
+    """Returns a segment: its marker, its length and its payload of at most 65533 bytes."""
+    return bytes((0xFF, marker)) + (len(payload) + 2).to_bytes(2, "big") + payload

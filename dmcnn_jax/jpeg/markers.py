@@ -110,10 +110,6 @@ _MAX_SCANS = 500
 # the shortest. They never are: a file below this share has lost all but a percent or two.
 _MIN_SHARE = 0.1
 
-# In entropy-coded data 0xFF is followed by 0, or begins a restart marker. Anything else ends the
-# data. Any number of 0xFF may precede a marker: were they part of the patterns, a file full of them
-# would take quadratic time.
-_END_OF_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _MARKER = re.compile(rb"\xff([\x01-\xfe])")
 
 
@@ -314,7 +310,7 @@ class _Parser:
         while found := _MARKER.search(self.data, position):
             marker, position = found[1][0], found.end()
             if marker == codes.SOS:
-                end = _END_OF_SCAN.search(self.data, position)
+                end = codes.END_OF_SCAN.search(self.data, position)
                 segment = self.data[end.start() : end.start() + 6] if end else b""
                 if segment[:4] == bytes((0xFF, codes.DNL, 0, 4)) and any(segment[4:]):
                     self.notes.append("the height is given after the image data (DNL)")
@@ -337,7 +333,7 @@ class _Parser:
         scans.record_scan(scan, progressive=frame.progressive, huffman=self.huffman)
         for component, _, _ in scan.selected:
             component.table = self._quantisation_table(component)
-        found = _END_OF_SCAN.search(self.data, self.position)
+        found = codes.END_OF_SCAN.search(self.data, self.position)
         end = found.start() if found else len(self.data)
         entropy = self.data[self.position : end].rstrip(b"\xff")
         self.position = end
@@ -377,7 +373,7 @@ class _Parser:
 
     def _copy(self, marker: int, payload: bytes) -> None:
         """Appends a checked segment to the plain stream."""
-        self.parts += [bytes((0xFF, marker)), (len(payload) + 2).to_bytes(2, "big"), payload]
+        self.parts.append(codes.write_segment(marker, payload))
 
 
 def _count(number: int, what: str) -> str:

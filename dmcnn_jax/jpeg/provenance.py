@@ -6,10 +6,8 @@ Nothing is decoded: markers are parsed, and bytes compared.
 from dmcnn_jax.jpeg.carrying import replace_picture
 from dmcnn_jax.jpeg.certificate import Certificate, find_certificate, is_certificate
 from dmcnn_jax.jpeg.errors import JpegError
-from dmcnn_jax.jpeg.frame import Segments
+from dmcnn_jax.jpeg.frame import ANY_SIZE, Segments
 from dmcnn_jax.jpeg.markers import parse
-
-_ANY_SIZE = 65_500**2
 
 
 def read_certificate(data: bytes) -> Certificate | None:
@@ -19,7 +17,7 @@ def read_certificate(data: bytes) -> Certificate | None:
         data: any file.
     """
     try:
-        stream = parse(data, "restored", _ANY_SIZE)
+        stream = parse(data, "restored", ANY_SIZE)
     except JpegError:
         return None
     return find_certificate(stream.applications, stream.plain)
@@ -35,8 +33,8 @@ def is_as_written(restored: bytes, original: bytes) -> bool:
         original: the file that it was restored from.
     """
     try:
-        stream = parse(restored, "restored", _ANY_SIZE)
-        carried = _certificates(parse(original, "original", _ANY_SIZE).applications)
+        stream = parse(restored, "restored", ANY_SIZE)
+        carried = _certificates(parse(original, "original", ANY_SIZE).applications)
         added = _certificates(stream.applications)[len(carried) :]
         return replace_picture(original, stream.plain, added=added).data == restored
     except ValueError:  # a JpegError is one

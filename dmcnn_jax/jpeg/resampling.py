@@ -85,24 +85,19 @@ def fit_samples(plane: np.ndarray, factors: tuple[int, int]) -> np.ndarray:
         float32 [ceil(height / factors[0]), ceil(width / factors[1])].
     """
     down, across = factors
+    narrow = plane.shape[1] <= 2 * across
+    if factors not in ((1, 2), (2, 1), (2, 2)) or (across == 2 and narrow):
+        return average_samples(plane, factors)
     padded = np.pad(plane, ((0, -plane.shape[0] % down), (0, -plane.shape[1] % across)), "edge")
-    narrow = padded.shape[1] // across <= 2
-    triangle = factors == (2, 1) or (factors in ((1, 2), (2, 2)) and not narrow)
-    for axis, factor in enumerate(factors):
-        if factor > 1:
-            halve = _fit_axis if triangle else _average_axis
-            padded = halve(np.moveaxis(padded, axis, 0), factor)
-            padded = np.moveaxis(padded, 0, axis)
+    if down == 2:
+        padded = _fit_axis(padded)
+    if across == 2:
+        padded = _fit_axis(padded.T).T
     return np.ascontiguousarray(padded, np.float32)
 
 
-def _average_axis(plane: np.ndarray, factor: int) -> np.ndarray:
-    return plane.reshape(len(plane) // factor, factor, *plane.shape[1:]).mean(axis=1)
-
-
-def _fit_axis(plane: np.ndarray, factor: int) -> np.ndarray:
+def _fit_axis(plane: np.ndarray) -> np.ndarray:
     """Returns (UᵀU)⁻¹Uᵀ along the first axis, where U is the triangle filter of `upsample`."""
-    assert factor == 2
     even, odd = plane[0::2], plane[1::2]
     projected = np.float32(0.75) * (even + odd)  # Uᵀ
     projected[0] += 0.25 * even[0]

@@ -53,6 +53,16 @@ def from_blocks(blocks: np.ndarray, columns: int) -> np.ndarray:
     return jpeg.from_blocks(blocks.reshape(-1, columns, 64))
 
 
+def pad_to_blocks(plane: np.ndarray) -> np.ndarray:
+    """Repeats the border of a plane to whole blocks."""
+    return np.pad(plane, ((0, -plane.shape[0] % 8), (0, -plane.shape[1] % 8)), mode="edge")
+
+
+def transform(plane: np.ndarray) -> np.ndarray:
+    """Returns the coefficients of a plane in whole blocks: float32 [blocks, 64]."""
+    return (to_blocks(plane) - np.float32(128)) @ BASIS.T
+
+
 def chroma_offsets(
     chroma: Sequence[np.ndarray],
     subsampling: Sequence[tuple[int, int]],

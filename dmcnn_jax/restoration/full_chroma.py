@@ -7,7 +7,7 @@ import numpy as np
 from dmcnn_jax.jpeg.finer_table import round_coefficients
 from dmcnn_jax.jpeg.reader import Component
 from dmcnn_jax.jpeg.resampling import average_samples
-from dmcnn_jax.restoration.bands import BAND, BASIS, from_blocks, map_bands, to_blocks
+from dmcnn_jax.restoration.bands import BAND, BASIS, from_blocks, map_bands, to_blocks, transform
 
 
 def round_full_chroma(
@@ -40,16 +40,6 @@ def round_full_chroma(
 
     map_bands(band, range(0, component.coefficients.shape[0], BAND))
     return result
-
-
-def pad_to_blocks(plane: np.ndarray) -> np.ndarray:
-    """Repeats the border of a plane to whole blocks."""
-    return np.pad(plane, ((0, -plane.shape[0] % 8), (0, -plane.shape[1] % 8)), mode="edge")
-
-
-def transform(plane: np.ndarray) -> np.ndarray:
-    """Returns the coefficients of a plane in whole blocks: float32 [blocks, 64]."""
-    return (to_blocks(plane) - np.float32(128)) @ BASIS.T
 
 
 _MAX_CORRECTIONS = 8

@@ -11,8 +11,8 @@ from dmcnn_jax.jpeg.expected_error import expected_error
 from dmcnn_jax.jpeg.finer_table import round_coefficients
 from dmcnn_jax.jpeg.reader import Component
 from dmcnn_jax.jpeg.resampling import fit_samples
-from dmcnn_jax.restoration.bands import BAND, map_bands
-from dmcnn_jax.restoration.full_chroma import pad_to_blocks, round_full_chroma, transform
+from dmcnn_jax.restoration.bands import BAND, map_bands, pad_to_blocks, transform
+from dmcnn_jax.restoration.full_chroma import round_full_chroma
 from dmcnn_jax.restoration.prior_save import prior_component
 from dmcnn_jax.restoration.results import Planes
 

@@ -9,7 +9,11 @@ import numpy as np
 from dmcnn_jax import jpeg
 from dmcnn_jax.jpeg.carrying import replace_picture
 from dmcnn_jax.jpeg.certificate import make_segment
-from dmcnn_jax.jpeg.coefficient_writer import MAX_MAGNITUDE, write_coefficients
+from dmcnn_jax.jpeg.coefficient_writer import (
+    MAX_BASELINE_STEP,
+    MAX_MAGNITUDE,
+    write_coefficients,
+)
 from dmcnn_jax.jpeg.markers import parse
 from dmcnn_jax.jpeg.reader import Component
 from dmcnn_jax.jpeg.recoverable import replace_recoverably
@@ -18,9 +22,6 @@ from dmcnn_jax.restoration.jpeg_components import Target, can_write_full_chroma,
 from dmcnn_jax.restoration.jpeg_options import JpegOptions
 from dmcnn_jax.restoration.jpeg_verification import tally_files
 from dmcnn_jax.restoration.results import JpegRestoration, Planes
-
-MAX_STEP = 255
-"""The coarsest step that is tried."""
 
 NOT_RECOVERABLE = "the original file can't be had back from it"
 """A note, where `JpegOptions.recoverable` asks for what isn't possible."""
@@ -80,7 +81,7 @@ def find_step(targets: Sequence[Target], loss: float) -> int:
         targets: what is written.
         loss: dB.
     """
-    finest, too_coarse = 1, MAX_STEP + 1
+    finest, too_coarse = 1, MAX_BASELINE_STEP + 1
     while too_coarse - finest > 1:
         step = (finest + too_coarse) // 2
         if expected_loss(targets, step) <= loss:
@@ -118,7 +119,7 @@ def _fit_size(
     Raises:
         ValueError: if there is none.
     """
-    coarsest, data, notes = MAX_STEP, *write(MAX_STEP)
+    coarsest, data, notes = MAX_BASELINE_STEP, *write(MAX_BASELINE_STEP)
     if len(data) > size:
         raise ValueError(
             f"{name}: {size} bytes are too few: with the coarsest table, which loses all that"
@@ -167,6 +168,6 @@ def _within_range(target: Target, step: int) -> Component:
     while True:
         component = target.rounded(step)
         largest = np.abs(component.coefficients[..., 1:].astype(np.int32)).max(initial=0)
-        if largest <= MAX_MAGNITUDE or target.plane is None or step >= MAX_STEP:
+        if largest <= MAX_MAGNITUDE or target.plane is None or step >= MAX_BASELINE_STEP:
             return component
-        step = min(2 * step, MAX_STEP)
+        step = min(2 * step, MAX_BASELINE_STEP)

@@ -9,9 +9,8 @@ from dmcnn_jax import jpeg
 from dmcnn_jax.jpeg.finer_table import lies_inside
 from dmcnn_jax.jpeg.reader import Component
 from dmcnn_jax.jpeg.resampling import average_samples
-from dmcnn_jax.restoration.bands import BAND, BASIS, from_blocks
+from dmcnn_jax.restoration.bands import BAND, BASIS, from_blocks, pad_to_blocks, transform
 from dmcnn_jax.restoration.coefficient_check import CoefficientTally, interval_reach
-from dmcnn_jax.restoration.full_chroma import pad_to_blocks, transform
 
 
 @dataclasses.dataclass(frozen=True)
