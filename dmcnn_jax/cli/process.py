@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
+from dmcnn_jax.system.messages import first_line
 from dmcnn_jax.system.printable import printable
 from dmcnn_jax.version import __version__
 
@@ -129,21 +130,3 @@ def say(name: str, text: str) -> None:
     Control characters are escaped.
     """
     print(f"{name}: {printable(text)}", file=sys.stderr, flush=True)
-
-
-def first_line(error: BaseException) -> str:
-    """Returns the message of an error on one line, in the words of the command line."""
-    # A failed import or write of ours has a text of its own and no number.
-    if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}"
-    # str() of a KeyError puts quotes around its text.
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    text = " ".join(text.split())
-    for argument, option in _OPTIONS.items():
-        text = text.replace(argument, option)
-    return text or type(error).__name__
-
-
-# Arguments that the library's messages name, and the command-line options that set them.
-_OPTIONS = {"allow_truncated=True": "--allow-truncated", "max_pixels": "--max-pixels"}
