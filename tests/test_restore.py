@@ -902,7 +902,8 @@ def test_inputs_are_never_written_over(weights, tmp_path, capsys):
     assert path.read_bytes() == before and tree(tmp_path) == ["a.jpg", "link.jpg"]
 
 
-@pytest.mark.parametrize("report", ["photo.jpg", "out.png", "none/report.json", "."])
+# No user, not even root, may create files in /proc.
+@pytest.mark.parametrize("report", ["photo.jpg", "out.png", "none/r.json", ".", "/proc/r.json"])
 def test_a_report_overwrites_nothing(weights, tmp_path, monkeypatch, capsys, report):
     monkeypatch.chdir(tmp_path)
     data = write_jpeg(tmp_path / "photo.jpg").read_bytes()

@@ -8,11 +8,13 @@ import os
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
 from dmcnn_jax.cli.process import UsageError, naming_output
 from dmcnn_jax.cli.real_paths import RealPaths
 from dmcnn_jax.system.atomic_write import replacing
+from dmcnn_jax.system.partial_files import partial_file
 from dmcnn_jax.system.printable import printable
 
 if TYPE_CHECKING:
@@ -186,7 +188,7 @@ def check_report(path: str | None, pictures: Sequence[str | os.PathLike[str]]) -
     """Checks, before all the work, that a report may be written to a path.
 
     Raises:
-        UsageError: if it would overwrite a picture, or its folder doesn't exist.
+        UsageError: if it would overwrite a picture, or its folder doesn't exist or takes no files.
     """
     if path is None or path == "-":
         return
@@ -195,6 +197,13 @@ def check_report(path: str | None, pictures: Sequence[str | os.PathLike[str]]) -
         raise UsageError(f"--json {path!r} would overwrite a picture; choose another name")
     if os.path.isdir(real) or not os.path.isdir(os.path.dirname(real)):
         raise UsageError(f"--json {path!r}; expected the name of a file in a folder that exists")
+    try:  # permissions don't say it all: disks are read-only or full
+        with partial_file(Path(real).parent) as (_, handle):
+            os.close(handle)
+    except OSError as error:
+        raise UsageError(
+            f"--json {path!r} can't be written ({error.strerror}); name a file in another folder"
+        ) from None
 
 
 def write_json(path: str, content: Mapping[str, Any]) -> None:
