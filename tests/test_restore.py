@@ -1062,6 +1062,10 @@ def test_the_work_of_a_batch_grows_with_its_files_and_not_their_square(
         (["DIR/a.jpg", "--strength", "2"], "'2'; expected a number from 0 to 1"),
         (["DIR/a.jpg", "--format", "png/x"], "--format 'png/x'; expected one of: .png"),
         (["DIR/a.jpg", "-o", ""], "expected a folder, a file or -"),
+        (["DIR/a.jpg", "--suffix", "/x"], "--suffix is '/x'; expected a part of a name"),
+        (["DIR/a.jpg", "--suffix", "_x", "-o", "DIR/c.png"], "c.png', which names the result"),
+        (["DIR/a.jpg", "--suffix", "_x", "-o", "-"], "standard output has none"),
+        (["--serve", "--suffix", "_x"], "--serve and --verify write none"),
     ],
 )
 def test_commands_that_make_no_sense(weights, tmp_path, capsys, arguments, message):

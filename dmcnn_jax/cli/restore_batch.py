@@ -126,7 +126,9 @@ class BatchRun:
         if options.in_place:
             planned = plan_in_place(options.inputs, parse_originals(options.originals))
         else:
-            planned = plan(options.inputs, options.output, self.extension, options.overwrite)
+            planned = plan(
+                options.inputs, options.output, self.extension, options.overwrite, options.suffix
+            )
         tasks = planned.tasks
         if not tasks:
             raise UsageError(f"no JPEG files in {', '.join(options.inputs)}")
