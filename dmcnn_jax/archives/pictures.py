@@ -13,9 +13,9 @@ from dmcnn_jax.archives.plan import Archive, Row
 from dmcnn_jax.archives.reports import Record
 from dmcnn_jax.archives.sources import MEMBER
 from dmcnn_jax.images import formats
-from dmcnn_jax.restoration.output import make_output
 from dmcnn_jax.restoration.restorer import Restorer
 from dmcnn_jax.restoration.results import Planes
+from dmcnn_jax.restoration.writing import make_result
 from dmcnn_jax.system.messages import first_line
 
 
@@ -91,7 +91,7 @@ class PictureRestorer:
             output, style = posixpath.splitext(output)[0] + ".tif", self.options.style(".tif")
             note = f"a CMYK file, written as TIFF, since {was} can't hold it"
             planes = dataclasses.replace(planes, notes=(*planes.notes, note))
-        result, write = make_output(self.restorer, planes, style, self.options.jpeg)
+        result, write = make_result(self.restorer, planes, style, self.options.jpeg)
         buffer = io.BytesIO()
         dropped = write(buffer, True)
         data = buffer.getvalue()

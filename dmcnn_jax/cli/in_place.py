@@ -69,6 +69,7 @@ def check_usage(options: argparse.Namespace) -> None:
     conflicts = {
         "-o": options.output is not None,
         f"--format {options.format}": format_name not in ("jpg", "jpeg"),
+        "--suffix": options.suffix is not None,
         "--quality": options.quality is not None,
         "--upright": options.upright,
         "--bits 16": options.bits == 16,

@@ -15,6 +15,7 @@ _EXAMPLES = """examples:
   dmcnn-restore photo.jpg                           photo-restored.png beside it
   dmcnn-restore photo.jpg -o photo.tif              PNG, TIFF, WebP or JPEG, by extension
   dmcnn-restore photo.jpg -o restored.jpg           JPEG: small, with all that the file carries
+  dmcnn-restore photo.jpg --suffix _clean           photo_clean.png beside it
   dmcnn-restore holiday/                            holiday-restored/ beside it
   dmcnn-restore photo.jpg holiday/ -o cleaned/      files and folders; subfolders are kept
   dmcnn-restore may/ june/ -o cleaned/              cleaned/may/ and cleaned/june/
@@ -102,6 +103,12 @@ def _add_output_options(add: Callable[..., argparse.Action]) -> None:
 
 def add_format_options(add: Callable[..., argparse.Action]) -> None:
     """Adds the options of what is written."""
+    add(
+        "--suffix",
+        metavar="TEXT",
+        help="what follows the inputs' names in those of results, as in photo_clean.png for _clean,"
+        " and in those of folders beside the inputs (default: -restored; with -o, nothing)",
+    )
     add(
         "--format",
         metavar="EXT",

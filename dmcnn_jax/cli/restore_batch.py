@@ -20,14 +20,12 @@ from dmcnn_jax.cli.record_spool import RecordSpool
 from dmcnn_jax.cli.restore_arguments import jpeg_options, restore_options
 from dmcnn_jax.cli.restore_planning import Task, already_there, plan
 from dmcnn_jax.cli.restore_report import (
-    STATUSES,
-    FileRecord,
     check_report,
     describe_counts,
     describe_file,
     write_report,
-    written_record,
 )
+from dmcnn_jax.restoration.records import STATUSES, FileRecord, written_record
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -123,7 +121,9 @@ class BatchRun:
         if options.in_place:
             planned = plan_in_place(options.inputs, parse_originals(options.originals))
         else:
-            planned = plan(options.inputs, options.output, self.extension, options.overwrite)
+            planned = plan(
+                options.inputs, options.output, self.extension, options.overwrite, options.suffix
+            )
         tasks = planned.tasks
         if not tasks:
             raise UsageError(f"no JPEG files in {', '.join(options.inputs)}")
@@ -267,12 +267,12 @@ class BatchRun:
 
     def _write(self, task: Task, planes: "Planes", began: float) -> None:
         """Makes the result and writes it, in the writer's thread."""
-        from dmcnn_jax.restoration.output import make_output
+        from dmcnn_jax.restoration.writing import make_result
 
         original: str | None = None
         try:
             style = self.formats[self._suffix(task)]
-            result, write = make_output(self.restorer, planes, style, self.jpeg_options)
+            result, write = make_result(self.restorer, planes, style, self.jpeg_options)
             if self.options.in_place and not any(result.models):
                 task.skip = "; ".join(result.notes) or "nothing was restored"
                 self._record_skipped(task)

@@ -7,13 +7,16 @@ has one, the picture is libjpeg's. Quantising the restored planes with the file'
 the file's own coefficients; whole pixels keep that up to rounding and clipping.
 """
 
+import copy
 import os
+import threading
 from typing import BinaryIO
 
 import jax
 import numpy as np
 
 from dmcnn_jax import jpeg
+from dmcnn_jax.images.orientation import turn
 from dmcnn_jax.inference.model import Model, is_openvino, load
 from dmcnn_jax.jpeg.double_compression import PriorCompression
 from dmcnn_jax.jpeg.tables import nearest_quality
@@ -62,10 +65,11 @@ def restore(
     ensemble: bool = False,
     engine: str = "auto",
     trial: bool = True,
+    upright: bool = False,
 ) -> np.ndarray:
     """Restores a JPEG file.
 
-    The keyword arguments are the fields of `dmcnn_jax.restoration.options.RestoreOptions`, which
+    The keyword arguments but for the last are the fields of `dmcnn_jax.RestoreOptions`, which
     explains them.
 
     Args:
@@ -84,11 +88,12 @@ def restore(
         ensemble: whether to average luma over eight rotations and reflections of the picture.
         engine: what computes the layers, one of `inference.model.ENGINES`.
         trial: whether it is tried first, on parts of the picture, if the bundled models help it.
+        upright: whether the picture is turned as its EXIF orientation says: an array can't carry
+            the orientation, as files do. If not, it is as stored.
 
     Returns:
         uint8 (uint16 for 16 bits): [height, width] for a grayscale file, [height, width, 3] (RGB)
-        for a colour file, [height, width, 4] (CMYK, 0 is no ink) for CMYK and YCCK; as stored, not
-        rotated by its EXIF orientation.
+        for a colour file, [height, width, 4] (CMYK, 0 is no ink) for CMYK and YCCK.
 
     Raises:
         ValueError: if the file is not a JPEG file, or of a kind that can't be restored; if the
@@ -109,7 +114,9 @@ def restore(
         engine=engine,
         trial=trial,
     )
-    return Restorer(model, options)(jpeg.read(source)).pixels
+    file = jpeg.read(source)
+    pixels = Restorer(model, options)(file).pixels
+    return np.ascontiguousarray(turn(pixels, file.metadata.orientation)) if upright else pixels
 
 
 def restore_jpeg(
@@ -146,6 +153,8 @@ def restore_jpeg(
 
 class Restorer:
     """A restorer of JPEG files, which loads each model once.
+
+    Several threads may use one at the same time.
 
     Args:
         model: what restores luma, as in `restore`.
@@ -190,6 +199,23 @@ class Restorer:
             self.size = "full" if quick else "fast"
         if model is None and options.strength > 0:
             choose_model(jpeg.STANDARD_LUMA)  # raises here if no models are installed
+
+    def with_options(self, options: RestoreOptions) -> "Restorer":
+        """Returns a restorer with other options, which shares the models.
+
+        Args:
+            options: how it restores files.
+
+        Raises:
+            ValueError: if the size or the engine differs, which models are loaded for.
+        """
+        if (options.size, options.engine) != (self.options.size, self.options.engine):
+            raise ValueError(
+                "size or engine differs, for which models are loaded; expected the same"
+            )
+        other = copy.copy(self)
+        other.options = options
+        return other
 
     def __call__(self, file: jpeg.JpegFile, progress: Progress | None = None) -> Restoration:
         """Restores a file.
@@ -376,10 +402,14 @@ class Restorer:
         """Returns the given model, or a bundled one by name, which is loaded once."""
         if self._given is not None:
             return self._given
-        if name not in self._bundled:
-            self._bundled[name] = load(name, self.options.engine)
-        return self._bundled[name]
+        with _LOADING:
+            if name not in self._bundled:
+                self._bundled[name] = load(name, self.options.engine)
+            return self._bundled[name]
 
+
+# Held while a model is loaded, so that two threads don't load it twice.
+_LOADING = threading.Lock()
 
 # The share of the work that the network of chroma takes, about.
 _CHROMA_SHARE = 0.2

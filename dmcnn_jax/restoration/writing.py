@@ -1,4 +1,4 @@
-"""Makes what is written of restored planes: a picture's file, or a JPEG file of coefficients."""
+"""Makes the picture or the JPEG file of restored planes, and what writes it in a format."""
 
 import os
 from collections.abc import Callable
@@ -11,26 +11,24 @@ from dmcnn_jax.restoration.results import Outcome, Planes
 from dmcnn_jax.restoration.verification import count_as_written
 
 Target = str | os.PathLike[str] | IO[bytes]
-"""Where a file is written: a path, or a file open for writing in binary."""
-
 Writer = Callable[[Target, bool], tuple[str, ...]]
-"""Writes a file to a target; takes whether a file of that name is replaced, and returns what the
-JPEG file held and this one doesn't."""
+"""Writes a result: takes a path or a file that is open for writing in binary, and whether a file of
+that name is replaced; returns what the original held and the result doesn't."""
 
 
-def make_output(
+def make_result(
     restorer: Restorer, planes: Planes, style: formats.OutputFormat, jpeg_options: JpegOptions
 ) -> tuple[Outcome, Writer]:
-    """Returns what was made of restored planes, and a function that writes it.
+    """Returns what is made of restored planes, and a function that writes it.
 
     Args:
-        restorer: which restored the planes.
-        planes: what `Restorer.restore_planes` returned.
-        style: the format of the file.
-        jpeg_options: of JPEG files that hold coefficients.
+        restorer: that restored them.
+        planes: what its `restore_planes` returned.
+        style: the format.
+        jpeg_options: of JPEG files that hold restored coefficients.
 
     Raises:
-        ValueError: if the file can't be as small as `jpeg_options` say.
+        ValueError: if a JPEG file can't be as small as its options say.
     """
     if style.holds_coefficients:
         restored = restorer.render_jpeg(planes, jpeg_options)
