@@ -31,7 +31,10 @@ def get_config():
     # Tiles are read from the pack batch by batch: a copy for each device would take gigabytes.
     config.data.device_bytes = 2**28
     config.train.optimizer = "muon"
-    config.train.learning_rate = 2e-3
+    config.train.learning_rate = 2e-4
+    # About twice the norm of most gradients. Without it, a picture that the network fails on fills
+    # the optimizer's memory for hundreds of steps.
+    config.train.clip_norm = 1.0
     # Small batches at first, since most is learned by many steps; larger ones later.
     set_steps(config, (128,), (4,), (1_000_000,), warmup_steps=200, validate_every=500)
     config.train.checkpoint_every = 100

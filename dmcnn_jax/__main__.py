@@ -3,13 +3,13 @@
 python -m dmcnn_jax
 """
 
-import argparse
 import importlib.metadata
 import importlib.util
 import platform
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from dmcnn_jax.cli.process import command_parser, run_command
 from dmcnn_jax.system.bundled import BUNDLED
 from dmcnn_jax.version import __version__
 
@@ -48,24 +48,27 @@ _PACKAGES = ("jax", "flax", "numpy", "pillow", "optax", "orbax-checkpoint", "ten
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the overview and returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m dmcnn_jax",
-        description="Lists the commands, the bundled models and the devices of dmcnn_jax.",
-        epilog="--help explains each command.",
+    parser = command_parser(
+        "python -m dmcnn_jax",
+        "Lists the commands, the bundled models and the devices of dmcnn_jax.",
+        "--help explains each command.",
+        name="dmcnn_jax",
     )
-    parser.add_argument("--version", action="version", version=f"dmcnn_jax {__version__}")
     parser.add_argument(
         "--no-devices", action="store_true", help="don't list devices, which takes seconds"
     )
     options = parser.parse_args(argv)
+    return run_command("dmcnn_jax", lambda: _print_overview(not options.no_devices))
+
+
+def _print_overview(with_devices: bool) -> None:
     print(f"dmcnn_jax {__version__}: removes JPEG artifacts with DMCNN, in JAX\n")
     _print_commands()
     _print_models()
     found = [f"{name} {version}" for name in _PACKAGES if (version := _installed_version(name))]
     print(f"versions: Python {platform.python_version()}, {', '.join(found)}")
-    if not options.no_devices:
+    if with_devices:
         print(f"devices: {_describe_devices()}")
-    return 0
 
 
 def _print_commands() -> None:

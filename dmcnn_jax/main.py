@@ -26,6 +26,7 @@ from dmcnn_jax.cli.process import (
     FAILED,
     INTERRUPTED,
     OK,
+    ending_unread,
     first_line,
     prepare_process,
     silence_pillow,
@@ -96,9 +97,14 @@ def parse_flags(arguments: Sequence[str]) -> list[str]:
 
     A mistake in the flags is one line on standard error and exit status 1.
     """
-    if "--version" in arguments:
-        print(f"dmcnn_jax {__version__}")
-        sys.exit(OK)
+    with ending_unread():
+        if "--version" in arguments:
+            print(f"dmcnn_jax {__version__}")
+            sys.exit(OK)
+        return _parse_flags(arguments)
+
+
+def _parse_flags(arguments: Sequence[str]) -> list[str]:
     arguments, config = list(arguments), ""
     try:
         config = _find_config(arguments)
@@ -107,6 +113,8 @@ def parse_flags(arguments: Sequence[str]) -> list[str]:
         return rest
     except SystemExit:
         sys.exit(OK)  # absl has printed its help, and counts that as a failure
+    except BrokenPipeError:
+        raise  # nobody reads that help
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         mistake = _flag_mistake(error)
         if "get_config() takes 0 positional" in mistake:

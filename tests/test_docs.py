@@ -276,6 +276,21 @@ def test_the_reference_runs_every_command():
     assert text.startswith("usage: python -m dmcnn_jax") and str(ROOT) not in text
 
 
+def test_the_table_of_networks_has_what_files_and_cards_hold():
+    safetensors = pytest.importorskip("safetensors.numpy")
+    rows = [line for line in site_pages().weights_part().splitlines() if line.startswith("| [`")]
+    files = sorted((ROOT / "dmcnn_jax/weights").glob("*.safetensors"))
+    assert len(rows) == len(files) >= 8
+    for row, path in zip(rows, files, strict=True):
+        weights = sum(array.size for array in safetensors.load_file(path).values())
+        assert f"[`{path.stem}`]" in row and f" {weights:,} " in row
+        assert f" {path.stat().st_size / 1e6:.2f} " in row
+    (ten,) = (row for row in rows if "`dmcnn-qf10`" in row)
+    assert "| 10: 29.356 (JPEG 27.770) |" in ten
+    (every,) = (row for row in rows if "`dmcnn-any`" in row)
+    assert "20: 31.599 (JPEG 30.072)" in every and "| 16 s with dmcnn-chroma" in every
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("builder", ["html", "doctest"])
 def test_the_site_builds_without_warnings(builder, tmp_path):

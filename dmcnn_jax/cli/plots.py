@@ -53,5 +53,5 @@ def _run(options: argparse.Namespace) -> None:
             write_csv(options.runs[0], output)
             continue
         buffer = io.BytesIO()
-        draw(*options.runs).savefig(buffer, format=Path(output).suffix[1:] or None, dpi=70)
+        draw(*options.runs).savefig(buffer, format=Path(output).suffix[1:] or None, dpi=80)
         write_file(Path(output), buffer.getvalue())

@@ -43,6 +43,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         check_usage(options)
     except UsageError as error:
         parser.error(str(error))
+    if options.suffix is not None and (options.serve is not None or options.verify):
+        parser.error("--suffix is for names of results; --serve and --verify write none")
     if options.serve is not None:
         if options.inputs or options.output:
             parser.error("--serve takes no files; drop them on its page")

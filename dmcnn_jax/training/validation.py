@@ -106,6 +106,11 @@ class Validation:
         ]
         return result, np.concatenate(pictures, axis=2)
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether `compile` has been called."""
+        return self._compiled is not None
+
     def compile(self, module: Network, variables: Mapping[str, Any]) -> None:
         """Compiles the measurement, for calls with the same network; any thread may call this.
 
