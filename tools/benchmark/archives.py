@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=2, help="and cores (%(default)s)")
     parser.add_argument("--rounds", type=int, default=2, help="of speed (%(default)s)")
     parser.add_argument("--engine", default="jax", help="what restores (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=1e9, help="end memory's run after these")
     parser.add_argument("--plot", metavar="FILE", help="draws memory there")
     parser.add_argument("--folder", help="where files are made (default: a temporary folder)")
     options = parser.parse_args(argv)
@@ -151,9 +152,12 @@ def _measure_memory(options: argparse.Namespace) -> None:
         _make_pictures(source, options.files)
         target = _plan(options, source, Path(folder, "out"))
         process = subprocess.Popen(_command("archive", _run_arguments(options, target)))
-        samples = _sample(process, target)
-        if process.wait():
+        samples = _sample(process, target, options.seconds)
+        if process.poll() is None:
+            process.terminate()
+        elif process.returncode:
             raise RuntimeError("the run failed")
+        process.wait()
     every = max(1, len(samples) // 20)
     for seconds, files, memory in [*samples[::every], samples[-1]]:
         print(f"{seconds:6.0f} s, {files:6} files, MiB: {', '.join(f'{m:.0f}' for m in memory)}")
@@ -207,11 +211,11 @@ Sample = tuple[float, int, list[float]]
 """Seconds since the start, files that are done, and MiB of each worker."""
 
 
-def _sample(process: subprocess.Popen[bytes], target: Path) -> list[Sample]:
-    """Returns samples of the memory of a run's workers, until it ends."""
+def _sample(process: subprocess.Popen[bytes], target: Path, limit: float) -> list[Sample]:
+    """Returns samples of the memory of a run's workers, until it ends or for `limit` seconds."""
     samples: list[Sample] = []
     began, ended = time.perf_counter(), threading.Event()
-    while process.poll() is None:
+    while process.poll() is None and time.perf_counter() - began < limit:
         workers = [pid for pid in _children(process.pid)]
         memory = [_resident_mib(pid) for pid in workers]
         files = sum(1 for _ in target.glob("*.png"))
