@@ -2,9 +2,12 @@
 
 import functools
 import gc
+import importlib.util
 import json
 import resource
 import signal
+import subprocess
+import sys
 import time
 import weakref
 
@@ -521,6 +524,24 @@ def test_a_record_that_is_not_finite_is_refused_and_not_written(tmp_path):
             writer.write(2, record)
     writer.close()
     assert finite_records(tmp_path / "log.jsonl") == [{"step": 1, "loss": 0.5}]
+
+
+def test_tensorboard_files_are_written_without_pytorch(tmp_path):
+    """Importing it would take most of a short run's start."""
+    if not importlib.util.find_spec("torch"):
+        pytest.skip("PyTorch is not installed: extra 'export'")
+    code = f"""
+import importlib.util, sys
+from pathlib import Path
+from dmcnn_jax.training.metric_writer import MetricWriter
+writer = MetricWriter(Path({str(tmp_path)!r}), 0)
+writer.write(1, {{"loss": 0.5}})
+writer.close()
+print("torch" in sys.modules, importlib.util.find_spec("torch") is not None)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "False True\n" and done.returncode == 0, done.stderr
+    assert list((tmp_path / "tensorboard").iterdir())
 
 
 def test_a_trainer_is_freed_and_an_equal_one_compiles_no_second_step(config, monkeypatch):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dmcnn_jax.system.atomic_write import write_file
+from dmcnn_jax.system.hidden_modules import hiding
 
 
 class MetricWriter:
@@ -31,7 +32,9 @@ class MetricWriter:
             write_file(path, "".join(line + "\n" for line in kept).encode())
         self._file = path.open("a")
         try:
-            from tensorboardX import SummaryWriter
+            # It would import PyTorch for the sake of a type: seconds, and hundreds of megabytes.
+            with hiding("torch"):
+                from tensorboardX import SummaryWriter
         except ModuleNotFoundError:
             print("no TensorBoard files: tensorboardX is not installed", file=sys.stderr)
             self._board = None
