@@ -155,7 +155,9 @@ def write_gallery(
     path: str | os.PathLike, gallery: Gallery, results: Mapping[str, Any]
 ) -> tuple[str, ...]:
     """Writes a gallery that `evaluate` filled; returns and raises the same as `Gallery.write`."""
-    gallery.title, gallery.about = results["model"], _describe(results)
+    # A gallery may be published: it has the names of model and images, not where they lie.
+    shown = {**results, "images": Path(results["images"]).name}
+    gallery.title, gallery.about = Path(results["model"]).name, _describe(shown)
     return gallery.write(path)
 
 
