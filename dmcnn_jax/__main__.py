@@ -3,13 +3,15 @@
 python -m dmcnn_jax
 """
 
+import argparse
 import importlib.metadata
 import importlib.util
 import platform
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dmcnn_jax.cli.process import command_parser, run_command
+from dmcnn_jax.cli.interrupts import run_main
+from dmcnn_jax.cli.process import command_parser
 from dmcnn_jax.system.bundled import BUNDLED
 from dmcnn_jax.version import __version__
 
@@ -49,6 +51,15 @@ _PACKAGES = ("jax", "flax", "numpy", "pillow", "optax", "orbax-checkpoint", "ten
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the overview and returns the exit status."""
+
+    def overview() -> None:
+        _print_overview(not make_parser().parse_args(argv).no_devices)
+
+    return run_main("dmcnn_jax", overview, argv)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the overview."""
     parser = command_parser(
         "python -m dmcnn_jax",
         "Lists the commands, the bundled models and the devices of dmcnn_jax.",
@@ -58,8 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--no-devices", action="store_true", help="don't list devices, which takes seconds"
     )
-    options = parser.parse_args(argv)
-    return run_command("dmcnn_jax", lambda: _print_overview(not options.no_devices))
+    return parser
 
 
 def _print_overview(with_devices: bool) -> None:

@@ -264,7 +264,7 @@ def forged(parts, rest=b""):
 )
 def test_recipes_cannot_repeat_bytes_without_end(parts):
     _, plain, _ = small()
-    with pytest.raises(ValueError, match="bytes outside the recipe|no line of at most"):
+    with pytest.raises(ValueError, match=r"bytes outside the recipe|no line of at most"):
         unpack(forged(parts, bytes(500_000)), len(plain))
 
 
@@ -280,7 +280,7 @@ def test_recipes_cannot_code_scans_without_end(monkeypatch):
 
 def test_a_scan_has_at_most_four_components():
     # Each takes the memory of a plane.
-    original, plain, _ = small()
+    original, *_ = small()
     at = original.index(b"\xff\xda")
     head = original[:at] + segment(0xDA, b"\xff" + b"\1\0" * 255 + b"\0\77\0")
     with pytest.raises(ValueError, match="a scan of 255 components; expected 1 to 4"):

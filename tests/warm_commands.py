@@ -4,6 +4,7 @@ A run takes a fraction of a second instead of seconds, and is otherwise the comm
 `main`, its process, its signals, its exit. The process that is forked has not started JAX.
 """
 
+import contextlib
 import dataclasses
 import importlib
 import json
@@ -148,10 +149,8 @@ class WarmCommands:
 
 
 def _send(process: int, number: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):  # it was faster
         os.kill(process, number)
-    except ProcessLookupError:
-        pass  # it was faster
 
 
 def _serve(listening: socket.socket) -> tuple[str, list[str]] | None:

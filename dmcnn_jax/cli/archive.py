@@ -6,13 +6,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from dmcnn_jax.cli.interrupts import signals_as_interrupt
+from dmcnn_jax.cli.interrupts import run_main
 from dmcnn_jax.cli.process import (
-    INTERRUPTED,
     UsageError,
     command_parser,
     naming_output,
-    run_command,
     say,
 )
 
@@ -44,11 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: its arguments; by default those of the process.
     """
-    with signals_as_interrupt(f"{_NAME}: {_INTERRUPTED}", keep=argv is None):
-        status = run_command(_NAME, lambda: _run(argv), interrupted=_INTERRUPTED)
-    if status == INTERRUPTED and argv is None:
-        os._exit(status)  # a normal exit would wait for threads
-    return status
+    return run_main(_NAME, lambda: _run(argv), argv, interrupted=_INTERRUPTED)
 
 
 def make_parser() -> argparse.ArgumentParser:
