@@ -35,6 +35,7 @@ class Command(NamedTuple):
 COMMANDS = (
     Command("dmcnn-restore photo.jpg", "restore JPEG files, or folders with -o"),
     Command("dmcnn-restore --verify A.jpg B.png", "check whether B could be A's original"),
+    Command("dmcnn-archive", "restore millions of files, each once", "pyarrow", "archive"),
     Command("dmcnn-restore --serve", "open a local page to drop files on", "starlette", "serve"),
     Command("dmcnn-evaluate", "measure a model on images: PSNR, SSIM, PSNR-B"),
     Command("dmcnn-gallery", "make a page with a slider between before and after"),

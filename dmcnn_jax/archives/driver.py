@@ -52,9 +52,10 @@ class Progress:
         self._done += 1
         self._print_if_due()
 
-    def shard_done(self) -> None:
-        """Counts a shard."""
+    def shard_done(self, files: int = 0) -> None:
+        """Counts a shard, and those of its files that were not counted one by one."""
         self._finished += 1
+        self._done += files
         self._print_if_due()
 
     def _print_if_due(self) -> None:
@@ -64,8 +65,8 @@ class Progress:
         self._last = now
         rate = self._done / (now - self._began)
         self._say(
-            f"{self._finished} of {self._shards} shards, {self._done} files now at {rate:.2f} a"
-            " second"
+            f"{self._finished:,} of {self._shards:,} shards are done; {self._done:,} of"
+            f" {self._files:,} files, {rate:.2f} a second"
         )
 
 

@@ -70,7 +70,7 @@ def run_on_processes(
     finally:
         stopping.set()
         for worker in pool:
-            worker.stop()
+            worker.close()
 
 
 def _collect(

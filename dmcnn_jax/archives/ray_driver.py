@@ -96,9 +96,9 @@ def run_on_ray(
         RuntimeError: if the cluster has no place for a worker.
         ConnectionError: if it can't be reached.
     """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(address=address or "local", log_to_driver=True, logging_level="warning")
     try:
         count = workers or _places(ray.cluster_resources(), cores, gpus)
@@ -148,7 +148,7 @@ def _run(
             continue
         if isinstance(outcome, Summary):
             result.add(outcome)
-            progress.shard_done()
+            progress.shard_done(outcome.files)
         elif isinstance(outcome, _Left) and shard is not None:
             result.left[shard] = outcome.why
             if outcome.useless:

@@ -50,21 +50,24 @@ def list_source(source: str, skipped: Skipped) -> Iterator[SourceFile]:
         return
     folder, _, name = source.rpartition("/") if is_remote(source) else ("", "", source)
     store = open_store(folder or ".")
+    jpegs = tuple(JPEG_EXTENSIONS)
     with store.open(name) as lines:
         for line in lines:
             address = os.fsdecode(line).strip("\r\n")
-            if address:
-                yield from _list_address(address, skipped, named=True)
+            if address.lower().endswith(jpegs):
+                yield _checked(_absolute(address))
+            elif address:
+                yield from _list_address(address, skipped)
 
 
-def _list_address(address: str, skipped: Skipped, *, named: bool = False) -> Iterator[SourceFile]:
-    """Yields the files of a single address; those that are `named` one by one are not looked at."""
+def _list_address(address: str, skipped: Skipped) -> Iterator[SourceFile]:
+    """Yields the files of a single address."""
     extension = os.path.splitext(address)[1].lower()
     if extension == ".tar" and not os.path.isdir(address):
         for tar in _matching(address):
             yield from _list_tar(tar)
-    elif extension in JPEG_EXTENSIONS and (named or _is_file(address)):
-        yield _checked(address if is_remote(address) else str(Path(address).absolute()))
+    elif extension in JPEG_EXTENSIONS and (is_remote(address) or os.path.isfile(address)):
+        yield _checked(_absolute(address))
     elif is_remote(address):
         store = open_store(address)
         assert isinstance(store, RemoteStore)
@@ -80,8 +83,11 @@ def _list_address(address: str, skipped: Skipped, *, named: bool = False) -> Ite
         raise FileNotFoundError(2, os.strerror(2), address)
 
 
-def _is_file(address: str) -> bool:
-    return is_remote(address) or os.path.isfile(address)
+def _absolute(address: str) -> str:
+    """Returns an address that means the same in every folder."""
+    if address.startswith("/") or is_remote(address):
+        return address
+    return os.path.join(os.getcwd(), address)
 
 
 def _matching(pattern: str) -> list[str]:
@@ -91,7 +97,7 @@ def _matching(pattern: str) -> list[str]:
         FileNotFoundError: if there are none.
     """
     if not set("*?[") & set(pattern):
-        return [pattern if is_remote(pattern) else str(Path(pattern).absolute())]
+        return [_absolute(pattern)]
     if is_remote(pattern):
         protocol = pattern.partition("://")[0]
         store = open_store(f"{protocol}://")

@@ -73,7 +73,10 @@ class Status:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the same for programs."""
-        return dataclasses.asdict(self) | {"seconds_left": self.seconds_left}
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        # dataclasses.asdict breaks counters.
+        counters = {"counts": dict(self.counts), "reasons": dict(self.reasons)}
+        return values | counters | {"seconds_left": self.seconds_left}
 
 
 def read_status(archive: Archive, now: float | None = None) -> Status:

@@ -30,8 +30,17 @@ PATIENCE = (0.5, 1, 2, 4, 8, 15, 30, 60)
 # Object stores, in which an upload becomes visible as a whole.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "r2", "memory"}
 
-# Errors that waiting doesn't mend.
-_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+# Errors that waiting doesn't mend; clients of storages have some of their own, here by their names.
+_FINAL = (
+    FileNotFoundError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+)
+_FINAL_NAMES = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"}
 
 
 class Store(ABC):
@@ -240,6 +249,8 @@ class RemoteStore(Store):
             except _FINAL:
                 raise
             except Exception as error:
+                if type(error).__name__ in _FINAL_NAMES:
+                    raise OSError(f"{self.address}: {first_line(error)}") from error
                 if pause is None:
                     raise StorageUnavailableError(
                         f"{self.address} can't be reached: {first_line(error)}"

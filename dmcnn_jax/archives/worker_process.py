@@ -159,11 +159,7 @@ class PersistentWorker:
     def __init__(self, target: str, *, pin: bool = True) -> None:
         self._target, self._pin = target, pin
         self._worker: WorkerProcess | None = None
-
-    @property
-    def pid(self) -> int | None:
-        """The number of the process, None before it has started."""
-        return self._worker.pid if self._worker else None
+        self._is_closed = False
 
     def run_shard(
         self,
@@ -187,7 +183,9 @@ class PersistentWorker:
                 return self._worker.run_shard(shard, retry_failed=retry_failed, on_file=on_file)
             except WorkerDiedError as error:
                 deaths += 1
-                self.stop()
+                self._end_worker()
+                if self._is_closed:
+                    raise WorkerError("the run was ended") from None
                 if deaths == DEATHS_IN_A_ROW:
                     raise WorkerError(f"{deaths} workers died of it, the last {error}") from None
             except WorkerError:
@@ -201,8 +199,12 @@ class PersistentWorker:
         except WorkerError as error:
             raise WorkerStartError(str(error)) from None
 
-    def stop(self) -> None:
-        """Ends the process."""
+    def close(self) -> None:
+        """Ends the process, for good; another thread's `run_shard` fails then."""
+        self._is_closed = True
+        self._end_worker()
+
+    def _end_worker(self) -> None:
         if self._worker is not None:
             self._worker.stop()
             self._worker = None

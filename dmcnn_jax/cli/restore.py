@@ -81,6 +81,7 @@ def _serve(options: argparse.Namespace) -> int:
     from dmcnn_jax.cli.restore_arguments import restore_options
     from dmcnn_jax.restoration.restorer import Restorer
     from dmcnn_jax.web import server, upload
+    from dmcnn_jax.web.choices import Choices
 
     restorer = Restorer(options.weights, restore_options(options))
     restore = upload.upload_restorer(
@@ -89,7 +90,8 @@ def _serve(options: argparse.Namespace) -> int:
         allow_truncated=options.allow_truncated,
         seconds_per_pixel=upload.SECONDS_PER_PIXEL * (8 if options.ensemble else 1),
     )
-    server.serve(restore, port=options.serve)
+    defaults = Choices(strength=options.strength, bits=options.bits)
+    server.serve(restore, port=options.serve, defaults=defaults)
     return 0
 
 

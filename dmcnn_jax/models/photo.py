@@ -100,6 +100,7 @@ class PhotoNet(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     identity_init_prefixes: ClassVar[tuple[str, ...]] = (PREFIX,)
+    JAX_ONLY_FIELDS: ClassVar[tuple[str, ...]] = ("dtype", "chroma_weight")
 
     def halo(self, subsampling: tuple[int, int]) -> tuple[int, int]:
         """Returns the distance seen down and across, in coded blocks of chroma.
@@ -203,7 +204,8 @@ class PhotoNet(nn.Module):
         x = depth_to_space(resample("from_quarter", x, 4 * half, _QUARTER)) + at_half
         x = block(len(widths), x, _HALF)
         x = conv(12, kernel_init=nn.initializers.zeros_init(), dtype=self.dtype, name="last")(x)
-        return depth_to_space(x.astype(jnp.float32))
+        # Blocks of chroma at the border reach beyond those of luma; P averages over them whole.
+        return depth_to_space(apply_mask(x.astype(jnp.float32), mask_to_scale(mask, _HALF)))
 
     def _first_layer(self, base: jax.Array, mask: jax.Array | None) -> jax.Array:
         """Maps the planes [B, H, W, 3] to the first features, at half scale."""
@@ -317,7 +319,7 @@ def _expected_errors(table: jax.Array) -> jax.Array:
 
 def _encode(table: jax.Array, subsampling: tuple[int, int]) -> jax.Array:
     """Encodes the tables of Y, Cb and Cr and the subsampling: float32 [B, 3 · 66]."""
-    return encode_tables(table, subsampling).reshape(len(table), -1)
+    return encode_tables(table, subsampling).reshape(table.shape[0], -1)
 
 
 def _compress(coefficients: jax.Array, table: jax.Array) -> jax.Array:
