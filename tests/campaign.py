@@ -72,6 +72,7 @@ def run_campaign() -> int:
     add("--jobs", type=int, default=2, help="batches at a time (default: %(default)s)")
     add("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=str([*PARTS]))
     add("--again", action="store_true", help="forget results of these parts")
+    add("--table", action="store_true", help="only print the table of what has run")
     add("--state", type=Path, default=Path("campaign.jsonl"), help="(default: %(default)s)")
     options = parser.parse_args()
     state = State(options.state)
@@ -79,8 +80,9 @@ def run_campaign() -> int:
         state.forget(options.only)
     units = plan(options.only, options.scale, options.seed)
     waiting = [unit for unit in units if unit not in state.results]
-    run_all(waiting, state, options.jobs)
-    return print_table([(unit, state.results[unit]) for unit in units])
+    if not options.table:
+        run_all(waiting, state, options.jobs)
+    return print_table([(u, state.results[u]) for u in units if u in state.results])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,7 +216,13 @@ def print_table(results: Sequence[tuple[Unit, dict[str, Any]]]) -> int:
         longest = max(result["longest"] for _, result in own)
         peak = max(result["peak"] for _, result in own) / 1e6
         minutes = sum(result["seconds"] for _, result in own) / 60
-        cells = f"{count:,}", f"{len(wrong)}", f"{longest:.1f}", f"{peak:.0f}", f"{minutes:.0f}"
+        cells = (
+            f"{count:,}",
+            f"{len(wrong)}",
+            f"{longest:.1f}" if longest else "",
+            f"{peak:.0f}",
+            f"{minutes:.0f}",
+        )
         print(f"| {part.title} | {' | '.join(cells)} |")
         lines += [f"{name}, {line}" for line in wrong]
     print(*lines, sep="\n")

@@ -81,10 +81,8 @@ def _kill_cold(words: list[str], sent: signal.Signals, seconds: float) -> Run:
     process = subprocess.Popen(
         [*command("dmcnn-restore"), *words], stderr=subprocess.PIPE, text=True
     )
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        process.send_signal(sent)
+    time.sleep(seconds)
+    os.kill(process.pid, sent)  # if it has ended, it is still there to be waited for
     assert process.stderr is not None
     said = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
