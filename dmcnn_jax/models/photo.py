@@ -48,13 +48,15 @@ _HALF, _QUARTER, _EIGHTH = 4, 2, 1
 # is nearly perfect already, and chroma that is nearly gray, then weighs less.
 _ERROR_FLOOR = (2 / 255) ** 2
 
-# Corrections are limited to so many times the error to expect; trained networks stay below 12.
-# While networks learn, a picture now and then makes them overflow. P would move the result back,
-# but for rounding errors that grow with the correction, and whose gradients would drown all others.
-_MAX_CORRECTION = 32
-
 # Second convolutions of residual blocks start small, so that the blocks start near the identity.
 _small_init = nn.initializers.variance_scaling(0.1, "fan_in", "truncated_normal")
+
+
+MAX_CORRECTION = 32
+"""How many times the error to expect a correction is at most; those of trained networks are below
+12. While networks learn, a picture now and then makes them overflow. P would move the result back,
+but for rounding errors that grow with the correction, and whose gradients would drown all others.
+"""
 
 
 class PhotoInput(flax.struct.PyTreeNode):
@@ -149,7 +151,7 @@ class PhotoNet(nn.Module):
         gate = near_colour(
             coefficients.chroma, coefficients.subsampling, _chroma_mask(mask, coefficients)
         )
-        correction = jnp.clip(correction, -_MAX_CORRECTION, _MAX_CORRECTION)
+        correction = jnp.clip(correction, -MAX_CORRECTION, MAX_CORRECTION)
         correction *= _expected_errors(table)
         image = base + jnp.concatenate([correction[..., :1], gate * correction[..., 1:]], axis=-1)
         if self.rectify:
