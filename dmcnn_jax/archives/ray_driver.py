@@ -27,9 +27,9 @@ _PATIENCE = 20  # seconds without news, after which it is asked whether Ray stil
 
 # Workers keep all cores busy, so that Ray's own processes may answer late.
 _ON_A_BUSY_MACHINE = {
-    "health_check_period_ms": 10_000,
-    "health_check_timeout_ms": 30_000,
-    "health_check_failure_threshold": 10,
+    "health_check_period_ms": 5_000,
+    "health_check_timeout_ms": 20_000,
+    "health_check_failure_threshold": 6,
 }
 
 
