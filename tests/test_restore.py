@@ -9,10 +9,12 @@ import json
 import multiprocessing
 import os
 import pickle
+import re
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -1227,6 +1229,28 @@ def test_threads_share_a_restorer(weights):
         np.testing.assert_array_equal(one, other)
     with pytest.raises(ValueError, match="size or engine differs"):
         whole.with_options(RestoreOptions(size="full"))
+
+
+@pytest.mark.slow
+def test_the_page_on_services_restores(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "docs/service.md").read_text()
+    service, as_jpeg, single = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = jpeg_bytes(colours(24, 40), quality=20, exif=exif)
+    monkeypatch.chdir(tmp_path)
+    Path("photo.jpg").write_bytes(data)
+    names = {}
+    exec(service, names)
+    image = Image.open(io.BytesIO(names["restore_to_png"](data)))
+    assert image.format == "PNG" and image.size == (24, 40)
+    assert image.getexif().get(0x0112, 1) == 1
+    with pytest.raises(TimeoutError, match="not restored within 0 s"):
+        names["restore_to_png"](data, 0.0)
+    exec(as_jpeg, names | {"file": jpeg.read(data), "progress": None}, found := {})
+    assert jpeg.read(found["data"]).certificate is not None
+    exec(single, {})
+    assert Image.open("photo.png").size == (24, 40)
 
 
 def test_threads_load_a_model_once(weights, monkeypatch):
