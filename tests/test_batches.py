@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dmcnn_jax.cli import input_folders, record_spool
+from dmcnn_jax.cli import record_spool
 from dmcnn_jax.cli.real_paths import RealPaths
 from dmcnn_jax.cli.restore import main
 from dmcnn_jax.cli.restore_planning import plan
+from dmcnn_jax.images import input_folders
 from dmcnn_jax.system import atomic_write
 
 

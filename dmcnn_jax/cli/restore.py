@@ -1,16 +1,13 @@
 """The command `dmcnn-restore`: restores JPEG files and folders of them."""
 
 import argparse
-import os
 from collections.abc import Sequence
 
-from dmcnn_jax.cli.interrupts import signals_as_interrupt
+from dmcnn_jax.cli.interrupts import run_main
 from dmcnn_jax.cli.process import (
-    INTERRUPTED,
     UsageError,
     naming_output,
     prepare_process,
-    run_command,
 )
 
 _NAME = "dmcnn-restore"
@@ -23,13 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: its arguments; by default those of the process.
     """
-    # Imports take time, in which an interrupt must not show a traceback either.
-    with signals_as_interrupt(f"{_NAME}: {_INTERRUPTED}", keep=argv is None):
-        status = run_command(_NAME, lambda: _run(_parse(argv)), interrupted=_INTERRUPTED)
-    if status == INTERRUPTED and argv is None:
-        # A normal exit waits for threads, a minute for that of JAX's interrupted search for TPUs.
-        os._exit(status)
-    return status
+    return run_main(_NAME, lambda: _run(_parse(argv)), argv, interrupted=_INTERRUPTED)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

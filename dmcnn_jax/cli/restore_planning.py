@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from dmcnn_jax.cli.input_folders import Skipped, find_jpegs
-from dmcnn_jax.cli.output_names import distinct_targets
 from dmcnn_jax.cli.process import UsageError
 from dmcnn_jax.cli.real_paths import RealPaths
+from dmcnn_jax.images.input_folders import Skipped, find_jpegs
+from dmcnn_jax.images.output_names import distinct_targets
 from dmcnn_jax.system.printable import printable
 
 
