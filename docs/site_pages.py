@@ -123,6 +123,10 @@ def _exported_names(package: str) -> dict[str, str]:
 # --- Commands -------------------------------------------------------------------------------------
 
 
+SUBCOMMANDS = {"dmcnn-archive": ("plan", "run", "status", "verify")}
+"""Commands that have commands of their own, each with its help."""
+
+
 def console_scripts() -> dict[str, str]:
     """Returns command → "module:function", from setup.cfg."""
     parser = configparser.ConfigParser()
@@ -145,6 +149,8 @@ def commands_part() -> str:
         module, function = target.split(":")
         call = f"import sys; sys.argv[0] = {name!r}; from {module} import {function} as f; "
         programs[name] = ["-c", call + "sys.exit(f())"]
+        for each in SUBCOMMANDS.get(name, ()):
+            programs[f"{name} {each}"] = [*programs[name], each]
     programs["python -m dmcnn_jax.main"] = ["-m", "dmcnn_jax.main"]
     programs |= {f"python {tool}": [tool] for tool in tools()}
     with ThreadPoolExecutor(2) as pool:

@@ -97,6 +97,8 @@ def console_scripts():
 
 def check_flags(words, file):
     source = source_of(ROOT / file)
+    if file == "dmcnn_jax/cli/archive.py":  # it shares the options of restoring
+        source += source_of(ROOT / "dmcnn_jax/cli/restore_arguments.py")
     for flag in flags(words):
         # Some are made in a loop over their names.
         known = f'"{flag}"' in source or f'"{flag.lstrip("-")}"' in source

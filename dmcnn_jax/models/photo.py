@@ -1,6 +1,6 @@
 """A network for photographs in colour: Y, Cb and Cr of a JPEG at once, at every quality.
 
-    x = P(C + s(Q) · g(C, k, Q))
+    x = P(C + s(Q) · clip(g(C, k, Q), ±32))
 
 C are the planes that the file decodes to, Cb and Cr brought to full size as libjpeg does. g is a
 U-Net: it works on 2 × 2 pixels as channels at half scale, and then at a quarter and at an eighth,
@@ -52,6 +52,13 @@ _ERROR_FLOOR = (2 / 255) ** 2
 _small_init = nn.initializers.variance_scaling(0.1, "fan_in", "truncated_normal")
 
 
+MAX_CORRECTION = 32
+"""How many times the error to expect a correction is at most; those of trained networks are below
+12. While networks learn, a picture now and then makes them overflow. P would move the result back,
+but for rounding errors that grow with the correction, and whose gradients would drown all others.
+"""
+
+
 class PhotoInput(flax.struct.PyTreeNode):
     """The input of a `PhotoNet`: the coefficients of a colour JPEG.
 
@@ -95,6 +102,7 @@ class PhotoNet(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     identity_init_prefixes: ClassVar[tuple[str, ...]] = (PREFIX,)
+    JAX_ONLY_FIELDS: ClassVar[tuple[str, ...]] = ("dtype", "chroma_weight")
 
     def halo(self, subsampling: tuple[int, int]) -> tuple[int, int]:
         """Returns the distance seen down and across, in coded blocks of chroma.
@@ -143,6 +151,7 @@ class PhotoNet(nn.Module):
         gate = near_colour(
             coefficients.chroma, coefficients.subsampling, _chroma_mask(mask, coefficients)
         )
+        correction = jnp.clip(correction, -MAX_CORRECTION, MAX_CORRECTION)
         correction *= _expected_errors(table)
         image = base + jnp.concatenate([correction[..., :1], gate * correction[..., 1:]], axis=-1)
         if self.rectify:
@@ -197,7 +206,8 @@ class PhotoNet(nn.Module):
         x = depth_to_space(resample("from_quarter", x, 4 * half, _QUARTER)) + at_half
         x = block(len(widths), x, _HALF)
         x = conv(12, kernel_init=nn.initializers.zeros_init(), dtype=self.dtype, name="last")(x)
-        return depth_to_space(x.astype(jnp.float32))
+        # Blocks of chroma at the border reach beyond those of luma; P averages over them whole.
+        return depth_to_space(apply_mask(x.astype(jnp.float32), mask_to_scale(mask, _HALF)))
 
     def _first_layer(self, base: jax.Array, mask: jax.Array | None) -> jax.Array:
         """Maps the planes [B, H, W, 3] to the first features, at half scale."""
@@ -311,7 +321,7 @@ def _expected_errors(table: jax.Array) -> jax.Array:
 
 def _encode(table: jax.Array, subsampling: tuple[int, int]) -> jax.Array:
     """Encodes the tables of Y, Cb and Cr and the subsampling: float32 [B, 3 · 66]."""
-    return encode_tables(table, subsampling).reshape(len(table), -1)
+    return encode_tables(table, subsampling).reshape(table.shape[0], -1)
 
 
 def _compress(coefficients: jax.Array, table: jax.Array) -> jax.Array:
