@@ -11,6 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from dmcnn_jax.cli.interrupts import exit_on_signals
+
+if __name__ == "__main__":
+    exit_on_signals("dmcnn_jax: interrupted")  # imports take seconds
+
 import jax
 
 try:
@@ -26,6 +31,7 @@ from dmcnn_jax.cli.process import (
     FAILED,
     INTERRUPTED,
     OK,
+    ending_unread,
     first_line,
     prepare_process,
     silence_pillow,
@@ -96,9 +102,14 @@ def parse_flags(arguments: Sequence[str]) -> list[str]:
 
     A mistake in the flags is one line on standard error and exit status 1.
     """
-    if "--version" in arguments:
-        print(f"dmcnn_jax {__version__}")
-        sys.exit(OK)
+    with ending_unread():
+        if "--version" in arguments:
+            print(f"dmcnn_jax {__version__}")
+            sys.exit(OK)
+        return _parse_flags(arguments)
+
+
+def _parse_flags(arguments: Sequence[str]) -> list[str]:
     arguments, config = list(arguments), ""
     try:
         config = _find_config(arguments)
@@ -107,6 +118,8 @@ def parse_flags(arguments: Sequence[str]) -> list[str]:
         return rest
     except SystemExit:
         sys.exit(OK)  # absl has printed its help, and counts that as a failure
+    except BrokenPipeError:
+        raise  # nobody reads that help
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         mistake = _flag_mistake(error)
         if "get_config() takes 0 positional" in mistake:

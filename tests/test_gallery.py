@@ -212,6 +212,17 @@ def test_what_makes_no_gallery_leaves_the_file_alone(items, message, tmp_path):
     assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
 
 
+def test_an_evaluations_gallery_names_no_folder(tmp_path):
+    shown = gallery.Gallery()
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    shown.add(Item("ramp", levels, levels))
+    results = {"model": "/home/me/runs/mine", "images": "/home/me/LIVE1", "quality": 10}
+    protocol.write_gallery(tmp_path / "g.html", shown, {**results, "per_image": [{}]})
+    page = (tmp_path / "g.html").read_text()
+    assert "/home" not in page
+    assert "mine" in page and "1 images of LIVE1, quality 10" in page
+
+
 def save(path, picture, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture).save(path, **options)

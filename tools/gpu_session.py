@@ -7,8 +7,8 @@ python tools/gpu_session.py train configs/fast_qf20.py:4 configs/fast_qf10.py:3 
 of this repository, and wheels that the machine lacks. `train` checks the machine (the codec's bits,
 a step's gradients, and its speed with each size of patches), then trains each configuration for a
 number of minutes. The learning rate follows the clock, so that a slow machine ends with annealed
-weights too. Weights and curves are written every minute. If interrupted, the same command goes on.
-On another machine, `--set init_from=OUT/NAME.safetensors` goes on from weights.
+weights too. Weights and curves are written every minute. If interrupted, the same command resumes.
+On another machine, `--set init_from=OUT/NAME.safetensors` starts from weights.
 """
 
 import argparse

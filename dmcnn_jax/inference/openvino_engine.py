@@ -13,7 +13,6 @@ the same weights. It is optional (`pip install "dmcnn-jax[openvino]"`), and impo
 
 import importlib.util
 import os
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,6 +24,7 @@ from dmcnn_jax.models import chroma, dmcnn
 from dmcnn_jax.models.chroma import ChromaNet
 from dmcnn_jax.models.dmcnn import DMCNN
 from dmcnn_jax.models.table_conditioning import modulated_layers, scales_and_shifts
+from dmcnn_jax.system.hidden_modules import hiding
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -188,21 +188,14 @@ def _import_openvino() -> Any:
     With the package openvino_telemetry installed, importing OpenVINO reports it over the network
     from a forked process; forking isn't safe beside JAX's threads. Hiding that package prevents it.
     """
-    telemetry = "openvino_telemetry"
-    silence = telemetry not in sys.modules
-    modules: dict[str, Any] = sys.modules
-    if silence:
-        modules[telemetry] = None  # makes `import openvino_telemetry` fail
     try:
-        import openvino
-        import openvino.opset13
+        with hiding("openvino_telemetry"):
+            import openvino
+            import openvino.opset13
     except ImportError as error:
         raise ImportError(
             'no module openvino; pip install "dmcnn-jax[openvino]", or engine "jax"'
         ) from error
-    finally:
-        if silence:
-            del modules[telemetry]
     return openvino
 
 

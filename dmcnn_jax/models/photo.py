@@ -1,6 +1,6 @@
 """A network for photographs in colour: Y, Cb and Cr of a JPEG at once, at every quality.
 
-    x = P(C + s(Q) · g(C, k, Q))
+    x = P(C + s(Q) · clip(g(C, k, Q), ±32))
 
 C are the planes that the file decodes to, Cb and Cr brought to full size as libjpeg does. g is a
 U-Net: it works on 2 × 2 pixels as channels at half scale, and then at a quarter and at an eighth,
@@ -47,6 +47,11 @@ _HALF, _QUARTER, _EIGHTH = 4, 2, 1
 # Added to the squared error of a JPEG before it divides that of the result: (2 grey levels)². What
 # is nearly perfect already, and chroma that is nearly gray, then weighs less.
 _ERROR_FLOOR = (2 / 255) ** 2
+
+# Corrections are limited to so many times the error to expect; trained networks stay below 12.
+# While networks learn, a picture now and then makes them overflow. P would move the result back,
+# but for rounding errors that grow with the correction, and whose gradients would drown all others.
+_MAX_CORRECTION = 32
 
 # Second convolutions of residual blocks start small, so that the blocks start near the identity.
 _small_init = nn.initializers.variance_scaling(0.1, "fan_in", "truncated_normal")
@@ -144,6 +149,7 @@ class PhotoNet(nn.Module):
         gate = near_colour(
             coefficients.chroma, coefficients.subsampling, _chroma_mask(mask, coefficients)
         )
+        correction = jnp.clip(correction, -_MAX_CORRECTION, _MAX_CORRECTION)
         correction *= _expected_errors(table)
         image = base + jnp.concatenate([correction[..., :1], gate * correction[..., 1:]], axis=-1)
         if self.rectify:
