@@ -73,7 +73,7 @@ def restore_by_jax(model, data):
     k, tables = [c.coefficients for c in components], [c.table for c in components]
     if len(k) == 1:
         (luma, table), gray = (*k, *tables), np.full((2, *(8 * n for n in k[0].shape[:2])), 128)
-        return np.stack([restore_gray(model, luma, table), *gray], axis=-1)
+        return np.stack([255 * restore_gray(model, luma, table), *gray], axis=-1)
     factors = next(f for f in jpeg.SUBSAMPLING_FACTORS.values() if covers(f, data))
     planes = restore_photo(model, k, tables, factors)
     height, width = (8 * n for n in k[0].shape[:2])
