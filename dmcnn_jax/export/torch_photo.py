@@ -36,7 +36,7 @@ _HALF = 4
 # Chroma varies about a quarter as much as luma.
 _CHROMA_SCALE = 4
 
-# As in `dmcnn_jax.models.photo`.
+# Corrections are limited to so many times the error to expect.
 _MAX_CORRECTION = 32
 
 # The tables of libjpeg at quality 50 (T.81, K.1), natural order.
