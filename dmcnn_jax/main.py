@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from dmcnn_jax.cli.interrupts import exit_on_signals
+from dmcnn_jax.cli.exit_signals import exit_on_signals
 
 if __name__ == "__main__":
     exit_on_signals("dmcnn_jax: interrupted")  # imports take seconds

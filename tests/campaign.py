@@ -31,6 +31,8 @@ import killed
 import mutated
 from warm_commands import Run, WarmCommands
 
+from dmcnn_jax.cli.interrupts import run_main
+
 MAX_SECONDS = 20
 
 Attack = Callable[[WarmCommands, Path, int, int], tuple[Run | Sequence[Run], list[str]]]
@@ -55,6 +57,12 @@ class Part:
 
 def main() -> int:
     """Runs the campaign and returns its exit status."""
+    stopped = "stopped; the same command goes on from there"
+    return run_main("campaign", run_campaign, None, interrupted=stopped)
+
+
+def run_campaign() -> int:
+    """Runs what is missing, prints the table and returns the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -149,7 +157,7 @@ def run_all(units: Sequence[Unit], state: State, jobs: int) -> None:
 
     mutated.weights()  # once for all threads
     with tempfile.TemporaryDirectory() as cache:
-        threads = [threading.Thread(target=work) for _ in range(jobs)]
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(jobs)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -159,10 +167,14 @@ def run_all(units: Sequence[Unit], state: State, jobs: int) -> None:
 def run_unit(unit: Unit, commands: WarmCommands) -> dict[str, Any]:
     """Runs a batch and returns its result."""
     start = time.monotonic()
+    runs: Run | Sequence[Run]
     with tempfile.TemporaryDirectory() as folder:
-        runs, wrong = PARTS[unit.part].attack(commands, Path(folder), unit.count, unit.seed)
+        try:
+            runs, wrong = PARTS[unit.part].attack(commands, Path(folder), unit.count, unit.seed)
+        except Exception as error:
+            runs, wrong = [], [f"the attack failed: {error!r}"]
     runs = [runs] if isinstance(runs, Run) else runs
-    longest = max(run.longest for run in runs)
+    longest = max((run.longest for run in runs), default=0.0)
     # On a busy machine, as many processes wait for each core.
     busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     if longest > MAX_SECONDS * busy:
@@ -170,7 +182,7 @@ def run_unit(unit: Unit, commands: WarmCommands) -> dict[str, Any]:
     return {
         "wrong": [f"seed {unit.seed}: {line}" for line in wrong],
         "longest": longest,
-        "peak": max(run.peak for run in runs),
+        "peak": max((run.peak for run in runs), default=0),
         "seconds": time.monotonic() - start,
     }
 

@@ -173,7 +173,9 @@ def _serve(listening: socket.socket) -> tuple[str, list[str]] | None:
         os.close(descriptors[0])
         listening.send(b"%d" % process)
         _, status, usage = os.wait4(process, 0)
-        listening.send(b"%d %d" % (os.waitstatus_to_exitcode(status), 1024 * usage.ru_maxrss))
+        status = os.waitstatus_to_exitcode(status)
+        with contextlib.suppress(BrokenPipeError):  # the other side was stopped
+            listening.send(b"%d %d" % (status, 1024 * usage.ru_maxrss))
 
 
 def _main() -> int:

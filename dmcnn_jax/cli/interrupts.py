@@ -8,12 +8,9 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
-from typing import NoReturn
 
+from dmcnn_jax.cli.exit_signals import end_process, heeded_signals
 from dmcnn_jax.cli.process import INTERRUPTED, run_command
-from dmcnn_jax.system.partial_files import remove_open
-
-_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 
 
 def run_main(
@@ -58,7 +55,7 @@ def signals_as_interrupt(last_words: str, *, keep: bool = False) -> Iterator[Non
             process that has nothing left to do. Otherwise the previous handlers are restored.
     """
     handler = _RetryingInterrupt(last_words)
-    previous = {number: signal.signal(number, handler) for number in _heeded_signals()}
+    previous = {number: signal.signal(number, handler) for number in heeded_signals()}
     try:
         yield
     finally:
@@ -66,35 +63,6 @@ def signals_as_interrupt(last_words: str, *, keep: bool = False) -> Iterator[Non
         if not keep:
             for number, before in previous.items():
                 signal.signal(number, before)
-
-
-def exit_on_signals(last_words: str) -> None:
-    """Makes SIGINT, SIGTERM and SIGHUP end the process at once, with status 130.
-
-    Half-written files are removed. Signals that are ignored stay ignored.
-
-    Args:
-        last_words: a line for standard error.
-    """
-
-    def end(number: int, frame: types.FrameType | None) -> None:
-        _end_process(last_words)
-
-    for number in _heeded_signals():
-        signal.signal(number, end)
-
-
-def _heeded_signals() -> list[int]:
-    """Returns the signals that end a process and are not ignored."""
-    numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
-    return [n for n in numbers if signal.getsignal(n) not in (signal.SIG_IGN, None)]
-
-
-def _end_process(last_words: str) -> NoReturn:
-    remove_open()
-    if last_words:
-        os.write(2, f"\n{last_words}\n".encode())  # `print` may be what was interrupted
-    os._exit(INTERRUPTED)
 
 
 class _RetryingInterrupt:
@@ -114,7 +82,7 @@ class _RetryingInterrupt:
 
     def __call__(self, number: int, frame: types.FrameType | None) -> None:
         if self._stopped.is_set():
-            _end_process(self._last_words)
+            end_process(self._last_words)
         if _delaying_frames(frame) > self._depth:
             if self._sender is None:
                 self._sender = threading.Thread(target=self._resend, args=(number,), daemon=True)
