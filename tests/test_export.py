@@ -483,7 +483,7 @@ def test_an_installed_package_exports_programs_without_the_checkout(installed, t
 
 
 @pytest.fixture(scope="module")
-def short_run(tmp_path_factory):
+def short_run(cache, tmp_path_factory):
     """The workdir of a run of six steps."""
     pytest.importorskip("optax", reason="optax is not installed: extra 'train'")
     folder = tmp_path_factory.mktemp("run")
@@ -495,7 +495,7 @@ def short_run(tmp_path_factory):
         "--config.train.stage_steps=(4,2)",
         "--config.train.validate_every=2",
     )
-    subprocess.run(arguments, env=runs.environment(folder / "cache"), check=True)
+    subprocess.run(arguments, env=runs.environment(cache), check=True)
     return folder / "workdir"
 
 
