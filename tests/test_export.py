@@ -365,7 +365,7 @@ def test_an_export_with_other_outputs_is_not_left_behind(model, tmp_path, monkey
         ("nothing", FileNotFoundError, "expected a .safetensors file, a workdir, or a bundled"),
         ("text.npz", ValueError, "is not an npz file of arrays"),
         ("text.onnx", ValueError, "is a program, not weights"),
-        ("empty", FileNotFoundError, "no best.safetensors in"),
+        ("empty", FileNotFoundError, "no best.safetensors or last.safetensors in"),
     ],
 )
 def test_what_can_not_be_read(source, error, message, tmp_path):
