@@ -5,7 +5,7 @@ python tools/pack_images.py FOLDER_OF_IMAGES -o packs/photo --luma rgb --tile 16
 python -m dmcnn_jax.main --config configs/photo.py --config.data.source=packs/photo
 
 It trains for days, over as many sittings as it takes, at a constant rate, from the weights of the
-last sitting, `configs/starts/photo.safetensors` (467 million pixels so far); `--config.init_from=`
+last sitting, `configs/starts/photo.safetensors` (657 million pixels so far); `--config.init_from=`
 starts from random ones. To end it, set
 `--config.train.stage_steps="(N,)"` to 1.25 times the number of steps done: the last fifth is the
 cooldown.

@@ -6,6 +6,7 @@ python -m dmcnn_jax.main --config configs/qf10.py --mode=evaluate --weights=dmcn
 """
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -177,7 +178,15 @@ def _flag_mistake(error: BaseException) -> str:
         cause = cause.args[0]
     lines = str(cause).strip().splitlines()
     # An error inside a configuration comes with its traceback; the last line is the error.
-    return (lines[-1] if "Traceback" in str(cause) else " ".join(map(str.strip, lines))).strip()
+    text = (lines[-1] if "Traceback" in str(cause) else " ".join(map(str.strip, lines))).strip()
+    if "--config must have a value" in text:
+        return "no --config; expected a file or a name, such as --config=quickstart"
+    # ml_collections names a missing field, and perhaps the nearest one.
+    field = re.fullmatch(r"'(\w+)'(?: Did you mean \"(\w+)\".*)?", text)
+    if field:
+        hint = f"; did you mean {field[2]!r}?" if field[2] else ""
+        return f"the configuration has no field {field[1]!r}{hint}"
+    return text.removeprefix("ValueError: ")
 
 
 def _exit_with(status: int, message: str, *, at_once: bool = False) -> NoReturn:

@@ -50,6 +50,15 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session")
+def cache() -> Path:
+    """The folder of compiled programs, for trainings in processes of their own.
+
+    Most train `runs.CONFIG`: a start compiles for as long as all else that it does takes.
+    """
+    return Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+
+
+@pytest.fixture(scope="session")
 def installed(tmp_path_factory) -> Path:
     """What a wheel of the checkout holds, in a folder of its own."""
     pytest.importorskip("setuptools", reason="setuptools is not installed")

@@ -203,6 +203,14 @@ def test_commands_that_do_not_exist_are_noticed(command):
             check(words)
 
 
+def test_the_http_interface_has_every_parameter():
+    from dmcnn_jax.web.choices import PARAMETERS
+
+    page = (ROOT / "docs/http-interface.md").read_text()
+    request = page.split("## Request")[1].split("## Answer")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", request, re.M)) == {*PARAMETERS, "report"}
+
+
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 

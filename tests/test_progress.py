@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from dmcnn_jax.config import default_config
+from dmcnn_jax.system.item_progress import show_progress
 from dmcnn_jax.training.clock import ClockSchedule
 from dmcnn_jax.training.progress_display import Progress, TimeLeft
 from dmcnn_jax.training.schedule import Schedule
@@ -126,3 +127,15 @@ def test_a_terminal_gets_a_bar_that_stays_where_the_run_was_stopped(monkeypatch)
     last = file.getvalue().split("\r")[-1]
     assert "  5%" in last and "step 10/200" in last
     assert "2 s/step, 06:20 left, loss 3" in last
+
+
+def test_a_loop_over_items_gives_a_file_lines_and_a_terminal_a_bar(monkeypatch):
+    clock, file, terminal = Clock(), io.StringIO(), Terminal()
+    monkeypatch.setattr(sys, "stderr", file)
+    for item in show_progress("abcde", 5, clock=clock):
+        assert item in "abcde"
+        clock.now += 20
+    assert file.getvalue() == "image 2 of 5\nimage 4 of 5\n"
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert list(show_progress(iter([1, 2]), 2)) == [1, 2]
+    assert "2/2" in terminal.getvalue() or "0/2" in terminal.getvalue()

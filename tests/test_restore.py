@@ -4,15 +4,16 @@ import concurrent.futures
 import dataclasses
 import inspect
 import io
-import itertools
 import json
 import multiprocessing
 import os
 import pickle
+import re
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -1212,21 +1213,43 @@ def in_threads(work, items):
 
 @pytest.mark.slow
 def test_threads_share_a_restorer(weights):
-    sizes = [(40, 56), (17, 31), (33, 9)]
     files = [
-        jpeg_bytes(colours(*size, seed), quality=quality)
-        for seed, (size, quality) in enumerate(itertools.product(sizes, (10, 30)))
+        jpeg_bytes(colours(40, 56, seed), quality=quality) for seed, quality in enumerate((10, 30))
     ]
-    whole = Restorer(weights)
-    half = whole.with_options(RestoreOptions(strength=0.5, bits=16))
-    expected = [dmcnn_jax.restore(data, weights) for data in files]
-    expected += [dmcnn_jax.restore(data, weights, strength=0.5, bits=16) for data in files]
-    work = [(restorer, data) for restorer in (whole, half) for data in files]
-    restored = in_threads(lambda item: item[0](jpeg.read(item[1])).pixels, work)
-    for one, other in zip(restored, expected, strict=True):
-        np.testing.assert_array_equal(one, other)
+    halved = RestoreOptions(strength=0.5, bits=16)
+    shared, alone = Restorer(weights), Restorer(weights)
+    work = [(options, data) for options in (RestoreOptions(), halved) for data in files]
+    restored = in_threads(
+        lambda item: shared.with_options(item[0])(jpeg.read(item[1])).pixels, 2 * work
+    )
+    for pixels, (options, data) in zip(restored, 2 * work, strict=True):
+        expected = alone.with_options(options)(jpeg.read(data)).pixels
+        np.testing.assert_array_equal(pixels, expected)
+    assert [pixels.dtype for pixels in restored[1:3]] == [np.uint8, np.uint16]
     with pytest.raises(ValueError, match="size or engine differs"):
-        whole.with_options(RestoreOptions(size="full"))
+        shared.with_options(RestoreOptions(size="full"))
+
+
+@pytest.mark.slow
+def test_the_page_on_services_restores(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "docs/service.md").read_text()
+    service, as_jpeg, single = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = jpeg_bytes(colours(24, 40), quality=20, exif=exif)
+    monkeypatch.chdir(tmp_path)
+    Path("photo.jpg").write_bytes(data)
+    names = {}
+    exec(service, names)
+    image = Image.open(io.BytesIO(names["restore_to_png"](data)))
+    assert image.format == "PNG" and image.size == (24, 40)
+    assert image.getexif().get(0x0112, 1) == 1
+    with pytest.raises(TimeoutError, match="not restored within 0 s"):
+        names["restore_to_png"](data, 0.0)
+    exec(as_jpeg, names | {"file": jpeg.read(data), "progress": None}, found := {})
+    assert jpeg.read(found["data"]).certificate is not None
+    exec(single, {})
+    assert Image.open("photo.png").size == (24, 40)
 
 
 def test_threads_load_a_model_once(weights, monkeypatch):

@@ -123,9 +123,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _pack(options: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from dmcnn_jax.data import images, reduced_copies
+    from dmcnn_jax.system.item_progress import show_progress
 
     low, high = options.scales
     if not 0 < low <= high <= 1:
@@ -142,7 +141,7 @@ def _pack(options: argparse.Namespace) -> int:
         shortest=options.shortest,
         validation_images=options.validation,
         graphics=options.graphics,
-        progress=lambda items, total: tqdm(items, total=total, unit="image"),
+        progress=show_progress,
     )
     print(
         f"{about['photographs']:,.0f} photographs and {about['graphics']:,.0f} drawings, "

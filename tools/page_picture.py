@@ -59,7 +59,7 @@ def _photograph_page(address: str, photo: Path, profile: Path) -> bytes:
     """Returns a PNG file of the page after it has restored a photograph."""
     from selenium import webdriver
     from selenium.webdriver.common.by import By
-    from selenium.webdriver.support.expected_conditions import text_to_be_present_in_element
+    from selenium.webdriver.support.expected_conditions import visibility_of_element_located
     from selenium.webdriver.support.wait import WebDriverWait
 
     browser = webdriver.ChromeOptions()
@@ -69,11 +69,16 @@ def _photograph_page(address: str, photo: Path, profile: Path) -> bytes:
     driver = webdriver.Chrome(browser, webdriver.ChromeService(shutil.which("chromedriver")))
     try:
         driver.get(address)
+        wait = WebDriverWait(driver, 300)
+        done = visibility_of_element_located((By.CSS_SELECTOR, ".picture .download"))
         # The first time, programs are compiled.
-        for path in (shutil.copy(photo, photo.with_name("first.jpg")), photo):
-            driver.find_element(By.ID, "file").send_keys(str(path))
-            wait = WebDriverWait(driver, 120)
-            wait.until(text_to_be_present_in_element((By.ID, "name"), Path(path).name))
+        driver.find_element(By.ID, "file").send_keys(str(photo))
+        wait.until(done)
+        driver.find_element(By.CSS_SELECTOR, ".picture .remove").click()
+        driver.find_element(By.ID, "file").send_keys(str(photo))
+        wait.until(done)
+        if not driver.find_element(By.CSS_SELECTOR, ".picture .comparison").is_displayed():
+            driver.find_element(By.CSS_SELECTOR, ".picture .compare").click()
         picture: bytes = driver.get_screenshot_as_png()
         return picture
     finally:

@@ -3,8 +3,8 @@
     python tools/readme_picture.py
     python tools/readme_picture.py --weights runs/mine --quality 30 -o mine.png
 
-The photograph is scikit-image's `astronaut` (NASA, public domain). Its face is shown three times as
-large; PSNR is that of the whole photograph in RGB.
+The photograph is scikit-image's `astronaut` (NASA, public domain; the extra train brings it). Its
+face is shown three times as large; PSNR is that of the whole photograph in RGB.
 """
 
 import argparse

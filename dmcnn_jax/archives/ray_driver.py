@@ -23,6 +23,15 @@ from dmcnn_jax.archives.worker_process import (
 LOSSES = 20
 """How often a shard is given to another actor after the one that had it was lost."""
 
+_PATIENCE = 20  # seconds without news, after which it is asked whether Ray still has a machine
+
+# Workers keep all cores busy, so that Ray's own processes may answer late.
+_ON_A_BUSY_MACHINE = {
+    "health_check_period_ms": 5_000,
+    "health_check_timeout_ms": 20_000,
+    "health_check_failure_threshold": 6,
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class _Left:
@@ -93,13 +102,14 @@ def run_on_ray(
         What was done.
 
     Raises:
-        RuntimeError: if the cluster has no place for a worker.
+        RuntimeError: if the cluster has no place for a worker, or no machine is left.
         ConnectionError: if it can't be reached.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
-    ray.init(address=address or "local", log_to_driver=True, logging_level="warning")
+    settings = {} if address else {"_system_config": _ON_A_BUSY_MACHINE}
+    ray.init(address=address or "local", logging_level="warning", **settings)
     try:
         count = workers or _places(ray.cluster_resources(), cores, gpus)
         options = {"num_cpus": cores, "num_gpus": gpus, "max_restarts": -1}
@@ -133,7 +143,10 @@ def _run(
     tasks: dict[Any, tuple[Any, int | None]] = {}
     tasks.update({each.ready.remote(): (each, None) for each in actors})
     while tasks:
-        done, _ = ray.wait(list(tasks), num_returns=1)
+        done, _ = ray.wait(list(tasks), num_returns=1, timeout=_PATIENCE)
+        if not done:
+            _check_alive(ray)
+            continue
         actor, shard = tasks.pop(done[0])
         try:
             outcome = ray.get(done[0])
@@ -159,6 +172,12 @@ def _run(
         elif not any(number is not None for _, number in tasks.values()):
             break  # actors that wait for a place are no longer needed
     return result
+
+
+def _check_alive(ray: Any) -> None:
+    """Raises a RuntimeError if no machine is left: Ray would wait for one for ever."""
+    if not any(node["Alive"] for node in ray.nodes()):
+        raise RuntimeError("Ray has lost its last machine; the same command goes on from there")
 
 
 def _reason(error: Exception) -> str:

@@ -76,11 +76,19 @@ def _list_address(address: str, skipped: Skipped) -> Iterator[SourceFile]:
                 yield _checked(posixpath.join(store.address, path), size)
     elif os.path.isdir(address):
         for found, refusal in find_jpegs(Path(address).absolute(), None, skipped):
-            yield _checked(str(found), None if refusal else os.path.getsize(found), None, refusal)
+            yield _checked(str(found), None if refusal else _size(found), None, refusal)
     elif os.path.exists(address):
         raise ValueError(f"{address}: expected a folder, tar files, JPEG files or a list (.txt)")
     else:
         raise FileNotFoundError(2, os.strerror(2), address)
+
+
+def _size(path: Path) -> int | None:
+    """Returns the size of a file in bytes, None if it is gone."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 def _absolute(address: str) -> str:

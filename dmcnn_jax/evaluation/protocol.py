@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.config.types import Config
@@ -32,6 +31,7 @@ from dmcnn_jax.inference.model import Model, load
 from dmcnn_jax.jpeg.projection import project_in_bands
 from dmcnn_jax.models.chroma import ChromaNet
 from dmcnn_jax.models.photo import PhotoNet
+from dmcnn_jax.system.item_progress import show_progress
 from dmcnn_jax.web.gallery import Gallery, Item, describe
 
 
@@ -103,8 +103,8 @@ def evaluate(
     Raises:
         ValueError: if there is no image, or one is too small to measure.
     """
-    per_image = []
-    for name, original in tqdm(images, total=total, unit="image", leave=False):
+    per_image: list[dict[str, Any]] = []
+    for name, original in show_progress(images, total):
         measured, planes = measure_image(
             model, original, quality, project=project, ensemble=ensemble
         )

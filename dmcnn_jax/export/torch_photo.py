@@ -36,6 +36,9 @@ _HALF = 4
 # Chroma varies about a quarter as much as luma.
 _CHROMA_SCALE = 4
 
+# Corrections are limited to so many times the error to expect.
+_MAX_CORRECTION = 32
+
 # The tables of libjpeg at quality 50 (T.81, K.1), natural order.
 _STANDARD_LUMA = (
     *(16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55),
@@ -156,7 +159,8 @@ class PhotoNet(Restorer, TableConditioned):
         c = self._decode(chroma, steps[:, 1:, None, None])
         size = 8 * luma.shape[1], 8 * luma.shape[2]
         base = torch.cat([y, _upsample(c, factors, size)], 1)
-        correction = self._layers(base, luma, chroma, steps, factors) * _expected_errors(steps)
+        correction = self._layers(base, luma, chroma, steps, factors)
+        correction = correction.clamp(-_MAX_CORRECTION, _MAX_CORRECTION) * _expected_errors(steps)
         gate = _near_colour(chroma, factors, size)
         correction = torch.cat([correction[:, :1], gate * correction[:, 1:]], 1)
         image = base + correction

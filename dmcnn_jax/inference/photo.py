@@ -18,6 +18,7 @@ from dmcnn_jax.jpeg.dct import block_coefficients
 from dmcnn_jax.jpeg.projection import project_upsampled, project_upsampled_in_bands
 from dmcnn_jax.jpeg.resampling import average_samples, upsample_rows
 from dmcnn_jax.jpeg.tables import nearest_quality
+from dmcnn_jax.models import photo
 from dmcnn_jax.models.photo import PhotoInput, PhotoNet
 from dmcnn_jax.system.progress import Progress, scaled
 
@@ -290,6 +291,9 @@ def _restore_in_tiles(
     columns = tiling.plan_tiles(width, halo_columns, sides)
     luma, *chroma = (TileSource(k, q) for k, q in zip(coefficients, tables, strict=True))
     settings = np.float32(strength), np.bool_(project)
+    program: Callable = partial(_program, model.module, model.variables)
+    if model.engine:
+        program = partial(_run_by_engine, model)
 
     def arguments(row: Tile, column: Tile) -> tuple[np.ndarray, ...]:
         extent = row.start, rows.length, column.start, columns.length
@@ -301,13 +305,12 @@ def _restore_in_tiles(
         return y, k, np.stack([luma_table, *(part[1] for part in parts)]), mask
 
     def prepare_row(row: Tile) -> tuple[Callable, Iterator[tuple[np.ndarray, ...]]]:
-        program = partial(_program, model.module, model.variables)
         tiles = (arguments(row, column) for column in columns.tiles)
         return lambda *batch: program(*batch, *settings), tiles
 
     planes = np.empty((3, 8 * down * height, 8 * across * width), np.float32)
     for row, column, result in tiling.run_plan(
-        rows, columns, prepare_row, by_engine=False, progress=progress
+        rows, columns, prepare_row, by_engine=model.engine is not None, progress=progress
     ):
         core = result[row.core_in_tile(8 * down), column.core_in_tile(8 * across)]
         target = planes[:, row.core_in_plane(8 * down), column.core_in_plane(8 * across)]
@@ -328,6 +331,77 @@ def _program(
 ) -> jax.Array:
     """Runs the network over a batch of tiles, blends and projects: float32 [B, H, W, 3]."""
     estimates = apply_module(module, variables, PhotoInput(luma, chroma), q, mask=mask)
+    return _blend_and_project(estimates, luma, chroma, q, strength, project)
+
+
+def _run_by_engine(
+    model: Model,
+    luma: np.ndarray,
+    chroma: np.ndarray,
+    q: np.ndarray,
+    mask: np.ndarray,
+    strength: np.float32,
+    project: np.bool_,
+) -> jax.Array:
+    """Runs the layers of the network by the model's engine, and the rest by JAX."""
+    assert model.engine is not None
+    network = model.module, model.variables
+    x, features, encoding = map(np.asarray, _engine_first_program(*network, luma, chroma, q, mask))
+    correction = model.engine(x, encoding, mask, features)
+    return _engine_last_program(*network, luma, chroma, q, mask, correction, strength, project)
+
+
+@partial(jax.jit, static_argnums=0)
+def _engine_first_program(
+    module: PhotoNet,
+    variables: Mapping[str, Any],
+    luma: jax.Array,
+    chroma: jax.Array,
+    q: jax.Array,
+    mask: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Runs what precedes an engine's layers: their input, features and the encoded tables."""
+
+    def layer(name: str, channels: int, x: jax.Array) -> jax.Array:
+        weights = variables["params"][name]
+        product = jnp.matmul(x, weights["kernel"][0, 0], precision=jax.lax.Precision.HIGHEST)
+        return product + weights["bias"]
+
+    inputs = PhotoInput(luma, chroma)
+    x = photo.layer_input(photo.decode_planes(inputs, q, mask), mask)
+    features = photo.coefficient_features(inputs, q, module.features[2], layer)
+    return x, features, photo.encode_input(q, inputs.subsampling)
+
+
+@partial(jax.jit, static_argnums=0)
+def _engine_last_program(
+    module: PhotoNet,
+    variables: Mapping[str, Any],
+    luma: jax.Array,
+    chroma: jax.Array,
+    q: jax.Array,
+    mask: jax.Array,
+    correction: jax.Array,
+    strength: jax.Array,
+    project: jax.Array,
+) -> jax.Array:
+    """Runs what follows an engine's layers: float32 [B, H, W, 3]."""
+    inputs = PhotoInput(luma, chroma)
+    base = photo.decode_planes(inputs, q, mask)
+    arguments = inputs, q, base, correction, mask
+    estimates = apply_module(module, variables, *arguments, method="add_correction")
+    return _blend_and_project(estimates, luma, chroma, q, strength, project)
+
+
+def _blend_and_project(
+    estimates: Mapping[str, jax.Array],
+    luma: jax.Array,
+    chroma: jax.Array,
+    q: jax.Array,
+    strength: jax.Array,
+    project: jax.Array,
+) -> jax.Array:
+    """Blends the estimate with the decoded planes and projects it."""
     image, start = estimates["image"], estimates["jpeg"]
     image = jnp.where(strength == 1, image, start + strength * (image - start))
     projected = [

@@ -10,11 +10,9 @@ from typing import Any
 from tqdm import tqdm
 
 from dmcnn_jax.system import devices
+from dmcnn_jax.system.item_progress import LINES_EVERY
 from dmcnn_jax.training.clock import ClockSchedule
 from dmcnn_jax.training.schedule import Schedule
-
-# Seconds between lines in a file.
-_LINES_EVERY = 30
 
 
 class TimeLeft:
@@ -128,7 +126,7 @@ class Progress:
         """Shows that a step is done."""
         if self._bar is not None:
             self._bar.update(self._schedule.position - self._bar.n)
-        elif self._clock() - self._written >= _LINES_EVERY:
+        elif self._clock() - self._written >= LINES_EVERY:
             self._write_state()
 
     def report(self, text: str) -> None:

@@ -92,11 +92,11 @@ def parse_choices(query: Mapping[str, str]) -> Choices:
         ValueError: if one is unknown or out of range, or they don't fit each other.
     """
     for name in query:
-        if name not in _PARAMETERS:
-            near = difflib.get_close_matches(name, _PARAMETERS, 1)
-            hint = f"did you mean {near[0]}?" if near else f"expected {', '.join(_PARAMETERS)}"
+        if name not in PARAMETERS:
+            near = difflib.get_close_matches(name, PARAMETERS, 1)
+            hint = f"did you mean {near[0]}?" if near else f"expected {', '.join(PARAMETERS)}"
             raise ValueError(f"there is no parameter {_short(name)}; {hint}")
-    values = {name: _PARAMETERS[name](name, value) for name, value in query.items()}
+    values = {name: PARAMETERS[name](name, value) for name, value in query.items()}
     jpeg = values.pop("budget", {}) | values.pop("subsampling", {})
     if jpeg:
         values["jpeg"] = JpegOptions(**jpeg)
@@ -169,7 +169,7 @@ def _short(text: str) -> str:
     return ascii(text if len(text) <= 40 else f"{text[:40]}…")
 
 
-_PARAMETERS: Mapping[str, Callable[[str, str], Any]] = {
+PARAMETERS: Mapping[str, Callable[[str, str], Any]] = {
     "strength": _parse_strength,
     "bits": _parse_bits,
     "format": _parse_format,
@@ -179,3 +179,4 @@ _PARAMETERS: Mapping[str, Callable[[str, str], Any]] = {
     "upright": _parse_flag,
     "name": _parse_name,
 }
+"""Parameters of a request, and what parses their values."""
