@@ -88,7 +88,8 @@ def _kill_cold(words: list[str], sent: signal.Signals, seconds: float) -> Run:
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     longest = time.monotonic() - start
-    return Run(process.returncode, said, longest, 1024 * usage.ru_maxrss, False)
+    busy = usage.ru_utime + usage.ru_stime
+    return Run(process.returncode, said, longest, busy, 1024 * usage.ru_maxrss, False)
 
 
 def fill_disk(commands: WarmCommands, folder: Path, count: int, seed: int) -> tuple[Run, list[str]]:

@@ -7,6 +7,7 @@ A run takes a fraction of a second instead of seconds, and is otherwise the comm
 import contextlib
 import dataclasses
 import importlib
+import itertools
 import json
 import os
 import resource
@@ -53,6 +54,7 @@ class Run:
         status: its exit status, or minus the number of the signal that ended it.
         said: its standard error.
         longest: seconds, at most, from a line to the next, or to the end.
+        busiest: of these, seconds of processor time: what a busy machine doesn't lengthen.
         peak: memory, bytes; that of processes that it started does not count together with its own.
         hung: whether it said nothing for too long, and was killed.
     """
@@ -60,6 +62,7 @@ class Run:
     status: int
     said: str
     longest: float
+    busiest: float
     peak: int
     hung: bool
 
@@ -109,15 +112,19 @@ class WarmCommands:
         os.close(writing)
         process = int(self._socket.recv(100))
         try:
-            said, longest, hung = self._listen(process, reading, kill)
+            said, longest, times, hung = self._listen(process, reading, kill)
         finally:
             os.close(reading)
-        status, peak = map(int, self._socket.recv(100).split())
-        return Run(status, said, longest, peak, hung)
+        status, peak, total = self._socket.recv(100).split()
+        times.append(float(total))
+        busiest = max(after - before for before, after in itertools.pairwise(times))
+        return Run(int(status), said, longest, busiest, int(peak), hung)
 
-    def _listen(self, process: int, reading: int, kill: Kill | None) -> tuple[str, float, bool]:
-        """Reads standard error to its end; sends the signal."""
-        said, longest, hung = b"", 0.0, False
+    def _listen(
+        self, process: int, reading: int, kill: Kill | None
+    ) -> tuple[str, float, list[float], bool]:
+        """Reads standard error to its end, with the processor time at each line; sends a signal."""
+        said, longest, times, hung = b"", 0.0, [0.0], False
         last = time.monotonic()
         due = last + kill.seconds if kill and kill.line == 0 else None
         with selectors.DefaultSelector() as selector:
@@ -130,8 +137,9 @@ class WarmCommands:
                     now = time.monotonic()
                     longest, last = max(longest, now - last), now
                     if not part:
-                        return said.decode(errors="replace"), longest, hung
+                        return said.decode(errors="replace"), longest, times, hung
                     said += part
+                    times.append(_processor_time(process, times[-1]))
                     if kill and kill.line and said.count(b"\n") >= kill.line:
                         due, kill = now + kill.seconds, dataclasses.replace(kill, line=0)
                 elif due is not None:
@@ -146,6 +154,15 @@ class WarmCommands:
         """Ends the process."""
         self._socket.close()
         self._process.wait()
+
+
+def _processor_time(process: int, otherwise: float) -> float:
+    """Returns the seconds of processor time of a process, or another number if it has ended."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return otherwise
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _send(process: int, number: int) -> None:
@@ -175,7 +192,8 @@ def _serve(listening: socket.socket) -> tuple[str, list[str]] | None:
         _, status, usage = os.wait4(process, 0)
         status = os.waitstatus_to_exitcode(status)
         with contextlib.suppress(BrokenPipeError):  # the other side was stopped
-            listening.send(b"%d %d" % (status, 1024 * usage.ru_maxrss))
+            total = usage.ru_utime + usage.ru_stime
+            listening.send(b"%d %d %f" % (status, 1024 * usage.ru_maxrss, total))
 
 
 def _main() -> int:
