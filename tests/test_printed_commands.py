@@ -51,7 +51,7 @@ NOT_RUN = {
     ),
     "needs the published weights of DnCNN-3": ("*DnCNN3.mat*", "*dncnn3.safetensors*"),
     "needs LIVE1 itself": ("python tools/checksums.py LIVE1 *",),
-    "waits for requests; test_serve.py sends some": ("dmcnn-restore --serve*",),
+    "waits for requests, or sends them to it: test_serve.py": ("dmcnn-restore --serve*", "curl *"),
     "reads standard input; test_restore.py has it do so": ("dmcnn-restore - *",),
     "processes of an archive: test_archive.py": ("dmcnn-archive *",),
     "minutes at its smallest: test_benchmark.py": ("python tools/benchmark *",),
