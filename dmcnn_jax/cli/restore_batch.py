@@ -126,7 +126,13 @@ class BatchRun:
         if options.in_place:
             planned = plan_in_place(options.inputs, parse_originals(options.originals))
         else:
-            planned = plan(options.inputs, options.output, self.extension, options.overwrite)
+            planned = plan(
+                options.inputs,
+                options.output,
+                self.extension,
+                options.overwrite,
+                decoded=options.decoded,
+            )
         tasks = planned.tasks
         if not tasks:
             raise UsageError(f"no JPEG files in {', '.join(options.inputs)}")
@@ -203,14 +209,20 @@ class BatchRun:
         return reading
 
     def _read(self, task: Task) -> "JpegFile":
-        from dmcnn_jax import jpeg
+        from dmcnn_jax.restoration.decoded_file import DecodedFile, read_source
 
-        return jpeg.read(
+        file = read_source(
             sys.stdin.buffer if task.source is None else task.source,
             max_pixels=self.options.max_pixels,
             allow_truncated=self.options.allow_truncated,
             name=task.name,
         )
+        if isinstance(file, DecodedFile) and self.formats[self._suffix(task)].holds_coefficients:
+            raise ValueError(
+                "not a JPEG file, so that no JPEG file of restored coefficients can be written;"
+                " expected a .png or .tif output, or --quality for a .jpg one"
+            )
+        return file
 
     def _restore(self, task: Task, reading: "Future[JpegFile] | None") -> "Planes | None":
         """Returns restored planes; None if there are none to write, which is recorded."""
@@ -326,6 +338,7 @@ class BatchRun:
         what could not be kept.
         """
         from dmcnn_jax.images import formats
+        from dmcnn_jax.restoration.decoded_file import finish
         from dmcnn_jax.restoration.verification import count_as_written
 
         if style.holds_coefficients:
@@ -336,7 +349,7 @@ class BatchRun:
                 return ()
 
             return restored, write_bytes
-        picture = self.restorer.render(planes)
+        picture = finish(planes.file, self.restorer.render(planes))
         if len(planes.file.components) < 4:
             picture = count_as_written(planes.file, picture, style)
 

@@ -10,6 +10,7 @@ from dmcnn_jax.cli.input_folders import Skipped, find_jpegs
 from dmcnn_jax.cli.output_names import distinct_targets
 from dmcnn_jax.cli.process import UsageError
 from dmcnn_jax.cli.real_paths import RealPaths
+from dmcnn_jax.images.extensions import JPEG_EXTENSIONS, LOSSLESS_EXTENSIONS
 from dmcnn_jax.system.printable import printable
 
 
@@ -61,7 +62,12 @@ class Plan:
 
 
 def plan(
-    inputs: Sequence[str], output: str | None, extension: str, overwrite: bool = False
+    inputs: Sequence[str],
+    output: str | None,
+    extension: str,
+    overwrite: bool = False,
+    *,
+    decoded: bool = False,
 ) -> Plan:
     """Returns which files are restored to where.
 
@@ -75,6 +81,7 @@ def plan(
             `photo-restored.png` and `holiday-restored/`.
         extension: of files that are written to folders, with its dot.
         overwrite: whether existing files are replaced.
+        decoded: whether PNG, WebP, BMP and TIFF files in folders are restored, too.
 
     Returns:
         The plan.
@@ -86,12 +93,13 @@ def plan(
     _check_usage(inputs, output, folders)
     remarks: list[str] = []
     tasks: list[Task] = []
+    wanted = JPEG_EXTENSIONS + (LOSSLESS_EXTENSIONS if decoded else ())
     if output is None or output == "-":
         skipped = Skipped()
         for each in inputs:
             if Path(each) in folders:
                 beside = _folder_beside(Path(each))
-                tasks += _folder_tasks(Path(each), beside, beside, extension, skipped)
+                tasks += _folder_tasks(Path(each), beside, beside, extension, skipped, wanted)
                 remarks.append(f"the results of {each} go to {beside}")
             else:
                 tasks.append(_task_without_folder(each, output, extension))
@@ -105,7 +113,8 @@ def plan(
         for each in inputs:
             path = None if each == "-" else Path(each)
             if path is not None and path in mirrors:
-                tasks += _folder_tasks(path, mirrors[path], destination, extension, skipped)
+                mirror = mirrors[path]
+                tasks += _folder_tasks(path, mirror, destination, extension, skipped, wanted)
             elif to_file:
                 tasks.append(Task(path, destination))
             else:
@@ -195,9 +204,14 @@ def _task_without_folder(name: str, output: str | None, extension: str) -> Task:
 
 
 def _folder_tasks(
-    folder: Path, mirror: Path, output: Path, extension: str, skipped: Skipped
+    folder: Path,
+    mirror: Path,
+    output: Path,
+    extension: str,
+    skipped: Skipped,
+    wanted: Sequence[str],
 ) -> Iterator[Task]:
-    for path, reason in find_jpegs(folder, output, skipped):
+    for path, reason in find_jpegs(folder, output, skipped, wanted):
         if reason:
             yield Task(path, None, refusal=reason)
         else:

@@ -28,6 +28,7 @@ from dmcnn_jax.restoration.color_correction import (
     match_dc_mean,
     match_file_color,
 )
+from dmcnn_jax.restoration.decoded_file import finish, read_source
 from dmcnn_jax.restoration.decoding import decoded_picture, dequantized_plane
 from dmcnn_jax.restoration.detail import check_finite, describe_harm
 from dmcnn_jax.restoration.inks import is_inks, render_parts, restore_parts
@@ -64,14 +65,15 @@ def restore(
     engine: str = "auto",
     trial: bool = True,
 ) -> np.ndarray:
-    """Restores a JPEG file.
+    """Restores a JPEG file, or a picture that was decoded from one and stored without loss.
 
     The keyword arguments are the fields of `dmcnn_jax.restoration.options.RestoreOptions`, which
     explains them.
 
     Args:
         source: a path, the file's bytes, or a file open for reading in binary. An image that is
-            already decoded can't be restored, since its coefficients are lost.
+            already decoded can be restored from a PNG, lossless WebP, BMP or TIFF file, if its
+            coefficients can be recovered (`restoration.decoded_file`).
         model: a bundled name, a weights file, a workdir, or what `dmcnn_jax.load` returned. None:
             the bundled model trained for quantisation tables like the file's; a plane that none was
             trained for is returned as decoded.
@@ -110,7 +112,8 @@ def restore(
         engine=engine,
         trial=trial,
     )
-    return Restorer(model, options)(jpeg.read(source)).pixels
+    file = read_source(source)
+    return finish(file, Restorer(model, options)(file)).pixels
 
 
 def restore_jpeg(
