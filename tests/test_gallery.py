@@ -331,7 +331,7 @@ def test_evaluate_writes_one(tmp_path, monkeypatch, photographs, capsys):
     )
     page = Page(path)
     assert page.inside("h1") == "tiny"
-    assert f"2 images of {folder}, quality 10" in page.inside("p")
+    assert f"2 images of {folder.name}, quality 10" in page.inside("p")
     assert str(path) in capsys.readouterr().out
     for row in json.loads(results.read_text())["per_image"]:
         (article,) = (a for a in page.all("article") if a["data-name"] == row["name"])

@@ -42,6 +42,7 @@ from dmcnn_jax.restoration import (
     color_correction,
     decoding,
     model_selection,
+    plane_restoration,
     restorer,
     rounding,
 )
@@ -1264,7 +1265,7 @@ def test_threads_load_a_model_once(weights, monkeypatch):
         return np.full([8 * blocks for blocks in coefficients.shape[:2]], 0.5, np.float32)
 
     monkeypatch.setattr(restorer, "load", slowly)
-    monkeypatch.setattr(restorer, "restore_plane", flat_plane)
+    monkeypatch.setattr(plane_restoration, "restore_plane", flat_plane)
     shared = Restorer(options=RestoreOptions(trial=False, detect=False))
     files = [jpeg_bytes(colours(16, 24, seed)[..., 0], quality=20) for seed in range(4)]
     in_threads(lambda data: shared(jpeg.read(data)), files)

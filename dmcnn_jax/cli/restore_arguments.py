@@ -60,7 +60,10 @@ def make_parser() -> argparse.ArgumentParser:
     """Returns the parser of `dmcnn-restore`."""
     parser = command_parser("dmcnn-restore", "Removes JPEG artifacts from photographs.", _EXAMPLES)
     parser.add_argument(
-        "inputs", nargs="*", metavar="INPUT", help="JPEG files; folders, recursively; - for stdin"
+        "inputs",
+        nargs="*",
+        metavar="INPUT",
+        help="JPEG files, or PNG files of decoded ones; folders, recursively; - for stdin",
     )
     _add_output_options(parser.add_argument_group("output").add_argument)
     add_restoring_options(parser.add_argument_group("restoration").add_argument)
@@ -186,6 +189,12 @@ def add_restoring_options(add: Callable[..., argparse.Action]) -> None:
         action="store_false",
         help="restore without trying first, on parts of the picture, whether that helps; pixel art"
         " and dithering come out worse",
+    )
+    add(
+        "--decoded",
+        action="store_true",
+        help="also restore PNG, lossless WebP, BMP and TIFF files in folders, if their pixels show"
+        " the JPEG files that they came from (default: such files only where they are named)",
     )
     add(
         "--allow-truncated",

@@ -122,7 +122,12 @@ class BatchRun:
             planned = plan_in_place(options.inputs, parse_originals(options.originals))
         else:
             planned = plan(
-                options.inputs, options.output, self.extension, options.overwrite, options.suffix
+                options.inputs,
+                options.output,
+                self.extension,
+                options.overwrite,
+                options.suffix,
+                decoded=options.decoded,
             )
         tasks = planned.tasks
         if not tasks:
@@ -200,14 +205,20 @@ class BatchRun:
         return reading
 
     def _read(self, task: Task) -> "JpegFile":
-        from dmcnn_jax import jpeg
+        from dmcnn_jax.restoration.decoded_file import DecodedFile, read_source
 
-        return jpeg.read(
+        file = read_source(
             sys.stdin.buffer if task.source is None else task.source,
             max_pixels=self.options.max_pixels,
             allow_truncated=self.options.allow_truncated,
             name=task.name,
         )
+        if isinstance(file, DecodedFile) and self.formats[self._suffix(task)].holds_coefficients:
+            raise ValueError(
+                "not a JPEG file, so that no JPEG file of restored coefficients can be written;"
+                " expected a .png or .tif output, or --quality for a .jpg one"
+            )
+        return file
 
     def _restore(self, task: Task, reading: "Future[JpegFile] | None") -> "Planes | None":
         """Returns restored planes; None if there are none to write, which is recorded."""

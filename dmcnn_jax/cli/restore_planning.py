@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dmcnn_jax.cli.process import UsageError
 from dmcnn_jax.cli.real_paths import RealPaths
+from dmcnn_jax.images.extensions import JPEG_EXTENSIONS, LOSSLESS_EXTENSIONS
 from dmcnn_jax.images.input_folders import Skipped, find_jpegs
 from dmcnn_jax.images.output_names import distinct_targets
 from dmcnn_jax.system.printable import printable
@@ -66,6 +67,8 @@ def plan(
     extension: str,
     overwrite: bool = False,
     suffix: str | None = None,
+    *,
+    decoded: bool = False,
 ) -> Plan:
     """Returns which files are restored to where.
 
@@ -81,6 +84,7 @@ def plan(
         overwrite: whether existing files are replaced.
         suffix: what follows the names of inputs in those of results, and in those of folders beside
             the inputs; None: "-restored" beside the inputs, nothing in folders.
+        decoded: whether PNG, WebP, BMP and TIFF files in folders are restored, too.
 
     Returns:
         The plan.
@@ -94,12 +98,13 @@ def plan(
     beside, ending = _BESIDE if suffix is None else suffix, f"{suffix or ''}{extension}"
     remarks: list[str] = []
     tasks: list[Task] = []
+    wanted = JPEG_EXTENSIONS + (LOSSLESS_EXTENSIONS if decoded else ())
     if output is None or output == "-":
         skipped = Skipped()
         for each in inputs:
             if Path(each) in folders:
                 mirror = _folder_beside(Path(each), beside)
-                tasks += _folder_tasks(Path(each), mirror, mirror, ending, skipped)
+                tasks += _folder_tasks(Path(each), mirror, mirror, ending, skipped, wanted)
                 remarks.append(f"the results of {each} go to {mirror}")
             else:
                 tasks.append(_task_without_folder(each, output, f"{beside}{extension}"))
@@ -115,7 +120,8 @@ def plan(
         for each in inputs:
             path = None if each == "-" else Path(each)
             if path is not None and path in mirrors:
-                tasks += _folder_tasks(path, mirrors[path], destination, ending, skipped)
+                mirror = mirrors[path]
+                tasks += _folder_tasks(path, mirror, destination, ending, skipped, wanted)
             elif to_file:
                 tasks.append(Task(path, destination))
             else:
@@ -225,9 +231,14 @@ def _task_without_folder(name: str, output: str | None, ending: str) -> Task:
 
 
 def _folder_tasks(
-    folder: Path, mirror: Path, output: Path, ending: str, skipped: Skipped
+    folder: Path,
+    mirror: Path,
+    output: Path,
+    ending: str,
+    skipped: Skipped,
+    wanted: Sequence[str],
 ) -> Iterator[Task]:
-    for path, reason in find_jpegs(folder, output, skipped):
+    for path, reason in find_jpegs(folder, output, skipped, wanted):
         if reason:
             yield Task(path, None, refusal=reason)
         else:

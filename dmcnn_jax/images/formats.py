@@ -238,8 +238,11 @@ def read_orientation(path: str | os.PathLike) -> int | None:
 
 
 @contextlib.contextmanager
-def opening(path: str | os.PathLike) -> Iterator[Image.Image]:
+def opening(path: str | os.PathLike | IO[bytes]) -> Iterator[Image.Image]:
     """Opens a picture of any size: `Image.open` without Pillow's limit on pixels.
+
+    Args:
+        path: of the file, or a file open for reading in binary.
 
     Raises:
         OSError: if the file can't be read.
@@ -250,7 +253,8 @@ def opening(path: str | os.PathLike) -> Iterator[Image.Image]:
             with Image.open(path) as image:
                 yield image
         except Image.UnidentifiedImageError:
-            raise ValueError(f"{os.fspath(path)}: not a picture") from None
+            name = f"{os.fspath(path)}: " if isinstance(path, str | os.PathLike) else ""
+            raise ValueError(f"{name}not a picture") from None
 
 
 def _save(

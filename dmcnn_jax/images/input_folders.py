@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from dmcnn_jax.images.extensions import JPEG_EXTENSIONS
@@ -36,7 +36,12 @@ class Skipped:
         return found
 
 
-def find_jpegs(folder: Path, output: Path | None, skipped: Skipped) -> Iterator[tuple[Path, str]]:
+def find_jpegs(
+    folder: Path,
+    output: Path | None,
+    skipped: Skipped,
+    extensions: Sequence[str] = JPEG_EXTENSIONS,
+) -> Iterator[tuple[Path, str]]:
     """Yields the JPEG files in a folder and below it.
 
     Linked folders are followed once: first the tree itself is visited, then those folders that
@@ -48,6 +53,7 @@ def find_jpegs(folder: Path, output: Path | None, skipped: Skipped) -> Iterator[
         folder: where to look.
         output: a folder that is left out; None: none is.
         skipped: counts what is left out; changed in place.
+        extensions: of the files that are looked for, in lower case.
 
     Yields:
         A path, and "". If the path can't be restored, the reason: a folder can't be read, or a name
@@ -64,12 +70,16 @@ def find_jpegs(folder: Path, output: Path | None, skipped: Skipped) -> Iterator[
             if real in visited or (root != folder and inside.startswith(os.path.join(real, ""))):
                 skipped.linked_again += 1
             else:
-                yield from _visit(root, visited, links, skipped)
+                yield from _visit(root, visited, links, skipped, extensions)
         pending = links
 
 
 def _visit(
-    folder: Path, visited: set[str], links: list[Path], skipped: Skipped
+    folder: Path,
+    visited: set[str],
+    links: list[Path],
+    skipped: Skipped,
+    extensions: Sequence[str],
 ) -> Iterator[tuple[Path, str]]:
     """Yields what `find_jpegs` does for a folder and its subfolders; links are only collected."""
     stack = [folder]
@@ -90,7 +100,7 @@ def _visit(
             path = current / entry.name
             if _holds(entry.is_dir):
                 (links if entry.is_symlink() else subfolders).append(path)
-            elif path.suffix.lower() not in JPEG_EXTENSIONS:
+            elif path.suffix.lower() not in extensions:
                 continue
             elif entry.name.startswith("._"):
                 skipped.apple_double += 1

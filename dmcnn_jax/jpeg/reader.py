@@ -169,7 +169,7 @@ def decode_planes(file: JpegFile) -> tuple[np.ndarray, ...]:
     Returns:
         uint8 [height, width] for each component.
     """
-    return tuple(_decode_plane(component) for component in file.components)
+    return tuple(decode_plane(component) for component in file.components)
 
 
 # libjpeg has decoded all blocks when it warns of that, and it warns of nothing before.
@@ -280,7 +280,8 @@ def _components(stream: markers.Stream, planes: list[np.ndarray]) -> tuple[Compo
     )
 
 
-def _decode_plane(component: Component) -> np.ndarray:
+def decode_plane(component: Component) -> np.ndarray:
+    """Decodes a plane as libjpeg does: uint8 [height, width] of the component."""
     rows, columns, _ = component.coefficients.shape
     blocks = component.coefficients.reshape(-1, 64)
     pixels = np.empty((len(blocks), 8, 8), np.uint8)

@@ -23,6 +23,7 @@ from dmcnn_jax.jpeg.tables import nearest_quality
 from dmcnn_jax.models.chroma import ChromaNet
 from dmcnn_jax.restoration.coefficient_check import CoefficientTally, tally_chroma
 from dmcnn_jax.restoration.color_correction import match_file_color
+from dmcnn_jax.restoration.decoded_file import finish, read_source
 from dmcnn_jax.restoration.decoding import decoded_picture
 from dmcnn_jax.restoration.detail import describe_harm
 from dmcnn_jax.restoration.inks import is_inks, render_parts, restore_parts
@@ -67,14 +68,15 @@ def restore(
     trial: bool = True,
     upright: bool = False,
 ) -> np.ndarray:
-    """Restores a JPEG file.
+    """Restores a JPEG file, or a picture that was decoded from one and stored without loss.
 
     The keyword arguments but for the last are the fields of `dmcnn_jax.RestoreOptions`, which
     explains them.
 
     Args:
         source: a path, the file's bytes, or a file open for reading in binary. An image that is
-            already decoded can't be restored, since its coefficients are lost.
+            already decoded can be restored from a PNG, lossless WebP, BMP or TIFF file, if its
+            coefficients can be recovered (`restoration.decoded_file`).
         model: a bundled name, a weights file, a workdir, or what `dmcnn_jax.load` returned. None:
             the bundled model trained for quantisation tables like the file's; a plane that none was
             trained for is returned as decoded.
@@ -114,8 +116,8 @@ def restore(
         engine=engine,
         trial=trial,
     )
-    file = jpeg.read(source)
-    pixels = Restorer(model, options)(file).pixels
+    file = read_source(source)
+    pixels = finish(file, Restorer(model, options)(file)).pixels
     return np.ascontiguousarray(turn(pixels, file.metadata.orientation)) if upright else pixels
 
 

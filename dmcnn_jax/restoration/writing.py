@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import IO
 
 from dmcnn_jax.images import formats
+from dmcnn_jax.restoration.decoded_file import finish
 from dmcnn_jax.restoration.jpeg_options import JpegOptions
 from dmcnn_jax.restoration.restorer import Restorer
 from dmcnn_jax.restoration.results import Outcome, Planes
@@ -38,7 +39,7 @@ def make_result(
             return ()
 
         return restored, write_bytes
-    picture = restorer.render(planes)
+    picture = finish(planes.file, restorer.render(planes))
     if len(planes.file.components) < 4:
         picture = count_as_written(planes.file, picture, style)
 

@@ -1,0 +1,95 @@
+"""Measures what is recovered of JPEG files from pixels that were decoded from them.
+
+The pictures are photographs of scikit-image, at half size, so that no earlier compression shows.
+Each is compressed by Pillow (libjpeg-turbo), decoded, and cropped so that its blocks begin at the
+given grid. Run: python tools/decoded_pictures.py
+"""
+
+import io
+import itertools
+
+import numpy as np
+import skimage.data
+from PIL import Image
+
+from dmcnn_jax import jpeg
+from dmcnn_jax.data.graphics import KINDS as GRAPHICS
+from dmcnn_jax.data.graphics import draw
+from dmcnn_jax.restoration.decoded_pixels import NotDecodedError, Recovery, recover
+
+NAMES = ("astronaut", "coffee", "chelsea", "rocket")
+QUALITIES = (10, 30, 50, 75, 90, 95)
+KINDS = {"gray": ("L", 0), "4:4:4": ("RGB", 0), "4:2:0": ("RGB", 2)}
+GRIDS = ((0, 0), (3, 5))
+
+
+def main() -> None:
+    """Prints a table of recovered files, and the false alarms."""
+    pictures = [halved(getattr(skimage.data, name)()) for name in NAMES]
+    print("| quality | kind | grid | found | steps | coefficients | exact pixels |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for quality, kind, grid in itertools.product(QUALITIES, KINDS, GRIDS):
+        rows = [measure(picture, quality, *KINDS[kind], grid) for picture in pictures]
+        found = [row for row in rows if row]
+        means = np.mean(found, axis=0) if found else np.full(3, np.nan)
+        shares = " | ".join(f"{mean:.2%}" for mean in means)
+        print(f"| {quality} | {kind} | {grid} | {len(found)}/{len(rows)} | {shares} |", flush=True)
+    clean = [picture.convert(mode) for picture in pictures for mode in ("L", "RGB")]
+    alarms = sum(recovered(np.asarray(picture)) is not None for picture in clean)
+    print(f"false alarms: {alarms} of {len(clean)} photographs", flush=True)
+    rng = np.random.default_rng(0)
+    drawn = [draw(kind, 256, rng) for kind in GRAPHICS for _ in range(4)]
+    alarms = sum(recovered(np.asarray(image.convert("RGB"))) is not None for image in drawn)
+    print(f"false alarms: {alarms} of {len(drawn)} drawn graphics")
+
+
+def halved(pixels: np.ndarray) -> Image.Image:
+    """Returns a picture at half size, in whole units of 16 pixels, 256 at most."""
+    image = Image.fromarray(pixels)
+    image = image.resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS)
+    return image.crop((0, 0, min(256, image.width // 16 * 16), min(256, image.height // 16 * 16)))
+
+
+def measure(
+    image: Image.Image, quality: int, mode: str, subsampling: int, grid: tuple[int, int]
+) -> tuple[float, float, float] | None:
+    """Returns the shares of steps and coefficients that are the file's, and of exact pixels.
+
+    Args:
+        image: the original.
+        quality: of the JPEG file.
+        mode: "L" or "RGB".
+        subsampling: of chroma, as Pillow names it.
+        grid: where blocks begin after cropping: columns and rows.
+
+    Returns:
+        Averages over all planes; None if nothing was recovered.
+    """
+    buffer = io.BytesIO()
+    image.convert(mode).save(buffer, "JPEG", quality=quality, subsampling=subsampling)
+    left, top = -grid[0] % 8, -grid[1] % 8
+    recovery = recovered(np.asarray(Image.open(buffer))[top:, left:])
+    if recovery is None:
+        return None
+    file = jpeg.read(buffer.getvalue())
+    pairs = list(zip(recovery.components, file.components, strict=True))
+    steps = np.mean([np.mean(found.table == true.table) for found, true in pairs])
+    same = [
+        np.mean(found.coefficients == true.coefficients)
+        if found.coefficients.shape == true.coefficients.shape
+        else 0.0
+        for found, true in pairs
+    ]
+    return float(steps), float(np.mean(same)), recovery.exact
+
+
+def recovered(pixels: np.ndarray) -> Recovery | None:
+    """Returns what is recovered of pixels; None if they are refused."""
+    try:
+        return recover(pixels)
+    except NotDecodedError:
+        return None
+
+
+if __name__ == "__main__":
+    main()
