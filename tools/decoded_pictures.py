@@ -1,8 +1,8 @@
 """Measures what is recovered of JPEG files from pixels that were decoded from them.
 
-The pictures are photographs of scikit-image, at half size, so that they show no earlier compression.
-Each is compressed by Pillow (libjpeg-turbo), decoded, and cropped so that its blocks begin at the
-given grid. Run: python tools/decoded_pictures.py
+The pictures are photographs of scikit-image, at half size, so that they show no earlier
+compression. Each is compressed by Pillow (libjpeg-turbo), decoded, and cropped so that its blocks
+begin at the given grid. Run: python tools/decoded_pictures.py
 """
 
 import io
