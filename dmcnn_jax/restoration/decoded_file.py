@@ -84,8 +84,8 @@ def read_source(
         pixels, metadata, kind = _load(data, max_pixels)
         recovery = recover(pixels)
     except (NotDecodedError, _UnsuitableError) as error:
-        kind = describe_other(data[:16])
-        raise ValueError(f"{shown}: not a JPEG file but {kind}; {error}") from None
+        other = describe_other(data[:16])
+        raise ValueError(f"{shown}: not a JPEG file but {other}; {error}") from None
     above, before = recovery.margins
     return DecodedFile(
         name=shown,
