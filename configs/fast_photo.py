@@ -7,24 +7,16 @@ As photo.py, in bfloat16 and with larger batches; `tools/gpu_session.py` trains 
 """
 
 from dmcnn_jax.config import default_config
-from dmcnn_jax.config.presets import set_steps
+from dmcnn_jax.config.presets import set_photographs, set_steps
 
 
 def get_config():
-    """Returns a configuration with Muon on all samplings."""
+    """Returns the configuration of photo.py in bfloat16, with larger batches and a cooldown."""
     config = default_config()
     config.name = "fast-photo"
-    config.quality = 10
-    config.quality_range = (5, 97)
-    config.random_table_prob = 0.4
-    config.model = {"name": "photo", "dtype": "bfloat16"}
-    config.data.luma = "rgb"
-    config.data.max_short_side = 0
-    config.data.subsampling = ("4:2:0",) * 5 + ("4:2:2", "4:4:4", "4:4:4")
-    config.train.optimizer = "muon"
-    config.train.learning_rate = 2e-3
     set_steps(config, (128,), (64,), (20_000,), warmup_steps=400, validate_every=2000)
+    set_photographs(config)
+    config.model.dtype = "bfloat16"
     config.train.log_every = 100
-    config.schedule.name = "constant"
     config.schedule.cooldown = 0.25
     return config

@@ -5,14 +5,14 @@ python tools/pack_images.py FOLDER_OF_IMAGES -o packs/photo --luma rgb --tile 16
 python -m dmcnn_jax.main --config configs/photo.py --config.data.source=packs/photo
 
 It trains for days, over as many sittings as it takes, at a constant rate, from the weights of the
-last sitting, `configs/starts/photo.safetensors` (467 million pixels so far); `--config.init_from=`
+last sitting, `configs/starts/photo.safetensors` (657 million pixels so far); `--config.init_from=`
 starts from random ones. To end it, set
 `--config.train.stage_steps="(N,)"` to 1.25 times the number of steps done: the last fifth is the
 cooldown.
 """
 
 from dmcnn_jax.config import default_config
-from dmcnn_jax.config.presets import set_steps
+from dmcnn_jax.config.presets import set_photographs, set_steps
 
 
 def get_config():
@@ -20,20 +20,13 @@ def get_config():
     config = default_config()
     config.name = "photo"
     config.init_from = "configs/starts/photo.safetensors"
-    config.quality = 10
-    config.quality_range = (5, 97)
-    config.random_table_prob = 0.4
-    config.model = {"name": "photo"}
-    config.data.luma = "rgb"
-    config.data.tile = 160
-    config.data.max_short_side = 0
-    config.data.subsampling = ("4:2:0",) * 5 + ("4:2:2", "4:4:4", "4:4:4")
-    # Tiles are read from the pack batch by batch: a copy for each device would take gigabytes.
-    config.data.device_bytes = 2**28
-    config.train.optimizer = "muon"
-    config.train.learning_rate = 2e-3
     # Small batches at first, since most is learned by many steps; larger ones later.
     set_steps(config, (128,), (4,), (1_000_000,), warmup_steps=200, validate_every=500)
+    set_photographs(config)
+    config.data.tile = 160
+    # Tiles are read from the pack batch by batch: a copy for each device would take gigabytes.
+    config.data.device_bytes = 2**28
+    # For weights that have learned for some thousand steps; random ones take ten times as much.
+    config.train.learning_rate = 2e-4
     config.train.checkpoint_every = 100
-    config.schedule.name = "constant"
     return config

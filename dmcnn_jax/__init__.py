@@ -13,15 +13,33 @@ from dmcnn_jax.version import __version__
 
 if TYPE_CHECKING:
     from dmcnn_jax.inference.model import load
-    from dmcnn_jax.restoration.restorer import restore, restore_jpeg
+    from dmcnn_jax.restoration.jpeg_options import JpegOptions
+    from dmcnn_jax.restoration.options import RestoreOptions
+    from dmcnn_jax.restoration.restorer import Restorer, restore, restore_jpeg
 
-__all__ = ["__version__", "load", "restore", "restore_jpeg"]
+__all__ = [
+    "JpegOptions",
+    "RestoreOptions",
+    "Restorer",
+    "__version__",
+    "load",
+    "restore",
+    "restore_jpeg",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports functions that need JAX when they are first used; `import dmcnn_jax` stays quick."""
-    if name == "load":
-        return importlib.import_module("dmcnn_jax.inference.model").load
-    if name in ("restore", "restore_jpeg"):
-        return getattr(importlib.import_module("dmcnn_jax.restoration.restorer"), name)
+    """Imports names that need JAX when they are first used; `import dmcnn_jax` stays quick."""
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'dmcnn_jax' has no attribute {name!r}")
+
+
+_MODULES = {
+    "JpegOptions": "dmcnn_jax.restoration.jpeg_options",
+    "RestoreOptions": "dmcnn_jax.restoration.options",
+    "Restorer": "dmcnn_jax.restoration.restorer",
+    "load": "dmcnn_jax.inference.model",
+    "restore": "dmcnn_jax.restoration.restorer",
+    "restore_jpeg": "dmcnn_jax.restoration.restorer",
+}

@@ -10,6 +10,8 @@ import platform
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from dmcnn_jax.cli.interrupts import run_main
+from dmcnn_jax.cli.process import command_parser
 from dmcnn_jax.system.bundled import BUNDLED
 from dmcnn_jax.version import __version__
 
@@ -33,6 +35,7 @@ class Command(NamedTuple):
 COMMANDS = (
     Command("dmcnn-restore photo.jpg", "restore JPEG files, or folders with -o"),
     Command("dmcnn-restore --verify A.jpg B.png", "check whether B could be A's original"),
+    Command("dmcnn-archive", "restore millions of files, each once", "pyarrow", "archive"),
     Command("dmcnn-restore --serve", "open a local page to drop files on", "starlette", "serve"),
     Command("dmcnn-evaluate", "measure a model on images: PSNR, SSIM, PSNR-B"),
     Command("dmcnn-gallery", "make a page with a slider between before and after"),
@@ -48,24 +51,35 @@ _PACKAGES = ("jax", "flax", "numpy", "pillow", "optax", "orbax-checkpoint", "ten
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the overview and returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m dmcnn_jax",
-        description="Lists the commands, the bundled models and the devices of dmcnn_jax.",
-        epilog="--help explains each command.",
+
+    def overview() -> None:
+        _print_overview(not make_parser().parse_args(argv).no_devices)
+
+    return run_main("dmcnn_jax", overview, argv)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the overview."""
+    parser = command_parser(
+        "python -m dmcnn_jax",
+        "Lists the commands, the bundled models and the devices of dmcnn_jax.",
+        "--help explains each command.",
+        name="dmcnn_jax",
     )
-    parser.add_argument("--version", action="version", version=f"dmcnn_jax {__version__}")
     parser.add_argument(
         "--no-devices", action="store_true", help="don't list devices, which takes seconds"
     )
-    options = parser.parse_args(argv)
+    return parser
+
+
+def _print_overview(with_devices: bool) -> None:
     print(f"dmcnn_jax {__version__}: removes JPEG artifacts with DMCNN, in JAX\n")
     _print_commands()
     _print_models()
     found = [f"{name} {version}" for name in _PACKAGES if (version := _installed_version(name))]
     print(f"versions: Python {platform.python_version()}, {', '.join(found)}")
-    if not options.no_devices:
+    if with_devices:
         print(f"devices: {_describe_devices()}")
-    return 0
 
 
 def _print_commands() -> None:

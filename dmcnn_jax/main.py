@@ -6,10 +6,16 @@ python -m dmcnn_jax.main --config configs/qf10.py --mode=evaluate --weights=dmcn
 """
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
+
+from dmcnn_jax.cli.exit_signals import exit_on_signals
+
+if __name__ == "__main__":
+    exit_on_signals("dmcnn_jax: interrupted")  # imports take seconds
 
 import jax
 
@@ -26,6 +32,7 @@ from dmcnn_jax.cli.process import (
     FAILED,
     INTERRUPTED,
     OK,
+    ending_unread,
     first_line,
     prepare_process,
     silence_pillow,
@@ -96,9 +103,14 @@ def parse_flags(arguments: Sequence[str]) -> list[str]:
 
     A mistake in the flags is one line on standard error and exit status 1.
     """
-    if "--version" in arguments:
-        print(f"dmcnn_jax {__version__}")
-        sys.exit(OK)
+    with ending_unread():
+        if "--version" in arguments:
+            print(f"dmcnn_jax {__version__}")
+            sys.exit(OK)
+        return _parse_flags(arguments)
+
+
+def _parse_flags(arguments: Sequence[str]) -> list[str]:
     arguments, config = list(arguments), ""
     try:
         config = _find_config(arguments)
@@ -107,6 +119,8 @@ def parse_flags(arguments: Sequence[str]) -> list[str]:
         return rest
     except SystemExit:
         sys.exit(OK)  # absl has printed its help, and counts that as a failure
+    except BrokenPipeError:
+        raise  # nobody reads that help
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         mistake = _flag_mistake(error)
         if "get_config() takes 0 positional" in mistake:
@@ -164,7 +178,15 @@ def _flag_mistake(error: BaseException) -> str:
         cause = cause.args[0]
     lines = str(cause).strip().splitlines()
     # An error inside a configuration comes with its traceback; the last line is the error.
-    return (lines[-1] if "Traceback" in str(cause) else " ".join(map(str.strip, lines))).strip()
+    text = (lines[-1] if "Traceback" in str(cause) else " ".join(map(str.strip, lines))).strip()
+    if "--config must have a value" in text:
+        return "no --config; expected a file or a name, such as --config=quickstart"
+    # ml_collections names a missing field, and perhaps the nearest one.
+    field = re.fullmatch(r"'(\w+)'(?: Did you mean \"(\w+)\".*)?", text)
+    if field:
+        hint = f"; did you mean {field[2]!r}?" if field[2] else ""
+        return f"the configuration has no field {field[1]!r}{hint}"
+    return text.removeprefix("ValueError: ")
 
 
 def _exit_with(status: int, message: str, *, at_once: bool = False) -> NoReturn:

@@ -64,6 +64,10 @@ autodoc_mock_imports = [
 add_module_names = False
 doctest_test_doctest_blocks = "default"
 
+# MathJax, the alternative, is loaded from the network by each page.
+_HAS_MATHML = importlib.util.find_spec("latex2mathml") is not None
+html_math_renderer = "mathml" if _HAS_MATHML else "mathjax"
+
 html_theme = "sphinx_book_theme"
 html_title = "dmcnn_jax"
 html_static_path = ["_static"]
@@ -78,6 +82,10 @@ html_theme_options = {
 
 def setup(app):
     """Writes the generated pages, and tidies what autodoc shows of Flax modules."""
+    if _HAS_MATHML:
+        from site_math import setup_math
+
+        setup_math(app)
     app.connect("builder-inited", lambda app: site_pages.write_all(Path(app.srcdir)))
     app.connect("autodoc-process-signature", site_pages.hide_flax_arguments)
     # Before napoleon, which reads Google's sections.

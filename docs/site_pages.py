@@ -7,6 +7,7 @@ start with an underscore are included by a page of the same name in `docs/`.
 import ast
 import configparser
 import io
+import math
 import os
 import pkgutil
 import re
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import safetensors
 from sphinx.util import logging
 
 LOGGER = logging.getLogger(__name__)
@@ -121,6 +123,10 @@ def _exported_names(package: str) -> dict[str, str]:
 # --- Commands -------------------------------------------------------------------------------------
 
 
+SUBCOMMANDS = {"dmcnn-archive": ("plan", "run", "status", "verify")}
+"""Commands that have commands of their own, each with its help."""
+
+
 def console_scripts() -> dict[str, str]:
     """Returns command → "module:function", from setup.cfg."""
     parser = configparser.ConfigParser()
@@ -143,6 +149,8 @@ def commands_part() -> str:
         module, function = target.split(":")
         call = f"import sys; sys.argv[0] = {name!r}; from {module} import {function} as f; "
         programs[name] = ["-c", call + "sys.exit(f())"]
+        for each in SUBCOMMANDS.get(name, ()):
+            programs[f"{name} {each}"] = [*programs[name], each]
     programs["python -m dmcnn_jax.main"] = ["-m", "dmcnn_jax.main"]
     programs |= {f"python {tool}": [tool] for tool in tools()}
     with ThreadPoolExecutor(2) as pool:
@@ -256,11 +264,38 @@ def _literal(source: str, node: ast.expr) -> str:
 
 
 def weights_part() -> str:
-    """Returns the cards of the bundled networks, one after the other."""
-    lines = []
-    for card in sorted((PACKAGE / "weights").glob("*.md")):
-        lines.append(re.sub(r"^# ", "## ", card.read_text().strip(), flags=re.M))
-    return "\n\n".join(lines) + "\n"
+    """Returns a table of the bundled networks, and their cards one after the other."""
+    files = sorted((PACKAGE / "weights").glob("*.safetensors"))
+    cards = [file.with_suffix(".md").read_text().strip() for file in files]
+    lines = ["| network | for | file, MB | weights | LIVE1, dB | 12 megapixels |"]
+    lines.append("| --- | --- | ---: | ---: | --- | --- |")
+    lines += [_weights_row(file, card) for file, card in zip(files, cards, strict=True)]
+    sections = [re.sub(r"^# ", "## ", card, flags=re.M) for card in cards]
+    return "\n".join(lines) + "\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _weights_row(file: Path, card: str) -> str:
+    """Returns a row of the table: size and weights from the file, the measured from its card."""
+    with safetensors.safe_open(file, "np") as weights:
+        shapes = [weights.get_slice(key).get_shape() for key in weights.keys()]  # noqa: SIM118
+    number, size = sum(map(math.prod, shapes)), file.stat().st_size / 1e6
+    purpose = re.split(r"[.,:]( |$)", card.splitlines()[2])[0]
+    scores = _card_cell(card, "LIVE1 in colour") or _live1_scores(card)
+    cells = [f"[`{file.stem}`](#{file.stem})", purpose, f"{size:.2f}", f"{number:,}", scores]
+    return f"| {' | '.join([*cells, _card_cell(card, '12 megapixels, colour')])} |"
+
+
+def _card_cell(card: str, name: str) -> str:
+    """Returns what a card says of `name`, up to a semicolon; empty if it says nothing."""
+    found = re.search(rf"^\| {name} \| ([^;|]*)", card, re.M)
+    return found[1].strip() if found else ""
+
+
+def _live1_scores(card: str) -> str:
+    """Returns the PSNR on LIVE1 at qualities 10 and 20, projected where that was measured."""
+    row = r"^\| LIVE1, 29 images \| (10|20) \| (?!JPEG)[^|]+ \| ([\d.]+) "
+    scores = dict(re.findall(row, card, re.M))  # the last row of a quality is the projected one
+    return "<br>".join(f"{quality}: {psnr}" for quality, psnr in scores.items())
 
 
 # --- Docstrings -----------------------------------------------------------------------------------

@@ -1,219 +1,291 @@
-"""Attacks the whole program: damaged files, kills, full disks, flipped bits, hostile weights.
+"""Attacks the whole program: damaged files, kills, full disks, flipped bits, hostile files.
 
-    python tests/campaign.py                   everything, in hours
+    python tests/campaign.py                   everything, in about an hour on two cores
     python tests/campaign.py --scale 0.01      a hundredth of it, in minutes
+    python tests/campaign.py --only kills      one part
 
-Everything is drawn from a seed. Prints a table of counts, and what went wrong; the exit status is 1
-if anything did. The whole campaign: 20,000 mutated files through `dmcnn-restore`, to every format;
-200 runs that end by a signal at a random moment, half of them `--in-place`; 100 runs whose results
-may not grow beyond a random number of bytes; 200 flipped bits in checkpoints; 200 hostile weights
-files; and 1,000 requests to the page from slow, broken and parallel clients.
+Everything is drawn from a seed. A campaign that was stopped goes on where it was: results are kept
+in the file that --state names. Delete it after a change of the program, or have parts run again
+with --again. At the end, a table of counts, and what went wrong; the exit status is 1 if anything
+did. A run counts as wrong if it shows a traceback, lacks a line for a file, loses or half-writes
+one, changes an input, restores good files differently than alone, or is silent for 20 s of
+processor time, or for five minutes.
 """
 
 import argparse
-import collections
+import dataclasses
+import itertools
+import json
 import os
-import random
-import resource
-import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import forgeries
+import killed
 import mutated
-import numpy as np
-from commands import command
-from jpeg_cases import pillow
-from PIL import Image
+from warm_commands import Run, WarmCommands
 
-from dmcnn_jax import jpeg
-from dmcnn_jax.jpeg.errors import JpegError
+from dmcnn_jax.cli.interrupts import run_main
 
-FILES, KILLS, FULL_DISKS = 20_000, 200, 100
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
-TESTS = {
-    "flipped bits in checkpoints": (200, "test_damaged_checkpoints.py", "two_hundred"),
-    "hostile weights": (200, "test_hostile_weights.py", "two_hundred"),
-    "requests to the page": (1_000, "test_serve_campaign.py", "thousand"),
-}
-PICTURES = 6
+MAX_SECONDS = 20
+
+Attack = Callable[[WarmCommands, Path, int, int], tuple[Run | Sequence[Run], list[str]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A part of the campaign.
+
+    Attributes:
+        title: a row of the table.
+        count: how many attacks are the whole of it.
+        batch: how many run at once.
+        attack: runs a batch; it takes commands, an empty folder, a count and a seed.
+    """
+
+    title: str
+    count: int
+    batch: int
+    attack: Attack
 
 
 def main() -> int:
     """Runs the campaign and returns its exit status."""
+    stopped = "stopped; the same command goes on from there"
+    return run_main("campaign", run_campaign, None, interrupted=stopped)
+
+
+def run_campaign() -> int:
+    """Runs what is missing, prints the table and returns the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--scale", type=float, default=1.0, help="share of it (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
+    add = parser.add_argument
+    add("--scale", type=float, default=1.0, help="share of it (default: %(default)s)")
+    add("--seed", type=int, default=0)
+    add("--jobs", type=int, default=2, help="batches at a time (default: %(default)s)")
+    add("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=str([*PARTS]))
+    add("--again", action="store_true", help="forget results of these parts")
+    add("--table", action="store_true", help="only print the table of what has run")
+    add("--state", type=Path, default=Path("campaign.jsonl"), help="(default: %(default)s)")
     options = parser.parse_args()
+    state = State(options.state)
+    if options.again:
+        state.forget(options.only)
+    units = plan(options.only, options.scale, options.seed)
+    waiting = [unit for unit in units if unit not in state.results]
+    if not options.table:
+        run_all(waiting, state, options.jobs)
+    return print_table([(u, state.results[u]) for u in units if u in state.results])
 
-    def scaled(count: int) -> int:
-        return max(1, round(options.scale * count))
 
-    parts: dict[str, tuple[int, Callable[[int], list[str]]]] = {
-        "mutated files": (scaled(FILES), lambda count: mutate_files(count, options.seed)),
-        "runs ended by a signal": (scaled(KILLS), lambda count: kill_runs(count, options.seed)),
-        "runs on a full disk": (scaled(FULL_DISKS), lambda count: fill_disks(count, options.seed)),
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """A batch: of a part, with a seed, so many attacks."""
+
+    part: str
+    seed: int
+    count: int
+
+
+def plan(parts: Sequence[str], scale: float, seed: int) -> list[Unit]:
+    """Returns the batches of parts, so that all parts advance alike."""
+    units: list[tuple[float, Unit]] = []
+    for name in parts:
+        part = PARTS[name]
+        total = max(1, round(scale * part.count))
+        for number, first in enumerate(range(0, total, part.batch)):
+            count = min(part.batch, total - first)
+            units.append((first / total, Unit(name, 1_000_000 * seed + number, count)))
+    return [unit for _, unit in sorted(units, key=lambda each: each[0])]
+
+
+class State:
+    """The results of batches, in a file of JSON lines that only grows."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.results: dict[Unit, dict[str, Any]] = {}
+        self._lock = threading.Lock()
+        for line in path.read_text().splitlines() if path.exists() else ():
+            self._take(json.loads(line))
+
+    def add(self, unit: Unit, result: dict[str, Any]) -> None:
+        """Keeps the result of a batch."""
+        self._write({"unit": dataclasses.astuple(unit), "result": result})
+
+    def forget(self, parts: Sequence[str]) -> None:
+        """Drops the results of parts."""
+        self._write({"forget": list(parts)})
+
+    def _write(self, record: dict[str, Any]) -> None:
+        with self._lock, self.path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+            self._take(record)
+
+    def _take(self, record: dict[str, Any]) -> None:
+        if "forget" in record:
+            for unit in [u for u in self.results if u.part in record["forget"]]:
+                del self.results[unit]
+        else:
+            self.results[Unit(*record["unit"])] = record["result"]
+
+
+def run_all(units: Sequence[Unit], state: State, jobs: int) -> None:
+    """Runs batches, several at a time, and prints how far it is."""
+    queue = iter(units)
+    lock = threading.Lock()
+    start, done = time.monotonic(), itertools.count(1)
+
+    def work() -> None:
+        commands = WarmCommands(cache=Path(cache))
+        try:
+            while True:
+                with lock:
+                    unit = next(queue, None)
+                if unit is None:
+                    return
+                state.add(unit, run_unit(unit, commands))
+                with lock:
+                    print_progress(unit, state.results[unit], next(done), len(units), start)
+        finally:
+            commands.close()
+
+    mutated.weights()  # once for all threads
+    with tempfile.TemporaryDirectory() as cache:
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(jobs)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+
+def run_unit(unit: Unit, commands: WarmCommands) -> dict[str, Any]:
+    """Runs a batch and returns its result."""
+    start = time.monotonic()
+    runs: Run | Sequence[Run]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            runs, wrong = PARTS[unit.part].attack(commands, Path(folder), unit.count, unit.seed)
+        except Exception as error:
+            runs, wrong = [], [f"the attack failed: {error!r}"]
+    runs = [runs] if isinstance(runs, Run) else runs
+    longest = max((run.longest for run in runs), default=0.0)
+    busiest = max((run.busiest for run in runs), default=0.0)
+    if busiest > MAX_SECONDS:
+        wrong.append(f"{busiest:.0f} s of processor time without a line")
+    return {
+        "wrong": [f"seed {unit.seed}: {line}" for line in wrong],
+        "longest": longest,
+        "peak": max((run.peak for run in runs), default=0),
+        "seconds": time.monotonic() - start,
     }
-    for name, (count, file, words) in TESTS.items():
-        parts[name] = count, lambda _, file=file, words=words: run_test(file, words)
-    failed = False
-    print(f"{'':30}{'count':>8}{'wrong':>8}{'seconds':>9}", flush=True)
-    for name, (count, attack) in parts.items():
-        start = time.perf_counter()
-        wrong = attack(count)
-        seconds = time.perf_counter() - start
-        print(f"{name:30}{count:8,}{len(wrong):8,}{seconds:9.0f}", flush=True)
-        for line in wrong[:5]:
-            print(f"    {line}", flush=True)
-        failed |= bool(wrong)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
-    print(f"peak memory of a process: {peak:.2f} GB")
-    return int(failed)
 
 
-def mutate_files(count: int, seed: int) -> list[str]:
-    """Restores mutated files, and returns what went wrong."""
-    wrong = []
-    kinds = [(kind, truncated) for kind in mutated.FORMATS for truncated in (False, True)]
-    share = -(-count // len(kinds))
-    for number, (kind, truncated) in enumerate(kinds):
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                mutated.run(Path(folder), share, seed + number * share, truncated, kind)
-            except (AssertionError, subprocess.TimeoutExpired) as error:
-                wrong.append(f"{kind}, allow_truncated={truncated}: {str(error)[-300:]}")
-    return wrong
-
-
-def kill_runs(count: int, seed: int) -> list[str]:
-    """Ends runs by signals at random moments, and returns what went wrong."""
-    rng = random.Random(seed)
-    wrong = []
-    for number in range(count):
-        with tempfile.TemporaryDirectory() as name:
-            folder, in_place = Path(name), number % 2 == 1
-            inputs = write_pictures(folder)
-            arguments = arguments_of(folder, in_place)
-            sent = rng.choice(SIGNALS)
-            process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
-            time.sleep(rng.uniform(0.3, 6))
-            process.send_signal(sent)
-            _, said = process.communicate(timeout=60)
-            what = f"run {number}, {sent.name}{', in place' if in_place else ''}"
-            if process.returncode not in (0, 130, -sent) or "Traceback" in said:
-                wrong.append(f"{what}: status {process.returncode}: {said[-200:]}")
-            wrong += [f"{what}: {line}" for line in check_files(folder, inputs, in_place)]
-            again = subprocess.run(arguments, capture_output=True, text=True, check=False)
-            if again.returncode:
-                wrong.append(f"{what}: the next run fails: {again.stderr[-200:]}")
-            wrong += [f"{what}, again: {line}" for line in check_files(folder, inputs, in_place)]
-            if left := list(folder.rglob("*.partial")):
-                wrong.append(f"{what}: the next run leaves {left[0].name}")
-    return wrong
-
-
-def fill_disks(count: int, seed: int) -> list[str]:
-    """Runs the command where files can't exceed a random size, and returns what went wrong."""
-    rng = random.Random(seed)
-    wrong = []
-    for number in range(count):
-        with tempfile.TemporaryDirectory() as name:
-            folder, in_place = Path(name), number % 2 == 1
-            inputs = write_pictures(folder)
-            limit = rng.randrange(12_000)
-
-            arguments = arguments_of(folder, in_place)
-            arguments[2] = _BOUND.format(limit) + arguments[2]  # python -c CODE
-            done = subprocess.run(
-                arguments,
-                capture_output=True,
-                text=True,
-                check=False,
-                env=os.environ | {"DMCNN_JAX_CACHE": ""},
-            )
-            what = f"run {number}, at most {limit} bytes"
-            if done.returncode not in (0, 1) or "Traceback" in done.stderr:
-                wrong.append(f"{what}: status {done.returncode}: {done.stderr[-300:]}")
-            said = sum(f"/{path.name}: " in done.stderr for path in inputs)
-            if said != len(inputs):
-                wrong.append(f"{what}: {said} of {len(inputs)} files have a line")
-            wrong += [f"{what}: {line}" for line in check_files(folder, inputs, in_place)]
-            if left := list(folder.rglob("*.partial")):
-                wrong.append(f"{what}: {left[0].name} is left")
-    return wrong
-
-
-# Writing more is an error then, instead of a signal.
-_BOUND = (
-    "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-    "resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0})); "
-)
-
-
-def write_pictures(folder: Path) -> dict[Path, bytes]:
-    """Writes a tiny network and some JPEG files; returns these."""
-    mutated.write_weights(folder / "weights.safetensors")
-    rng = np.random.default_rng(1)
-    inputs = {}
-    (folder / "in").mkdir()
-    for number in range(PICTURES):
-        noise = rng.integers(0, 256, (12, 15, 3), dtype=np.uint8)
-        picture = np.asarray(Image.fromarray(noise).resize((60 + number, 45)))
-        path = folder / "in" / f"{number}.jpg"
-        inputs[path] = pillow(picture, quality=30)
-        path.write_bytes(inputs[path])
-    return inputs
-
-
-def arguments_of(folder: Path, in_place: bool) -> list[str]:
-    """Returns the command that restores the files of a folder."""
-    where = ["--in-place"] if in_place else ["-o", str(folder / "out"), "--format", "jpg"]
-    weights = ["--weights", str(folder / "weights.safetensors"), "--engine", "jax"]
-    return [*command("dmcnn-restore"), str(folder / "in"), *where, *weights, "--device", "cpu"]
-
-
-def check_files(folder: Path, inputs: dict[Path, bytes], in_place: bool) -> list[str]:
-    """Returns what is lost, half-written or foreign in a folder."""
-    wrong = []
-    for path, data in inputs.items():
-        found = path.read_bytes()
-        if found == data:
-            continue
-        if not in_place:
-            wrong.append(f"the input {path.name} was changed")
-        elif not is_restored(found):
-            wrong.append(f"{path.name} is neither the old file nor a restored one")
-        elif path.with_name(f"{path.name}_original").read_bytes() != data:
-            wrong.append(f"the original of {path.name} is lost")
-    for path in folder.glob("out/*.jpg"):
-        if not is_restored(path.read_bytes()):
-            wrong.append(f"{path.name} is half-written")
-    names = collections.Counter(p.suffix for p in folder.rglob("*") if p.is_file())
-    foreign = set(names) - {".jpg", ".jpg_original", ".partial", ".safetensors"}
-    return wrong + [f"a file {suffix} is left" for suffix in foreign]
-
-
-def is_restored(data: bytes) -> bool:
-    """Returns whether a file is a whole JPEG file that the command wrote."""
-    try:
-        return jpeg.read(data).certificate is not None
-    except JpegError:
-        return False
-
-
-def run_test(file: str, words: str) -> list[str]:
-    """Runs a slow test that is a campaign of its own, and returns what went wrong."""
-    test = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "slow", "-k", words]
-    done = subprocess.run(
-        [*test, str(Path(__file__).with_name(file))], capture_output=True, text=True, check=False
+def print_progress(unit: Unit, result: dict[str, Any], done: int, total: int, start: float) -> None:
+    """Prints a line to standard error for a batch that has ended."""
+    left = (time.monotonic() - start) / done * (total - done) / 60
+    print(
+        f"{done}/{total} batches, {left:.0f} min left: {unit.part}, {unit.count} in"
+        f" {result['seconds']:.0f} s, {len(result['wrong'])} wrong",
+        *result["wrong"][:3],
+        sep="\n    ",
+        file=sys.stderr,
+        flush=True,
     )
-    passed = done.returncode == 0 and " passed" in done.stdout
-    return [] if passed else [line for line in done.stdout.splitlines() if line][-3:]
+
+
+def print_table(results: Sequence[tuple[Unit, dict[str, Any]]]) -> int:
+    """Prints what was attacked and what went wrong; returns the exit status."""
+    print("| | count | wrong | longest, s | peak, MB | minutes |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    lines: list[str] = []
+    for name, part in PARTS.items():
+        own = [(unit, result) for unit, result in results if unit.part == name]
+        if not own:
+            continue
+        count = sum(unit.count for unit, _ in own)
+        wrong = [line for _, result in own for line in result["wrong"]]
+        longest = max(result["longest"] for _, result in own)
+        peak = max(result["peak"] for _, result in own) / 1e6
+        minutes = sum(result["seconds"] for _, result in own) / 60
+        cells = (
+            f"{count:,}",
+            f"{len(wrong)}",
+            f"{longest:.1f}" if longest else "",
+            f"{peak:.0f}",
+            f"{minutes:.0f}",
+        )
+        print(f"| {part.title} | {' | '.join(cells)} |")
+        lines += [f"{name}, {line}" for line in wrong]
+    print(*lines, sep="\n")
+    return 1 if lines else 0
+
+
+def files_of(name: str) -> Part:
+    """Returns the part that restores mutated files to a format."""
+
+    def attack(
+        commands: WarmCommands, folder: Path, count: int, seed: int
+    ) -> tuple[Run, list[str]]:
+        return mutated.restore(commands, folder, count, seed, mutated.FORMATS[name])
+
+    return Part(f"mutated files to {name}", FILES // len(mutated.FORMATS) + 1, 450, attack)
+
+
+def in_place(place: str) -> Part:
+    """Returns the part that restores mutated files in place, and undoes that."""
+
+    def attack(
+        commands: WarmCommands, folder: Path, count: int, seed: int
+    ) -> tuple[Run, list[str]]:
+        return mutated.restore_and_undo(commands, folder, count, seed, place)
+
+    return Part(f"mutated files, in place, originals {place}, undone", 1_000, 250, attack)
+
+
+def slow_test(title: str, whole: int, file: str, words: str) -> Part:
+    """Returns the part that is a slow test; it runs as a whole or not at all."""
+
+    def attack(_: WarmCommands, folder: Path, count: int, seed: int) -> tuple[Run, list[str]]:
+        test = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "slow", "-k", words]
+        test += [f"--basetemp={folder / 'test'}", str(Path(__file__).with_name(file))]
+        process = subprocess.Popen(test, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        said = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        wrong = [] if not status and " passed" in said else [said[-500:]]
+        return Run(process.returncode, said, 0.0, 0.0, 1024 * usage.ru_maxrss, False), wrong
+
+    return Part(title, whole, whole, attack)
+
+
+FILES = 20_000
+PARTS = {
+    **{name: files_of(name) for name in mutated.FORMATS},
+    "beside": in_place("beside"),
+    "inside": in_place("inside"),
+    "kills": Part("runs ended by a signal", 200, killed.CHAIN, killed.kill_chain),
+    "disks": Part("runs on a full disk", 100, 1, killed.fill_disk),
+    "certificates": Part(
+        "forged certificates, in place, undone", 500, 100, forgeries.forge_certificates
+    ),
+    "recipes": Part("forged recipes, in place, undone", 500, 100, forgeries.forge_recipes),
+    "verify": Part("mutated pairs to verify", 500, 50, forgeries.verify_pairs),
+    "bytes": Part("mutated bytes to the library", 2_000, 250, forgeries.give_bytes),
+    "flips": slow_test(
+        "flipped bits in checkpoints", 200, "test_damaged_checkpoints.py", "two_hundred"
+    ),
+    "weights": slow_test("hostile weights", 200, "test_hostile_weights.py", "two_hundred"),
+    "page": slow_test("requests to the page", 1_000, "test_serve_campaign.py", "thousand"),
+}
 
 
 if __name__ == "__main__":

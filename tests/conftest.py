@@ -10,6 +10,11 @@ import tempfile
 # JAX_PLATFORMS runs them elsewhere.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Before anything imports NumPy. There is a test process for each core; threads that share products
+# of small matrices wait for each other at full load, and tests of earlier saves took four times
+# as long.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # PyTorch's, and the ONNX runtime's
 # Tests write nothing to the user's folders.
 os.environ["DMCNN_JAX_CACHE"] = ""
 
@@ -42,6 +47,15 @@ def pytest_unconfigure(config):
 
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def cache() -> Path:
+    """The folder of compiled programs, for trainings in processes of their own.
+
+    Most train `runs.CONFIG`: a start compiles for as long as all else that it does takes.
+    """
+    return Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
 
 
 @pytest.fixture(scope="session")

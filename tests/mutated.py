@@ -1,142 +1,205 @@
-"""Runs `dmcnn-restore` on many mutated JPEG files.
+"""Mutated JPEG files, in folders with good ones, through `dmcnn-restore`: part of the campaign."""
 
-    python tests/mutated.py 10000
-
-Files of several kinds are damaged in several ways and restored in folders, to each format in turn,
-with good files among them. The script prints the results and the command's peak memory. It fails
-if there is a traceback, a file without its line, or a good file that is restored differently than
-alone.
-"""
-
-import argparse
+import atexit
 import collections
+import functools
 import re
-import resource
+import shutil
 import struct
-import subprocess
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import carried_files
+import jpeg_cases
 import numpy as np
-from commands import command as program
 from jpeg_cases import mutate, pillow
 from PIL import Image
+from warm_commands import Run, WarmCommands
 
-BATCH = 2500
-FORMATS = ("png", "jpg", "tif", "webp")
+FORMATS = {
+    "PNG": ("png",),
+    "restored JPEG": ("jpg",),
+    "TIFF": ("tif",),
+    "WebP": ("webp",),
+    "PNG, 16 bits": ("png", "--bits", "16"),
+    "restored JPEG, 4:4:4": ("jpg", "--subsampling", "4:4:4"),
+    "TIFF, 16 bits": ("tif", "--bits", "16", "--preserve-times"),
+    "JPEG, pixels": ("jpg", "--quality", "80", "--upright"),
+    "WebP, lossy": ("webp", "--quality", "80"),
+}
+"""What can be written: words after `--format`."""
 
-
-def main() -> None:
-    """Runs the script."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("count", type=int)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--batch", type=int, default=BATCH, help="files per folder")
-    options = parser.parse_args()
-    start, total = time.perf_counter(), collections.Counter()
-    for number, first in enumerate(range(0, options.count, options.batch)):
-        count = min(options.batch, options.count - first)
-        with tempfile.TemporaryDirectory() as folder:
-            kind = FORMATS[number // 2 % len(FORMATS)]
-            total += run(Path(folder), count, options.seed + first, number % 2 == 1, kind)
-        print(f"{first + count} files, {time.perf_counter() - start:.0f} s", flush=True)
-    for what, number in total.most_common():
-        print(f"{number:8} {what}")
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
-    print(f"no traceback, a line for each, all good files restored; peak memory {peak:.2f} GB")
+Tree = dict[str, bytes]
+"""The contents of files, by their paths in a folder."""
 
 
-def run(
-    folder: Path, count: int, seed: int, allow_truncated: bool, kind: str = "png"
-) -> collections.Counter[str]:
-    """Restores a folder of mutated files.
+def restore(
+    commands: WarmCommands, folder: Path, count: int, seed: int, words: tuple[str, ...]
+) -> tuple[Run, list[str]]:
+    """Restores mutated files to a format; returns the run and what went wrong.
 
     Args:
+        commands: to run it.
         folder: an empty folder.
-        count: number of files.
-        seed: of the mutations.
-        allow_truncated: whether the command restores damaged files as far as they go.
-        kind: of the results, one of `FORMATS`.
-
-    Returns:
-        How often the command printed each message, without numbers and names.
+        count: number of mutated files.
+        seed: of the mutations; if it is odd, damaged files are restored as far as they go.
+        words: as in `FORMATS`.
     """
+    inputs = fill_folder(folder / "in", count, seed)
+    alone = _restore_good_files(commands, words, seed % 2)
+    fixed = [*options(seed), "--format", *words]
+    run = commands.run([folder / "in", "-o", folder / "out", *fixed])
+    wrong = check_lines(run, inputs)
+    if read_tree(folder / "in") != inputs:
+        wrong.append("an input was changed")
+    found = {name: data for name, data in read_tree(folder / "out").items() if "good" in name}
+    if found != alone:
+        differing = {name for name in found.keys() | alone if found.get(name) != alone.get(name)}
+        wrong.append(f"good files are restored differently than alone: {sorted(differing)}")
+    if left := list(folder.rglob("*.partial")):
+        wrong.append(f"{left[0].name} is left")
+    return run, wrong
+
+
+def restore_and_undo(
+    commands: WarmCommands, folder: Path, count: int, seed: int, place: str
+) -> tuple[Run, list[str]]:
+    """Restores mutated files in place, undoes that; returns the run and what went wrong.
+
+    Args:
+        commands: to run it.
+        folder: an empty folder.
+        count: number of mutated files.
+        seed: of the mutations, as in `restore`.
+        place: where originals are kept: "beside" or "inside".
+    """
+    inputs = fill_folder(folder / "in", count, seed)
+    there = [folder / "in", "--originals", place]
+    run = commands.run([*there, "--in-place", *options(seed)])
+    wrong = check_lines(run, inputs)
+    after = read_tree(folder / "in")
+    replaced = {name for name in inputs if after[name] != inputs[name]}
+    if not replaced >= {f"good{number}.jpg" for number in range(4)}:
+        wrong.append(f"only {sorted(replaced)[:5]} are restored")
+    for name in replaced:
+        kept = after.get(f"{name}_original")
+        if kept != inputs[name] and not (place == "inside" and kept is None):
+            wrong.append(f"the original of {name} is lost")
+    back = commands.run([*there, "--undo"])
+    wrong += check_lines(back, {name: b"" for name in inputs})
+    if read_tree(folder / "in") != inputs:
+        different = {n for n, data in read_tree(folder / "in").items() if inputs.get(n) != data}
+        wrong.append(f"{sorted(different)[:5]} are not put back")
+    return (run if run.longest >= back.longest else back), wrong
+
+
+def options(seed: int) -> list[str]:
+    """Returns the words that runs have in common; with an odd seed, damaged files are restored."""
+    words = ["--weights", str(weights()), "--engine", "jax", "--device", "cpu"]
+    words += ["--max-pixels", "1000000"]
+    return [*words, "--allow-truncated"] if seed % 2 else words
+
+
+def check_lines(run: Run, inputs: Mapping[str, bytes]) -> list[str]:
+    """Returns what is wrong with what a run said: each input has one line."""
+    if run.hung:
+        return [f"hung; its last words: {run.said[-200:]}"]
+    if run.status not in (0, 1) or "Traceback" in run.said:
+        return [f"status {run.status}: {run.said[-500:]}"]
+    said: collections.Counter[str] = collections.Counter()
+    wrong = []
+    lines = run.said.splitlines()
+    for line in lines[:-1] if len(inputs) > 1 else lines:  # the last counts several files
+        if found := re.match(r"dmcnn-restore: .*?/in/(\S+): (.*)", line):
+            said[found[1]] += 1
+        else:
+            wrong.append(f"a line of no file: {line[:200]}")
+    if said != collections.Counter(inputs.keys()):
+        missing = set(inputs) ^ set(said)
+        wrong.append(f"lines of other files, or none, or two: {sorted(missing)[:5]}")
+    return wrong
+
+
+def fill_folder(folder: Path, count: int, seed: int) -> Tree:
+    """Writes good and mutated files to a new folder; returns them."""
     rng = np.random.default_rng(seed)
-    (folder / "in").mkdir()
-    weights = folder / "weights.safetensors"
-    write_weights(weights)
-    bases = list(good_files(rng))
-    for number, data in enumerate(bases):
-        (folder / "in" / f"good{number}.jpg").write_bytes(data)
+    good = good_files()
+    bases = [*good, *other_files()]
+    contents = {f"good{number}.jpg": data for number, data in enumerate(good)}
     for number in range(count):
         data = bases[rng.integers(len(bases))]
         changed = (mutate if rng.integers(4) else mutate_more)(rng, data)
-        (folder / "in" / f"{number:05}.jpg").write_bytes(changed)
-    command = [*program("dmcnn-restore"), folder / "in", "-o", folder / "out", "--format", kind]
-    command += ["--weights", weights, "--device", "cpu", "--max-pixels", "1000000"]
-    command += ["--allow-truncated"] if allow_truncated else []
-    begun = time.perf_counter()
-    # Generous for slow and busy machines: a command that hangs never ends.
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600 + 2 * count)
-    seconds = time.perf_counter() - begun
-    assert done.returncode in (0, 1), done.stderr[-2000:]
-    assert "Traceback" not in done.stderr, done.stderr
-    lines = done.stderr.splitlines()
-    said = collections.Counter()
-    for line in lines[:-1]:
-        found = re.match(r"dmcnn-restore: .*?/in/(\S+)\.jpg: (.*)", line)
-        assert found, line
-        said[found[1]] += 1
-    expected = {path.stem: 1 for path in (folder / "in").iterdir()}
-    assert said == expected, set(said.items()) ^ set(expected.items())
-    check_good_files(folder, bases, weights, kind)
-    assert not list((folder / "out").rglob("*.partial"))
-    total = collections.Counter({"seconds of the command": round(seconds)})
-    for line in lines[:-1]:
-        text = re.sub(r"dmcnn-restore: \S+: ", "", line)
-        text = "restored or decoded" if "/out/" in text else text
-        total[re.sub(r"\d[\d ,x]*|\b[0-9a-f]{2}\b", "#", text)[:76]] += 1
-    return total
+        contents[f"{number:05}.jpg"] = changed
+    folder.mkdir()
+    for name, data in contents.items():
+        (folder / name).write_bytes(data)
+    return contents
 
 
-def check_good_files(folder: Path, bases: Sequence[bytes], weights: Path, kind: str) -> None:
-    """Checks that good files are restored as they are alone."""
-    from dmcnn_jax import jpeg
-    from dmcnn_jax.restoration.restorer import Restorer
-
-    restorer = Restorer(weights)
-    for number, data in enumerate(bases):
-        path, file = folder / "out" / f"good{number}.{kind}", jpeg.read(data)
-        if kind == "jpg":
-            planes = restorer.restore_planes(file)
-            assert path.read_bytes() == restorer.render_jpeg(planes).data
-            continue
-        with Image.open(path) as image:
-            # Pillow has no gray WebP files, and turns TIFF files upright.
-            picture = np.asarray(image.convert("L") if file.color == "gray" else image)
-        expected = restorer(file).pixels
-        if kind == "tif":
-            picture = np.sort(picture, axis=None)
-            expected = np.sort(expected, axis=None)
-        np.testing.assert_array_equal(picture, expected)
+def read_tree(folder: Path) -> Tree:
+    """Returns the contents of all files in a folder, by their paths in it."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def good_files(rng: np.random.Generator) -> Iterator[bytes]:
-    """Yields small JPEG files of several kinds."""
-    noise = rng.integers(0, 256, (12, 15, 3), dtype=np.uint8)
+_alone: dict[tuple[WarmCommands, tuple[str, ...], int], Tree] = {}
+
+
+def _restore_good_files(commands: WarmCommands, words: tuple[str, ...], seed: int) -> Tree:
+    """Returns what good files are restored to when there are no others; once for each format."""
+    key = commands, words, seed
+    if key not in _alone:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            fill_folder(folder / "in", 0, 0)
+            fixed = [*options(seed), "--format", *words]
+            run = commands.run([folder / "in", "-o", folder / "out", *fixed])
+            assert run.status == 0, run.said
+            _alone[key] = read_tree(folder / "out")
+    return _alone[key]
+
+
+@functools.cache
+def good_files() -> tuple[bytes, ...]:
+    """Returns small JPEG files of several kinds."""
+    noise = np.random.default_rng(1).integers(0, 256, (12, 15, 3), dtype=np.uint8)
     picture = np.asarray(Image.fromarray(noise).resize((57, 45), Image.Resampling.BICUBIC))
     exif = Image.Exif()
     exif[0x112] = 6
-    yield pillow(picture, quality=30)
-    yield pillow(picture, quality=85, progressive=True, exif=exif, icc_profile=b"profile" * 9)
-    yield pillow(picture, "L", quality=20, optimize=True)
-    yield pillow(picture, quality=10, subsampling="4:4:4", restart_marker_blocks=3)
-    yield pillow(picture, quality=50, keep_rgb=True)
-    yield pillow(picture, "L", quality=50, progressive=True)
+    return (
+        pillow(picture, quality=30),
+        pillow(picture, "L", quality=20, optimize=True),
+        pillow(picture, quality=10, subsampling="4:4:4", restart_marker_blocks=3),
+        pillow(picture, quality=50, keep_rgb=True),
+        pillow(picture, quality=85, progressive=True, exif=exif, icc_profile=b"profile" * 9),
+        pillow(picture, "L", quality=50, progressive=True),
+        pillow(picture, "CMYK", quality=40),
+    )
+
+
+@functools.cache
+def other_files() -> tuple[bytes, ...]:
+    """Returns further bases of mutations: rare samplings and scans, carried and restored files."""
+    from test_recovery import finer
+
+    from dmcnn_jax.jpeg.recoverable import replace_recoverably
+
+    rng = np.random.default_rng(2)
+    samplings = [(1, 1), (2, 1), (1, 2)], [(1, 4), (1, 1), (1, 1)]
+    drawn = [jpeg_cases.write(20, 33, jpeg_cases.planes(rng, 20, 33, each)) for each in samplings]
+    planes = jpeg_cases.planes(rng, 20, 33, [(2, 2), (1, 1), (1, 1)], table_limit=999)
+    drawn.append(jpeg_cases.write(20, 33, planes, jpeg_cases.full_progression(3)))
+    # `mutate` divides files, which it takes for well-formed.
+    carried = [d for n, d in carried_files.files().items() if len(d) < 4000 and n != "stray"]
+    restored = []
+    for data in good_files()[:3]:
+        whole = replace_recoverably(data, finer(data), added=[])
+        assert whole is not None
+        restored.append(whole.data)
+    return tuple([*drawn, *carried, *restored])
 
 
 def mutate_more(rng: np.random.Generator, data: bytes) -> bytes:
@@ -164,8 +227,12 @@ def mutate_more(rng: np.random.Generator, data: bytes) -> bytes:
     return bytes(out)
 
 
-def write_weights(path: Path) -> None:
-    """Writes the weights of a tiny, untrained network."""
+@functools.cache
+def weights() -> Path:
+    """Returns a tiny, untrained network's file, which is deleted at the end of the process.
+
+    Restored files name it, so that all runs have the same.
+    """
     import jax
 
     from dmcnn_jax.inference.variables import variable_shapes
@@ -177,13 +244,13 @@ def write_weights(path: Path) -> None:
     rng = np.random.default_rng(0)
     # Small weights change the decoded picture little.
     fill = partial(_normal, rng)
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder)
+    path = Path(folder) / "weights.safetensors"
     save_weights(path, jax.tree.map(fill, shapes), {"model": model, "quality": 20})
+    return path
 
 
 def _normal(rng: np.random.Generator, leaf: Any) -> np.ndarray:
     gain = 0.3 / np.sqrt(max(1, np.prod(leaf.shape[:-1])))
     return (gain * rng.normal(size=leaf.shape)).astype(leaf.dtype)
-
-
-if __name__ == "__main__":
-    main()

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dmcnn_jax.cli import input_folders, record_spool
+from dmcnn_jax.cli import record_spool
 from dmcnn_jax.cli.real_paths import RealPaths
 from dmcnn_jax.cli.restore import main
 from dmcnn_jax.cli.restore_planning import plan
+from dmcnn_jax.images import input_folders
 from dmcnn_jax.system import atomic_write
 
 
@@ -257,6 +258,27 @@ def test_files_of_one_name_from_two_folders_are_told_apart_by_these(tmp_path):
     assert planned(tmp_path / "out", *paths[::-1]) == expected
     years = [write_jpeg(tmp_path / f"{year}/may/x.jpg") for year in (2023, 2024)]
     assert list(planned(tmp_path / "out", *years).values()) == ["2023-may-x.png", "2024-may-x.png"]
+
+
+def test_a_suffix_of_ones_own_follows_each_name(tmp_path, capsys):
+    photo = write_jpeg(tmp_path / "photo.v2.jpg")
+    for name in ("may/a.jpg", "may/sub/b.jpg", "may/sub/b.jpeg"):
+        write_jpeg(tmp_path / name)
+    before = tree(tmp_path)
+    assert decode(photo, tmp_path / "may", "--suffix", "_clean", "--format", "jpg") == 0
+    assert set(tree(tmp_path)) - set(before) == {
+        "photo.v2_clean.jpg",
+        "may_clean/a_clean.jpg",
+        *("may_clean/sub/b.jpg_clean.jpg", "may_clean/sub/b.jpeg_clean.jpg"),
+    }
+    assert decode(photo, tmp_path / "may", "--suffix", "_x", "-o", tmp_path / "out") == 0
+    expected = ["a_x.png", "photo.v2_x.png", "sub/b.jpeg_x.png", "sub/b.jpg_x.png"]
+    assert tree(tmp_path / "out") == expected
+    # An empty one names results like their inputs, which they never replace.
+    assert decode(photo, "--suffix", "") == 0 and (tmp_path / "photo.v2.png").exists()
+    data = photo.read_bytes()
+    assert decode(photo, "--suffix", "", "--format", "jpg", "--overwrite") == 1
+    assert "would overwrite the input" in capsys.readouterr().err and photo.read_bytes() == data
 
 
 def test_a_file_that_is_named_twice_is_restored_once(tmp_path, capsys):

@@ -36,8 +36,10 @@ def tool(name):
 
 
 def run(name, *arguments, monkeypatch):
+    if name == "compare":
+        return compare_command.main([*map(str, arguments)])
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
-    return (compare_command if name == "compare" else tool(name)).main()
+    return tool(name).main()
 
 
 def save(path, config, seed=0, **about):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from dmcnn_jax.cli import plots as plots_command
-from dmcnn_jax.training import plots
+from dmcnn_jax.training import curves, plots
 
 RECORDS = [
     {"step": 10, "loss": 3e-3, "learning_rate": 1e-3, "psnr": 28.5, "jpeg_psnr": 28.0},
@@ -31,12 +31,41 @@ def test_a_log_that_is_being_written(tmp_path):
 def test_what_is_drawn(tmp_path):
     pytest.importorskip("matplotlib", reason="Matplotlib is not installed: extra 'test'")
     write_log(tmp_path)
-    loss, gain, rate = plots.draw(tmp_path).axes
+    loss, gain, end, rate = plots.draw(tmp_path).axes
     assert loss.lines[0].get_xydata().tolist() == [[10, 3e-3], [20, 2e-3]]
     assert rate.lines[0].get_xydata().tolist() == [[10, 1e-3], [20, 5e-4]]
-    training, validation, _ = gain.lines
+    training, validation = gain.lines
     assert training.get_xydata().tolist() == [[10, 0.5], [20, 1.0]]
     assert validation.get_xydata().tolist() == [[20, 0.75]]
+    assert {text.get_text() for text in gain.texts} == {"training", "validation"}
+    assert [text.get_text() for text in end.texts] == ["0.750"]
+
+
+def test_outliers_squash_neither_loss_nor_gain(tmp_path):
+    pytest.importorskip("matplotlib", reason="Matplotlib is not installed: extra 'test'")
+    with (tmp_path / "log.jsonl").open("w") as file:
+        for step in range(1, 201):
+            loss, gain = (1.0, -9.0) if step == 1 else (2e-3, 1.0 + step / 1e4)
+            record = {"step": step, "loss": loss, "learning_rate": 1e-3}
+            record |= {"psnr": 28 + gain, "jpeg_psnr": 28}
+            if step % 20 == 0:
+                record["validation"] = {"gain": gain}
+            file.write(json.dumps(record) + "\n")
+    loss, gain, end, _ = plots.draw(tmp_path).axes
+    assert loss.get_ylim()[1] < 0.01
+    assert 0.95 < gain.get_ylim()[0] < 1.01
+    # The last two thirds, to the thousandth.
+    assert [x for x, _ in end.lines[0].get_xydata()] == list(range(80, 201, 20))
+    assert 1.0 < end.get_ylim()[0] < 1.008 and 1.02 < end.get_ylim()[1] < 1.03
+
+
+def test_smoothing_is_a_moving_average():
+    values = np.random.default_rng(0).normal(size=100)
+    smoothed = curves.smooth(values)
+    assert smoothed[50] == pytest.approx(values[45:56].mean())
+    assert smoothed[0] == pytest.approx(values[:6].mean())
+    assert smoothed[-1] == pytest.approx(values[-6:].mean())
+    assert curves.smooth([]).size == 0
 
 
 def test_the_last_drawing_has_it_all(tmp_path, monkeypatch):
@@ -87,12 +116,13 @@ def test_runs_that_continue_each_other_are_drawn_in_one_plot(tmp_path):
     pytest.importorskip("matplotlib", reason="Matplotlib is not installed: extra 'test'")
     write_log(tmp_path)
     plots.write_csv(tmp_path, tmp_path / "table.csv")
-    loss, gain, rate = plots.draw(tmp_path, tmp_path / "table.csv").axes
-    first, _, second, _ = loss.lines
+    loss, gain, _, rate = plots.draw(tmp_path, tmp_path / "table.csv").axes
+    first, _, second, *_ = loss.lines
     assert first.get_xydata().tolist() == [[10, 3e-3], [20, 2e-3]]
     np.testing.assert_allclose(second.get_xydata() - first.get_xydata(), [[20, 0], [20, 0]])
     assert [line.get_xydata().tolist() for line in rate.lines][1] == [[30, 1e-3], [40, 5e-4]]
-    assert [text.get_text().strip() for text in gain.texts] == [tmp_path.name, "table"]
+    names = [text.get_text() for text in gain.texts]
+    assert names[-2:] == [f"{tmp_path.name} 0.750", "table 0.750"]
 
 
 def test_a_table_is_of_one_run(tmp_path, capsys):

@@ -55,6 +55,10 @@ def test_lock_files_hold_what_is_required(name, extras, apart):
             assert all(version in requirement.specifier for version in versions), requirement
 
 
+def test_training_brings_what_its_pages_and_its_notebook_use():
+    assert {"tensorboard", "matplotlib", "flatbuffers"} <= {r.name for r in required("train")}
+
+
 def test_orbax_is_held_below_the_version_that_breaks():
     (orbax,) = (r for r in required("train") if r.name == "orbax-checkpoint")
     assert "0.12.8" in orbax.specifier and "1.0" not in orbax.specifier

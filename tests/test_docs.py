@@ -97,6 +97,8 @@ def console_scripts():
 
 def check_flags(words, file):
     source = source_of(ROOT / file)
+    if file == "dmcnn_jax/cli/archive.py":  # it shares the options of restoring
+        source += source_of(ROOT / "dmcnn_jax/cli/restore_arguments.py")
     for flag in flags(words):
         # Some are made in a loop over their names.
         known = f'"{flag}"' in source or f'"{flag.lstrip("-")}"' in source
@@ -201,6 +203,14 @@ def test_commands_that_do_not_exist_are_noticed(command):
             check(words)
 
 
+def test_the_http_interface_has_every_parameter():
+    from dmcnn_jax.web.choices import PARAMETERS
+
+    page = (ROOT / "docs/http-interface.md").read_text()
+    request = page.split("## Request")[1].split("## Answer")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", request, re.M)) == {*PARAMETERS, "report"}
+
+
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
@@ -274,6 +284,21 @@ def test_the_reference_runs_every_command():
     assert sorted(pages.console_scripts()) == sorted(console_scripts())
     text = pages.run_help(["-m", "dmcnn_jax"])
     assert text.startswith("usage: python -m dmcnn_jax") and str(ROOT) not in text
+
+
+def test_the_table_of_networks_has_what_files_and_cards_hold():
+    safetensors = pytest.importorskip("safetensors.numpy")
+    rows = [line for line in site_pages().weights_part().splitlines() if line.startswith("| [`")]
+    files = sorted((ROOT / "dmcnn_jax/weights").glob("*.safetensors"))
+    assert len(rows) == len(files) >= 8
+    for row, path in zip(rows, files, strict=True):
+        weights = sum(array.size for array in safetensors.load_file(path).values())
+        assert f"[`{path.stem}`]" in row and f" {weights:,} " in row
+        assert f" {path.stat().st_size / 1e6:.2f} " in row
+    (ten,) = (row for row in rows if "`dmcnn-qf10`" in row)
+    assert "| 10: 29.356 |" in ten
+    (every,) = (row for row in rows if "`dmcnn-any`" in row)
+    assert "| 10: 29.223<br>20: 31.599 | 16 s, OpenVINO in bfloat16 |" in every
 
 
 @pytest.mark.slow

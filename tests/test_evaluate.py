@@ -1,6 +1,7 @@
 """Evaluation: the protocol's own figures, the table, the files it writes."""
 
 import json
+import os
 
 import jax
 import numpy as np
@@ -20,6 +21,7 @@ from dmcnn_jax.evaluation.protocol import (
     read_original,
 )
 from dmcnn_jax.evaluation.results import gains, mean_gain, write_results
+from dmcnn_jax.evaluation.samples import Samples
 from dmcnn_jax.images import metrics
 from dmcnn_jax.inference.model import Model, load
 from dmcnn_jax.inference.variables import initialize
@@ -186,17 +188,44 @@ def test_a_flat_color_picture_has_a_table_without_nan(tmp_path):
     assert json.loads(text, parse_constant=pytest.fail)["mean"]["jpeg"]["rgb_psnr"] is None
 
 
-def test_replacing_the_results_of_another_model_is_said(tmp_path, weights, folder, capsys):
+def test_results_of_another_model_stay(tmp_path, weights, folder, capsys):
     config = default_config()
     config.evaluate.images, config.quality = str(folder), 10
     evaluate_config(config, weights, tmp_path)
-    evaluate_config(config, weights, tmp_path)
-    assert "replaced" not in capsys.readouterr().out
-    other = tmp_path / "other.safetensors"
+    evaluate_config(config, os.path.relpath(weights), tmp_path)  # its own are replaced
+    assert "has those of" not in capsys.readouterr().out
+    (tmp_path / "sample.png").write_bytes(b"mine")
+    before = (tmp_path / "results.json").read_bytes()
+    other = tmp_path / "run" / "best.safetensors"
+    other.parent.mkdir()
     other.write_bytes(weights.read_bytes())
     evaluate_config(config, other, tmp_path)
-    assert f"(replaced those of '{weights}'" in capsys.readouterr().out
-    assert json.loads((tmp_path / "results.json").read_text())["model"] == str(other)
+    assert "results.json has those of" in capsys.readouterr().out
+    assert (tmp_path / "results.json").read_bytes() == before
+    assert (tmp_path / "sample.png").read_bytes() == b"mine"
+    assert json.loads((tmp_path / "results-run-best.json").read_text())["model"] == str(other)
+    assert Image.open(tmp_path / "sample-run-best.png").size
+
+
+def test_the_sample_shows_different_photographs(tmp_path):
+    rng = np.random.default_rng(0)
+    planes = rng.integers(0, 200, (6, 600, 40), dtype=np.uint8)
+    samples = Samples()
+    names = ["a.png [0]", "a.png [1]", "b.png [2]", "c.png [3]", "d.png [4]"]
+    for name, plane in zip(names, planes, strict=False):
+        shown = {"jpeg": plane + 1, "model": plane + 2}
+        samples.add(name, plane, shown, {"jpeg": {"psnr": 30.0}, "model": {"psnr": 31.0}})
+    samples.write(tmp_path / "s.png")
+    picture = np.asarray(Image.open(tmp_path / "s.png"))
+    strip, gap, side = 18, 8, 512
+    assert picture.shape == (3 * (strip + side) + 2 * gap, 3 * 40 + 2 * gap)
+    for row, plane in enumerate(planes[[0, 2, 3]]):
+        top = row * (strip + side + gap)
+        for column in range(3):
+            left = column * (40 + gap)
+            found = picture[top + strip : top + strip + side, left : left + 40]
+            np.testing.assert_array_equal(found, plane[44:556] + column)
+            assert picture[top : top + strip, left : left + 40].min() < 128  # the label
 
 
 def test_infinite_figures_are_valid_json(tmp_path):

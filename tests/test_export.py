@@ -25,6 +25,7 @@ from dmcnn_jax.inference.model import Model, estimate, load
 from dmcnn_jax.inference.variables import variable_shapes
 from dmcnn_jax.inference.weights import load_weights, save_weights
 from dmcnn_jax.models import MODELS, create_model
+from dmcnn_jax.models.photo import PhotoNet
 from dmcnn_jax.system.bundled import BUNDLED
 
 ROOT = Path(__file__).parents[1]
@@ -142,22 +143,27 @@ def test_every_pytorch_module_is_compared():
 
 
 PROGRAMS = ("torch", "onnx", "stablehlo")
+WEIGHTS = sorted(p.stem for p in BUNDLED.glob("*.safetensors"))
+WEIGHTS += sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("configs/**/*.safetensors"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("format", exporter.FORMATS)
-@pytest.mark.parametrize("name", sorted(p.stem for p in BUNDLED.glob("*.safetensors")))
-def test_every_bundled_model_in_every_format(name, format, tmp_path):
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_all_weights_in_every_format(name, format, tmp_path):
     for package in exporter.FORMATS[format].packages:
         pytest.importorskip(package, reason=f"{package} is not installed: extra 'export'")
-    model, path = load(name), tmp_path / f"model{suffix(format)}"
+    source = ROOT / name if "/" in name else name
+    model, path = load(source), tmp_path / f"model{suffix(format)}"
     if name.startswith("dmcnn-chroma") and format in PROGRAMS:
         with pytest.raises(ValueError, match="npz, safetensors"):
             exporter.export_model(model, path, format)
         assert not path.exists()
         return
     done = exporter.export_model(model, path, format)
-    assert done.format == format and done.images == 4
+    photographs = 2 * len(exporter.FORMATS[format].subsamplings)
+    images = photographs if isinstance(model.module, PhotoNet) else 4
+    assert (done.format, done.images) == (format, images)
     if format not in ("onnx", "stablehlo"):
         again = exporter.import_model(path)
         same_tree(again.variables, model.variables)
@@ -167,9 +173,9 @@ def test_every_bundled_model_in_every_format(name, format, tmp_path):
 def test_pytorch_classes_take_every_field_but_those_of_jax_alone():
     """A field that a network gets is a field of its PyTorch class, or is declared as JAX's own."""
     pytest.importorskip("torch", reason="PyTorch is not installed: extra 'export'")
-    from dmcnn_jax.export import torch_baselines, torch_dmcnn
+    from dmcnn_jax.export import torch_baselines, torch_dmcnn, torch_photo
 
-    kinds = {"dmcnn": torch_dmcnn.DMCNN, **torch_baselines.MODELS}
+    kinds = {"dmcnn": torch_dmcnn.DMCNN, "photo": torch_photo.PhotoNet, **torch_baselines.MODELS}
     for name, kind in kinds.items():
         module = type(create_model({"name": name}))
         fields = {field.name for field in dataclasses.fields(module)} - {"name", "parent"}
@@ -359,7 +365,7 @@ def test_an_export_with_other_outputs_is_not_left_behind(model, tmp_path, monkey
         ("nothing", FileNotFoundError, "expected a .safetensors file, a workdir, or a bundled"),
         ("text.npz", ValueError, "is not an npz file of arrays"),
         ("text.onnx", ValueError, "is a program, not weights"),
-        ("empty", FileNotFoundError, "no best.safetensors in"),
+        ("empty", FileNotFoundError, "no best.safetensors or last.safetensors in"),
     ],
 )
 def test_what_can_not_be_read(source, error, message, tmp_path):
@@ -458,7 +464,7 @@ def test_scalars_stay_scalars(model, tmp_path):
 
 def test_a_wheel_holds_the_pytorch_modules(installed):
     modules = {path.name for path in (ROOT / "dmcnn_jax" / "export").glob("*.py")}
-    assert {"torch_dmcnn.py", "torch_baselines.py"} <= modules
+    assert {"torch_dmcnn.py", "torch_baselines.py", "torch_photo.py"} <= modules
     assert {path.name for path in (installed / "dmcnn_jax" / "export").iterdir()} == modules
 
 
@@ -483,7 +489,7 @@ def test_an_installed_package_exports_programs_without_the_checkout(installed, t
 
 
 @pytest.fixture(scope="module")
-def short_run(tmp_path_factory):
+def short_run(cache, tmp_path_factory):
     """The workdir of a run of six steps."""
     pytest.importorskip("optax", reason="optax is not installed: extra 'train'")
     folder = tmp_path_factory.mktemp("run")
@@ -495,7 +501,7 @@ def short_run(tmp_path_factory):
         "--config.train.stage_steps=(4,2)",
         "--config.train.validate_every=2",
     )
-    subprocess.run(arguments, env=runs.environment(folder / "cache"), check=True)
+    subprocess.run(arguments, env=runs.environment(cache), check=True)
     return folder / "workdir"
 
 

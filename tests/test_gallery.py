@@ -212,6 +212,17 @@ def test_what_makes_no_gallery_leaves_the_file_alone(items, message, tmp_path):
     assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
 
 
+def test_an_evaluations_gallery_names_no_folder(tmp_path):
+    shown = gallery.Gallery()
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    shown.add(Item("ramp", levels, levels))
+    results = {"model": "/home/me/runs/mine", "images": "/home/me/LIVE1", "quality": 10}
+    protocol.write_gallery(tmp_path / "g.html", shown, {**results, "per_image": [{}]})
+    page = (tmp_path / "g.html").read_text()
+    assert "/home" not in page
+    assert "mine" in page and "1 images of LIVE1, quality 10" in page
+
+
 def save(path, picture, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture).save(path, **options)
@@ -320,7 +331,7 @@ def test_evaluate_writes_one(tmp_path, monkeypatch, photographs, capsys):
     )
     page = Page(path)
     assert page.inside("h1") == "tiny"
-    assert f"2 images of {folder}, quality 10" in page.inside("p")
+    assert f"2 images of {folder.name}, quality 10" in page.inside("p")
     assert str(path) in capsys.readouterr().out
     for row in json.loads(results.read_text())["per_image"]:
         (article,) = (a for a in page.all("article") if a["data-name"] == row["name"])

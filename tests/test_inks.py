@@ -16,7 +16,8 @@ from dmcnn_jax.images import formats
 from dmcnn_jax.jpeg.metadata import Metadata
 from dmcnn_jax.restoration.options import RestoreOptions
 from dmcnn_jax.restoration.restorer import Restorer
-from dmcnn_jax.web.upload import upload_restorer
+from dmcnn_jax.web.choices import Choices, parse_choices
+from dmcnn_jax.web.upload import UploadError, upload_restorer
 
 
 @pytest.fixture(scope="module")
@@ -178,5 +179,9 @@ def test_other_uses_of_inks_are_refused_by_name(tmp_path, inks, capsys):
     Image.fromarray(inks[..., 0]).save(tmp_path / "a.png")
     assert main(["--verify", str(path), str(tmp_path / "a.png")]) == 1
     assert "a CMYK file; expected gray or three colours to verify" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="a CMYK file, which browsers can't show"):
-        upload_restorer(None)(path.read_bytes(), print)
+    restore = upload_restorer(Restorer(options=RestoreOptions(strength=0)))
+    with pytest.raises(UploadError, match=r"four inks.*which PNG can't hold; use TIFF"):
+        restore(path.read_bytes(), Choices(), False, lambda share: None)
+    answer = restore(path.read_bytes(), parse_choices({"format": "tiff"}), True, lambda share: None)
+    with Image.open(io.BytesIO(answer.data)) as image:
+        assert (image.format, image.mode) == ("TIFF", "CMYK") and answer.preview == b""

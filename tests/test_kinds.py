@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 from jpeg_cases import pillow
-from mutated import write_weights
+from mutated import weights as tiny_weights
 from PIL import Image
 
 from dmcnn_jax import jpeg
@@ -25,10 +25,8 @@ def picture():
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    write_weights(path)
-    return path
+def weights():
+    return tiny_weights()
 
 
 def run(program, *arguments, data):

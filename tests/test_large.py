@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from mutated import write_weights
+from mutated import weights
 from PIL import Image
 
 # Not `ru_maxrss`, into which Linux counts what the parent took before `exec`.
@@ -40,6 +40,5 @@ def peak(folder, height, width, *arguments):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_is_that_of_the_picture(tmp_path):
     """100 MP fit in 4 GB: 0.7 GB whatever the picture, and 33 bytes for each of its pixels."""
-    write_weights(tmp_path / "weights.safetensors")
-    weights = ("--weights", tmp_path / "weights.safetensors")
-    assert peak(tmp_path, 4000, 6000, *weights) < 0.7e9 + 33 * 24e6
+    tiny = ("--weights", weights())
+    assert peak(tmp_path, 4000, 6000, *tiny) < 0.7e9 + 33 * 24e6

@@ -17,8 +17,11 @@ from dmcnn_jax.version import __version__
     ("arguments", "message"),
     [
         ("--config configs/quikstart.py", "did you mean configs/quickstart.py?"),
-        ("--config configs/arcnn.py:soon", "unknown budget 'soon'"),
-        ("--config configs/quickstart.py --config.train.rate=1", "'rate'"),
+        ("--config configs/arcnn.py:soon", "dmcnn_jax: unknown budget 'soon'"),
+        (
+            "--config configs/quickstart.py --config.train.stage_step=1",
+            "no field 'stage_step'; did you mean 'stage_steps'?",
+        ),
         ("--config configs/quickstart.py --config.quality=high", "'high'"),
         ("--config configs/quickstart.py --config.quality=0 --mode=evaluate", "expected 1 to 100"),
         ("--config configs/quickstart.py --config.evaluate.images=none", "'none' is not a folder"),
@@ -43,6 +46,15 @@ def test_an_argument_that_a_configuration_does_not_take_is_one_line(capsys):
     assert caught.value.code == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("dmcnn_jax: ") and "quickstart.py' takes no argument" in line
+
+
+def test_a_missing_configuration_is_one_line(capsys):
+    main = pytest.importorskip("dmcnn_jax.main")
+    with pytest.raises(SystemExit) as caught:
+        main.parse_flags(["main"])
+    assert caught.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("dmcnn_jax: no --config; expected a file or a name")
 
 
 @pytest.mark.parametrize("failure", [AssertionError(), RuntimeError("Unable to\ninitialize")])

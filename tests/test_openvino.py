@@ -20,6 +20,7 @@ from dmcnn_jax.inference import openvino_engine, tiling
 from dmcnn_jax.inference.chroma import restore_chroma
 from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import ENGINES, Model
+from dmcnn_jax.inference.photo import restore_photo
 from dmcnn_jax.inference.variables import variable_shapes
 from dmcnn_jax.inference.weights import save_weights
 from dmcnn_jax.models import create_model
@@ -28,6 +29,7 @@ from dmcnn_jax.restoration.restorer import Restorer
 
 DMCNN = {"name": "dmcnn", "features": 4, "dct_features": 8}
 CHROMA = {"name": "chroma", "features": 4, "dilations": (1, 2, 1)}
+PHOTO = {"name": "photo", "features": (4, 6, 8), "dilations": (2,)}
 
 needs_openvino = pytest.mark.skipif(
     not openvino_engine.is_installed(), reason="OpenVINO isn't installed"
@@ -130,6 +132,27 @@ def test_chroma_is_jax_s(rng, subsampling, size, monkeypatch):
 
 
 @needs_openvino
+@pytest.mark.slow
+@pytest.mark.parametrize("subsampling", [(1, 1), (1, 2), (2, 2)])
+def test_photographs_are_jax_s(rng, subsampling, monkeypatch):
+    """Of blocks of luma that don't fill those of chroma, in one tile and in several."""
+    plain, fast = by_both(PHOTO, gain=0.5)
+    tables = np.stack([jpeg.quality_table(q) for q in (20, 30, 40)])
+    sides = (16, 24 if subsampling == (2, 2) else 40)
+    for sizes, rows, columns in ((tiling.TILE_SIDES, 5, 7), (sides, 41, 35)):
+        monkeypatch.setattr(tiling, "TILE_SIDES", sizes)
+        chroma = [-(-n // s) for n, s in zip((rows, columns), subsampling, strict=True)]
+        k = [np.zeros((*size, 64), np.int16) for size in ((rows, columns), chroma, chroma)]
+        for plane in k:
+            plane[..., :10] = rng.integers(-4, 5, (*plane.shape[:2], 10))
+        expected = restore_photo(plain, k, tables, subsampling, strength=0.7, project=True)
+        found = restore_photo(fast, k, tables, subsampling, strength=0.7, project=True)
+        np.testing.assert_allclose(found, expected, atol=5e-3)  # of 255 levels
+        still = restore_photo(plain, k, tables, subsampling, strength=0.0, project=True)
+        assert np.abs(expected - still).max() > 1
+
+
+@needs_openvino
 @pytest.mark.parametrize("quality", [10, 50])
 def test_bfloat16_is_near_and_keeps_the_file_s_coefficients(photographs, quality):
     table = np.asarray(jpeg.quality_table(quality))
@@ -227,7 +250,7 @@ def test_which_engine_is_chosen(monkeypatch, tmp_path):
     model = busy_model({"name": "arcnn"})
     save_weights(other, model.variables, model.about)
     assert dmcnn_jax.load(other, "auto").engine is None
-    with pytest.raises(ValueError, match="OpenVINO runs DMCNN and ChromaNet, not ARCNN;"):
+    with pytest.raises(ValueError, match="OpenVINO runs DMCNN, ChromaNet and PhotoNet, not ARCNN;"):
         dmcnn_jax.load(other, "openvino")
     assert dmcnn_jax.load("dmcnn-small-any").engine is None
     monkeypatch.setattr(openvino_engine, "is_installed", lambda: False)

@@ -95,6 +95,37 @@ def test_no_space_for_the_output_is_one_line_that_says_so(unbuffered):
     assert done.returncode == 1
 
 
+@pytest.mark.skipif(os.name != "posix", reason="pipes break otherwise there")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from dmcnn_jax.__main__ import main; sys.exit(main(['--no-devices']))",
+        "from dmcnn_jax.__main__ import main; sys.exit(main(['--version']))",
+        "from dmcnn_jax.cli.gallery import main; sys.exit(main(['--help']))",
+        "from dmcnn_jax.cli.process import *; sys.exit(run_command('a', lambda: print('x' * 99)))",
+        "from dmcnn_jax.cli.process import *\nwith ending_unread(): print('x'); sys.exit()",
+    ],
+    ids=["overview", "version", "help", "print", "block"],
+)
+def test_a_command_whose_output_nobody_reads_ends_without_a_word(code, unbuffered):
+    """As in `python -m dmcnn_jax | head`, when head has ended."""
+    unread, output = os.pipe()
+    os.close(unread)
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}"],
+        cwd=Path(__file__).parents[1],
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        stdout=output,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(output)
+    assert done.stderr == ""
+    # argparse itself gives up an unbuffered help text in silence.
+    assert done.returncode == 141 or (unbuffered and done.returncode == 0)
+
+
 @pytest.mark.parametrize("function", ["fsync", "replace"])
 def test_no_space_left_is_said_with_the_place(tmp_path, monkeypatch, function):
     def refuse(*_):

@@ -6,6 +6,7 @@ import re
 
 import jax
 import jax.numpy as jnp
+import jpeg_cases
 import networks
 import numpy as np
 import pytest
@@ -23,13 +24,16 @@ from dmcnn_jax.data import chroma_pairs, feeds, photo_pairs
 from dmcnn_jax.evaluation import photo_protocol
 from dmcnn_jax.images import color
 from dmcnn_jax.inference import tiling
+from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model, estimate
-from dmcnn_jax.inference.photo import restore_gray, restore_photo
+from dmcnn_jax.inference.photo import restore_photo
 from dmcnn_jax.inference.variables import check_variables, variable_shapes
 from dmcnn_jax.inference.weights import load_weights
 from dmcnn_jax.jpeg import resampling
 from dmcnn_jax.models import create_model, photo
 from dmcnn_jax.models.photo import PhotoInput, PhotoNet, rgb_error_weights
+from dmcnn_jax.restoration.options import RestoreOptions
+from dmcnn_jax.restoration.restorer import Restorer
 from dmcnn_jax.system import devices
 from dmcnn_jax.training.loop import train
 
@@ -362,8 +366,8 @@ def test_transposed_sampling_strength_and_projection(rng):
     decoded = restore_photo(model, k, q, (1, 2), strength=0.0)
     (expected,) = exact_planes(k[0][None], q[:1])
     np.testing.assert_allclose(decoded[0], expected, atol=2e-3)
-    with pytest.raises(ValueError, match=r"subsampling is \(4, 1\)"):
-        restore_photo(model, k, q, (4, 1))
+    with pytest.raises(ValueError, match=r"subsampling is \(3, 1\)"):
+        restore_photo(model, k, q, (3, 1))
     with pytest.raises(ValueError, match="do not cover"):
         restore_photo(model, [np.zeros((9, 9, 64), int), *k[1:]], q, (1, 2))
 
@@ -372,11 +376,150 @@ def test_gray_files_are_restored_as_luma_of_colour_ones():
     model = Model(*filled())
     batch = compressed(40, 24, (1, 1))
     k, q = batch["coefficients"].luma[0], batch["table"][0, 0]
-    plane = restore_gray(model, k, q, project=True)
+    plane = restore_plane(model, k, q, project=True)
     assert plane.shape == (40, 24)
-    blocks = plane.reshape(5, 8, 3, 8).transpose(0, 2, 1, 3) - 128
+    blocks = 255 * plane.reshape(5, 8, 3, 8).transpose(0, 2, 1, 3) - 128
     x = scipy.fft.dctn(blocks, axes=(2, 3), norm="ortho")
     np.testing.assert_array_equal(np.rint(x / q).reshape(5, 3, 64), k)
+
+
+def quantised(plane, component):
+    """What a plane at full size quantises to, by SciPy, in the blocks that lie in the picture."""
+    down, across = component.subsampling
+    rows, columns = component.height // 8, component.width // 8
+    part = plane[: 8 * rows * down, : 8 * columns * across]
+    own = part.reshape(rows, 8, down, columns, 8, across).mean(axis=(2, 5)) - 128.0
+    x = scipy.fft.dctn(own, axes=(1, 3), norm="ortho").transpose(0, 2, 1, 3)
+    return np.rint(x / component.table).reshape(rows, columns, 64)
+
+
+def saved(rgb, quality=20, subsampling="4:2:0", mode="RGB"):
+    file = io.BytesIO()
+    Image.fromarray(rgb).convert(mode).save(
+        file, "JPEG", quality=quality, subsampling=subsampling if mode == "RGB" else 0
+    )
+    return file.getvalue()
+
+
+def test_mirrored_planes_are_part_of_a_larger_picture():
+    """Luma ends within a block of chroma."""
+    model = Model(*filled())
+    rgb = picture(40, 64)
+    batch = jax.device_get(photo_pairs.compress_at(rgb[None, :40], np.array([20]), (1, 1)))
+    luma, table = batch["coefficients"].luma[0], batch["table"][0]
+    rng = np.random.default_rng(0)
+    chroma = rng.integers(-2, 3, (2, 3, 4, 64), dtype=np.int32)
+    found = restore_photo(model, [luma, *chroma], table, (2, 2), mirrored=1)
+
+    def continued(k, above, below, sides):
+        """Coefficients of the picture that `np.pad` continues."""
+        rows, columns, _ = k.shape
+        pixels = scipy.fft.idctn(k.reshape(rows, columns, 8, 8) * 1.0, axes=(2, 3), norm="ortho")
+        plane = pixels.transpose(0, 2, 1, 3).reshape(8 * rows, 8 * columns)
+        padded = np.pad(plane, ((8 * above, 8 * below), (8 * sides, 8 * sides)), mode="symmetric")
+        rows, columns = padded.shape[0] // 8, padded.shape[1] // 8
+        blocks = padded.reshape(rows, 8, columns, 8)
+        x = scipy.fft.dctn(blocks, axes=(1, 3), norm="ortho").transpose(0, 2, 1, 3)
+        return np.rint(x).astype(np.int32).reshape(rows, columns, 64)
+
+    whole = continued(luma, 0, 1, 0)
+    larger = [continued(whole, 2, 2, 2), *(continued(k, 1, 1, 1) for k in chroma)]
+    expected = restore_photo(model, larger, table, (2, 2))[:, 16:-16, 16:-16]
+    assert found.shape == (3, 48, 64)
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("subsampling", [(2, 2), (1, 2)])
+def test_the_ensemble_is_the_mean_over_symmetries(subsampling):
+    """A turned picture is restored to the turned result; and it's projected after averaging."""
+    model = Model(*filled())
+    batch = compressed(16, 32, subsampling)
+    k = [batch["coefficients"].luma[0], *batch["coefficients"].chroma[0]]
+    q, shares = batch["table"][0], []
+    found = restore_photo(model, k, q, subsampling, ensemble=True, progress=shares.append)
+    assert sum(shares) == pytest.approx(1)
+    signs = np.tile([1, -1] * 4, 8)
+    mirrored = [plane[:, ::-1] * signs for plane in k]
+    again = restore_photo(model, mirrored, q, subsampling, ensemble=True)
+    np.testing.assert_allclose(again[:, :, ::-1], found, atol=2e-3)
+    one = restore_photo(model, k, q, subsampling)
+    assert np.abs(one - found).max() > 0.1
+    kept = restore_photo(model, k, q, subsampling, ensemble=True, project=True)
+    blocks = kept[0].reshape(2, 8, 4, 8) - 128.0
+    x = scipy.fft.dctn(blocks, axes=(1, 3), norm="ortho").transpose(0, 2, 1, 3)
+    np.testing.assert_array_equal(np.rint(x / q[0]).reshape(2, 4, 64), k[0])
+
+
+def test_files_are_restored_by_one_network():
+    """Y, Cb and Cr quantise to the file's coefficients; the mean colour stays."""
+    model = Model(*filled(), name="mine")
+    rgb = picture(45, 70)
+    file = jpeg.read(saved(rgb))
+    restorer = Restorer(model, RestoreOptions(strength=0.05))
+    planes = restorer.restore_planes(file)
+    assert planes.models == ("mine",) * 3 and not planes.notes
+    for plane, component in zip([*planes.luma, *planes.chroma], file.components, strict=True):
+        found = quantised(plane, component)
+        kept = component.coefficients[: found.shape[0], : found.shape[1]]
+        np.testing.assert_array_equal(found, kept)
+    assert planes.chroma[0].shape == (45, 70)
+    restoration = restorer.render(planes)
+    with Image.open(io.BytesIO(file.data)) as image:
+        decoded = np.asarray(image)
+    assert restoration.pixels.shape == decoded.shape
+    drift = restoration.pixels.astype(int) - decoded
+    assert np.abs(drift).max() > 3
+    assert np.abs(drift.mean(axis=(0, 1))).max() < 0.3
+    assert restoration.luma_tally.blocks and restoration.chroma_tally.blocks
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_gray_files_and_inks_are_restored_plane_by_plane(mode):
+    file = jpeg.read(saved(picture(32, 48), mode=mode))
+    planes = Restorer(Model(*filled(), name="mine")).restore_planes(file)
+    assert planes.models == ("mine",) * len(file.components)
+    parts = planes.parts or (planes,)
+    for part in parts:
+        found = quantised(part.luma[0], part.file.components[0])
+        np.testing.assert_array_equal(found, part.file.components[0].coefficients)
+
+
+@pytest.mark.slow
+def test_chroma_that_is_subsampled_by_four_is_restored_too():
+    rng = np.random.default_rng(0)
+    planes = jpeg_cases.planes(rng, 48, 96, [(1, 4), (1, 1), (1, 1)], spread=3)
+    file = jpeg.read(jpeg_cases.write(48, 96, planes))
+    assert file.components[1].subsampling == (1, 4)
+    planes = Restorer(Model(*filled(), name="mine")).restore_planes(file)
+    assert planes.models == ("mine",) * 3
+    for plane, component in zip([*planes.luma, *planes.chroma], file.components, strict=True):
+        assert plane.shape == (48, 96)
+        found = quantised(plane, component)
+        kept = component.coefficients[: found.shape[0], : found.shape[1]]
+        np.testing.assert_array_equal(found, kept)
+
+
+@pytest.mark.slow
+def test_files_that_were_saved_before_keep_their_chroma():
+    """Luma is restored by the earlier save's table, on its grid."""
+    rgb = picture(96, 128)
+    with Image.open(io.BytesIO(saved(rgb, quality=15))) as image:
+        again = saved(np.asarray(image)[3:, 5:], quality=90)
+    file = jpeg.read(again)
+    options = RestoreOptions(assume_quality=15, prior_grid=(3, 5))
+    planes = Restorer(Model(*filled(), name="mine"), options).restore_planes(file)
+    assert planes.prior is not None
+    assert planes.luma[0].shape == (96, 128)
+    for plane, component in zip(planes.chroma, file.components[1:], strict=True):
+        found = quantised(plane, component)
+        kept = component.coefficients[: found.shape[0], : found.shape[1]]
+        np.testing.assert_array_equal(found, kept)
+
+
+def test_two_networks_of_chroma_are_refused():
+    with pytest.raises(ValueError, match="'mine' restore chroma too; expected no others"):
+        Restorer(Model(*filled(), name="mine"), chroma="dmcnn-chroma")
 
 
 def test_where_luma_is_expected_the_network_is_refused():

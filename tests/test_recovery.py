@@ -2,6 +2,8 @@
 
 import functools
 import io
+import json
+import zlib
 
 import jpeg_cases
 import numpy as np
@@ -14,11 +16,12 @@ from PIL import Image
 from test_huffman_encoder import FACTORS, photo, scan_data
 
 from dmcnn_jax import jpeg
+from dmcnn_jax.jpeg import recovery
 from dmcnn_jax.jpeg.carrying import replace_picture
-from dmcnn_jax.jpeg.file_layout import read_scan_header
+from dmcnn_jax.jpeg.file_layout import TYPICAL_SEGMENTS, read_scan_header
 from dmcnn_jax.jpeg.finer_table import round_coefficients
 from dmcnn_jax.jpeg.huffman_encoder import CodedPlane, encode_scan, make_code
-from dmcnn_jax.jpeg.recipe import make_segments, split_recipe
+from dmcnn_jax.jpeg.recipe import make_segments, split_recipe, unpack
 from dmcnn_jax.jpeg.recoverable import replace_recoverably
 from dmcnn_jax.jpeg.recovery import make_recipe, recover_original
 from dmcnn_jax.restoration.decoding import dequantized_plane
@@ -241,6 +244,47 @@ def small():
     original = jpeg_cases.pillow(photo(9, 20), quality=50, subsampling=2)
     plain = restored(original)
     return original, plain, make_recipe(original, plain)
+
+
+def forged(parts, rest=b""):
+    """A recipe of any JSON."""
+    packer = zlib.compressobj(wbits=-15, zdict=TYPICAL_SEGMENTS)
+    body = json.dumps(parts).encode() + b"\n" + rest
+    return bytes((1,)) + bytes(32) + packer.compress(body) + packer.flush()
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [499_999, -499_999] * 8000,  # 4 GB of bytes
+        [{"filler": 499_999}, -499_999] * 8000,
+        [500_001],
+        [[0, 0]] * 300_000,  # a line of 2 MB
+    ],
+)
+def test_recipes_cannot_repeat_bytes_without_end(parts):
+    _, plain, _ = small()
+    with pytest.raises(ValueError, match=r"bytes outside the recipe|no line of at most"):
+        unpack(forged(parts, bytes(500_000)), len(plain))
+
+
+def test_recipes_cannot_code_scans_without_end(monkeypatch):
+    original, plain, _ = small()
+    head = original[: original.index(b"\xff\xda") + 14]
+    coded = []
+    monkeypatch.setattr(recovery, "encode_scan", lambda *_, **__: coded.append(0) or b"")
+    with pytest.raises(jpeg.JpegError, match="was changed since it was restored"):
+        recover_original(plain, forged([len(head), *[{}] * 100], head))
+    assert len(coded) <= 3
+
+
+def test_a_scan_has_at_most_four_components():
+    # Each takes the memory of a plane.
+    original, *_ = small()
+    at = original.index(b"\xff\xda")
+    head = original[:at] + segment(0xDA, b"\xff" + b"\1\0" * 255 + b"\0\77\0")
+    with pytest.raises(ValueError, match="a scan of 255 components; expected 1 to 4"):
+        read_scan_header(head)
 
 
 def test_large_recipes_take_several_segments():

@@ -1,5 +1,6 @@
 """Restoring files: pixels, the guarantee, metadata, the command."""
 
+import concurrent.futures
 import dataclasses
 import inspect
 import io
@@ -7,8 +8,12 @@ import json
 import multiprocessing
 import os
 import pickle
+import re
 import subprocess
 import sys
+import threading
+import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -16,7 +21,7 @@ import pytest
 import scipy.fft
 import scipy.ndimage
 from commands import command
-from PIL import Image
+from PIL import Image, ImageOps
 
 import dmcnn_jax
 from dmcnn_jax import jpeg
@@ -33,7 +38,14 @@ from dmcnn_jax.jpeg.metadata import Metadata
 from dmcnn_jax.jpeg.reader import Component
 from dmcnn_jax.jpeg.tables import nearest_quality
 from dmcnn_jax.models import create_model
-from dmcnn_jax.restoration import color_correction, decoding, model_selection, rounding
+from dmcnn_jax.restoration import (
+    color_correction,
+    decoding,
+    model_selection,
+    plane_restoration,
+    restorer,
+    rounding,
+)
 from dmcnn_jax.restoration.options import RestoreOptions
 from dmcnn_jax.restoration.restorer import Restorer
 from dmcnn_jax.restoration.verification import verify
@@ -288,7 +300,8 @@ def test_the_function_the_class_and_the_command_have_the_same_options():
         for p in inspect.signature(dmcnn_jax.restore).parameters.values()
         if p.kind is p.KEYWORD_ONLY
     }
-    assert keywords == dataclasses.asdict(RestoreOptions())
+    # Files carry their orientation; only arrays are turned by the function.
+    assert keywords == dataclasses.asdict(RestoreOptions()) | {"upright": False}
     assert restore_options(make_parser().parse_args([])) == RestoreOptions()
     given = ["--strength=0.5", "--no-project", "--bits=16", "--no-detect", "--assume-quality=30"]
     given += ["--prior-grid=3,5", "--size=full", "--ensemble", "--engine=jax", "--no-trial"]
@@ -304,6 +317,20 @@ def test_earlier_saves_of_rgb_files_are_noted_as_ignored_only_if_asked_for(weigh
     asked = Restorer(weights, RestoreOptions(assume_quality=10))(file)
     assert asked.notes == ("earlier saves are not considered for RGB files",)
     np.testing.assert_array_equal(asked.pixels, plain.pixels)
+
+
+def test_pictures_are_turned_upright_as_pillow_does():
+    pixels = colours(16, 24)
+    stored = decoded(jpeg_bytes(pixels, quality=20))
+    for orientation in (6, 7):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        data = jpeg_bytes(pixels, quality=20, exif=exif)
+        turned = dmcnn_jax.restore(data, strength=0, upright=True)
+        expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+        np.testing.assert_array_equal(turned, np.asarray(expected))
+        assert turned.flags.c_contiguous
+    np.testing.assert_array_equal(dmcnn_jax.restore(data, strength=0), stored)
 
 
 def test_a_decoded_image_is_refused(weights):
@@ -902,7 +929,8 @@ def test_inputs_are_never_written_over(weights, tmp_path, capsys):
     assert path.read_bytes() == before and tree(tmp_path) == ["a.jpg", "link.jpg"]
 
 
-@pytest.mark.parametrize("report", ["photo.jpg", "out.png", "none/report.json", "."])
+# No user, not even root, may create files in /proc.
+@pytest.mark.parametrize("report", ["photo.jpg", "out.png", "none/r.json", ".", "/proc/r.json"])
 def test_a_report_overwrites_nothing(weights, tmp_path, monkeypatch, capsys, report):
     monkeypatch.chdir(tmp_path)
     data = write_jpeg(tmp_path / "photo.jpg").read_bytes()
@@ -1061,6 +1089,10 @@ def test_the_work_of_a_batch_grows_with_its_files_and_not_their_square(
         (["DIR/a.jpg", "--strength", "2"], "'2'; expected a number from 0 to 1"),
         (["DIR/a.jpg", "--format", "png/x"], "--format 'png/x'; expected one of: .png"),
         (["DIR/a.jpg", "-o", ""], "expected a folder, a file or -"),
+        (["DIR/a.jpg", "--suffix", "/x"], "--suffix is '/x'; expected a part of a name"),
+        (["DIR/a.jpg", "--suffix", "_x", "-o", "DIR/c.png"], "c.png', which names the result"),
+        (["DIR/a.jpg", "--suffix", "_x", "-o", "-"], "standard output has none"),
+        (["--serve", "--suffix", "_x"], "--serve and --verify write none"),
     ],
 )
 def test_commands_that_make_no_sense(weights, tmp_path, capsys, arguments, message):
@@ -1163,6 +1195,95 @@ def test_unforeseen_errors_are_one_line_and_the_rest_goes_on(
     assert run(weights, first, second, "-o", f"{tmp_path}/out/") == 1
     assert "a.jpg: MemoryError: too much" in capsys.readouterr().err
     assert tree(tmp_path / "out") == ["b.png"]
+
+
+# In a service
+
+
+def in_threads(work, items):
+    """Runs work on all items at the same time, each in a thread, and returns the results."""
+    start = threading.Barrier(len(items))
+
+    def run_one(item):
+        start.wait()
+        return work(item)
+
+    with concurrent.futures.ThreadPoolExecutor(len(items)) as pool:
+        return list(pool.map(run_one, items))
+
+
+@pytest.mark.slow
+def test_threads_share_a_restorer(weights):
+    files = [
+        jpeg_bytes(colours(40, 56, seed), quality=quality) for seed, quality in enumerate((10, 30))
+    ]
+    halved = RestoreOptions(strength=0.5, bits=16)
+    shared, alone = Restorer(weights), Restorer(weights)
+    work = [(options, data) for options in (RestoreOptions(), halved) for data in files]
+    restored = in_threads(
+        lambda item: shared.with_options(item[0])(jpeg.read(item[1])).pixels, 2 * work
+    )
+    for pixels, (options, data) in zip(restored, 2 * work, strict=True):
+        expected = alone.with_options(options)(jpeg.read(data)).pixels
+        np.testing.assert_array_equal(pixels, expected)
+    assert [pixels.dtype for pixels in restored[1:3]] == [np.uint8, np.uint16]
+    with pytest.raises(ValueError, match="size or engine differs"):
+        shared.with_options(RestoreOptions(size="full"))
+
+
+@pytest.mark.slow
+def test_the_page_on_services_restores(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "docs/service.md").read_text()
+    service, as_jpeg, single = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = jpeg_bytes(colours(24, 40), quality=20, exif=exif)
+    monkeypatch.chdir(tmp_path)
+    Path("photo.jpg").write_bytes(data)
+    names = {}
+    exec(service, names)
+    image = Image.open(io.BytesIO(names["restore_to_png"](data)))
+    assert image.format == "PNG" and image.size == (24, 40)
+    assert image.getexif().get(0x0112, 1) == 1
+    with pytest.raises(TimeoutError, match="not restored within 0 s"):
+        names["restore_to_png"](data, 0.0)
+    exec(as_jpeg, names | {"file": jpeg.read(data), "progress": None}, found := {})
+    assert jpeg.read(found["data"]).certificate is not None
+    exec(single, {})
+    assert Image.open("photo.png").size == (24, 40)
+
+
+def test_threads_load_a_model_once(weights, monkeypatch):
+    model, loaded = load(weights), []
+
+    def slowly(name, engine):
+        loaded.append(name)
+        time.sleep(0.05)
+        return model
+
+    def flat_plane(model, coefficients, table, **options):
+        return np.full([8 * blocks for blocks in coefficients.shape[:2]], 0.5, np.float32)
+
+    monkeypatch.setattr(restorer, "load", slowly)
+    monkeypatch.setattr(plane_restoration, "restore_plane", flat_plane)
+    shared = Restorer(options=RestoreOptions(trial=False, detect=False))
+    files = [jpeg_bytes(colours(16, 24, seed)[..., 0], quality=20) for seed in range(4)]
+    in_threads(lambda data: shared(jpeg.read(data)), files)
+    assert len(loaded) == 1
+
+
+def test_pillows_limit_on_pixels_outlives_threads(tmp_path, monkeypatch):
+    """Whoever came second remembered the limit that the first had lifted."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    path = tmp_path / "a.png"
+    Image.new("L", (8, 8)).save(path)
+    one, other = formats.opening(path), formats.opening(path)
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    assert Image.MAX_IMAGE_PIXELS is None
+    other.__exit__(None, None, None)
+    assert Image.MAX_IMAGE_PIXELS == 10
 
 
 # The package

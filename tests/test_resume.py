@@ -31,11 +31,6 @@ TRIES = 10
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
 def sources(tmp_path_factory, cache):
     """Flags of the two ways to feed a run."""
     folder = tmp_path_factory.mktemp("data")

@@ -5,6 +5,7 @@ import http.client
 import importlib.util
 import io
 import json
+import logging
 import os
 import select
 import signal
@@ -12,8 +13,7 @@ import socket
 import sys
 import threading
 import time
-from types import SimpleNamespace
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
@@ -26,9 +26,12 @@ pytest.importorskip("uvicorn", reason="the serve extra is not installed")
 from dmcnn_jax import jpeg
 from dmcnn_jax.jpeg import entropy
 from dmcnn_jax.restoration.coefficient_check import CoefficientTally
+from dmcnn_jax.restoration.options import RestoreOptions
+from dmcnn_jax.restoration.results import Planes, Restoration
+from dmcnn_jax.web import endpoint, slow_clients, upload
 from dmcnn_jax.web import server as serve
-from dmcnn_jax.web import slow_clients, upload
-from dmcnn_jax.web.upload import upload_restorer
+from dmcnn_jax.web.choices import Choices, parse_choices
+from dmcnn_jax.web.upload import Restored, UploadError, upload_restorer
 
 LIMIT = 200_000
 
@@ -38,10 +41,12 @@ class Fake:
 
     def __init__(self):
         self.calls, self.running, self.most, self.given_up = 0, 0, 0, 0
+        self.previews = False
         self.go = threading.Event()
         self.go.set()
 
-    def __call__(self, data, progress):
+    def __call__(self, data, choices, preview, progress):
+        self.choices = choices
         self.calls += 1
         self.running += 1
         self.most = max(self.most, self.running)
@@ -54,7 +59,9 @@ class Fake:
                 progress(0.25)
                 while not self.go.wait(0.02):
                     progress(0)
-            return inverted(data)
+            png, info = inverted(data)
+            report = {"input": choices.name, "output": choices.result_name, "status": "restored"}
+            return Restored(png, report, info, png if preview and self.previews else b"")
         except BaseException as error:
             self.given_up += not isinstance(error, ValueError | KeyError)
             raise
@@ -142,7 +149,7 @@ def messages(content):
 
 
 def post(server, body, **options):
-    status, headers, content = ask(server, "POST", "/restore", body, **options)
+    status, headers, content = ask(server, "POST", "/restore?report=progress", body, **options)
     return status, headers, *(messages(content) if status == 200 else ([json.loads(content)], b""))
 
 
@@ -229,7 +236,7 @@ def test_too_large_is_refused_before_it_is_restored(server, fake):
 
 def test_what_it_cannot_read_is_one_clear_line(server):
     _, _, lines, png = post(server, b"\x89PNG")
-    assert lines[-1] == {"error": "not a JPEG file; expected one"} and png == b""
+    assert lines[-1] == {"error": "not a JPEG file; expected one", "status": 400} and png == b""
 
 
 def test_a_crash_says_no_secrets_and_ends_nothing(server, caplog):
@@ -243,7 +250,7 @@ def test_one_at_a_time_in_order_and_no_more_than_may_wait(server, fake):
     fake.go.clear()
     answers = [connect(server) for _ in range(2)]
     for n, connection in enumerate(answers):
-        connection.request("POST", "/restore", jpeg_bytes(50 + n))
+        connection.request("POST", "/restore?report=progress", jpeg_bytes(50 + n))
         # The first line comes at once.
         answer = connection.getresponse()
         assert json.loads(answer.readline())["waiting"] == n
@@ -264,7 +271,7 @@ def test_who_goes_away_is_not_waited_for(server, fake):
     fake.go.clear()
     first, second = connect(server), connect(server)
     for connection in (first, second):
-        connection.request("POST", "/restore", jpeg_bytes())
+        connection.request("POST", "/restore?report=progress", jpeg_bytes())
         connection.getresponse().readline()
     second.sock.shutdown(socket.SHUT_RDWR)
     first.sock.shutdown(socket.SHUT_RDWR)
@@ -330,23 +337,24 @@ def test_who_does_not_read_gives_the_place_back(monkeypatch):
     monkeypatch.setattr(slow_clients, "STALL_SECONDS", 0.2)  # watches more often
     png = bytes(32 * 2**20)  # more than the buffers of a connection hold
 
-    with running(lambda data, progress: (png, {}), waiting=0) as server:
-        deaf = connect(server)
-        deaf.request("POST", "/restore", b"")
-        eventually(lambda: ask(server, "POST", "/restore", b"")[0] == 200)
+    def restore(data, choices, preview, progress):
+        return Restored(png, {"output": "a.png", "status": "restored"})
+
+    with running(restore, waiting=0) as server:
+        for path in ("/restore", "/restore?report=progress"):
+            deaf = connect(server)
+            deaf.request("POST", path, b"")
+            eventually(lambda path=path: ask(server, "POST", path, b"")[0] == 200)
 
 
 def test_reading_ends_when_its_sender_goes(rng):
     """It went on for as long as it took: minutes for a file with hundreds of scans."""
     jpeg.read(jpeg_bytes())  # starts libjpeg's process
     os.kill(entropy.worker.process.pid, signal.SIGSTOP)  # it answers no more
-    restored = SimpleNamespace(
-        pixels=np.zeros((48, 64), np.uint8), models=(), quality=90, luma_tally=None, notes=()
-    )
-    restore = upload_restorer(lambda file, progress: restored)
+    restore = upload_restorer(FakeRestorer(np.zeros((48, 64), np.uint8)))
     with running(restore, waiting=0) as server:
         gone = connect(server)
-        gone.request("POST", "/restore", jpeg_bytes())
+        gone.request("POST", "/restore?report=progress", jpeg_bytes())
         gone.getresponse().readline()
         gone.close()
         gone.sock = None
@@ -357,9 +365,10 @@ def test_reading_ends_when_its_sender_goes(rng):
 
 def test_a_restoration_has_a_time_limit(monkeypatch):
     monkeypatch.setattr(upload, "SECONDS", -1.0)
-    restore = upload_restorer(lambda file, progress: progress(0.5), seconds_per_pixel=0)
-    with pytest.raises(TimeoutError, match="not restored within -1 s, the limit of this page"):
-        restore(jpeg_bytes(), lambda share: None)
+    slow = FakeRestorer(np.zeros((48, 64), np.uint8))
+    restore = upload_restorer(slow, seconds_per_pixel=0)
+    with pytest.raises(UploadError, match="not restored within -1 s, the limit of this page"):
+        restore(jpeg_bytes(), Choices(), False, lambda share: None)
 
 
 def test_nothing_is_kept(fake, tmp_path, monkeypatch):
@@ -375,12 +384,12 @@ def test_nothing_is_kept(fake, tmp_path, monkeypatch):
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "example.org", ""])
 def test_only_loopback_is_listened_on(host):
     with pytest.raises(ValueError, match="expected a loopback address"):
-        serve.Server(lambda data, progress: None, host)
+        serve.Server(lambda *arguments: None, host)
 
 
 def test_a_port_that_is_taken(server):
     with pytest.raises(OSError, match=r"can't listen on 127\.0\.0\.1"):
-        serve.serve(lambda data, progress: None, port=urlsplit(server.url).port)
+        serve.serve(lambda *arguments: None, port=urlsplit(server.url).port)
 
 
 def test_what_is_not_installed_is_said(monkeypatch):
@@ -390,35 +399,176 @@ def test_what_is_not_installed_is_said(monkeypatch):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
+class FakeRestorer:
+    """A `Restorer` that makes one picture of all files."""
+
+    def __init__(self, pixels):
+        self.pixels, self.options = pixels, RestoreOptions()
+
+    def with_options(self, options):
+        self.options = options
+        return self
+
+    def restore_planes(self, file, progress):
+        progress(1.0)
+        return Planes(file, ("tiny", "other", "other"), (), (), ("a", "b"))
+
+    def render(self, planes):
+        pixels = self.pixels
+        return Restoration(
+            pixels=pixels if self.options.bits == 8 else pixels * np.uint16(257),
+            models=planes.models,
+            quality=90,
+            luma_tally=CoefficientTally(1, 1, 64, 63),
+            notes=planes.notes,
+        )
+
+    def render_jpeg(self, planes, options):
+        raise ValueError(f"upload: {options.size} bytes are too few")
+
+
 def test_a_restorer_from_file_to_file(rng):
     restored = rng.integers(0, 256, (48, 64, 3), np.uint8)
     shares = []
-
-    def restorer(file, progress):
-        progress(1.0)
-        return SimpleNamespace(
-            pixels=restored,
-            models=("tiny", "other", "other"),
-            quality=90,
-            luma_tally=CoefficientTally(1, 1, 64, 63),
-            notes=("a", "b"),
-        )
-
-    restore = upload_restorer(restorer, max_pixels=48 * 64)
-    png, info = restore(jpeg_bytes(orientation=6), shares.append)
-    image = Image.open(io.BytesIO(png))
+    restore = upload_restorer(FakeRestorer(restored), max_pixels=48 * 64)
+    answer = restore(jpeg_bytes(orientation=6), Choices(name="a.jpg"), True, shares.append)
+    image, info = Image.open(io.BytesIO(answer.data)), answer.shown
     np.testing.assert_array_equal(np.asarray(image), restored)
     assert image.getexif()[0x0112] == info["orientation"] == 6 and sum(shares) == 1.0
-    assert (info["width"], info["height"]) == (64, 48)
+    assert (info["width"], info["height"]) == (64, 48) and answer.preview == b""
     about = info["about"]
     assert (
         about["Model"] == "tiny, other"
         and about["Notes"] == "a; b"
         and "63 of the file's 64" in about["Kept"]
     )
-    for data, reason in ((png, "PNG"), (jpeg_bytes(size=(49, 64)), "pixels"), (b"", "empty")):
-        with pytest.raises(ValueError, match=reason):
-            restore(data, shares.append)
+    report = answer.report
+    assert (report["input"], report["output"]) == ("a.jpg", "a-restored.png")
+    assert report["status"] == "restored" and report["luma_kept"]["kept"] == 63
+    for data, status, reason in (
+        (answer.data, 415, "PNG"),
+        (jpeg_bytes(size=(49, 64)), 413, "pixels.*--max-pixels"),
+        (b"", 400, "empty"),
+        (jpeg_bytes()[:400], 400, "past the end of the file"),
+    ):
+        with pytest.raises(UploadError, match=reason) as raised:
+            restore(data, Choices(), False, shares.append)
+        assert raised.value.status == status
+
+
+def test_choices_of_a_request_are_kept(rng):
+    pixels = rng.integers(0, 256, (48, 64, 3), np.uint8)
+    restorer = FakeRestorer(pixels)
+    restore = upload_restorer(restorer)
+
+    def answer(preview=False, **query):
+        answer = restore(jpeg_bytes(orientation=6), parse_choices(query), preview, lambda _: None)
+        return answer, Image.open(io.BytesIO(answer.data))
+
+    upright, image = answer(upright="1", strength="70%", format="webp", quality="90")
+    assert restorer.options.strength == 0.7 and image.format == "WEBP" and image.size == (48, 64)
+    assert (upright.shown["width"], upright.shown["height"]) == (48, 64)
+    assert upright.shown["orientation"] == 1 and image.getexif().get(0x0112, 1) == 1
+    tiff, image = answer(preview=True, format="tif", bits="16")
+    assert restorer.options.bits == 16 and image.format == "TIFF"
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(tiff.preview))), pixels)
+    # What the server was started with is used where it can be.
+    restorer.options = RestoreOptions(bits=16, strength=0.5)
+    assert answer(format="webp")[1].format == "WEBP" and restorer.options.bits == 8
+    assert restorer.options.strength == 0.5
+    with pytest.raises(UploadError, match=r"^9 bytes are too few") as raised:
+        answer(format="jpg", budget="9B")
+    assert raised.value.status == 422
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ({"strenght": "1"}, "there is no parameter 'strenght'; did you mean strength?"),
+        ({"strength": "1.5"}, "strength is '1.5'; expected a number from 0"),
+        ({"strength": "nan"}, "strength is 'nan'; expected"),
+        ({"bits": "12"}, "bits is '12'; expected 8 or 16"),
+        ({"bits": "16", "format": "jpeg"}, "bits is 16, but JPEG files have 8 bits"),
+        ({"format": "gif"}, "format is 'gif'; expected one of: png, jpeg, tiff, webp"),
+        ({"quality": "0", "format": "webp"}, "quality is '0'; expected a number from 1"),
+        ({"quality": "90"}, "a quality for PNG has no effect"),
+        ({"budget": "1 cup", "format": "jpeg"}, "budget is '1 cup'; expected decibels"),
+        ({"budget": "1MB"}, "expected format=jpeg without a quality"),
+        ({"upright": "1", "format": "jpeg"}, "upright turns pixels"),
+        ({"upright": "yes"}, "upright is 'yes'; expected 0 or 1"),
+        ({"name": "a\nb"}, r"name is 'a\\nb'; expected the name"),
+    ],
+)
+def test_choices_that_make_no_sense(query, message):
+    with pytest.raises(ValueError, match=r"^.{1,300}$") as raised:
+        parse_choices(query)
+    assert message.replace("\\\\", "\\") in str(raised.value)
+
+
+# Programs
+
+
+def test_a_file_goes_in_and_a_file_comes_out(server, fake):
+    data = jpeg_bytes()
+    path = "/restore?strength=0.7&bits=16&name=%C3%84%20%22photo%22.jpg"
+    status, headers, content = ask(server, "POST", path, data)
+    assert (status, content) == (200, inverted(data)[0])
+    assert headers["content-type"] == "image/png" and headers["x-restoration"] == "restored"
+    assert int(headers["content-length"]) == len(content)
+    plain, full = headers["content-disposition"].split("; ")[1:]
+    assert plain == 'filename="_ _photo_-restored.png"'
+    assert unquote(full.removeprefix("filename*=UTF-8''")) == 'Ä "photo"-restored.png'
+    assert (fake.choices.strength, fake.choices.bits) == (0.7, 16)
+
+
+@pytest.mark.parametrize("headers", [{}, {"Accept": "text/html, application/json;q=0.9"}])
+def test_a_report_comes_out_on_demand(server, headers):
+    path = "/restore" if headers else "/restore?report=json"
+    status, answered, content = ask(server, "POST", path, jpeg_bytes(), headers)
+    assert status == 200 and answered["content-type"] == "application/json"
+    assert json.loads(content)["output"] == "restored.png"
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "body", "status", "message"),
+    [
+        ("/restore?bits=9", {}, b"\xff\xd8", 400, "bits is '9'; expected 8 or 16"),
+        ("/restore?bits=8&bits=16", {}, b"\xff\xd8", 400, "a parameter is given twice"),
+        ("/restore?report=xml", {}, b"\xff\xd8", 400, "report is none of"),
+        ("/restore", {"Content-Type": "multipart/form-data; boundary=x"}, b"--x", 415, "a form"),
+        ("/restore", {}, b"no JPEG", 400, "not a JPEG file; expected one"),
+        ("/restore", {}, b"crash", 500, "the program failed with KeyError"),
+        ("/nothing", {}, b"", 404, "there is nothing here"),
+        ("/", {}, b"", 405, "POST /restore"),
+    ],
+)
+def test_errors_are_a_status_and_one_line_of_json(server, path, headers, body, status, message):
+    found, answered, content = ask(server, "POST", path, body, headers)
+    assert found == status and answered["content-type"] == "application/json"
+    (text,) = json.loads(content).values()
+    assert message in text and "\n" not in text
+
+
+def test_a_program_that_goes_away_is_not_waited_for(server, fake):
+    fake.go.clear()
+    gone = connect(server)
+    gone.request("POST", "/restore", jpeg_bytes())
+    eventually(lambda: fake.running == 1)
+    gone.sock.shutdown(socket.SHUT_RDWR)
+    eventually(lambda: fake.given_up == 1 and fake.running == 0)
+    fake.go.set()
+    assert ask(server, "POST", "/restore", jpeg_bytes())[0] == 200
+
+
+def test_broken_requests_print_nothing(server, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("uvicorn.error"), "handlers", [caplog.handler])
+    address = urlsplit(server.url)
+    for request in (b"\x16\x03\x01\x1b[31m\r\n\r\n", b"GET / HTTP/1.1\r\nHost\r\n\r\n"):
+        with socket.create_connection((address.hostname, address.port), timeout=20) as client:
+            client.sendall(request)
+            assert client.recv(100).startswith(b"HTTP/1.1 400")
+    assert ask(server)[0] == 200
+    assert caplog.records == []
 
 
 # In a browser.
@@ -442,19 +592,22 @@ def find(driver, css):
     return driver.find_element("css selector", css)
 
 
-def choose(driver, path, data):
-    path.write_bytes(data)
-    find(driver, "#file").send_keys(str(path))
+def choose(driver, *files):
+    """Chooses files of given paths and contents, all at once."""
+    for path, data in files:
+        path.write_bytes(data)
+    find(driver, "#file").send_keys("\n".join(str(path) for path, _ in files))
 
 
-def shown(driver):
-    eventually(lambda: find(driver, "#result").is_displayed())
-    picture = pixels(find(driver, ".stage")).astype(int)
+def shown(driver, css=".picture"):
+    """The mean levels at the bottom left and right of the picture that is open."""
+    eventually(lambda: driver.find_elements("css selector", f"{css} .stage"))
+    picture = pixels(find(driver, f"{css} .stage")).astype(int)
     return picture[-4, 20].mean(), picture[-4, -7].mean()
 
 
 def downloaded(driver):
-    link = find(driver, "#download")
+    link = find(driver, ".download")
     content = driver.execute_async_script(
         "const done = arguments[1];"
         "const image = new Image();"
@@ -465,73 +618,149 @@ def downloaded(driver):
     return link.get_attribute("download"), content
 
 
+def states(driver):
+    return [each.text for each in driver.find_elements("css selector", ".picture .state")]
+
+
 def test_a_file_that_is_chosen_is_shown_and_offered(opened, tmp_path):
-    choose(opened, tmp_path / "my photo.v2.jpg", jpeg_bytes(level=40))
+    choose(opened, (tmp_path / "my photo.v2.jpg", jpeg_bytes(level=40)))
     left, right = shown(opened)
     assert left == pytest.approx(40, abs=2) or left == pytest.approx(90, abs=2)
     assert right == pytest.approx(215, abs=2)
     assert downloaded(opened) == ("my photo.v2-restored.png", [64, 48])
     # What the program says is text.
-    assert "inverse <b>" in find(opened, "#info").text
-    assert find(opened, "#name").text == "my photo.v2.jpg"
+    assert "inverse <b>" in find(opened, ".picture dl").text
+    assert find(opened, ".picture h2").text == "my photo.v2.jpg"
     assert unnamed(opened) == []
     assert weakest_contrast(opened) >= 4.5
     with preferring(opened, color_scheme="dark"):
         assert weakest_contrast(opened) >= 4.5
 
 
-def test_a_file_that_is_dropped(opened):
-    data = list(jpeg_bytes())
+def test_settings_are_sent_and_fit_the_file_type(opened, fake, tmp_path):
+    set_value = (
+        "arguments[0].value = arguments[1];"
+        "arguments[0].dispatchEvent(new Event('input', {bubbles: true}))"
+    )
+
+    def settle(name, value):
+        opened.execute_script(set_value, find(opened, f"#{name}"), value)
+
+    settle("strength", "70")
+    assert find(opened, "#percent").text == "70 %"
+    settle("bits", "16")
+    find(opened, "#upright").click()
+    choose(opened, (tmp_path / "a.jpg", jpeg_bytes()))
+    shown(opened)
+    chosen = fake.choices
+    assert (chosen.strength, chosen.bits, chosen.upright, chosen.name) == (0.7, 16, True, "a.jpg")
+    settle("format", "jpeg")
+    assert not find(opened, "#bits").is_enabled() and not find(opened, "#upright").is_enabled()
+    find(opened, ".again").click()
+    eventually(lambda: fake.choices.extension == ".jpg")
+    assert (fake.choices.bits, fake.choices.upright) == (None, False)
+    shown(opened)
+    assert downloaded(opened)[0] == "a-restored.jpg"
+
+
+def test_tiff_files_are_shown_by_their_preview(opened, fake, tmp_path):
+    fake.previews = True
+    opened.execute_script("document.getElementById('format').value = 'tiff'")
+    choose(opened, (tmp_path / "a.jpg", jpeg_bytes(level=40)))
+    assert shown(opened)[1] == pytest.approx(215, abs=2)
+    assert find(opened, ".download").text.startswith("Download TIFF")
+
+
+def test_files_that_are_dropped(opened):
     opened.execute_script(
         "const transfer = new DataTransfer();"
-        "transfer.items.add(new File([new Uint8Array(arguments[0])], 'd.jpg'));"
+        "for (const name of ['d.jpg', 'e.jpg'])"
+        "  transfer.items.add(new File([new Uint8Array(arguments[0])], name));"
         "document.body.dispatchEvent("
         "new DragEvent('drop', {dataTransfer: transfer, bubbles: true, cancelable: true}))",
-        data,
+        list(jpeg_bytes()),
     )
-    shown(opened)
-    assert find(opened, "#name").text == "d.jpg"
+    eventually(lambda: find(opened, "#count").text == "2 of 2 done")
+    names = [each.text for each in opened.find_elements("css selector", ".picture h2")]
+    assert names == ["d.jpg", "e.jpg"]
 
 
 def test_both_pictures_are_turned_alike(opened, tmp_path):
-    choose(opened, tmp_path / "turned.jpg", jpeg_bytes(orientation=6))
+    choose(opened, (tmp_path / "turned.jpg", jpeg_bytes(orientation=6)))
     shown(opened)
     sizes = opened.execute_script(
         "return [...document.querySelectorAll('img')].map((i) => [i.width, i.naturalWidth])"
     )
     assert sizes == [[48, 48], [48, 48]]
-    assert not find(opened, "#unturned").is_displayed()
+    assert not find(opened, ".unturned").is_displayed()
 
 
-def test_what_went_wrong_is_said_once_and_the_next_file_goes(opened, tmp_path):
+def test_each_of_several_files_has_its_own_result(opened, fake, tmp_path):
+    fake.go.clear()
+    files = [(tmp_path / f"{name}.jpg", jpeg_bytes()) for name in "ac"]
+    bad = (tmp_path / "b.jpg", b"no JPEG")
+    large = (tmp_path / "large.jpg", bytes(LIMIT + 1))
+    choose(opened, files[0], bad, files[1], large)
     problem = find(opened, "#problem")
-    choose(opened, tmp_path / "x.jpg", b"no JPEG")
-    eventually(problem.is_displayed)
-    assert problem.text == "x.jpg: not a JPEG file; expected one"
-    choose(opened, tmp_path / "large.jpg", bytes(LIMIT + 1))
-    eventually(lambda: problem.text.startswith("large.jpg"))
-    assert "expected up to 200 kB" in problem.text
+    assert problem.text == "large.jpg: 201 kB; expected up to 200 kB."
     assert problem.get_attribute("role") == "alert"
-    choose(opened, tmp_path / "y.jpg", jpeg_bytes())
-    shown(opened)
-    assert not problem.is_displayed()
+    eventually(lambda: states(opened)[0] == "Restoring: 25 %")
+    assert states(opened)[1:] == ["Waits for its turn"] * 2 and fake.most == 1
+    assert find(opened, ".picture progress").get_property("value") == 0.25
+    fake.go.set()
+    eventually(lambda: find(opened, "#count").text == "2 of 3 done, 1 not restored")
+    cards = opened.find_elements("css selector", ".picture")
+    assert [bool(card.find_elements("css selector", ".stage")) for card in cards] == [
+        *(True, False, False)
+    ]
+    assert find(cards[1], ".problem").text == "not a JPEG file; expected one"
+    # A second one is looked at, and closed again.
+    for is_open in (True, False):
+        find(cards[2], ".compare").click()
+        eventually(lambda open=is_open: open == bool(
+            cards[2].find_elements("css selector", ".stage")
+        ))  # fmt: skip
+        assert find(cards[2], ".compare").get_attribute("aria-expanded") == str(is_open).lower()
+    assert unnamed(opened) == []
+    find(cards[1], ".remove").click()
+    assert find(opened, "#count").text == "2 of 2 done"
+    find(opened, "#remove-all").click()
+    assert not opened.find_elements("css selector", ".picture")
 
 
 def test_progress_is_shown_and_can_be_ended(opened, fake, tmp_path):
     fake.go.clear()
-    choose(opened, tmp_path / "slow.jpg", jpeg_bytes())
-    eventually(lambda: find(opened, "#state").text == "Restoring …")
-    eventually(lambda: find(opened, "#progress").get_property("value") == 0.25)
-    find(opened, "#cancel").click()
+    choose(opened, (tmp_path / "slow.jpg", jpeg_bytes()))
+    eventually(lambda: states(opened) == ["Restoring: 25 %"])
+    find(opened, ".cancel").click()
     eventually(lambda: fake.given_up == 1)
-    assert not find(opened, "#working").is_displayed()
-    assert opened.switch_to.active_element.get_attribute("id") == "file"
-    assert not find(opened, "#problem").is_displayed()
+    assert states(opened) == ["Cancelled"]
+    assert not find(opened, "progress").is_displayed()
+    assert "again" in opened.switch_to.active_element.get_attribute("class")
+    fake.go.set()
+    find(opened, ".again").click()
+    shown(opened)
+
+
+def test_a_busy_program_is_asked_again(opened, fake, server, tmp_path, monkeypatch):
+    monkeypatch.setattr(endpoint, "RETRY_AFTER", 1)
+    fake.go.clear()
+    others = [connect(server) for _ in range(2)]
+    for other in others:
+        other.request("POST", "/restore", jpeg_bytes())
+    eventually(lambda: ask(server, "POST", "/restore", b"")[0] == 503)
+    choose(opened, (tmp_path / "a.jpg", jpeg_bytes()))
+    eventually(lambda: states(opened) == ["Waits: the program is busy"])
+    fake.go.set()
+    shown(opened)
+    opened.get_log("browser")  # Chromium notes each answer of 503
 
 
 def test_on_a_phone_it_fits(opened, tmp_path):
     with phone(opened):
         opened.refresh()
-        choose(opened, tmp_path / "wide.jpg", jpeg_bytes(size=(64, 640)))
+        wide = jpeg_bytes(size=(64, 640))
+        choose(opened, (tmp_path / "wide.jpg", wide), (tmp_path / f"{'long' * 30}.jpg", wide))
         shown(opened)
+        eventually(lambda: find(opened, "#count").text == "2 of 2 done")
         assert opened.execute_script("return document.documentElement.scrollWidth") == 360

@@ -17,17 +17,18 @@ pytest.importorskip("starlette", reason="the serve extra is not installed")
 pytest.importorskip("uvicorn", reason="the serve extra is not installed")
 
 from dmcnn_jax.web import server, slow_clients
+from dmcnn_jax.web.upload import Restored
 
 REQUESTS, CLIENTS = 1_000, 16
 KINDS = ("whole", "cut", "leaves", "junk", "half a header", "resets", "trickles")
 PNG = b"\x89PNG" + bytes(1000)
 
 
-def restore(data, progress):
+def restore(data, choices, preview, progress):
     for _ in range(3):
         progress(1 / 3)
         time.sleep(0.002)
-    return PNG, {"about": {}}
+    return Restored(PNG, {"output": "a.png", "status": "restored"})
 
 
 @pytest.mark.slow

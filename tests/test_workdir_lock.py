@@ -114,9 +114,9 @@ def test_a_start_that_fails_leaves_nothing_behind(tmp_path, missing):
 
 
 @pytest.mark.slow
-def test_a_command_in_the_workdir_of_a_running_one_does_it_no_harm(tmp_path):
+def test_a_command_in_the_workdir_of_a_running_one_does_it_no_harm(cache, tmp_path):
     write_images(tmp_path / "images")
-    env = environment(tmp_path / "cache")
+    env = environment(cache)
     flags = [f"--config.data.source={tmp_path / 'images'}", "--config.train.checkpoint_every=1"]
     arguments = command(tmp_path, tmp_path / "run", *flags)
     # A checkpoint after each step, so that one is always being written, and no end by a plateau.

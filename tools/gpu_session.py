@@ -7,8 +7,8 @@ python tools/gpu_session.py train configs/fast_qf20.py:4 configs/fast_qf10.py:3 
 of this repository, and wheels that the machine lacks. `train` checks the machine (the codec's bits,
 a step's gradients, and its speed with each size of patches), then trains each configuration for a
 number of minutes. The learning rate follows the clock, so that a slow machine ends with annealed
-weights too. Weights and curves are written every minute. If interrupted, the same command goes on.
-On another machine, `--set init_from=OUT/NAME.safetensors` goes on from weights.
+weights too. Weights and curves are written every minute. If interrupted, the same command resumes.
+On another machine, `--set init_from=OUT/NAME.safetensors` starts from weights.
 """
 
 import argparse
@@ -123,9 +123,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _pack(options: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from dmcnn_jax.data import images, reduced_copies
+    from dmcnn_jax.system.item_progress import show_progress
 
     low, high = options.scales
     if not 0 < low <= high <= 1:
@@ -142,7 +141,7 @@ def _pack(options: argparse.Namespace) -> int:
         shortest=options.shortest,
         validation_images=options.validation,
         graphics=options.graphics,
-        progress=lambda items, total: tqdm(items, total=total, unit="image"),
+        progress=show_progress,
     )
     print(
         f"{about['photographs']:,.0f} photographs and {about['graphics']:,.0f} drawings, "

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--qualities", type=int, nargs="+", default=[30, 50, 75, 90, 95], metavar="Q")
     add("--pictures", type=int, default=8, help="of each kind (%(default)s)")
     add("--size", choices=("auto", "fast", "full"), default="auto", help="of the model")
-    add("--no-trial", dest="trial", action="store_false", help="as of dmcnn-restore")
+    add("--no-trial", dest="trial", action="store_false", help="restore without trying first")
     options = parser.parse_args(argv)
     return run_command("graphics", lambda: _run(options))
 

@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("folder", help="folder of pictures without artifacts, or `packaged`")
     add("-o", "--output", type=Path, metavar="FOLDER", help="of the table and the plot")
     add("--qualities", type=int, nargs="+", default=[10, 30, 50, 75, 90], metavar="Q")
-    add("--budgets", nargs="+", default=["0.1dB"], metavar="LOSS", help="as of dmcnn-restore")
+    add("--budgets", nargs="+", default=["0.1dB"], metavar="LOSS", help="same as for dmcnn-restore")
     add("--colors", nargs="+", choices=("color", "gray"), default=["color", "gray"])
     add("--full-chroma", action="store_true", help="measure 4:4:4 as well, of pictures in colour")
     add("--limit", type=int, help="number of pictures, spread evenly (default: all)")

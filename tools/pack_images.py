@@ -19,10 +19,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from dmcnn_jax.cli.process import UsageError, command_parser, run_command
 from dmcnn_jax.data import graphics, images, packs, rescaled, tiles
+from dmcnn_jax.system.item_progress import show_progress
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -116,7 +115,7 @@ def _pack(options: argparse.Namespace) -> None:
         max_short_side=short_side,
         compact=options.compact,
         copies_of=numbers,
-        progress=lambda items, total: tqdm(items, total=total, unit="image"),
+        progress=show_progress,
     )
     size = sum(file.stat().st_size for file in Path(options.output).iterdir())
     print(

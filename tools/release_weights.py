@@ -39,7 +39,7 @@ _CARD = """# {name}
 | data | {data} |
 | hardware | {hardware} |
 | validation | {psnr:.3f} dB, {gain:+.3f} dB over the JPEG, on the images set aside |
-| licence | Apache 2.0 |
+{speed}| licence | Apache 2.0 |
 
 {scores}
 """
@@ -53,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for field in ("purpose", "data", "hardware", "command"):
         parser.add_argument(f"--{field}", required=True, help="for the card")
     parser.add_argument("--init", default="random weights", help="what training started from")
+    parser.add_argument(
+        "--speed", help="time for a colour photograph of 12 megapixels, and where: for the card"
+    )
     parser.add_argument("--scores", nargs="*", default=[], help="results.json files, for the card")
     parser.add_argument(
         "--validation",
@@ -87,6 +90,7 @@ def _release(options: argparse.Namespace) -> None:
         hardware=options.hardware,
         psnr=about["validation"]["psnr"],
         gain=about["validation"]["gain"],
+        speed=f"| 12 megapixels, colour | {options.speed} |\n" if options.speed else "",
         scores=_scores(scores),
     )
     write_file(BUNDLED / f"{options.name}.md", (card.rstrip() + "\n").encode())

@@ -5,7 +5,7 @@ python tools/train_systems.py --source packs/train -o runs/systems --minutes 40 
 Each system starts from random weights at quality 10. First it is trained for a few minutes by Adam,
 by Muon and by its authors' optimizer; the one that gains most on the validation images then trains
 it from the start. Minutes are processor time of all cores, so that other work on the machine
-makes them longer for all alike. If interrupted, the same command goes on; what is done is skipped.
+makes them longer for all alike. If interrupted, the same command resumes.
 At the end, it prints the command that compares the systems.
 """
 
@@ -88,7 +88,7 @@ def _train(options: argparse.Namespace) -> None:
 def _run(
     options: argparse.Namespace, name: str, optimizer: str, minutes: float, folder: str
 ) -> float:
-    """Trains a system, or goes on with it, and returns its gain on the validation images, dB."""
+    """Trains a system, or resumes it, and returns its gain on the validation images, dB."""
     from dmcnn_jax.training import plots, timed_runs
 
     config = _config(options, name, optimizer)

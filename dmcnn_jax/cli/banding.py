@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dmcnn_jax.cli.process import UsageError, command_parser, prepare_process, run_command
+from dmcnn_jax.cli.interrupts import run_main
+from dmcnn_jax.cli.process import UsageError, command_parser, prepare_process
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +18,11 @@ _EXAMPLES = """example:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `dmcnn-banding` and returns its exit status."""
+    return run_main("dmcnn-banding", lambda: _run(make_parser().parse_args(argv)), argv)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of `dmcnn-banding`."""
     parser = command_parser(
         "dmcnn-banding",
         "Measures how much of a JPEG's banding remains in smooth skies that models restore.",
@@ -32,8 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="PNG",
         help="write the first sky, its JPEG and each model's output, side by side, contrast × 4",
     )
-    options = parser.parse_args(argv)
-    return run_command("dmcnn-banding", lambda: _run(options))
+    return parser
 
 
 def _run(options: argparse.Namespace) -> None:

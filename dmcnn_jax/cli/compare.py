@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dmcnn_jax.cli.process import UsageError, command_parser, prepare_process, run_command
+from dmcnn_jax.cli.interrupts import run_main
+from dmcnn_jax.cli.process import UsageError, command_parser, prepare_process
 
 if TYPE_CHECKING:
     from dmcnn_jax.evaluation.comparison import Folder
@@ -31,6 +32,11 @@ _EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `dmcnn-compare` and returns its exit status."""
+    return run_main("dmcnn-compare", lambda: _run(make_parser().parse_args(argv)), argv)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of `dmcnn-compare`."""
     parser = command_parser("dmcnn-compare", _DESCRIPTION, _EXAMPLES)
     add = parser.add_argument
     add("models", nargs="*", metavar="[LABEL=]WEIGHTS", help="models to measure")
@@ -56,8 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=Path("compare"),
         help="folder to write (default: %(default)s)",
     )
-    options = parser.parse_args(argv)
-    return run_command("dmcnn-compare", lambda: _run(options))
+    return parser
 
 
 def _run(options: argparse.Namespace) -> None:

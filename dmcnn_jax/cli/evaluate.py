@@ -3,7 +3,8 @@
 import argparse
 from collections.abc import Callable, Sequence
 
-from dmcnn_jax.cli.process import UsageError, command_parser, prepare_process, run_command
+from dmcnn_jax.cli.interrupts import run_main
+from dmcnn_jax.cli.process import UsageError, command_parser, prepare_process
 
 _EXAMPLES = """examples:
   dmcnn-evaluate --weights dmcnn-small-qf10 --images LIVE1 --quality 10
@@ -19,8 +20,7 @@ _LUMA_ONLY = ("luma", "project", "ensemble", "gallery")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `dmcnn-evaluate` and returns its exit status."""
-    options = make_parser().parse_args(argv)
-    return run_command("dmcnn-evaluate", lambda: _run(options))
+    return run_main("dmcnn-evaluate", lambda: _run(make_parser().parse_args(argv)), argv)
 
 
 def make_parser() -> argparse.ArgumentParser:

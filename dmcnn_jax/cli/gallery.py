@@ -3,7 +3,8 @@
 import argparse
 from collections.abc import Sequence
 
-from dmcnn_jax.cli.process import FAILED, OK, command_parser, run_command, say
+from dmcnn_jax.cli.interrupts import run_main
+from dmcnn_jax.cli.process import FAILED, OK, command_parser, say
 
 _EXAMPLES = """examples:
   dmcnn-gallery photo.jpg clean.png           writes gallery.html
@@ -15,6 +16,11 @@ _EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `dmcnn-gallery` and returns its exit status."""
+    return run_main("dmcnn-gallery", lambda: _run(make_parser().parse_args(argv)), argv)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of `dmcnn-gallery`."""
     parser = command_parser(
         "dmcnn-gallery",
         "Makes one HTML file of JPEG files and restored pictures, with a slider between them.",
@@ -49,8 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="longest side shown, pixels; larger pictures are cropped to their centre (default:"
         " %(default)s)",
     )
-    options = parser.parse_args(argv)
-    return run_command("dmcnn-gallery", lambda: _run(options))
+    return parser
 
 
 def _run(options: argparse.Namespace) -> int:

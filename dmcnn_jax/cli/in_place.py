@@ -6,10 +6,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from dmcnn_jax.cli.input_folders import Skipped, find_jpegs
 from dmcnn_jax.cli.process import UsageError
 from dmcnn_jax.cli.real_paths import RealPaths
 from dmcnn_jax.cli.restore_planning import Plan, Task
+from dmcnn_jax.images.input_folders import Skipped, find_jpegs
 
 SUFFIX = "_original"
 """What ExifTool, and this package, add to the name of a file whose original is kept beside it."""
@@ -69,6 +69,7 @@ def check_usage(options: argparse.Namespace) -> None:
     conflicts = {
         "-o": options.output is not None,
         f"--format {options.format}": format_name not in ("jpg", "jpeg"),
+        "--suffix": options.suffix is not None,
         "--quality": options.quality is not None,
         "--upright": options.upright,
         "--bits 16": options.bits == 16,

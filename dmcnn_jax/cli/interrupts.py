@@ -7,12 +7,39 @@ import signal
 import sys
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from dmcnn_jax.cli.process import INTERRUPTED
-from dmcnn_jax.system.partial_files import remove_open
+from dmcnn_jax.cli.exit_signals import end_process, heeded_signals
+from dmcnn_jax.cli.process import INTERRUPTED, run_command
 
-_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+
+def run_main(
+    name: str,
+    body: Callable[[], int | None],
+    argv: Sequence[str] | None,
+    *,
+    interrupted: str = "interrupted",
+) -> int:
+    """Runs a command's body, which a signal ends in an orderly way at any moment.
+
+    Imports take time, in which an interrupt must not show a traceback either: the body imports what
+    is slow.
+
+    Args:
+        name: of the command.
+        body: as in `run_command`; it parses the arguments too.
+        argv: of the command's `main`; None: the process has nothing else to do.
+        interrupted: what to say of an interrupt.
+
+    Returns:
+        The exit status, as `run_command` does.
+    """
+    with signals_as_interrupt(f"{name}: {interrupted}", keep=argv is None):
+        status = run_command(name, body, interrupted=interrupted)
+    if status == INTERRUPTED and argv is None:
+        # A normal exit waits for threads, a minute for that of JAX's interrupted search for TPUs.
+        os._exit(status)
+    return status
 
 
 @contextlib.contextmanager
@@ -28,12 +55,7 @@ def signals_as_interrupt(last_words: str, *, keep: bool = False) -> Iterator[Non
             process that has nothing left to do. Otherwise the previous handlers are restored.
     """
     handler = _RetryingInterrupt(last_words)
-    numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
-    previous = {
-        number: signal.signal(number, handler)
-        for number in numbers
-        if signal.getsignal(number) not in (signal.SIG_IGN, None)
-    }
+    previous = {number: signal.signal(number, handler) for number in heeded_signals()}
     try:
         yield
     finally:
@@ -60,7 +82,7 @@ class _RetryingInterrupt:
 
     def __call__(self, number: int, frame: types.FrameType | None) -> None:
         if self._stopped.is_set():
-            self._end_process()
+            end_process(self._last_words)
         if _delaying_frames(frame) > self._depth:
             if self._sender is None:
                 self._sender = threading.Thread(target=self._resend, args=(number,), daemon=True)
@@ -73,12 +95,6 @@ class _RetryingInterrupt:
         """Stops sending the signal again; a further one ends the process without words."""
         self._stopped.set()
         self._last_words = ""
-
-    def _end_process(self) -> None:
-        remove_open()
-        if self._last_words:
-            os.write(2, f"\n{self._last_words}\n".encode())  # `print` may be what was interrupted
-        os._exit(INTERRUPTED)
 
     def _resend(self, number: int) -> None:
         main = threading.main_thread().ident

@@ -5,7 +5,8 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from dmcnn_jax.cli.process import UsageError, command_parser, run_command
+from dmcnn_jax.cli.interrupts import run_main
+from dmcnn_jax.cli.process import UsageError, command_parser
 
 _EXAMPLES = """examples:
   dmcnn-plot runs/qf20 -o curves.csv curves.png
@@ -15,6 +16,11 @@ _EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `dmcnn-plot` and returns its exit status."""
+    return run_main("dmcnn-plot", lambda: _run(make_parser().parse_args(argv)), argv)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of `dmcnn-plot`."""
     parser = command_parser(
         "dmcnn-plot", "Writes the curves of a training run as a table or a plot.", _EXAMPLES
     )
@@ -32,8 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         required=True,
         help="files to write: .csv for a table; .png, .svg or .pdf for a plot",
     )
-    options = parser.parse_args(argv)
-    return run_command("dmcnn-plot", lambda: _run(options))
+    return parser
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -53,5 +58,5 @@ def _run(options: argparse.Namespace) -> None:
             write_csv(options.runs[0], output)
             continue
         buffer = io.BytesIO()
-        draw(*options.runs).savefig(buffer, format=Path(output).suffix[1:] or None, dpi=70)
+        draw(*options.runs).savefig(buffer, format=Path(output).suffix[1:] or None, dpi=80)
         write_file(Path(output), buffer.getvalue())

@@ -7,23 +7,34 @@ import argparse
 import contextlib
 import logging
 import os
+import select
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
+from dmcnn_jax.system.messages import first_line
 from dmcnn_jax.system.printable import printable
 from dmcnn_jax.version import __version__
 
-OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-"""Exit statuses; 130 is what shells report for a program that Ctrl-C ended."""
+OK, FAILED, USAGE, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
+"""Exit statuses. 130 is what shells report for a program that Ctrl-C ended; 141, for one that ended
+since nobody reads its output any more, as after `| head`."""
 
 USER_ERRORS = (ValueError, OSError, ImportError, RuntimeError, FloatingPointError)
 """Errors that a user can mend; any other is a bug, and keeps its traceback."""
 
 
+_OUTPUT = "standard output"
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, without the list of all options or control characters."""
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """Exits, after a help text or a version too if nobody reads it."""
+        with ending_unread():
+            super().exit(status, message)
 
     def error(self, message: str) -> NoReturn:
         """Exits with status 2."""
@@ -35,7 +46,7 @@ class UsageError(ValueError):
 
 
 def command_parser(
-    prog: str | None, description: str | None, examples: str = ""
+    prog: str | None, description: str | None, examples: str = "", *, name: str = "%(prog)s"
 ) -> argparse.ArgumentParser:
     """Returns a parser that keeps the line breaks of its texts and knows --version.
 
@@ -45,6 +56,7 @@ def command_parser(
         prog: name of the command; None takes the name of the script.
         description: what the command does.
         examples: shown below the options.
+        name: what --version calls the command.
     """
     parser = _Parser(
         prog=prog,
@@ -52,7 +64,7 @@ def command_parser(
         epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument("--version", action="version", version=f"{name} {__version__}")
     return parser
 
 
@@ -88,7 +100,7 @@ def run_command(
 
     Returns:
         The exit status: that of the body, 1 for an error, 2 for a `UsageError`, 130 for an
-        interrupt.
+        interrupt; 141, without a line, if the reader of standard output has gone.
     """
     silence_pillow()
     try:
@@ -101,6 +113,9 @@ def run_command(
         say(name, str(error) or interrupted)
         return INTERRUPTED
     except errors as error:
+        if isinstance(error, BrokenPipeError) and _is_unread(error):
+            _discard_output()
+            return UNREAD
         say(name, first_line(error))
         return USAGE if isinstance(error, UsageError) else FAILED
 
@@ -116,11 +131,47 @@ def naming_output() -> Iterator[None]:
     except OSError as error:
         if error.errno is None or error.filename is not None:
             raise
-        with contextlib.suppress(OSError, ValueError):  # it may be no file, as in tests
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, sys.stdout.fileno())
-            os.close(null)
-        raise OSError(error.errno, error.strerror, "standard output") from error
+        _discard_output()
+        raise OSError(error.errno, error.strerror, _OUTPUT) from error
+
+
+@contextlib.contextmanager
+def ending_unread() -> Iterator[None]:
+    """Ends the process without a word if the reader of what the block prints has gone.
+
+    The exit status is 141.
+    """
+    try:
+        try:
+            yield
+        finally:
+            if sys.stdout is not None and not sys.stdout.closed:
+                sys.stdout.flush()
+    except BrokenPipeError as error:
+        if not _is_unread(error):
+            raise
+        _discard_output()
+        sys.exit(UNREAD)
+
+
+def _is_unread(error: BrokenPipeError) -> bool:
+    """Returns whether the broken pipe is standard output, and not one to another process."""
+    if error.filename == _OUTPUT:
+        return True
+    try:
+        output = select.poll()
+        output.register(sys.stdout.fileno(), 0)
+        return any(event & select.POLLERR for _, event in output.poll(0))
+    except (AttributeError, OSError, ValueError):  # Windows has no poll; in tests it may be no file
+        return False
+
+
+def _discard_output() -> None:
+    """Makes all that is still written to standard output vanish."""
+    with contextlib.suppress(OSError, ValueError):  # it may be no file, as in tests
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
 def say(name: str, text: str) -> None:
@@ -129,21 +180,3 @@ def say(name: str, text: str) -> None:
     Control characters are escaped.
     """
     print(f"{name}: {printable(text)}", file=sys.stderr, flush=True)
-
-
-def first_line(error: BaseException) -> str:
-    """Returns the message of an error on one line, in the words of the command line."""
-    # A failed import or write of ours has a text of its own and no number.
-    if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}"
-    # str() of a KeyError puts quotes around its text.
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    text = " ".join(text.split())
-    for argument, option in _OPTIONS.items():
-        text = text.replace(argument, option)
-    return text or type(error).__name__
-
-
-# Arguments that the library's messages name, and the command-line options that set them.
-_OPTIONS = {"allow_truncated=True": "--allow-truncated", "max_pixels": "--max-pixels"}

@@ -8,7 +8,7 @@ import textwrap
 import threading
 from collections.abc import Iterator
 
-from dmcnn_jax.cli.restore_report import FileRecord, Status
+from dmcnn_jax.restoration.records import FileRecord, Status
 from dmcnn_jax.system.atomic_write import naming_errors
 
 

@@ -1,16 +1,13 @@
 """The command `dmcnn-restore`: restores JPEG files and folders of them."""
 
 import argparse
-import os
 from collections.abc import Sequence
 
-from dmcnn_jax.cli.interrupts import signals_as_interrupt
+from dmcnn_jax.cli.interrupts import run_main
 from dmcnn_jax.cli.process import (
-    INTERRUPTED,
     UsageError,
     naming_output,
     prepare_process,
-    run_command,
 )
 
 _NAME = "dmcnn-restore"
@@ -23,13 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: its arguments; by default those of the process.
     """
-    # Imports take time, in which an interrupt must not show a traceback either.
-    with signals_as_interrupt(f"{_NAME}: {_INTERRUPTED}", keep=argv is None):
-        status = run_command(_NAME, lambda: _run(_parse(argv)), interrupted=_INTERRUPTED)
-    if status == INTERRUPTED and argv is None:
-        # A normal exit waits for threads, a minute for that of JAX's interrupted search for TPUs.
-        os._exit(status)
-    return status
+    return run_main(_NAME, lambda: _run(_parse(argv)), argv, interrupted=_INTERRUPTED)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -43,6 +34,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         check_usage(options)
     except UsageError as error:
         parser.error(str(error))
+    if options.suffix is not None and (options.serve is not None or options.verify):
+        parser.error("--suffix is for names of results; --serve and --verify write none")
     if options.serve is not None:
         if options.inputs or options.output:
             parser.error("--serve takes no files; drop them on its page")
@@ -88,6 +81,7 @@ def _serve(options: argparse.Namespace) -> int:
     from dmcnn_jax.cli.restore_arguments import restore_options
     from dmcnn_jax.restoration.restorer import Restorer
     from dmcnn_jax.web import server, upload
+    from dmcnn_jax.web.choices import Choices
 
     restorer = Restorer(options.weights, restore_options(options))
     restore = upload.upload_restorer(
@@ -96,7 +90,8 @@ def _serve(options: argparse.Namespace) -> int:
         allow_truncated=options.allow_truncated,
         seconds_per_pixel=upload.SECONDS_PER_PIXEL * (8 if options.ensemble else 1),
     )
-    server.serve(restore, port=options.serve)
+    defaults = Choices(strength=options.strength, bits=options.bits)
+    server.serve(restore, port=options.serve, defaults=defaults)
     return 0
 
 

@@ -15,6 +15,7 @@ _EXAMPLES = """examples:
   dmcnn-restore photo.jpg                           photo-restored.png beside it
   dmcnn-restore photo.jpg -o photo.tif              PNG, TIFF, WebP or JPEG, by extension
   dmcnn-restore photo.jpg -o restored.jpg           JPEG: small, with all that the file carries
+  dmcnn-restore photo.jpg --suffix _clean           photo_clean.png beside it
   dmcnn-restore holiday/                            holiday-restored/ beside it
   dmcnn-restore photo.jpg holiday/ -o cleaned/      files and folders; subfolders are kept
   dmcnn-restore may/ june/ -o cleaned/              cleaned/may/ and cleaned/june/
@@ -51,7 +52,7 @@ def jpeg_options(namespace: argparse.Namespace) -> "JpegOptions":
     return JpegOptions(
         **budget,
         full_chroma=namespace.subsampling == "4:4:4",
-        recoverable=namespace.originals == "inside",
+        recoverable=getattr(namespace, "originals", None) == "inside",
     )
 
 
@@ -65,8 +66,8 @@ def make_parser() -> argparse.ArgumentParser:
         help="JPEG files, or PNG files of decoded ones; folders, recursively; - for stdin",
     )
     _add_output_options(parser.add_argument_group("output").add_argument)
-    _add_restoring_options(parser.add_argument_group("restoration").add_argument)
-    _add_earlier_save_options(parser.add_argument_group("earlier saves").add_argument)
+    add_restoring_options(parser.add_argument_group("restoration").add_argument)
+    add_earlier_save_options(parser.add_argument_group("earlier saves").add_argument)
     _add_running_options(parser.add_argument_group("running").add_argument)
     _add_other_modes(parser.add_argument_group("instead of restoring files").add_argument)
     return parser
@@ -81,6 +82,36 @@ def _add_output_options(add: Callable[..., argparse.Action]) -> None:
         " inputs); for a single input also a file, whose extension gives the type, or - for stdout."
         " Of several input folders, each gets a folder of its own there",
     )
+    add_format_options(add)
+    add(
+        "--preserve-times",
+        action="store_true",
+        help="give results the modification times of their inputs (default: the time of writing)",
+    )
+    add("--overwrite", action="store_true", help="replace existing results (default: skip them)")
+    add("--json", metavar="PATH", help="write a machine-readable report; - for stdout")
+    add(
+        "--in-place",
+        action="store_true",
+        help="replace each JPEG file by its restored JPEG file, and keep the original",
+    )
+    add(
+        "--originals",
+        metavar="WHERE",
+        help="where --in-place keeps originals and --undo finds them: beside (default: photo.jpg is"
+        " kept as photo.jpg_original); inside the restored file, a few hundred bytes, where that is"
+        " possible, else beside; or a folder, which mirrors the one that it lies in",
+    )
+
+
+def add_format_options(add: Callable[..., argparse.Action]) -> None:
+    """Adds the options of what is written."""
+    add(
+        "--suffix",
+        metavar="TEXT",
+        help="what follows the inputs' names in those of results, as in photo_clean.png for _clean,"
+        " and in those of folders beside the inputs (default: -restored; with -o, nothing)",
+    )
     add(
         "--format",
         metavar="EXT",
@@ -90,7 +121,7 @@ def _add_output_options(add: Callable[..., argparse.Action]) -> None:
     add("--bits", type=int, choices=(8, 16), default=8, help="bits per sample; 16 for PNG, TIFF")
     add(
         "--quality",
-        type=_number(int, 1, 100),
+        type=number_between(int, 1, 100),
         metavar="Q",
         help="quality of WebP (default: lossless), and of JPEG files whose pixels are compressed"
         " anew (default: restored coefficients are written, and all that the file carries)",
@@ -113,28 +144,10 @@ def _add_output_options(add: Callable[..., argparse.Action]) -> None:
         help="turn the pixels as the camera's orientation says, and reset it (default: both stay as"
         " they are, and viewers turn the picture)",
     )
-    add(
-        "--preserve-times",
-        action="store_true",
-        help="give results the modification times of their inputs (default: the time of writing)",
-    )
-    add("--overwrite", action="store_true", help="replace existing results (default: skip them)")
-    add("--json", metavar="PATH", help="write a machine-readable report; - for stdout")
-    add(
-        "--in-place",
-        action="store_true",
-        help="replace each JPEG file by its restored JPEG file, and keep the original",
-    )
-    add(
-        "--originals",
-        metavar="WHERE",
-        help="where --in-place keeps originals and --undo finds them: beside (default: photo.jpg is"
-        " kept as photo.jpg_original); inside the restored file, a few hundred bytes, where that is"
-        " possible, else beside; or a folder, which mirrors the one that it lies in",
-    )
 
 
-def _add_restoring_options(add: Callable[..., argparse.Action]) -> None:
+def add_restoring_options(add: Callable[..., argparse.Action]) -> None:
+    """Adds the options of how pictures are restored."""
     add(
         "--weights",
         "--model",
@@ -152,7 +165,7 @@ def _add_restoring_options(add: Callable[..., argparse.Action]) -> None:
     )
     add(
         "--strength",
-        type=_number(float, 0, 1),
+        type=number_between(float, 0, 1),
         default=1.0,
         metavar="S",
         help="blend the restored picture with the JPEG: 0 is the decoded JPEG, 1 the restored"
@@ -190,7 +203,8 @@ def _add_restoring_options(add: Callable[..., argparse.Action]) -> None:
     )
 
 
-def _add_earlier_save_options(add: Callable[..., argparse.Action]) -> None:
+def add_earlier_save_options(add: Callable[..., argparse.Action]) -> None:
+    """Adds the options of an earlier save."""
     add(
         "--no-detect",
         dest="detect",
@@ -199,7 +213,7 @@ def _add_earlier_save_options(add: Callable[..., argparse.Action]) -> None:
     )
     add(
         "--assume-quality",
-        type=_number(int, 1, 100),
+        type=number_between(int, 1, 100),
         metavar="Q",
         help="assume that the pictures were saved at this quality before",
     )
@@ -217,6 +231,12 @@ def _add_running_options(add: Callable[..., argparse.Action]) -> None:
         choices=("cpu", "cuda", "tpu"),
         help="where to run (default: an accelerator, if there is one)",
     )
+    add_engine_options(add)
+    add("-q", "--quiet", action="store_true", help="print errors only")
+
+
+def add_engine_options(add: Callable[..., argparse.Action]) -> None:
+    """Adds the options of what computes, and how much."""
     add(
         "--engine",
         choices=("auto", "jax", "openvino", "openvino-float32", "openvino-bfloat16"),
@@ -226,12 +246,11 @@ def _add_running_options(add: Callable[..., argparse.Action]) -> None:
     )
     add(
         "--max-pixels",
-        type=_number(int, 1, 2**32),
+        type=number_between(int, 1, 2**32),
         default=200_000_000,
         metavar="N",
         help="reject pictures with more pixels (default: 200 million)",
     )
-    add("-q", "--quiet", action="store_true", help="print errors only")
 
 
 def _add_other_modes(add: Callable[..., argparse.Action]) -> None:
@@ -250,7 +269,7 @@ def _add_other_modes(add: Callable[..., argparse.Action]) -> None:
     add(
         "--serve",
         nargs="?",
-        type=_number(int, 0, 65535),
+        type=number_between(int, 0, 65535),
         const=0,
         metavar="PORT",
         help="serve a web page, for this computer only, to drop JPEG files on (default: any free"
@@ -275,7 +294,9 @@ def _grid(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[1])
 
 
-def _number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], int | float]:
+def number_between(
+    kind: type[int] | type[float], low: float, high: float
+) -> Callable[[str], int | float]:
     """Returns a parser of numbers from `low` to `high`."""
 
     def parse(text: str) -> int | float:

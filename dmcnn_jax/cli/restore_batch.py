@@ -7,10 +7,10 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from dmcnn_jax.cli.in_place import parse_originals, plan_in_place
 from dmcnn_jax.cli.originals import replace_keeping_original
@@ -20,14 +20,12 @@ from dmcnn_jax.cli.record_spool import RecordSpool
 from dmcnn_jax.cli.restore_arguments import jpeg_options, restore_options
 from dmcnn_jax.cli.restore_planning import Task, already_there, plan
 from dmcnn_jax.cli.restore_report import (
-    STATUSES,
-    FileRecord,
     check_report,
     describe_counts,
     describe_file,
     write_report,
-    written_record,
 )
+from dmcnn_jax.restoration.records import STATUSES, FileRecord, written_record
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -35,9 +33,6 @@ if TYPE_CHECKING:
     from dmcnn_jax.images.formats import OutputFormat
     from dmcnn_jax.jpeg.reader import JpegFile
     from dmcnn_jax.restoration.results import Outcome, Planes
-
-    Target = str | os.PathLike[str] | IO[bytes]
-    Writer = Callable[[Target, bool], tuple[str, ...]]
 
 _COMMAND = "dmcnn-restore"
 
@@ -131,6 +126,7 @@ class BatchRun:
                 options.output,
                 self.extension,
                 options.overwrite,
+                options.suffix,
                 decoded=options.decoded,
             )
         tasks = planned.tasks
@@ -282,9 +278,12 @@ class BatchRun:
 
     def _write(self, task: Task, planes: "Planes", began: float) -> None:
         """Makes the result and writes it, in the writer's thread."""
+        from dmcnn_jax.restoration.writing import make_result
+
         original: str | None = None
         try:
-            result, write = self._make(planes, self.formats[self._suffix(task)])
+            style = self.formats[self._suffix(task)]
+            result, write = make_result(self.restorer, planes, style, self.jpeg_options)
             if self.options.in_place and not any(result.models):
                 task.skip = "; ".join(result.notes) or "nothing was restored"
                 self._record_skipped(task)
@@ -330,34 +329,6 @@ class BatchRun:
             preserve_times=self.options.preserve_times,
         )
         return "inside" if original is None else str(original)
-
-    def _make(self, planes: "Planes", style: "OutputFormat") -> "tuple[Outcome, Writer]":
-        """Returns what was made of restored planes, and a function that writes it.
-
-        The function takes a path or a file, and whether a file of that name is replaced; it returns
-        what could not be kept.
-        """
-        from dmcnn_jax.images import formats
-        from dmcnn_jax.restoration.decoded_file import finish
-        from dmcnn_jax.restoration.verification import count_as_written
-
-        if style.holds_coefficients:
-            restored = self.restorer.render_jpeg(planes, self.jpeg_options)
-
-            def write_bytes(target: "Target", overwrite: bool) -> tuple[str, ...]:
-                formats.write_bytes(target, restored.data, overwrite=overwrite)
-                return ()
-
-            return restored, write_bytes
-        picture = finish(planes.file, self.restorer.render(planes))
-        if len(planes.file.components) < 4:
-            picture = count_as_written(planes.file, picture, style)
-
-        def write_pixels(target: "Target", overwrite: bool) -> tuple[str, ...]:
-            metadata = planes.file.metadata
-            return formats.write(target, picture.pixels, metadata, style, overwrite=overwrite)
-
-        return picture, write_pixels
 
     def _record_failure(self, task: Task, error: Exception) -> None:
         message = first_line(error)

@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from dmcnn_jax.cli.input_folders import Skipped, find_jpegs
-from dmcnn_jax.cli.output_names import distinct_targets
 from dmcnn_jax.cli.process import UsageError
 from dmcnn_jax.cli.real_paths import RealPaths
 from dmcnn_jax.images.extensions import JPEG_EXTENSIONS, LOSSLESS_EXTENSIONS
+from dmcnn_jax.images.input_folders import Skipped, find_jpegs
+from dmcnn_jax.images.output_names import distinct_targets
 from dmcnn_jax.system.printable import printable
 
 
@@ -66,6 +66,7 @@ def plan(
     output: str | None,
     extension: str,
     overwrite: bool = False,
+    suffix: str | None = None,
     *,
     decoded: bool = False,
 ) -> Plan:
@@ -81,6 +82,8 @@ def plan(
             `photo-restored.png` and `holiday-restored/`.
         extension: of files that are written to folders, with its dot.
         overwrite: whether existing files are replaced.
+        suffix: what follows the names of inputs in those of results, and in those of folders beside
+            the inputs; None: "-restored" beside the inputs, nothing in folders.
         decoded: whether PNG, WebP, BMP and TIFF files in folders are restored, too.
 
     Returns:
@@ -91,6 +94,8 @@ def plan(
     """
     folders = _folders(inputs)
     _check_usage(inputs, output, folders)
+    _check_suffix(suffix, inputs, output)
+    beside, ending = _BESIDE if suffix is None else suffix, f"{suffix or ''}{extension}"
     remarks: list[str] = []
     tasks: list[Task] = []
     wanted = JPEG_EXTENSIONS + (LOSSLESS_EXTENSIONS if decoded else ())
@@ -98,15 +103,17 @@ def plan(
         skipped = Skipped()
         for each in inputs:
             if Path(each) in folders:
-                beside = _folder_beside(Path(each))
-                tasks += _folder_tasks(Path(each), beside, beside, extension, skipped, wanted)
-                remarks.append(f"the results of {each} go to {beside}")
+                mirror = _folder_beside(Path(each), beside)
+                tasks += _folder_tasks(Path(each), mirror, mirror, ending, skipped, wanted)
+                remarks.append(f"the results of {each} go to {mirror}")
             else:
-                tasks.append(_task_without_folder(each, output, extension))
+                tasks.append(_task_without_folder(each, output, f"{beside}{extension}"))
         remarks += skipped.lines()
     else:
         destination = Path(output)
         to_file = _names_a_file(inputs, output, folders)
+        if to_file and suffix is not None:
+            raise UsageError(f"--suffix doesn't go with -o {output!r}, which names the result")
         if not to_file and destination.is_file():
             raise UsageError(f"-o {output!r} is a file; expected a folder for several pictures")
         mirrors, skipped = mirror_folders(folders, destination), Skipped()
@@ -114,12 +121,12 @@ def plan(
             path = None if each == "-" else Path(each)
             if path is not None and path in mirrors:
                 mirror = mirrors[path]
-                tasks += _folder_tasks(path, mirror, destination, extension, skipped, wanted)
+                tasks += _folder_tasks(path, mirror, destination, ending, skipped, wanted)
             elif to_file:
                 tasks.append(Task(path, destination))
             else:
                 stem = "restored" if path is None else path.stem
-                tasks.append(Task(path, destination / f"{stem}{extension}"))
+                tasks.append(Task(path, destination / f"{stem}{ending}"))
         remarks = _describe_mirrors(mirrors, destination) + skipped.lines()
     if len(inputs) > 1:
         _refuse_special(tasks, {Path(each) for each in inputs})
@@ -171,15 +178,29 @@ def _check_usage(inputs: Sequence[str], output: str | None, folders: Sequence[Pa
         raise UsageError(f"{str(unnamed[0])!r} has no name; name a folder for its pictures with -o")
 
 
+# What follows the names of inputs in those of results beside them, if nothing else is said.
+_BESIDE = "-restored"
+
+
+def _check_suffix(suffix: str | None, inputs: Sequence[str], output: str | None) -> None:
+    """Raises a UsageError if a suffix can't be part of a name, or there are no names to choose."""
+    if suffix is None:
+        return
+    if set(suffix) & {"/", "\\"} or not suffix.isprintable():
+        raise UsageError(f"--suffix is {suffix!r}; expected a part of a name, such as _clean")
+    if output == "-" or (output is None and "-" in inputs):
+        raise UsageError("--suffix is for names of files, and standard output has none")
+
+
 def _name_of(folder: Path) -> str:
     """Returns the name of a folder, also of one that is given as "." or ".."."""
     return folder.name if folder.name not in ("", "..") else folder.resolve().name
 
 
-def _folder_beside(folder: Path) -> Path:
+def _folder_beside(folder: Path, suffix: str) -> Path:
     """Returns where the pictures of a folder go if nothing else is said: `holiday-restored`."""
     around = folder.parent if folder.name not in ("", "..") else folder.resolve().parent
-    return around / f"{_name_of(folder)}-restored"
+    return around / f"{_name_of(folder)}{suffix}"
 
 
 def _names_a_file(inputs: Sequence[str], output: str, folders: Sequence[Path]) -> bool:
@@ -193,21 +214,27 @@ def _names_a_file(inputs: Sequence[str], output: str, folders: Sequence[Path]) -
     )
 
 
-def _task_without_folder(name: str, output: str | None, extension: str) -> Task:
-    """Returns the task of a file that goes to standard output, or beside its input."""
+def _task_without_folder(name: str, output: str | None, ending: str) -> Task:
+    """Returns the task of a file that goes to standard output, or beside its input.
+
+    Args:
+        name: of the input.
+        output: "-" for standard output, or None.
+        ending: what follows the input's name, without its extension, in that of the result.
+    """
     if name == "-":
         return Task(None, None)
     path = Path(name)
     if output == "-":
         return Task(path, None)
-    return Task(path, path.with_name(f"{path.stem}-restored{extension}"))
+    return Task(path, path.with_name(f"{path.stem}{ending}"))
 
 
 def _folder_tasks(
     folder: Path,
     mirror: Path,
     output: Path,
-    extension: str,
+    ending: str,
     skipped: Skipped,
     wanted: Sequence[str],
 ) -> Iterator[Task]:
@@ -215,7 +242,8 @@ def _folder_tasks(
         if reason:
             yield Task(path, None, refusal=reason)
         else:
-            yield Task(path, mirror / path.relative_to(folder).with_suffix(extension))
+            relative = path.relative_to(folder)
+            yield Task(path, mirror / relative.with_name(f"{path.stem}{ending}"))
 
 
 def _describe_mirrors(mirrors: Mapping[Path, Path], output: Path) -> list[str]:

@@ -68,6 +68,27 @@ def set_every_table(config: ml_collections.ConfigDict) -> None:
     config.data.luma = config.evaluate.luma = "full"
 
 
+def set_photographs(config: ml_collections.ConfigDict) -> None:
+    """Sets the network for photographs: all planes, samplings and tables, Muon, a constant rate.
+
+    Args:
+        config: changed in place; its steps are set by `set_steps` before.
+    """
+    config.quality = 10
+    config.quality_range = (5, 97)
+    config.random_table_prob = 0.4
+    config.model = {"name": "photo"}
+    config.data.luma = "rgb"
+    config.data.max_short_side = 0
+    config.data.subsampling = ("4:2:0",) * 5 + ("4:2:2", "4:4:4", "4:4:4")
+    config.train.optimizer = "muon"
+    config.train.learning_rate = 2e-3
+    # About twice the norm of most gradients. Without it, a picture that the network fails on fills
+    # the optimizer's memory for hundreds of steps.
+    config.train.clip_norm = 1.0
+    config.schedule.name = "constant"
+
+
 def set_budget(config: ml_collections.ConfigDict, budget: str) -> None:
     """Sets a training budget that networks are compared at: Adam, cosine schedule, quality 10.
 

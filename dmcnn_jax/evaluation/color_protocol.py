@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.config.types import Config
@@ -29,6 +28,7 @@ from dmcnn_jax.images import color, metrics
 from dmcnn_jax.inference.model import Model
 from dmcnn_jax.restoration.options import RestoreOptions
 from dmcnn_jax.restoration.restorer import Restorer
+from dmcnn_jax.system.item_progress import show_progress
 
 COLOR_HEADINGS = {
     "rgb_psnr": "RGB PSNR",
@@ -120,7 +120,7 @@ def evaluate(
     """
     per_image = [
         {"name": name, **_measure_image(restorer, original, quality, subsampling)}
-        for name, original in tqdm(images, total=total, unit="image", leave=False)
+        for name, original in show_progress(images, total)
     ]
     if not per_image:
         raise ValueError(f"no image to evaluate on in {source!r}")

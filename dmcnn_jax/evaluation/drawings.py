@@ -6,13 +6,14 @@ licence. `GRAPHICS` are what restoring must not harm, `SURFACES` what looks like
 earlier save and is none.
 """
 
-import functools
 import itertools
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFilter
 from scipy import ndimage
+
+from dmcnn_jax.images.labels import default_font
 
 Painter = Callable[[np.random.Generator, int, int], np.ndarray]
 """Draws a picture of a given height and width: uint8 [height, width, 3], RGB."""
@@ -105,7 +106,7 @@ def _chart(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     for i in range(6):
         y = bottom - i * (bottom - 20) // 6
         pen.line((left, y, 2 * width - 20, y), (215, 215, 215), 2)
-        pen.text((10, y - 12), str(i * 20), (60, 60, 60), _font(22))
+        pen.text((10, y - 12), str(i * 20), (60, 60, 60), default_font(22))
     x = np.linspace(left, 2 * width - 30, 24)
     for _ in range(int(rng.integers(1, 4))):
         y = np.clip(bottom - np.abs(np.cumsum(rng.normal(8, 40, len(x)))), 20, bottom)
@@ -365,13 +366,7 @@ def _write_lines(
         ink = ink[:1]
     for y in range(top, bottom - size, size + 4):
         words = rng.choice(_TEXT.split(), max(1, (right - left) // (3 * size)))
-        pen.text((left, y), " ".join(words), ink, _font(size))
-
-
-@functools.cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Returns Pillow's own font, so that pictures are the same on every machine."""
-    return ImageFont.load_default(size)
+        pen.text((left, y), " ".join(words), ink, default_font(size))
 
 
 def _halved(image: Image.Image) -> np.ndarray:

@@ -16,7 +16,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.config.types import Config
@@ -28,6 +27,7 @@ from dmcnn_jax.inference.model import Model, apply_module
 from dmcnn_jax.jpeg.projection import project_plane
 from dmcnn_jax.models.chroma import ChromaInput
 from dmcnn_jax.models.photo import PhotoInput, PhotoNet
+from dmcnn_jax.system.item_progress import show_progress
 
 QUALITIES = (10, 30, 70)
 SUBSAMPLINGS = ("4:2:0", "4:4:4")
@@ -67,7 +67,7 @@ def evaluate(
     rows = [
         {"name": name, "quality": quality, "subsampling": subsampling}
         | _measure(restore, rgb, quality, subsampling)
-        for name, rgb in tqdm(images, total=total, unit="image", leave=False)
+        for name, rgb in show_progress(images, total)
         for quality, subsampling in itertools.product(qualities, subsamplings)
     ]
     if not rows:

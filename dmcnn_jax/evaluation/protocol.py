@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
-from tqdm import tqdm
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.config.types import Config
@@ -25,6 +23,7 @@ from dmcnn_jax.data import images as images_module
 from dmcnn_jax.data.originals import read_original_luma
 from dmcnn_jax.evaluation import color_protocol, photo_protocol
 from dmcnn_jax.evaluation.results import gains, mean_gain, write_results
+from dmcnn_jax.evaluation.samples import Samples
 from dmcnn_jax.images import metrics
 from dmcnn_jax.images.color import to_uint8
 from dmcnn_jax.inference.luma import restore_plane
@@ -32,7 +31,7 @@ from dmcnn_jax.inference.model import Model, load
 from dmcnn_jax.jpeg.projection import project_in_bands
 from dmcnn_jax.models.chroma import ChromaNet
 from dmcnn_jax.models.photo import PhotoNet
-from dmcnn_jax.system.atomic_write import replacing
+from dmcnn_jax.system.item_progress import show_progress
 from dmcnn_jax.web.gallery import Gallery, Item, describe
 
 
@@ -81,6 +80,7 @@ def evaluate(
     ensemble: bool = False,
     total: int | None = None,
     gallery: Gallery | None = None,
+    samples: Samples | None = None,
 ) -> dict[str, Any]:
     """Measures a model on images, each counted once.
 
@@ -93,6 +93,7 @@ def evaluate(
         ensemble: see `measure_image`.
         total: number of images, for the progress bar.
         gallery: receives each image, its JPEG, the restored image and the measures.
+        samples: the same.
 
     Returns:
         {"images": source, "quality": quality, "model": name, "mean": {"jpeg": M, "model": M},
@@ -102,14 +103,16 @@ def evaluate(
     Raises:
         ValueError: if there is no image, or one is too small to measure.
     """
-    per_image = []
-    for name, original in tqdm(images, total=total, unit="image", leave=False):
+    per_image: list[dict[str, Any]] = []
+    for name, original in show_progress(images, total):
         measured, planes = measure_image(
             model, original, quality, project=project, ensemble=ensemble
         )
         per_image.append({"name": name, **measured})
         if gallery is not None:
             gallery.add(Item(name, planes["jpeg"], planes["model"], original, measured))
+        if samples is not None:
+            samples.add(name, original, planes, measured)
     if not per_image:
         raise ValueError(f"no image to evaluate on in {source!r}")
     return {
@@ -155,7 +158,9 @@ def write_gallery(
     path: str | os.PathLike, gallery: Gallery, results: Mapping[str, Any]
 ) -> tuple[str, ...]:
     """Writes a gallery that `evaluate` filled; returns and raises the same as `Gallery.write`."""
-    gallery.title, gallery.about = results["model"], _describe(results)
+    # A gallery may be published: it has the names of model and images, not where they lie.
+    shown = {**results, "images": Path(results["images"]).name}
+    gallery.title, gallery.about = Path(results["model"]).name, _describe(shown)
     return gallery.write(path)
 
 
@@ -197,6 +202,7 @@ def evaluate_folder(
     project: bool = False,
     ensemble: bool = False,
     gallery: Gallery | None = None,
+    samples: Samples | None = None,
 ) -> dict[str, Any]:
     """Measures a model on all images of a folder and below it, or on the packaged ones.
 
@@ -208,6 +214,7 @@ def evaluate_folder(
         project: see `measure_image`.
         ensemble: see `measure_image`.
         gallery: see `evaluate`.
+        samples: see `evaluate`.
 
     Returns:
         The same as `evaluate`.
@@ -228,13 +235,15 @@ def evaluate_folder(
         ensemble=ensemble,
         total=len(paths),
         gallery=gallery,
+        samples=samples,
     )
 
 
 def evaluate_config(config: Config, weights: str | os.PathLike, workdir: Path) -> None:
     """Evaluates a run: prints a table, writes results.json and sample.png, maybe a gallery.
 
-    This is what `--mode=evaluate` does, and the end of training.
+    This is what `--mode=evaluate` does, and the end of training. Results of another model stay:
+    beside them, the files are results-NAME.json and sample-NAME.png.
 
     Args:
         config: of the run. Without `config.evaluate.images`, the tiles set aside for validation are
@@ -245,27 +254,27 @@ def evaluate_config(config: Config, weights: str | os.PathLike, workdir: Path) -
     model = load(weights)
     options = config.evaluate
     output = Path(options.output or workdir)
-    path = output / "results.json"
-    replaced = _describe_replaced(path, model.name)
+    path, kept = _choose_results(output, model.name)
     if isinstance(model.module, ChromaNet):
         results = color_protocol.evaluate_model(model, config, options.images)
         print(color_protocol.format_table(results))
         write_results(path, results)
-        print(f"each image's figures: {path}{replaced}")
+        print(f"each image's figures: {path}{kept}")
         return
     if isinstance(model.module, PhotoNet):
         results = photo_protocol.evaluate_model(model, config, options.images)
         print(photo_protocol.format_table(results))
         write_results(path, results)
-        print(f"each image's figures: {path}{replaced}")
+        print(f"each image's figures: {path}{kept}")
         return
     gallery = Gallery() if options.gallery else None
-    results, first = _evaluate_luma(model, config, gallery)
+    samples = Samples()
+    results = _evaluate_luma(model, config, gallery, samples)
     print(format_table(results))
     write_results(path, results)
-    picture = output / "sample.png"
-    save_comparison(picture, model, first, config.quality)
-    print(f"each image's figures: {path}; original, JPEG, restored: {picture}{replaced}")
+    picture = path.with_name(f"{path.stem.replace('results', 'sample', 1)}.png")
+    samples.write(picture)
+    print(f"each image's figures: {path}; original, JPEG, restored: {picture}{kept}")
     if gallery:
         print(describe(options.gallery, write_gallery(options.gallery, gallery, results)))
     print(
@@ -276,12 +285,12 @@ def evaluate_config(config: Config, weights: str | os.PathLike, workdir: Path) -
 
 
 def _evaluate_luma(
-    model: Model, config: Config, gallery: Gallery | None
-) -> tuple[dict[str, Any], np.ndarray]:
-    """Measures a model on what `config` names; returns the results and the first original."""
+    model: Model, config: Config, gallery: Gallery | None, samples: Samples
+) -> dict[str, Any]:
+    """Measures a model on what `config` names; returns the results."""
     options = config.evaluate
     if options.images:
-        results = evaluate_folder(
+        return evaluate_folder(
             model,
             options.images,
             config.quality,
@@ -289,54 +298,45 @@ def _evaluate_luma(
             project=options.project,
             ensemble=options.ensemble,
             gallery=gallery,
+            samples=samples,
         )
-        path = next(iter(images_module.find_images(options.images).values()))
-        return results, read_original(path, options.luma)
     tiles = feeds.open_validation(config)
-    images = [
+    images = (
         (f"{tiles.names[image]} [{i}]", pixels)
         for i, (image, pixels) in enumerate(zip(tiles.images, tiles.take(), strict=True))
-    ]
-    results = evaluate(
+    )
+    return evaluate(
         model,
         images,
         config.quality,
         source=f"{config.data.validation or config.data.source}, set aside for validation",
         project=options.project,
         ensemble=options.ensemble,
-        total=len(images),
+        total=len(tiles),
         gallery=gallery,
+        samples=samples,
     )
-    return results, images[0][1]
 
 
-def _describe_replaced(path: Path, model: str) -> str:
-    """Returns a note if results of another model are about to be replaced, else nothing."""
+def _choose_results(output: Path, model: str) -> tuple[Path, str]:
+    """Returns the file for the results of a model, and a note if others' are there.
+
+    Args:
+        output: folder of the results.
+        model: name of the model, perhaps a path.
+    """
+    path = output / "results.json"
     try:
         earlier = json.loads(path.read_text()).get("model")
     except (OSError, ValueError, AttributeError):
-        return ""
-    if earlier in (None, model):
-        return ""
-    return f" (replaced those of {earlier!r}; --config.evaluate.output=FOLDER keeps both)"
-
-
-def save_comparison(
-    path: str | os.PathLike, model: Model, original: np.ndarray, quality: int
-) -> None:
-    """Writes original, JPEG and restored image side by side as an 8-bit PNG, whole or not at all.
-
-    Args:
-        path: of the PNG file.
-        model: the model.
-        original: luma, uint8 [H, W].
-        quality: JPEG quality, 1 to 100.
-    """
-    _, planes = measure_image(model, original, quality)
-    gap = np.full((original.shape[0], 8), 255, np.uint8)
-    side_by_side = np.hstack([original, gap, planes["jpeg"], gap, planes["model"]])
-    with replacing(path) as file:
-        Image.fromarray(side_by_side).save(file, format="png")
+        earlier = None
+    if earlier is None or os.path.realpath(earlier) == os.path.realpath(model):
+        return path, ""
+    named = Path(model).resolve()
+    name = named.name.removesuffix(".safetensors")
+    if named.name != name and name in ("best", "last"):  # of a workdir
+        name = f"{named.parent.name}-{name}"
+    return output / f"results-{name}.json", f" ({path} has those of {earlier!r})"
 
 
 def _describe(results: Mapping[str, Any]) -> str:

@@ -1,9 +1,10 @@
 """Writes models in other formats, and reads weights back.
 
     npz, safetensors, orbax   weights alone, under the names of the Flax tree
-    torch                     a PyTorch state dict, for the modules in torch_dmcnn.py and
-                              torch_baselines.py
-    onnx                      the network as a program: coefficients, table → luma, of any size
+    torch                     a PyTorch state dict, for the modules in torch_dmcnn.py,
+                              torch_baselines.py and torch_photo.py
+    onnx                      the network as a program: coefficients, table → luma, of any size;
+                              of a network for photographs, of all planes → RGB
     stablehlo                 the same, by jax.export: one file for CPU, CUDA and TPU
 
 Every file is read back, run on test images and compared with the model before it gets its name.
@@ -11,7 +12,7 @@ Every file is read back, run on test images and compared with the model before i
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import flax.linen as nn
@@ -20,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.export.formats import Coefficients, Format, Runner, model_runner
+from dmcnn_jax.export.formats import Coefficients, Format, model_runner
 from dmcnn_jax.export.onnx import ONNX
 from dmcnn_jax.export.orbax_checkpoint import ORBAX, is_checkpoint
 from dmcnn_jax.export.pytorch import PYTORCH
@@ -87,7 +88,7 @@ def export_model(model: Model, path: str | os.PathLike, format: str = "") -> Exp
     with partial_folder(path.parent) as folder:
         temporary = folder / path.name
         chosen.write(model, temporary)
-        differences = list(_largest_differences(model, chosen.run(temporary), chosen.float32))
+        differences = list(_largest_differences(model, chosen, temporary))
         worst = max(differences)
         if not worst <= chosen.tolerance:
             raise ValueError(
@@ -148,15 +149,13 @@ def _find_format(path: Path) -> Format:
     return next(suffixed, SAFETENSORS) if path.suffix else SAFETENSORS
 
 
-def _largest_differences(model: Model, run: Runner, float32: bool) -> Iterator[float]:
-    """Yields the largest difference between the outputs of a model and of `run`, image by image.
+def _largest_differences(model: Model, format: Format, path: Path) -> Iterator[float]:
+    """Yields the largest difference between the outputs of a model and its export, image by image.
 
-    Args:
-        model: the model.
-        run: its export.
-        float32: whether `run` computes in float32, which the model is then asked to do too.
+    If the export computes in float32, the model is asked to do so too.
     """
-    if float32 and hasattr(model.module, "dtype"):
+    run = format.run(path)
+    if format.float32 and hasattr(model.module, "dtype"):
         model = dataclasses.replace(model, module=model.module.clone(dtype=jnp.dtype("float32")))
     try:
         cpu = jax.local_devices(backend="cpu")[0]
@@ -169,7 +168,7 @@ def _largest_differences(model: Model, run: Runner, float32: bool) -> Iterator[f
         expected = model_runner(
             dataclasses.replace(model, variables=jax.device_put(model.variables, cpu))
         )
-        for coefficients, table in _test_batches(model.module):
+        for coefficients, table in _test_batches(model.module, format.subsamplings):
             output = run(coefficients, table)
             difference = np.abs(output - expected(coefficients, table))
             # NaN, in either, must not pass for a small number.
@@ -177,32 +176,51 @@ def _largest_differences(model: Model, run: Runner, float32: bool) -> Iterator[f
             yield from difference.reshape(len(difference), -1).max(axis=1).tolist()
 
 
-def _test_batches(module: nn.Module) -> Iterator[tuple[Coefficients, np.ndarray]]:
+def _test_batches(
+    module: nn.Module, subsamplings: Sequence[str]
+) -> Iterator[tuple[Coefficients, np.ndarray]]:
     """Yields coefficients and tables of one image, and of several.
 
-    Coefficients are random, and as widely spread as those of photographs.
+    Args:
+        module: the network that they are for.
+        subsamplings: names of those of photographs.
     """
     rng = np.random.default_rng(0)
-    vertical, horizontal = np.mgrid[:8, :8]
-    spread = 300 / (1 + vertical + horizontal) ** 1.5  # grey levels
+    if isinstance(module, PhotoNet):
+        for name in subsamplings:
+            yield _random_photos(rng, *jpeg.SUBSAMPLING_FACTORS[name])
+        return
     for rows, columns, qualities in (1, 2, [10]), (9, 7, [5, 50, 95]):
-        tables = np.stack([jpeg.quality_table(quality) for quality in qualities])
-        levels = rng.laplace(size=(len(qualities), rows, columns, 8, 8)) * spread
-        k = np.round(levels / tables[:, None, None])
-        k = np.clip(k, -1023, 1023).astype(np.int32).reshape(*k.shape[:3], 64)
-        if isinstance(module, PhotoNet):
-            fine = jnp.asarray(k.repeat(2, axis=1).repeat(2, axis=2))
-            both = jnp.asarray(np.stack([k, k[:, ::-1]], axis=1))
-            yield PhotoInput(fine, both), np.stack([tables] * 3, axis=1).astype(np.int32)
-        elif isinstance(module, ChromaNet):
+        k, tables = _random_coefficients(rng, rows, columns, qualities)
+        if isinstance(module, ChromaNet):
             guide = rng.random((len(k), 16 * rows, 16 * columns, 1), np.float32)
             both = jnp.asarray(np.stack([k, k[:, ::-1]], axis=1))
-            yield (
-                ChromaInput(both, jnp.asarray(guide)),
-                np.stack([tables] * 2, axis=1).astype(np.int32),
-            )
+            yield ChromaInput(both, jnp.asarray(guide)), np.stack([tables] * 2, axis=1)
         else:
-            yield k, tables.astype(np.int32)
+            yield k, tables
+
+
+def _random_photos(
+    rng: np.random.Generator, down: int, across: int
+) -> tuple[PhotoInput, np.ndarray]:
+    """Returns coefficients and tables of two colour pictures of a subsampling."""
+    qualities = [10, 70]
+    luma, tables = _random_coefficients(rng, 6, 4, qualities)
+    chroma = [_random_coefficients(rng, 6 // down, 4 // across, qualities)[0] for _ in range(2)]
+    k = PhotoInput(jnp.asarray(luma), jnp.asarray(np.stack(chroma, axis=1)))
+    return k, np.stack([tables] * 3, axis=1)
+
+
+def _random_coefficients(
+    rng: np.random.Generator, rows: int, columns: int, qualities: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns k [B, rows, columns, 64], as widely spread as in photographs, and Q [B, 8, 8]."""
+    vertical, horizontal = np.mgrid[:8, :8]
+    spread = 300 / (1 + vertical + horizontal) ** 1.5  # grey levels
+    tables = jpeg.quality_table(np.array(qualities))
+    levels = rng.laplace(size=(len(qualities), rows, columns, 8, 8)) * spread
+    k = np.clip(np.round(levels / tables[:, None, None]), -1023, 1023).astype(np.int32)
+    return k.reshape(*k.shape[:3], 64), tables
 
 
 def _size(path: Path) -> int:

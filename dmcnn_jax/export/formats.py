@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dmcnn_jax import jpeg
 from dmcnn_jax.inference.model import Model, estimate
 from dmcnn_jax.inference.variables import check_numbers, check_variables
 from dmcnn_jax.models import create_model
@@ -20,7 +21,7 @@ Coefficients = np.ndarray | ChromaInput | PhotoInput
 """The first argument of a network."""
 
 Runner = Callable[[Coefficients, np.ndarray], np.ndarray]
-"""Restores a batch: coefficients and tables → float32 [B, H, W], or [B, H, W, 2] of chroma."""
+"""Restores a batch: coefficients and tables → float32 [B, H, W]; of colour, [B, H, W, planes]."""
 
 Reader = Callable[[Path, Mapping[str, Any] | None], Model]
 """Reads a file as a model, given what to assume about weights that don't name their network."""
@@ -42,6 +43,7 @@ class Format:
         extra: extra of this package that installs them.
         float32: whether the written program computes in float32, whatever the model computes in.
         details: what a report adds to the name.
+        subsamplings: of the pictures that a written network for photographs restores.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Format:
     extra: str = "export"
     float32: bool = False
     details: str = ""
+    subsamplings: tuple[str, ...] = tuple(jpeg.SUBSAMPLING_FACTORS)
 
     def check_installed(self) -> None:
         """Imports the packages that the format needs.
@@ -117,6 +120,28 @@ def model_runner(model: Model) -> Runner:
         return image[..., 0] if image.shape[-1] == 1 else image
 
     return run
+
+
+def named_inputs(coefficients: Coefficients, table: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the inputs of an exported program by name, in the order of its arguments.
+
+    Args:
+        coefficients: of luma, or of all planes.
+        table: the table, or those of all planes.
+
+    Returns:
+        int32 arrays: "coefficients" and "table"; of a network for photographs "luma", "chroma",
+        "table" and "subsampling".
+    """
+    table = np.asarray(table, np.int32)
+    if isinstance(coefficients, PhotoInput):
+        return {
+            "luma": np.array(coefficients.luma, np.int32),
+            "chroma": np.array(coefficients.chroma, np.int32),
+            "table": table,
+            "subsampling": np.array(coefficients.subsampling, np.int32),
+        }
+    return {"coefficients": np.asarray(coefficients, np.int32), "table": table}
 
 
 def reading_runner(read: Reader) -> Callable[[Path], Runner]:

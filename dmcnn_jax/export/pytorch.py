@@ -1,4 +1,4 @@
-"""Weights as a PyTorch state dict, for the modules in torch_dmcnn.py and torch_baselines.py.
+"""Weights as a PyTorch state dict, for torch_dmcnn.py, torch_baselines.py and torch_photo.py.
 
 Names are those of the Flax tree with dots, leaves have PyTorch's names, and axes its order. PyTorch
 is imported by the functions that need it.
@@ -13,7 +13,14 @@ import flax.linen as nn
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from dmcnn_jax.export.formats import Coefficients, Format, Runner, choose_about, make_model
+from dmcnn_jax.export.formats import (
+    Coefficients,
+    Format,
+    Runner,
+    choose_about,
+    make_model,
+    named_inputs,
+)
 from dmcnn_jax.inference.model import Model
 from dmcnn_jax.inference.variables import variable_shapes
 from dmcnn_jax.models import create_model
@@ -125,8 +132,9 @@ def module_class(name: str) -> "type[Restorer]":
     """
     from dmcnn_jax.export.torch_baselines import MODELS
     from dmcnn_jax.export.torch_dmcnn import DMCNN
+    from dmcnn_jax.export.torch_photo import PhotoNet
 
-    classes: dict[str, type[Restorer]] = {"dmcnn": DMCNN, **MODELS}
+    classes: dict[str, type[Restorer]] = {"dmcnn": DMCNN, "photo": PhotoNet, **MODELS}
     if name not in classes:
         raise ValueError(
             f"the model {name!r} has no PyTorch module; expected one of: {', '.join(classes)}; "
@@ -186,10 +194,10 @@ def run(path: Path) -> Runner:
     network = make_module(torch.load(path, map_location="cpu", weights_only=True))
 
     def restore(coefficients: Coefficients, table: np.ndarray) -> np.ndarray:
-        assert isinstance(coefficients, np.ndarray)
+        inputs = map(torch.from_numpy, named_inputs(coefficients, table).values())
         with torch.inference_mode():
-            image = network(torch.from_numpy(coefficients), torch.from_numpy(table))["image"]
-        return image[:, 0].numpy()
+            image = network(*inputs)["image"].permute(0, 2, 3, 1).numpy()
+        return image[..., 0] if image.shape[-1] == 1 else image
 
     return restore
 

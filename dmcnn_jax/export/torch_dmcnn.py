@@ -191,7 +191,8 @@ class DMCNN(Restorer):
 
     def _restore_coefficients(self, k: Tensor, steps: Tensor, decoded: Tensor) -> Tensor:
         """Returns the DCT branch's estimate ÕD, [B, 1, H, W]."""
-        correction = self.f(_scale_coefficients(k, steps), steps).permute(0, 2, 3, 1)
+        scaled = scale_coefficients(k, steps).permute(0, 3, 1, 2)
+        correction = self.f(scaled, steps).permute(0, 2, 3, 1)
         centre = k * steps.float()
         x = centre + steps * correction
         if self.rectifier != "none":
@@ -203,32 +204,36 @@ class DMCNN(Restorer):
         return self.idct(x)
 
 
-class _Branch(nn.Module):
-    """A branch, some of whose layers may be conditioned on the quantisation table."""
+class TableConditioned(nn.Module):
+    """A network or a part of one, some of whose layers are conditioned on quantisation tables."""
 
     table_dense: nn.Linear
     table_prelu: nn.PReLU
 
-    def add_table_layers(self, widths: Mapping[int, int]) -> None:
+    def add_table_layers(self, widths: Mapping[int, int], inputs: int = 64) -> None:
         """Adds layers that compute a scale and a shift from the table.
 
         Args:
             widths: channels by number of the layer to condition.
+            inputs: numbers that encode the table, or several.
         """
         self.conditioned_layers = tuple(widths)
         if widths:
-            self.table_dense = nn.Linear(64, 64)
+            self.table_dense = nn.Linear(inputs, 64)
             self.table_prelu = nn.PReLU(64, 0.1)
         for i, width in widths.items():
             self.add_module(f"table_dense{i}", nn.Linear(64, 2 * width))
 
-    def conditioning(self, steps: Tensor) -> Callable[[int, Tensor], Tensor]:
-        """Returns a function of a layer's number and output: x → x · (1 + scale(Q)) + shift(Q)."""
+    def conditioning(self, encoding: Tensor) -> Callable[[int, Tensor], Tensor]:
+        """Returns a function of a layer's number and output: x → x · (1 + scale(Q)) + shift(Q).
+
+        Args:
+            encoding: of the table, float32 [B, inputs]: `encode_steps`.
+        """
         if not self.conditioned_layers:
             # A name that is bound in one branch only would split the graph of torch.compile.
             return lambda i, x: x
-        code = self.table_dense(torch.log2(steps.flatten(1).float() / 16) / 2)
-        code = self.table_prelu(code)
+        code = self.table_prelu(self.table_dense(encoding))
 
         def condition(i: int, x: Tensor) -> Tensor:
             if i not in self.conditioned_layers:
@@ -240,7 +245,7 @@ class _Branch(nn.Module):
         return condition
 
 
-class DCTBranch(_Branch):
+class DCTBranch(TableConditioned):
     """f: 9 convolutions on the grid of blocks, which correct coefficients in quantisation steps."""
 
     def __init__(self, features: int, dilations: Sequence[int], condition_on_table: bool) -> None:
@@ -255,7 +260,7 @@ class DCTBranch(_Branch):
 
     def forward(self, x: Tensor, steps: Tensor) -> Tensor:
         """Returns the correction, [B, 64, H/8, W/8], of scaled k of the same shape, given Q."""
-        condition = self.conditioning(steps)
+        condition = self.conditioning(encode_steps(steps.flatten(1)))
 
         def layer(i: int, x: Tensor) -> Tensor:
             return self.get_submodule(f"prelu{i}")(condition(i, self.get_submodule(f"conv{i}")(x)))
@@ -268,7 +273,7 @@ class DCTBranch(_Branch):
         return self.conv9(layer(8, x7) + x1)
 
 
-class PixelBranch(_Branch):
+class PixelBranch(TableConditioned):
     """g: an auto-encoder of 15 layers over three scales, which corrects pixels at each of them."""
 
     def __init__(
@@ -309,7 +314,7 @@ class PixelBranch(_Branch):
 
     def forward(self, x: Tensor, steps: Tensor) -> tuple[Tensor, ...]:
         """Returns corrections of centred pixels, [B, channels, H, W], at full size first."""
-        condition = self.conditioning(steps)
+        condition = self.conditioning(encode_steps(steps.flatten(1)))
 
         def layer(i: int, x: Tensor) -> Tensor:
             module = self.get_submodule(f"deconv{i}" if i in (10, 12) else f"conv{i}")
@@ -330,6 +335,25 @@ def integers(coefficients: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
     return coefficients.int(), table.int().flatten(1)[:, None, None]
 
 
+def encode_steps(steps: Tensor) -> Tensor:
+    """Encodes the steps of tables, integers of any shape, as log₂(Q / 16) / 2."""
+    return torch.log2(steps.float() / 16) / 2
+
+
+def scale_coefficients(k: Tensor, steps: Tensor) -> Tensor:
+    """Brings coefficients to a range that suits every quality, channels last.
+
+    Args:
+        k: integers [..., 64].
+        steps: Q, integers that broadcast against k.
+
+    Returns:
+        float32 [..., 64]: asinh of AC in steps, and DC in units of 256 grey levels.
+    """
+    dc = k[..., :1] * steps[..., :1] / 256
+    return torch.cat([dc, torch.asinh(k[..., 1:].float())], -1)
+
+
 def to_blocks(image: Tensor) -> Tensor:
     """Rearranges pixels [B, 1, H, W] into blocks [B, H/8, W/8, 64]."""
     batch, _, height, width = image.shape
@@ -346,12 +370,6 @@ def from_blocks(blocks: Tensor) -> Tensor:
 
 def _conv(inputs: int, outputs: int, *, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=dilation, dilation=dilation)
-
-
-def _scale_coefficients(k: Tensor, steps: Tensor) -> Tensor:
-    """Returns the DCT branch's input: asinh of AC in steps, and DC in units of 256 grey levels."""
-    dc = k[..., :1] * steps[..., :1] / 256
-    return torch.cat([dc, torch.asinh(k[..., 1:].float())], 3).permute(0, 3, 1, 2)
 
 
 def _keywords(kind: type) -> dict[str, Any]:

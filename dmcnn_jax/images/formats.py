@@ -5,6 +5,7 @@ import dataclasses
 import io
 import os
 import struct
+import threading
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -334,12 +335,23 @@ def _options(metadata: Metadata, style: OutputFormat) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _any_size() -> Iterator[None]:
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
+    """Lifts Pillow's limit on pixels; it is back when the last thread has left such a block."""
+    global _blocks, _limit
+    with _counting:
+        if not _blocks:
+            _limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        _blocks += 1
     try:
         yield
     finally:
-        Image.MAX_IMAGE_PIXELS = limit
+        with _counting:
+            _blocks -= 1
+            if not _blocks:
+                Image.MAX_IMAGE_PIXELS = _limit
+
+
+_counting = threading.Lock()
+_blocks, _limit = 0, Image.MAX_IMAGE_PIXELS
 
 
 # What undoes each EXIF orientation.

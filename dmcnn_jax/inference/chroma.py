@@ -151,7 +151,7 @@ def _restore_in_tiles(
     down, across = 8 * subsampling[0], 8 * subsampling[1]  # pixels to a block
     # Which pixels of the guide the rows and columns of the continued planes show.
     guide_rows, guide_columns = (
-        np.minimum(dihedral.mirror_index(block * blocks, block * mirrored)[0], size - 1)
+        np.minimum(dihedral.mirror_index(block * blocks, *[block * mirrored] * 2)[0], size - 1)
         for block, blocks, size in zip(
             (down, across), coefficients[0].shape[:2], guide.shape, strict=True
         )

@@ -72,9 +72,9 @@ def load(name: str | os.PathLike, engine: str = "jax") -> Model:
         name: a bundled name ("dmcnn-qf10"), a weights file, or the workdir of a run.
         engine: runs its convolutions over whole images. "jax": JAX, in the dtype of the network.
             "openvino": OpenVINO on a CPU, in bfloat16 if the CPU has instructions for it, otherwise
-            in float32; "openvino-float32" and "openvino-bfloat16" choose. OpenVINO runs `DMCNN` and
-            `ChromaNet` only. "auto": OpenVINO where JAX runs on a CPU, OpenVINO is installed and
-            can run the network; otherwise JAX.
+            in float32; "openvino-float32" and "openvino-bfloat16" choose. OpenVINO runs `DMCNN`,
+            `ChromaNet` and `PhotoNet` only. "auto": OpenVINO where JAX runs on a CPU, OpenVINO is
+            installed and can run the network; otherwise JAX.
 
     Returns:
         The model.

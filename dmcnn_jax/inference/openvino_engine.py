@@ -13,7 +13,6 @@ the same weights. It is optional (`pip install "dmcnn-jax[openvino]"`), and impo
 
 import importlib.util
 import os
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,10 +20,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from dmcnn_jax.models import chroma, dmcnn
+from dmcnn_jax.models import chroma, dmcnn, photo
 from dmcnn_jax.models.chroma import ChromaNet
 from dmcnn_jax.models.dmcnn import DMCNN
+from dmcnn_jax.models.photo import PhotoNet
 from dmcnn_jax.models.table_conditioning import modulated_layers, scales_and_shifts
+from dmcnn_jax.system.hidden_modules import hiding
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -39,7 +40,7 @@ def is_installed() -> bool:
 
 
 def supports(module: Any) -> bool:
-    """Returns whether OpenVINO can run a network's layers: those of `DMCNN` and `ChromaNet`."""
+    """Returns whether OpenVINO can run a network's layers: `DMCNN`, `ChromaNet`, `PhotoNet`."""
     return isinstance(module, tuple(_NETWORKS))
 
 
@@ -47,7 +48,7 @@ class Engine:
     """The layers of one network, for images of any size.
 
     Args:
-        module: the network, a `DMCNN` or a `ChromaNet`.
+        module: the network, a `DMCNN`, a `ChromaNet` or a `PhotoNet`.
         variables: its variables.
         precision: one of `PRECISIONS`; empty: bfloat16 if this CPU has instructions for it,
             otherwise float32.
@@ -60,7 +61,7 @@ class Engine:
     def __init__(self, module: Any, variables: Mapping[str, Any], precision: str = ""):
         if not supports(module):
             raise ValueError(
-                f"OpenVINO runs DMCNN and ChromaNet, not {type(module).__name__}; "
+                f"OpenVINO runs DMCNN, ChromaNet and PhotoNet, not {type(module).__name__}; "
                 'expected engine "jax"'
             )
         self._openvino = _import_openvino()
@@ -77,24 +78,27 @@ class Engine:
         self._request: Any = None
         self._lock = threading.Lock()
 
-    def __call__(self, x: np.ndarray, encoding: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    def __call__(
+        self, x: np.ndarray, encoding: np.ndarray, mask: np.ndarray, *features: np.ndarray
+    ) -> np.ndarray:
         """Runs the layers on one image, as if it ended at the border of its mask.
 
         Args:
             x: their input, float32 [1, H, W, C].
             encoding: the encoded quantisation tables, float32: those of `encode_table` for a
-                `DMCNN`, of `encode_tables` for a `ChromaNet`.
+                `DMCNN`, of `encode_tables` for a `ChromaNet`, of `encode_input` for a `PhotoNet`.
             mask: bool [1, h, w, 1], true on a rectangle; H and W are multiples of h and w.
+            features: of a `PhotoNet`, those of `coefficient_features`, float32 [1, h, w, N].
 
         Returns:
             float32 [1, H, W, N], zero outside of the rectangle.
         """
         rows, columns = (_masked_part(mask, axis, x.shape[axis]) for axis in (1, 2))
-        image = np.ascontiguousarray(np.moveaxis(x[:, rows, columns], -1, 1))
+        images = [_cut(image, mask) for image in (x, *features)]
         with self._lock:
             if self._request is None:
                 self._request = self._compile().create_infer_request()
-            inputs = [image, *self._modulations(encoding)]
+            inputs = [*images, *self._modulations(encoding)]
             answer = self._request.infer(inputs, share_inputs=True, share_outputs=True)[0]
             result = np.zeros((*x.shape[:3], answer.shape[1]), np.float32)
             result[:, rows, columns] = np.moveaxis(answer, 1, -1)
@@ -103,8 +107,7 @@ class Engine:
     def _compile(self) -> Any:
         """Compiles the network, for images of any size."""
         layers = _Layers(self._openvino.opset13, self._params)
-        x = layers.input()
-        answer = _NETWORKS[type(self._module)](self._module, layers, x)
+        answer = _NETWORKS[type(self._module)](self._module, layers)
         options = {
             "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[self.precision],
             "PERFORMANCE_HINT": "LATENCY",
@@ -129,26 +132,30 @@ class _Layers:
     """A builder of OpenVINO layers from a Flax module's parameters; images are [1, C, H, W].
 
     Attributes:
-        inputs: inputs of the OpenVINO model, the image first, then scale and shift of each layer
-            that is conditioned on the table.
+        inputs: inputs of the OpenVINO model, images first, then scale and shift of each layer that
+            is conditioned on the table.
     """
 
     def __init__(self, ops: Any, params: Mapping[str, Any]):
-        self._ops, self._params = ops, params
+        self.ops, self._params = ops, params
         self.inputs: list[Any] = []
         self._modulations: dict[int, tuple[Any, Any]] = {}
 
-    def input(self) -> Any:
-        """Creates all inputs and returns that of the image, [1, C, H, W] of any H and W."""
-        x = self._parameter((1, self._params["conv1"]["kernel"].shape[2], -1, -1))
+    def images(self, *channels: int) -> list[Any]:
+        """Creates all inputs and returns those of images, [1, C, H, W] of any H and W."""
+        images = [self._parameter((1, count, -1, -1)) for count in channels]
         for layer in modulated_layers(self._params):
-            vector = (1, len(self._params[f"prelu{layer}"]["slope"]), 1, 1)
+            vector = (1, len(self._params[f"table_dense{layer}"]["bias"]) // 2, 1, 1)
             self._modulations[layer] = self._parameter(vector), self._parameter(vector)
-        return x
+        return images
+
+    def input_channels(self, name: str) -> int:
+        """Returns the channels that a convolution takes."""
+        return self._params[name]["kernel"].shape[2]
 
     def _parameter(self, shape: tuple[int, ...]) -> Any:
         """Creates one input of the OpenVINO model; a length of -1 is any."""
-        self.inputs.append(self._ops.parameter(list(shape), np.float32))
+        self.inputs.append(self.ops.parameter(list(shape), np.float32))
         return self.inputs[-1]
 
     def conv(self, name: str, x: Any, *, stride: int = 1, dilation: int = 1) -> Any:
@@ -156,30 +163,48 @@ class _Layers:
         weights = self._params[name]
         kernel = weights["kernel"].transpose(3, 2, 0, 1)
         pad = [dilation * (kernel.shape[-1] - 1) // 2] * 2
-        y = self._ops.convolution(x, self._constant(kernel), [stride] * 2, pad, pad, [dilation] * 2)
-        return self._ops.add(y, self._constant(weights["bias"][None, :, None, None]))
+        y = self.ops.convolution(x, self._constant(kernel), [stride] * 2, pad, pad, [dilation] * 2)
+        return self.ops.add(y, self._constant(weights["bias"][None, :, None, None]))
+
+    def conv_of_pairs(self, name: str, x: Any) -> Any:
+        """Adds a 1 × 1 convolution of 2 × 2 pixels as channels, as one of 2 × 2 at stride 2.
+
+        OpenVINO 2026.4 can't compile its own rearrangement for images of any size.
+        """
+        weights = self._params[name]
+        kernel = weights["kernel"].reshape(2, 2, -1, len(weights["bias"])).transpose(3, 2, 0, 1)
+        y = self.ops.convolution(x, self._constant(kernel), [2, 2], [0, 0], [0, 0], [1, 1])
+        return self.ops.add(y, self._constant(weights["bias"][None, :, None, None]))
 
     def deconv(self, name: str, x: Any) -> Any:
         """Adds a 4 × 4 deconvolution of stride 2, see `models.layers.Deconv`."""
         weights = self._params[name]
-        y = self._ops.convolution_backprop_data(
+        y = self.ops.convolution_backprop_data(
             x,
             self._constant(weights["kernel"].transpose(2, 3, 0, 1)),
             [2, 2],
             pads_begin=[1, 1],
             pads_end=[1, 1],
         )
-        return self._ops.add(y, self._constant(weights["bias"][None, :, None, None]))
+        return self.ops.add(y, self._constant(weights["bias"][None, :, None, None]))
 
-    def prelu(self, i: int, y: Any) -> Any:
+    def prelu(self, i: int, y: Any, name: str = "") -> Any:
         """Adds scale and shift of layer i, if it has them, and its PReLU."""
         if i in self._modulations:
             scale, shift = self._modulations[i]
-            y = self._ops.add(self._ops.multiply(y, scale), shift)
-        return self._ops.prelu(y, self._constant(self._params[f"prelu{i}"]["slope"]))
+            y = self.ops.add(self.ops.multiply(y, scale), shift)
+        return self.ops.prelu(y, self._constant(self._params[name or f"prelu{i}"]["slope"]))
+
+    def tiled(self, name: str, cells: Any) -> Any:
+        """Repeats a parameter [h, w, C] once for every cell of an image."""
+        values = self._constant(self._params[name].transpose(2, 0, 1)[None])
+        size = self.ops.shape_of(cells)
+        one, height_and_width = np.array([1, 1], np.int64), np.array([2, 3], np.int64)
+        counts = self.ops.gather(size, height_and_width, np.array(0, np.int64))
+        return self.ops.tile(values, self.ops.concat([self.ops.constant(one), counts], 0))
 
     def _constant(self, values: np.ndarray) -> Any:
-        return self._ops.constant(np.ascontiguousarray(values, np.float32))
+        return self.ops.constant(np.ascontiguousarray(values, np.float32))
 
 
 def _import_openvino() -> Any:
@@ -188,21 +213,14 @@ def _import_openvino() -> Any:
     With the package openvino_telemetry installed, importing OpenVINO reports it over the network
     from a forked process; forking isn't safe beside JAX's threads. Hiding that package prevents it.
     """
-    telemetry = "openvino_telemetry"
-    silence = telemetry not in sys.modules
-    modules: dict[str, Any] = sys.modules
-    if silence:
-        modules[telemetry] = None  # makes `import openvino_telemetry` fail
     try:
-        import openvino
-        import openvino.opset13
+        with hiding("openvino_telemetry"):
+            import openvino
+            import openvino.opset13
     except ImportError as error:
         raise ImportError(
             'no module openvino; pip install "dmcnn-jax[openvino]", or engine "jax"'
         ) from error
-    finally:
-        if silence:
-            del modules[telemetry]
     return openvino
 
 
@@ -231,7 +249,14 @@ def _masked_part(mask: np.ndarray, axis: int, length: int) -> slice:
     return slice(unit * found[0], unit * (found[-1] + 1))
 
 
-def _pixel_branch(module: DMCNN, layers: _Layers, x: Any) -> Any:
+def _cut(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Cuts out the rectangle of a mask: [1, H, W, C] → [1, C, h, w]."""
+    rows, columns = (_masked_part(mask, axis, image.shape[axis]) for axis in (1, 2))
+    part = np.moveaxis(image[:, rows, columns], -1, 1)
+    return np.ascontiguousarray(part, np.float32)
+
+
+def _pixel_branch(module: DMCNN, layers: _Layers) -> Any:
     """Builds the pixel branch of a `DMCNN` up to its correction at full size."""
 
     def layer(i: int, x: Any, channels: int, scale: int, **options: int) -> Any:
@@ -240,21 +265,46 @@ def _pixel_branch(module: DMCNN, layers: _Layers, x: Any) -> Any:
     def up(i: int, x: Any, channels: int, scale: int) -> Any:
         return layers.prelu(i, layers.deconv(f"deconv{i}", x))
 
+    (x,) = layers.images(layers.input_channels("conv1"))
     full, *_ = dmcnn.wire_layers(x, module.features, module.dilations, layer, up)
     return layers.conv("conv15", full)
 
 
-def _chroma_net(module: ChromaNet, layers: _Layers, x: Any) -> Any:
+def _chroma_net(module: ChromaNet, layers: _Layers) -> Any:
     """Builds the convolutions of a `ChromaNet`."""
 
     def layer(i: int, x: Any, dilation: int = 1) -> Any:
         return layers.prelu(i, layers.conv(f"conv{i}", x, dilation=dilation))
 
+    (x,) = layers.images(layers.input_channels("conv1"))
     x = chroma.wire_layers(x, module.dilations, layer)
     return layers.conv(f"conv{len(module.dilations) + 2}", x)
 
 
-_NETWORKS: dict[type, Callable[[Any, _Layers, Any], Any]] = {
+def _photo_net(module: PhotoNet, layers: _Layers) -> Any:
+    """Builds the convolutions of a `PhotoNet`, but for those of coefficients."""
+
+    def block(i: int, x: Any, cells: int, dilation: int = 1) -> Any:
+        y = layers.conv(f"block{i}_conv1", x, dilation=dilation)
+        y = layers.prelu(i, y, f"block{i}_prelu")
+        return x + layers.conv(f"block{i}_conv2", y, dilation=dilation)
+
+    def down(name: str, x: Any, channels: int, cells: int) -> Any:
+        return layers.conv_of_pairs(name, x)
+
+    def up(name: str, x: Any, channels: int, cells: int) -> Any:
+        return layers.ops.depth_to_space(layers.conv(name, x), "blocks_first", 2)
+
+    x, features = layers.images(layers.input_channels("first"), module.features[2])
+    x = layers.conv("first", x) + layers.tiled("position_bias", features)
+    x = layers.prelu(0, x, "first_prelu")
+    steps = photo.Steps(block, down, up)
+    x = photo.wire_layers(x, features, module.features, module.dilations, steps)
+    return layers.conv("last", x)
+
+
+_NETWORKS: dict[type, Callable[[Any, _Layers], Any]] = {
     DMCNN: _pixel_branch,
     ChromaNet: _chroma_net,
+    PhotoNet: _photo_net,
 }

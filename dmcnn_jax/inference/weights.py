@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from flax.traverse_util import flatten_dict
 from dmcnn_jax.inference.variables import make_tree
 from dmcnn_jax.system.atomic_write import write_file
 from dmcnn_jax.system.bundled import BUNDLED
+from dmcnn_jax.system.printable import printable
 
 
 def save_weights(
@@ -98,7 +100,8 @@ def find_weights(name: str | os.PathLike) -> Path:
 
     Args:
         name: a bundled name ("dmcnn-qf10"), a weights file, or a workdir, which stands for its
-            "best.safetensors".
+            "best.safetensors" or, if its run was stopped before the first validation, for its
+            "last.safetensors"; a line on standard error then says so.
 
     Returns:
         Path of the file.
@@ -111,13 +114,21 @@ def find_weights(name: str | os.PathLike) -> Path:
         return bundled[os.fspath(name)]
     path = Path(name)
     if path.is_dir():
-        if (path / "best.safetensors").exists():
-            return path / "best.safetensors"
-        last = path / "last.safetensors"
-        hint = f"; weights that were not validated are in {str(last)!r}" if last.exists() else ""
+        best, last = path / "best.safetensors", path / "last.safetensors"
+        if best.exists():
+            return best
+        if last.exists():
+            print(
+                printable(
+                    f"the weights are {str(last)!r}, which were not validated: there is no "
+                    "best.safetensors yet"
+                ),
+                file=sys.stderr,
+            )
+            return last
         raise FileNotFoundError(
-            f"no best.safetensors in {str(name)!r}; expected a workdir whose run has "
-            f"validated at least once{hint}"
+            f"no best.safetensors or last.safetensors in {str(name)!r}; expected a workdir whose "
+            "run has validated or was stopped"
         )
     if path.is_file():
         return path

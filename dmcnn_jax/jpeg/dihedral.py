@@ -39,37 +39,42 @@ def turn(coefficients: np.ndarray, table: np.ndarray, which: int) -> tuple[np.nd
     return k, table
 
 
-def continue_mirrored(coefficients: np.ndarray, blocks: int) -> np.ndarray:
+def continue_mirrored(
+    coefficients: np.ndarray, blocks: int | tuple[tuple[int, int], tuple[int, int]]
+) -> np.ndarray:
     """Continues a plane beyond its border by its mirror image.
 
     Args:
         coefficients: k, integers [h, w, 64], natural order.
-        blocks: by how many blocks to each side.
+        blocks: by how many blocks to each side; or ((above, below), (before, after)), as in
+            `np.pad`.
 
     Returns:
-        k of the larger plane, [h + 2 · blocks, w + 2 · blocks, 64].
+        k of the larger plane.
     """
     height, width, _ = coefficients.shape
-    rows, upside_down = mirror_index(height, blocks)
-    columns, reversed_ = mirror_index(width, blocks)
+    down, across = ((blocks, blocks),) * 2 if isinstance(blocks, int) else blocks
+    rows, upside_down = mirror_index(height, *down)
+    columns, reversed_ = mirror_index(width, *across)
     signs = np.where(upside_down[:, None, None], _DOWN, 1) * np.where(
         reversed_[:, None], _ACROSS, np.int8(1)
     )
     return coefficients[rows[:, None], columns] * signs.astype(coefficients.dtype)
 
 
-def mirror_index(size: int, margin: int) -> tuple[np.ndarray, np.ndarray]:
+def mirror_index(size: int, before: int, after: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns what lies where along an axis that is continued by its mirror image.
 
     Args:
         size: of the axis.
-        margin: by how much it is continued at either end.
+        before: by how much it is continued at its start.
+        after: by how much it is continued at its end.
 
     Returns:
-        For each position of the longer axis the index on the axis, int [size + 2 · margin]; and
+        For each position of the longer axis the index on the axis, int [before + size + after]; and
         whether it is mirrored there, bool.
     """
-    position = np.arange(-margin, size + margin) % (2 * size)
+    position = np.arange(-before, size + after) % (2 * size)
     mirrored = position >= size
     return np.where(mirrored, 2 * size - 1 - position, position), mirrored
 

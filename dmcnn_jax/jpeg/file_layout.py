@@ -111,6 +111,8 @@ def read_scan_header(data: bytes) -> ScanHeader:
             frame, sequential = payload, marker != codes.PROGRESSIVE
     if marker != codes.SOS:
         raise ValueError("the data doesn't follow a scan header")
+    if not 1 <= payload[0] <= 4:
+        raise ValueError(f"a scan of {payload[0]} components; expected 1 to 4")
     by_id = {frame[i]: frame[i + 1 : i + 3] for i in range(6, 6 + 3 * frame[5], 3)}
     components = []
     for number, slots in zip(payload[1 : 1 + 2 * payload[0] : 2], payload[2::2], strict=False):

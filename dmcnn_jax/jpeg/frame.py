@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from dmcnn_jax.jpeg.errors import MalformedError
+from dmcnn_jax.jpeg.errors import MalformedError, OversizedError
 from dmcnn_jax.jpeg.marker_codes import APP0, APP14
 
 ColorModel = Literal["gray", "ycbcr", "rgb", "cmyk", "ycck"]
@@ -150,7 +150,7 @@ def _check_size(height: int, width: int, max_pixels: int) -> None:
     if max(height, width) > MAX_SIDE:
         raise MalformedError(f"{width} x {height} pixels; libjpeg reads sides up to {MAX_SIDE}")
     if height * width > max_pixels:
-        raise MalformedError(
+        raise OversizedError(
             f"{width} x {height} pixels exceed the limit of {max_pixels}; raise"
             " max_pixels if you trust the file"
         )

@@ -14,7 +14,12 @@ import numpy as np
 
 from dmcnn_jax.jpeg import marker_codes as codes
 from dmcnn_jax.jpeg import scans
-from dmcnn_jax.jpeg.errors import JpegError, MalformedError
+from dmcnn_jax.jpeg.errors import (
+    JpegError,
+    MalformedError,
+    OversizedError,
+    TooLargeError,
+)
 from dmcnn_jax.jpeg.file_kinds import describe_other
 from dmcnn_jax.jpeg.frame import (
     ApplicationSegment,
@@ -97,7 +102,8 @@ def parse(data: bytes, name: str, max_pixels: int) -> Stream:
         parser.run()
         return parser.stream()
     except MalformedError as error:
-        raise JpegError(f"{name}: {error}") from None
+        kind = TooLargeError if isinstance(error, OversizedError) else JpegError
+        raise kind(f"{name}: {error}") from None
 
 
 # Limits that no encoder reaches: a large colour profile takes dozens of segments, a progression a

@@ -73,6 +73,20 @@ def project_in_bands(plane: np.ndarray, coefficients: np.ndarray, table: np.ndar
         plane[rows] = project_plane(plane[rows], coefficients[top : top + PROJECTED_ROWS], table)
 
 
+def project_upsampled_in_bands(
+    plane: np.ndarray, coefficients: np.ndarray, table: np.ndarray, subsampling: tuple[int, int]
+) -> None:
+    """Projects an upsampled plane of any size in place, a band of blocks at a time.
+
+    Arguments are those of `project_upsampled_band`.
+    """
+    block = 8 * subsampling[0]
+    for first in range(0, len(coefficients), PROJECTED_ROWS):
+        last = min(first + PROJECTED_ROWS, len(coefficients))
+        band = plane[block * first : block * last]
+        project_upsampled_band(band, coefficients[first:last], table, subsampling)
+
+
 def project_upsampled_band(
     plane: np.ndarray, coefficients: np.ndarray, table: np.ndarray, subsampling: tuple[int, int]
 ) -> None:

@@ -83,7 +83,10 @@ def unpack(recipe: bytes, size: int) -> list[Part]:
     """
     unpacker = zlib.decompressobj(-15, zdict=TYPICAL_SEGMENTS)
     body = unpacker.decompress(recipe[33:], size_limit(size))
-    line, _, rest = body.partition(b"\n")
+    length = body.find(b"\n", 0, _MAX_LINE)
+    if length < 0:
+        raise ValueError(f"no line of at most {_MAX_LINE} bytes")
+    line, rest = body[:length], memoryview(body)[length + 1 :]
     parts: list[Part] = []
     position = 0
     for each in json.loads(line):
@@ -94,7 +97,9 @@ def unpack(recipe: bytes, size: int) -> list[Part]:
             parts.append((start, length))
             continue
         taken = int(each if isinstance(each, int) else each.get("filler", 0))
-        blob = rest[position : position + taken]
+        if not 0 <= taken <= len(rest) - position:  # else parts could overlap, without end
+            raise ValueError("bytes outside the recipe")
+        blob = bytes(rest[position : position + taken])
         position += taken
         if isinstance(each, int):
             parts.append(blob)
@@ -143,3 +148,6 @@ _MAX_PART = 65_533 - len(_IDENTIFIER) - 2
 
 # No original is longer than its restored file by as much; a forged recipe could be.
 _MAX_GROWTH, _MIN_LIMIT = 64, 1 << 20
+
+# Parts take memory that their deflated text doesn't show.
+_MAX_LINE = 1 << 20

@@ -123,6 +123,9 @@ def _describe(original: bytes, picture: reader.JpegFile) -> list[Part]:
     restored = picture.data
     theirs = list(divide(restored))
     exact = {restored[p.start : p.end]: p for p in theirs if p.kind != "data"}
+    alike: dict[tuple[str, int], list[Piece]] = {}
+    for piece in theirs:
+        alike.setdefault((piece.kind, piece.marker), []).append(piece)
     counts: dict[int, int] = {}
     parts: list[Part] = []
     for piece in divide(original):
@@ -134,8 +137,8 @@ def _describe(original: bytes, picture: reader.JpegFile) -> list[Part]:
         elif content in exact:
             parts.append((exact[content].start, len(content)))
         else:
-            alike = [p for p in theirs if p.marker == piece.marker and p.kind == piece.kind]
-            parts += _compare(content, restored, alike[number : number + 1])
+            same = alike.get((piece.kind, piece.marker), [])
+            parts += _compare(content, restored, same[number : number + 1])
     return _join(parts, restored)
 
 
@@ -300,6 +303,9 @@ def _rebuild(picture: reader.JpegFile, parts: Sequence[Part]) -> bytes:
         ValueError, LookupError: the parts don't belong to the restored file.
     """
     rebuilt = bytearray()
+    # Coding takes time, and in a sequential file each component is in one scan.
+    if sum(isinstance(part, ScanRecipe) for part in parts) > len(picture.components):
+        raise ValueError("more scans than components")
     for part in parts:
         if isinstance(part, ScanRecipe):
             rebuilt += _code_scan(read_scan_header(bytes(rebuilt)), picture, part)

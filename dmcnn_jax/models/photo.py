@@ -1,6 +1,6 @@
 """A network for photographs in colour: Y, Cb and Cr of a JPEG at once, at every quality.
 
-    x = P(C + s(Q) · g(C, k, Q))
+    x = P(C + s(Q) · clip(g(C, k, Q), ±32))
 
 C are the planes that the file decodes to, Cb and Cr brought to full size as libjpeg does. g is a
 U-Net: it works on 2 × 2 pixels as channels at half scale, and then at a quarter and at an eighth,
@@ -13,9 +13,9 @@ again, chroma averaged over its samples.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import flax.struct
@@ -50,6 +50,13 @@ _ERROR_FLOOR = (2 / 255) ** 2
 
 # Second convolutions of residual blocks start small, so that the blocks start near the identity.
 _small_init = nn.initializers.variance_scaling(0.1, "fan_in", "truncated_normal")
+
+
+MAX_CORRECTION = 32
+"""How many times the error to expect a correction is at most; those of trained networks are below
+12. While networks learn, a picture now and then makes them overflow. P would move the result back,
+but for rounding errors that grow with the correction, and whose gradients would drown all others.
+"""
 
 
 class PhotoInput(flax.struct.PyTreeNode):
@@ -95,6 +102,7 @@ class PhotoNet(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     identity_init_prefixes: ClassVar[tuple[str, ...]] = (PREFIX,)
+    JAX_ONLY_FIELDS: ClassVar[tuple[str, ...]] = ("dtype", "chroma_weight")
 
     def halo(self, subsampling: tuple[int, int]) -> tuple[int, int]:
         """Returns the distance seen down and across, in coded blocks of chroma.
@@ -139,10 +147,33 @@ class PhotoNet(nn.Module):
         """
         del train
         base = decode_planes(coefficients, table, mask)
-        correction = self._layers(base, coefficients, table, mask)
+        correction = self._layers(layer_input(base, mask), coefficients, table, mask)
+        return self.add_correction(coefficients, table, base, correction, mask)
+
+    def add_correction(
+        self,
+        coefficients: PhotoInput,
+        table: jax.Array,
+        base: jax.Array,
+        correction: jax.Array,
+        mask: jax.Array | None,
+    ) -> dict[str, jax.Array]:
+        """Limits, scales, gates, adds and rectifies the output of the layers.
+
+        Args:
+            coefficients: as in `__call__`.
+            table: as in `__call__`.
+            base: what `decode_planes` returned.
+            correction: output of the layers, float32 [B, H/2, W/2, 12].
+            mask: as in `__call__`.
+
+        Returns:
+            As `__call__`.
+        """
         gate = near_colour(
             coefficients.chroma, coefficients.subsampling, _chroma_mask(mask, coefficients)
         )
+        correction = jnp.clip(depth_to_space(correction), -MAX_CORRECTION, MAX_CORRECTION)
         correction *= _expected_errors(table)
         image = base + jnp.concatenate([correction[..., :1], gate * correction[..., 1:]], axis=-1)
         if self.rectify:
@@ -159,13 +190,23 @@ class PhotoNet(nn.Module):
 
     @nn.compact
     def _layers(
-        self, base: jax.Array, coefficients: PhotoInput, table: jax.Array, mask: jax.Array | None
+        self, x: jax.Array, coefficients: PhotoInput, table: jax.Array, mask: jax.Array | None
     ) -> jax.Array:
-        """Runs the U-Net: corrections in units of `_expected_errors`, float32 [B, H, W, 3]."""
+        """Runs the U-Net: corrections in units of `_expected_errors`.
+
+        Args:
+            x: what `layer_input` returned.
+            coefficients: as in `__call__`.
+            table: as in `__call__`.
+            mask: as in `__call__`.
+
+        Returns:
+            float32 [B, H/2, W/2, 12].
+        """
         half, quarter, eighth = self.features
         widths = [half, quarter, *[eighth] * len(self.dilations), quarter, half]
         modulate = modulate_by_table(
-            _encode(table, coefficients.subsampling), dict(enumerate(widths, start=1))
+            encode_input(table, coefficients.subsampling), dict(enumerate(widths, start=1))
         )
 
         def block(i: int, x: jax.Array, cells: int, dilation: int = 1) -> jax.Array:
@@ -184,47 +225,33 @@ class PhotoNet(nn.Module):
             x = conv(channels, 1, dtype=self.dtype, name=name)(x)
             return apply_mask(x, mask_to_scale(mask, cells))
 
-        x = self._first_layer(base, mask)
-        x = at_half = block(1, x, _HALF)
-        x = resample("to_quarter", space_to_depth(x), quarter, _QUARTER)
-        x = at_quarter = block(2, x, _QUARTER)
-        x = resample("to_eighth", space_to_depth(x), eighth, _EIGHTH)
-        x = x + self._coefficient_layer(coefficients, table, mask)
-        for i, dilation in enumerate(self.dilations, start=3):
-            x = block(i, x, _EIGHTH, dilation)
-        x = depth_to_space(resample("from_eighth", x, 4 * quarter, _EIGHTH)) + at_quarter
-        x = block(len(widths) - 1, x, _QUARTER)
-        x = depth_to_space(resample("from_quarter", x, 4 * half, _QUARTER)) + at_half
-        x = block(len(widths), x, _HALF)
-        x = conv(12, kernel_init=nn.initializers.zeros_init(), dtype=self.dtype, name="last")(x)
-        return depth_to_space(x.astype(jnp.float32))
+        def features_layer(name: str, channels: int, x: jax.Array) -> jax.Array:
+            return conv(channels, 1, dtype=self.dtype, name=name)(x)
 
-    def _first_layer(self, base: jax.Array, mask: jax.Array | None) -> jax.Array:
-        """Maps the planes [B, H, W, 3] to the first features, at half scale."""
-        scales = jnp.array([1, _CHROMA_SCALE, _CHROMA_SCALE], jnp.float32)
-        x = space_to_depth(scales * (base - 0.5))
-        x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
-        # The last channel is 1 inside of the picture and 0 outside, where the others are gray.
-        x = apply_mask(x, mask_to_scale(mask, _HALF))
+        x = self._first_layer(x, mask)
+        features = coefficient_features(coefficients, table, eighth, features_layer)
+        features = apply_mask(features, mask)
+
+        def down(name: str, x: jax.Array, channels: int, cells: int) -> jax.Array:
+            return resample(name, space_to_depth(x), channels, cells)
+
+        def up(name: str, x: jax.Array, channels: int, cells: int) -> jax.Array:
+            return depth_to_space(resample(name, x, 4 * channels, cells))
+
+        steps = Steps(block, down, up)
+        x = wire_layers(x, features, self.features, self.dilations, steps)
+        x = conv(12, kernel_init=nn.initializers.zeros_init(), dtype=self.dtype, name="last")(x)
+        # Blocks of chroma at the border reach beyond those of luma; P averages over them whole.
+        return apply_mask(x.astype(jnp.float32), mask_to_scale(mask, _HALF))
+
+    def _first_layer(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
+        """Maps the input of the layers to the first features, at half scale."""
         x = conv(self.features[0], dtype=self.dtype, name="first")(x)
         # A bias for each position in a block, whose borders the artifacts follow.
         shape = (_HALF, _HALF, self.features[0])
         bias = self.param("position_bias", nn.initializers.zeros_init(), shape)
         x = add_bias(x, jnp.tile(bias, (x.shape[1] // _HALF, x.shape[2] // _HALF, 1)))
         return apply_mask(PReLU(name="first_prelu")(x), mask_to_scale(mask, _HALF))
-
-    def _coefficient_layer(
-        self, coefficients: PhotoInput, table: jax.Array, mask: jax.Array | None
-    ) -> jax.Array:
-        """Maps the coefficients of all planes to features at an eighth, a cell a block of luma."""
-        features = self.features[2]
-        luma = _compress(coefficients.luma, table[:, 0])
-        x = conv(features, 1, dtype=self.dtype, name="luma_coefficients")(luma)
-        both = [_compress(coefficients.chroma[:, i], table[:, 1 + i]) for i in range(2)]
-        quarters = conv(4 * features, 1, dtype=self.dtype, name="chroma_coefficients")(
-            jnp.concatenate(both, axis=-1)
-        )
-        return apply_mask(x + _spread(quarters, coefficients.subsampling), mask)
 
     def loss(self, estimates: Mapping[str, jax.Array], original: jax.Array) -> jax.Array:
         """Returns the mean over pictures of the errors of luma and chroma, relative to the JPEG's.
@@ -286,6 +313,87 @@ def decode_planes(
     return jnp.concatenate([plane(coefficients.luma, table[:, 0])[..., None], full], axis=-1)
 
 
+class Steps(NamedTuple):
+    """What `wire_layers` connects, in Flax or in another engine.
+
+    Attributes:
+        block: `block(i, x, cells, dilation=1)`, a residual block; `cells` is the side of a block of
+            luma at its scale.
+        down: `down(name, x, channels, cells)`, a 1 × 1 convolution after `space_to_depth`; `cells`
+            is that of the convolution's scale, here and in `up`.
+        up: `up(name, x, channels, cells)`, `depth_to_space` after a 1 × 1 convolution.
+    """
+
+    block: Callable
+    down: Callable
+    up: Callable
+
+
+def wire_layers(
+    x: Any, features: Any, widths: tuple[int, int, int], dilations: Sequence[int], steps: Steps
+) -> Any:
+    """Connects all layers between the first and the last one.
+
+    Args:
+        x: the first features, at half scale: an array or what stands for one in another engine.
+        features: what `coefficient_features` returned, likewise.
+        widths: channels at half, quarter and eighth scale.
+        dilations: of the blocks at an eighth.
+        steps: the layers.
+
+    Returns:
+        Input of the last layer.
+    """
+    block, down, up = steps
+    half, quarter, eighth = widths
+    count = len(dilations) + 4
+    x = at_half = block(1, x, _HALF)
+    x = down("to_quarter", x, quarter, _QUARTER)
+    x = at_quarter = block(2, x, _QUARTER)
+    x = down("to_eighth", x, eighth, _EIGHTH) + features
+    for i, dilation in enumerate(dilations, start=3):
+        x = block(i, x, _EIGHTH, dilation)
+    x = up("from_eighth", x, quarter, _EIGHTH) + at_quarter
+    x = block(count - 1, x, _QUARTER)
+    x = up("from_quarter", x, half, _QUARTER) + at_half
+    return block(count, x, _HALF)
+
+
+def layer_input(base: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    """Returns the input of the layers from the planes [B, H, W, 3]: float32 [B, H/2, W/2, 13]."""
+    scales = jnp.array([1, _CHROMA_SCALE, _CHROMA_SCALE], jnp.float32)
+    x = space_to_depth(scales * (base - 0.5))
+    x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
+    # The last channel is 1 inside of the picture and 0 outside, where the others are gray.
+    return apply_mask(x, mask_to_scale(mask, _HALF))
+
+
+def coefficient_features(
+    coefficients: PhotoInput, table: jax.Array, width: int, layer: Callable
+) -> jax.Array:
+    """Maps the coefficients of all planes to features at an eighth, a cell a block of luma.
+
+    Args:
+        coefficients: k of Y, Cb and Cr.
+        table: Q of Y, Cb and Cr, integers [B, 3, 8, 8].
+        width: channels of the result.
+        layer: `layer(name, channels, x)`, a 1 × 1 convolution.
+
+    Returns:
+        [B, h, w, width].
+    """
+    luma = _compress(coefficients.luma, table[:, 0])
+    x = layer("luma_coefficients", width, luma)
+    both = [_compress(coefficients.chroma[:, i], table[:, 1 + i]) for i in range(2)]
+    quarters = layer("chroma_coefficients", 4 * width, jnp.concatenate(both, axis=-1))
+    return x + _spread(quarters, coefficients.subsampling)
+
+
+def encode_input(table: jax.Array, subsampling: tuple[int, int]) -> jax.Array:
+    """Encodes the tables of Y, Cb and Cr and the subsampling: float32 [B, 3 · 66]."""
+    return encode_tables(table, subsampling).reshape(table.shape[0], -1)
+
+
 def rgb_error_weights() -> tuple[float, float, float]:
     """Returns how squared errors of Y, Cb and Cr add to the mean squared error of R, G and B.
 
@@ -307,11 +415,6 @@ def _expected_errors(table: jax.Array) -> jax.Array:
     """
     roots = jnp.sqrt(table.astype(jnp.float32).mean(axis=(2, 3))) / 255
     return (roots * jnp.array([1, 0.5, 0.5], jnp.float32))[:, None, None]
-
-
-def _encode(table: jax.Array, subsampling: tuple[int, int]) -> jax.Array:
-    """Encodes the tables of Y, Cb and Cr and the subsampling: float32 [B, 3 · 66]."""
-    return encode_tables(table, subsampling).reshape(len(table), -1)
 
 
 def _compress(coefficients: jax.Array, table: jax.Array) -> jax.Array:

@@ -9,6 +9,7 @@ from dmcnn_jax.inference.model import Model, load
 from dmcnn_jax.jpeg.double_compression import PriorCompression
 from dmcnn_jax.jpeg.reader import Component
 from dmcnn_jax.models.chroma import ChromaNet
+from dmcnn_jax.models.photo import PhotoNet
 from dmcnn_jax.restoration.model_selection import (
     ModelChoice,
     choose_chroma_model,
@@ -19,13 +20,16 @@ from dmcnn_jax.system.bundled import BUNDLED
 CHROMA_MODEL = "dmcnn-chroma"
 """The bundled weights that restore chroma."""
 
+UNNAMED = "an unnamed model"
+"""What reports call a model that was not loaded by a name."""
+
 
 def choose_plane_models(
     file: jpeg.JpegFile,
     prior: PriorCompression | None,
     *,
     luma: str | None,
-    chroma: str | None,
+    chroma: Model | None,
     chroma_qualities: Sequence[int],
     project: bool,
     size: str,
@@ -37,7 +41,7 @@ def choose_plane_models(
         prior: the earlier save whose table luma is restored with; None: the file's own.
         luma: name of the model that restores luma, or R, G and B; None: the bundled model that
             suits the plane's table.
-        chroma: name of the model that restores chroma; None: there is none.
+        chroma: the model that restores chroma, or all planes; None: there is none.
         chroma_qualities: that the model of chroma was trained for, as in `choose_chroma_model`.
         project: as in `choose_model`.
         size: as in `choose_model`.
@@ -59,6 +63,7 @@ def choose_plane_models(
     components = file.components[len(lumas) :]
     if chroma is None:
         return (*named, *[ModelChoice(None, "") for _ in components])
+    name = chroma.name or UNNAMED
     if components and not _has_supported_sampling(file):
         unsupported = ModelChoice(
             None, "no network restores this sampling; upsampled as by libjpeg"
@@ -66,8 +71,7 @@ def choose_plane_models(
         choices = [unsupported] * len(components)
     else:
         choices = [
-            choose_chroma_model(c.table, c.subsampling, chroma, chroma_qualities)
-            for c in components
+            choose_chroma_model(c.table, c.subsampling, name, chroma_qualities) for c in components
         ]
     return (*named, *[_name_plane(choice, "chroma") for choice in choices])
 
@@ -83,17 +87,35 @@ def _has_supported_sampling(file: jpeg.JpegFile) -> bool:
     return luma == (1, 1) and cb == cr and cb in CHROMA_SUBSAMPLINGS
 
 
+def restores_all_planes(model: Model | None) -> bool:
+    """Returns whether a model restores Y, Cb and Cr at once."""
+    return model is not None and isinstance(model.module, PhotoNet)
+
+
 def load_if_named(source: str | os.PathLike | Model, engine: str) -> Model:
     """Returns a model that is given as such, or loads it."""
     return source if isinstance(source, Model) else load(source, engine)
 
 
-def load_chroma(source: str | os.PathLike | Model | None, engine: str) -> Model | None:
+def load_chroma(
+    source: str | os.PathLike | Model | None, engine: str, given: Model | None
+) -> Model | None:
     """Loads what restores chroma; returns None if none is named and none is installed.
 
+    Args:
+        source: what was named.
+        engine: runs its convolutions.
+        given: the model that was named to restore luma; it may restore chroma as well.
+
     Raises:
-        ValueError: if the model doesn't restore chroma.
+        ValueError: if the model doesn't restore chroma, or another one already does.
     """
+    if given and restores_all_planes(given):
+        if source is not None:
+            raise ValueError(
+                f"the weights {given.name!r} restore chroma too; expected no others for chroma"
+            )
+        return given
     if source is None and not (BUNDLED / f"{CHROMA_MODEL}.safetensors").exists():
         return None
     model = load_if_named(source or CHROMA_MODEL, engine)

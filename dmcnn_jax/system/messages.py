@@ -1,4 +1,4 @@
-"""Values from outside in messages: on one line, and short."""
+"""Values from outside, and errors, in messages: on one line, and short."""
 
 import reprlib
 
@@ -15,3 +15,21 @@ def shorten(value: object) -> str:
 def shorten_name(name: str) -> str:
     """Returns a name as it is, or as `shorten` if it is long or has control codes."""
     return name if name.isprintable() and len(name) <= 120 else shorten(name)
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the message of an error on one line, in the words of the command line."""
+    # A failed import or write of ours has a text of its own and no number.
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}"
+    # str() of a KeyError puts quotes around its text.
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    text = " ".join(text.split())
+    for argument, option in _OPTIONS.items():
+        text = text.replace(argument, option)
+    return text or type(error).__name__
+
+
+# Arguments that the library's messages name, and the command-line options that set them.
+_OPTIONS = {"allow_truncated=True": "--allow-truncated", "max_pixels": "--max-pixels"}

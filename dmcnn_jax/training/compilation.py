@@ -1,34 +1,109 @@
-"""Compiles the programs of a run ahead of their first use, on other threads.
+"""Compiles the programs of a run before their first use, and says so.
 
-An accelerator's compiler tries out many kernels, and takes up to a minute for a training step. The
-programs of a stage are compiled at once, on all cores, and those of the next stage while the
-current one trains.
+A training step takes half a minute to a minute to compile. On an accelerator, whose compiler tries
+out many kernels, the programs of a stage are compiled at once, on all cores, and those of the next
+stage while the current one trains. On a CPU each program is compiled when it is first needed.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Protocol
 
 import jax
 
+from dmcnn_jax import jpeg
 from dmcnn_jax.config.types import Config
 from dmcnn_jax.data import feeds
 from dmcnn_jax.training.trainer import Trainer, TrainState
 from dmcnn_jax.training.validation import Validation
 
 
+class Programs(Protocol):
+    """The programs of a run, compiled before they are needed."""
+
+    def before_step(self, state: TrainState, inputs: feeds.Inputs, stage: int) -> None:
+        """Returns when the program of a step is compiled.
+
+        Args:
+            state: the state that the step starts from.
+            inputs: those of the step.
+            stage: index of its stage.
+        """
+
+    def before_validation(self) -> None:
+        """Returns when the program of a validation is compiled."""
+
+
+def compiled_programs(
+    trainer: Trainer,
+    validation: Validation,
+    feed: feeds.Feed,
+    config: Config,
+    write: Callable[[str], None],
+) -> AbstractContextManager[Programs]:
+    """Returns what compiles the programs of a run in the way that pays here.
+
+    Args:
+        trainer: its training steps are compiled.
+        validation: its measurement is compiled.
+        feed: shows what the steps are compiled for.
+        config: the configuration of the run.
+        write: prints a line.
+    """
+    # With limited time, other cores can compile what comes later.
+    if jax.default_backend() != "cpu" or config.schedule.name == "clock":
+        return AheadOfTime(trainer, validation, feed, config, write)
+    return nullcontext(OnDemand(trainer, validation, config, write))
+
+
+class OnDemand:
+    """Programs that are compiled when they are first needed.
+
+    Args:
+        trainer: see `compiled_programs`.
+        validation: see `compiled_programs`.
+        config: see `compiled_programs`.
+        write: see `compiled_programs`.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        validation: Validation,
+        config: Config,
+        write: Callable[[str], None],
+    ):
+        self._trainer, self._validation = trainer, validation
+        self._patch_sizes, self._write = config.train.patch_sizes, write
+
+    def before_step(self, state: TrainState, inputs: feeds.Inputs, stage: int) -> None:
+        """Compiles the program of a step; see `Programs`."""
+        patch = self._patch_sizes[stage]
+        if not self._trainer.is_compiled(inputs, patch):
+            with _reporting(_step_name(inputs, patch), self._write):
+                self._trainer.compile_step(state, inputs, patch)
+
+    def before_validation(self) -> None:
+        """Compiles the program of a validation; see `Programs`."""
+        if not self._validation.is_compiled:
+            with _reporting("validation", self._write):
+                _compile_validation(self._trainer, self._validation)
+
+
 class AheadOfTime:
-    """The programs of a run that are compiled ahead.
+    """Programs that other threads compile ahead.
 
     A context manager: leaving it drops what has not begun, and waits for the rest, unless by an
     error or an interrupt.
 
     Args:
-        trainer: its training steps are compiled.
-        validation: its measurement is compiled with the first stage, but not waited for.
-        feed: shows what the steps are compiled for.
-        config: the configuration of the run.
-        write: prints a line for each program.
+        trainer: see `compiled_programs`.
+        validation: see `compiled_programs`; its program is begun with the first stage.
+        feed: see `compiled_programs`.
+        config: see `compiled_programs`.
+        write: see `compiled_programs`.
     """
 
     def __init__(
@@ -45,9 +120,14 @@ class AheadOfTime:
         self._pool = ThreadPoolExecutor(4)
         self._begun: dict[int, list[Future[None]]] = {}
         self._measure: Future[None] | None = None
+        self._stage: int | None = None
 
-    def enter_stage(self, stage: int) -> None:
-        """Waits for the programs of a stage, and begins to compile those of the next one."""
+    def before_step(self, state: TrainState, inputs: feeds.Inputs, stage: int) -> None:
+        """Waits for all programs of the stage, and begins those of the next; see `Programs`."""
+        del state, inputs
+        if stage == self._stage:
+            return
+        self._stage = stage
         for program in self._begin(stage):
             program.result()
         if self._measure is None:
@@ -55,30 +135,33 @@ class AheadOfTime:
         if stage + 1 < len(self._patch_sizes):
             self._begin(stage + 1)
 
+    def before_validation(self) -> None:
+        """Waits for the program of a validation; see `Programs`."""
+        if self._measure is not None:
+            self._measure.result()
+
     def _begin(self, stage: int) -> list[Future[None]]:
         if stage not in self._begun:
             patch = self._patch_sizes[stage]
             self._begun[stage] = [
-                self._submit(f"step of {patch} × {patch} pixels", self._compile_step, inputs, patch)
+                self._submit(_step_name(inputs, patch), self._compile_step, inputs, patch)
                 for inputs in feeds.example_inputs(self._feed, stage)
+                if not self._trainer.is_compiled(inputs, patch)
             ]
         return self._begun[stage]
 
-    def _submit(self, name: str, compile_: Callable[..., bool], *arguments: object) -> Future[None]:
+    def _submit(self, name: str, compile_: Callable[..., None], *arguments: object) -> Future[None]:
         def run() -> None:
-            before = time.perf_counter()
-            if compile_(*arguments):
-                self._write(f"compiled in {time.perf_counter() - before:.1f} s: {name}")
+            with _reporting(name, self._write):
+                compile_(*arguments)
 
         return self._pool.submit(run)
 
-    def _compile_step(self, inputs: feeds.Inputs, patch: int) -> bool:
-        return self._trainer.compile_step(self._state, inputs, patch)
+    def _compile_step(self, inputs: feeds.Inputs, patch: int) -> None:
+        self._trainer.compile_step(self._state, inputs, patch)
 
-    def _compile_validation(self) -> bool:
-        state: TrainState = self._state
-        self._validation.compile(self._trainer.module, self._trainer.variables(state))
-        return True
+    def _compile_validation(self) -> None:
+        _compile_validation(self._trainer, self._validation)
 
     def __enter__(self) -> "AheadOfTime":
         return self
@@ -87,6 +170,22 @@ class AheadOfTime:
         self._pool.shutdown(wait=kind is None, cancel_futures=True)
 
 
-def is_worthwhile(config: Config) -> bool:
-    """Returns whether programs take long to compile here, or a run's time is limited."""
-    return jax.default_backend() != "cpu" or config.schedule.name == "clock"
+def _compile_validation(trainer: Trainer, validation: Validation) -> None:
+    state: TrainState = trainer.abstract_state()
+    validation.compile(trainer.module, trainer.variables(state))
+
+
+def _step_name(inputs: feeds.Inputs, patch: int) -> str:
+    """Names a training step, in words."""
+    factors = getattr(inputs, "subsampling", None)
+    names = [f", {name}" for name, known in jpeg.SUBSAMPLING_FACTORS.items() if known == factors]
+    return f"step of {patch} × {patch} pixels{''.join(names)}"
+
+
+@contextmanager
+def _reporting(name: str, write: Callable[[str], None]) -> Iterator[None]:
+    """Says before its block what is compiled, and after it how long that took."""
+    before = time.perf_counter()
+    write(f"compiling the {name} …")
+    yield
+    write(f"compiled the {name} in {time.perf_counter() - before:.1f} s")

@@ -1,9 +1,7 @@
 """The training loop: stages of growing patches, validation, checkpoints, resuming."""
 
-import contextlib
 import math
 import os
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -20,17 +18,16 @@ from dmcnn_jax.inference.model import Model
 from dmcnn_jax.inference.weights import load_weights
 from dmcnn_jax.system import devices
 from dmcnn_jax.system.malloc import trim_memory
-from dmcnn_jax.training import compilation
 from dmcnn_jax.training.checkpoints import CheckpointError
 from dmcnn_jax.training.clock import ClockSchedule
-from dmcnn_jax.training.compilation import AheadOfTime
+from dmcnn_jax.training.compilation import compiled_programs
 from dmcnn_jax.training.progress import (
     Profiler,
     Timer,
     catch_stop_signals,
     print_on_main,
-    progress_bar,
 )
+from dmcnn_jax.training.progress_display import Progress, TimeLeft
 from dmcnn_jax.training.run_directory import RunDirectory
 from dmcnn_jax.training.schedule import Schedule
 from dmcnn_jax.training.step_metrics import StepMetrics
@@ -128,7 +125,11 @@ class TrainingLoop:
         on_validated: Callable[[], None] = lambda: None,
     ):
         self._trainer, self._config, self._on_validated = trainer, config, on_validated
-        self._batch_sizes = batch_sizes(config)
+        # Pixels in a batch of each stage.
+        self._batch_pixels = [
+            size * patch**2
+            for size, patch in zip(batch_sizes(config), config.train.patch_sizes, strict=True)
+        ]
         self.schedule = (ClockSchedule if config.schedule.name == "clock" else Schedule)(config)
         self._metrics = StepMetrics()
         self.files = RunDirectory(workdir, config)
@@ -200,16 +201,20 @@ class TrainingLoop:
         schedule = self.schedule
         timer = Timer()
         profiler = Profiler(self.files.path / "profile" if profile else None, self._write)
+        self._left = TimeLeft(
+            schedule,
+            self._config.train.stage_steps,
+            self._batch_pixels,
+            self._config.train.validate_every,
+        )
         with (
             catch_stop_signals() as signals,
-            progress_bar(schedule) as self._bar,
-            self._compile_ahead() as programs,
+            Progress(schedule, self._left) as self._progress,
+            compiled_programs(
+                self._trainer, self._validation, self._feed, self._config, self._write
+            ) as self._programs,
         ):
-            stage = None
             while not schedule.done:
-                if programs is not None and stage != schedule.stage:
-                    stage = schedule.stage
-                    programs.enter_stage(stage)
                 profiler.before_step()
                 self._run_step(timer)
                 profiler.after_step(self._state)
@@ -220,29 +225,22 @@ class TrainingLoop:
                     self._stop()
             profiler.finish(self._state)
 
-    def _compile_ahead(self) -> contextlib.AbstractContextManager[AheadOfTime | None]:
-        """Returns what compiles ahead, or None where that doesn't pay."""
-        if not compilation.is_worthwhile(self._config):
-            return contextlib.nullcontext()
-        return AheadOfTime(self._trainer, self._validation, self._feed, self._config, self._write)
-
     def _run_step(self, timer: Timer) -> None:
         schedule, train = self.schedule, self._config.train
-        patch = train.patch_sizes[schedule.stage]
+        stage = schedule.stage
         position = 0 if train.fixed_batch else schedule.stage_step
-        inputs = self._feed.inputs(schedule.stage, position)
+        inputs = self._feed.inputs(stage, position)
+        with timer.paused(), self._left.excluded():
+            self._programs.before_step(self._state, inputs, stage)
         rate = np.float32(schedule.learning_rate)
-        self._state, scalars = self._trainer.step(self._state, inputs, rate, patch)
+        self._state, scalars = self._trainer.step(
+            self._state, inputs, rate, train.patch_sizes[stage]
+        )
         self._metrics.add(scalars)
-        timer.count(self._batch_pixels)
+        timer.count(self._batch_pixels[stage])
+        self._left.count(stage)
         schedule.advance()
-        self._bar.update(schedule.position - self._bar.n)
-
-    @property
-    def _batch_pixels(self) -> int:
-        """Pixels in a batch of the current stage."""
-        stage = self.schedule.stage
-        return self._batch_sizes[stage] * self._config.train.patch_sizes[stage] ** 2
+        self._progress.advance()
 
     def _report_and_save(self, timer: Timer) -> bool:
         """Logs, validates and saves, whatever this step is due for; returns whether it logged."""
@@ -264,7 +262,7 @@ class TrainingLoop:
         self.files.write_last(self.schedule.step, self._trainer.variables(self._state))
         self.files.wait()
         raise KeyboardInterrupt(
-            f"stopped at step {self.schedule.step:,} with a checkpoint in "
+            f"stopped at step {self.schedule.step:,} with a checkpoint and last.safetensors in "
             f"{str(self.files.path)!r}; the same command resumes from it"
         )
 
@@ -302,11 +300,11 @@ class TrainingLoop:
     def _report(self, timer: Timer) -> None:
         """Shows and logs the means of the last steps."""
         self._fetch_metrics()
-        means = self._metrics.means(self._batch_pixels)
+        means = self._metrics.means(self._batch_pixels[self.schedule.stage])
         if not means:
             return
         schedule, rate = self.schedule, timer.rate()
-        self._bar.set_postfix_str(
+        self._progress.report(
             f"stage {schedule.stage + 1}, loss {means['loss']:.2e}, PSNR {means['psnr']:.2f} "
             f"(JPEG {means['jpeg_psnr']:.2f}) dB, {rate / 1e6:.2f} Mpixel/s"
         )
@@ -318,6 +316,8 @@ class TrainingLoop:
     def _validate(self) -> None:
         """Validates, updates the schedule, and saves weights and a checkpoint."""
         schedule, variables = self.schedule, self._trainer.variables(self._state)
+        with self._left.excluded():
+            self._programs.before_validation()
         # Validation allocates blocks of other sizes than a step.
         trim_memory()
         result, pictures = self._validation(self._trainer.module, variables)
@@ -350,8 +350,7 @@ class TrainingLoop:
 
     def _write(self, line: str) -> None:
         """Prints a line above the progress bar, in the main process only."""
-        if devices.is_main():
-            self._bar.write(line, file=sys.stderr)
+        self._progress.write(line)
 
 
 def _planes_gains(result: Mapping[str, float]) -> str:

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from dmcnn_jax.images import labels, metrics
 from dmcnn_jax.system.atomic_write import write_file
+from dmcnn_jax.system.hidden_modules import hiding
 
 
 class MetricWriter:
@@ -31,7 +33,9 @@ class MetricWriter:
             write_file(path, "".join(line + "\n" for line in kept).encode())
         self._file = path.open("a")
         try:
-            from tensorboardX import SummaryWriter
+            # It would import PyTorch for the sake of a type: seconds, and hundreds of megabytes.
+            with hiding("torch"):
+                from tensorboardX import SummaryWriter
         except ModuleNotFoundError:
             print("no TensorBoard files: tensorboardX is not installed", file=sys.stderr)
             self._board = None
@@ -69,16 +73,15 @@ class MetricWriter:
                     self._board.add_scalar(name, number, step)
 
     def write_pictures(self, step: int, pictures: np.ndarray) -> None:
-        """Adds pictures to TensorBoard, one above the other.
+        """Adds labelled pictures to TensorBoard, one above the other.
 
         Args:
             step: number of steps done.
-            pictures: uint8 [N, H, W].
+            pictures: uint8 [N, side, 3 · side]: original, JPEG and restored side by side.
         """
         if self._board is not None:
-            stacked = pictures.reshape(-1, pictures.shape[-1])
             self._board.add_image(
-                "validation/original_jpeg_restored", stacked, step, dataformats="HW"
+                "validation/original_jpeg_restored", _labelled(pictures), step, dataformats="HW"
             )
 
     def close(self) -> None:
@@ -86,6 +89,16 @@ class MetricWriter:
         self._file.close()
         if self._board is not None:
             self._board.close()
+
+
+def _labelled(pictures: np.ndarray) -> np.ndarray:
+    """Labels pictures with their PSNR; returns uint8 [height, width]."""
+    rows = []
+    for picture in pictures:
+        original, jpeg, restored = np.split(picture, 3, axis=1)
+        psnrs = [metrics.psnr(original, plane) for plane in (jpeg, restored)]
+        rows.append(labels.original_jpeg_restored(original, jpeg, restored, psnrs, ""))
+    return labels.arrange(rows)
 
 
 def _is_kept(line: str, step: int) -> bool:

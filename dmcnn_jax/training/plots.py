@@ -9,14 +9,14 @@ import io
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmcnn_jax.system.atomic_write import write_file
+from dmcnn_jax.training.curves import draw_runs
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -78,70 +78,19 @@ def draw(*runs: str | os.PathLike) -> "Figure":
             the one before ended, and a vertical line with its name stands there.
 
     Returns:
-        A Matplotlib figure. Left: training loss and learning rate. Right: gain in PSNR over the
-        JPEG, dB, on training batches and on validation tiles.
+        A Matplotlib figure, as described at `curves.draw_runs`.
 
     Raises:
         ModuleNotFoundError: if Matplotlib is not installed.
     """
-    from matplotlib.figure import Figure
-
-    # Without pyplot, which only the main thread may use.
-    figure = Figure(figsize=(10, 3.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    rate = left.twinx()
     names = _short_names([Path(run).stem for run in runs])
-    begin = 0
-    for number, run in enumerate(runs):
-        is_table = Path(run).suffix == ".csv"
-        records = read_csv(run) if is_table else read_log(run)
-        _draw_run(records, begin, left, rate, right, label=number == 0)
-        if len(runs) > 1:
-            for axes in (left, right):
-                axes.axvline(begin, color="black", linewidth=0.5)
-            top = right.get_xaxis_transform()
-            right.text(begin, 1.01, names[number], transform=top, fontsize="small", rotation=30)
-        begin += max((record["step"] for record in records), default=0)
-    left.set_yscale("log")
-    left.set(title="training loss", xlabel="step")
-    rate.set_ylabel("learning rate", color="C7")
-    rate.set_ylim(bottom=0)
-    right.axhline(0, color="black", linewidth=0.5)
-    right.set_title("PSNR over the JPEG's, dB", pad=36 if len(runs) > 1 else None)
-    right.set_xlabel("step")
-    right.legend(loc="lower right")
-    return figure
+    records = [read_csv(run) if Path(run).suffix == ".csv" else read_log(run) for run in runs]
+    return draw_runs(list(zip(names, records, strict=True)))
 
 
 def _short_names(names: Sequence[str]) -> list[str]:
     """Returns names without the first of them where they begin with it: "qf20-long" → "long"."""
     return [name.removeprefix(f"{names[0]}-") for name in names]
-
-
-def _draw_run(
-    records: Sequence[Mapping[str, Any]],
-    begin: int,
-    left: "Axes",
-    rate: "Axes",
-    right: "Axes",
-    *,
-    label: bool,
-) -> None:
-    """Draws the records of one run, whose first step is number `begin` + 1 of the figure."""
-    training = [r for r in records if "loss" in r]
-    validations = [r for r in records if "validation" in r]
-    steps = [begin + r["step"] for r in training]
-    left.plot(steps, [r["loss"] for r in training], color="C0")
-    rate.plot(steps, [r["learning_rate"] for r in training], color="C7", linewidth=1)
-    gains = [r["psnr"] - r["jpeg_psnr"] for r in training]
-    right.plot(steps, gains, color="C0", alpha=0.4, label="training batches" if label else None)
-    right.plot(
-        [begin + r["step"] for r in validations],
-        [r["validation"]["gain"] for r in validations],
-        "o-",
-        color="C1",
-        label="validation" if label else None,
-    )
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Parts of the training loop that people see: speed, progress bar, messages, signals, profile."""
+"""Parts of the training loop that people see: speed, progress, messages, signals, profile."""
 
 import contextlib
 import os
@@ -11,11 +11,8 @@ from types import FrameType
 from typing import Any
 
 import jax
-from tqdm import tqdm
 
 from dmcnn_jax.system import devices
-from dmcnn_jax.training.clock import ClockSchedule
-from dmcnn_jax.training.schedule import Schedule
 
 
 class Timer:
@@ -83,19 +80,6 @@ class Profiler:
         jax.profiler.stop_trace()
         self._write(f"profile written to {str(self._folder)!r}; TensorBoard shows it")
         self._folder = None
-
-
-def progress_bar(schedule: Schedule | ClockSchedule) -> tqdm:
-    """Returns a progress bar over the run; only the main process shows one."""
-    return tqdm(
-        total=schedule.total,
-        initial=schedule.position,
-        unit=schedule.unit,
-        dynamic_ncols=True,
-        # Few updates in a file.
-        mininterval=0.5 if sys.stderr.isatty() else 30,
-        disable=not devices.is_main(),
-    )
 
 
 def print_on_main(text: str) -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import ml_collections
-from tqdm import tqdm
 
 from dmcnn_jax.config.recipes import AveragePhase, Phase, TrainPhase, check_phases
 from dmcnn_jax.config.types import Config
 from dmcnn_jax.data import images, packs, tiles
 from dmcnn_jax.system.atomic_write import write_file
+from dmcnn_jax.system.item_progress import show_progress
 from dmcnn_jax.training.averaging import average_weights
 from dmcnn_jax.training.loop import train
 from dmcnn_jax.training.workdir_lock import WorkdirLock
@@ -168,7 +168,7 @@ def _pack(config: Config, source: str, packs_folder: Path, write: Callable[[str]
             tile=data.tile,
             luma=data.luma,
             max_short_side=data.max_short_side,
-            progress=lambda items, total: tqdm(items, total=total, unit="image"),
+            progress=show_progress,
         )
         write(
             f"packed {len(about['images']):,} tiles of {len(about['names']):,} images to "

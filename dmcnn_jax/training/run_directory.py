@@ -133,7 +133,7 @@ class RunDirectory:
             step: number of steps done.
             variables: the weights.
             result: figures from `Validation`; "loss" decides.
-            pictures: uint8 [N, H, W], for TensorBoard.
+            pictures: from `Validation`, for TensorBoard.
         """
         # The same criterion as of the checkpoint that Orbax preserves: the lowest loss.
         improved = result["loss"] < self._best_loss

@@ -143,6 +143,10 @@ class Trainer:
             return stepped
         return _train_step(self._settings, self.mesh, state, inputs, learning_rate, patch_size)
 
+    def is_compiled(self, inputs: feeds.Inputs, patch_size: int) -> bool:
+        """Checks whether `compile_step` was called for a step; arguments as of `step`."""
+        return self.program_key(inputs, patch_size) in _compiled_steps
+
     def compile_step(self, state: TrainState, inputs: feeds.Inputs, patch_size: int) -> bool:
         """Compiles what `step` runs, without running it; any thread may call this.
 

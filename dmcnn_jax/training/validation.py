@@ -21,7 +21,7 @@ from dmcnn_jax.training.trainer import scale_pixels
 
 # Tiles that each device validates at a time.
 _TILES_PER_DEVICE = 4
-# Tiles whose pictures TensorBoard shows.
+# Photographs of which TensorBoard shows a tile.
 _PICTURES = 4
 
 
@@ -40,6 +40,8 @@ class Validation:
 
     def __init__(self, tiles: tiles_module.Tiles, config: Config, mesh: jax.sharding.Mesh):
         self._count = len(tiles)
+        # The first tile of each photograph.
+        self._shown = np.sort(np.unique(tiles.images, return_index=True)[1])[:_PICTURES]
         module = create_model(config.model.to_dict())
         size = _TILES_PER_DEVICE * mesh.size
         self._batches = []
@@ -52,8 +54,9 @@ class Validation:
             batch = feeds.validation_batch(tiles.take(rows), config)
             parts = batch["original"], batch["coefficients"], batch["table"]
             decoded = np.asarray(decode(module, *parts[1:]))
-            originals.append(parts[0][:_PICTURES])
-            jpegs.append(decoded[:_PICTURES])
+            shown = self._shown[(self._shown >= start) & (self._shown < start + size)] - start
+            originals.append(parts[0][shown])
+            jpegs.append(decoded[shown])
             for measure, errors in _row_squares(parts[0], decoded).items():
                 squares.setdefault(measure, []).append(np.asarray(errors))
             self._batches.append(
@@ -63,9 +66,8 @@ class Validation:
                 )
             )
         self._shape = originals[0].shape[1:]
-        shown = min(_PICTURES, self._count)
-        self._original = np.concatenate(originals)[:shown]
-        self._jpeg = np.concatenate(jpegs)[:shown]
+        self._original = np.concatenate(originals)
+        self._jpeg = np.concatenate(jpegs)
         self._jpeg_psnrs = {
             measure: self._mean_psnr(np.concatenate(parts), measure)
             for measure, parts in squares.items()
@@ -87,7 +89,8 @@ class Validation:
             Means over tiles, equal in all processes: "loss"; "psnr", dB, of pixels rounded to 8
             bits, finite (see `tile_psnrs`), of RGB if tiles are in colour; "gain", the same less
             `jpeg_psnr`; and in colour "gain_luma" and "gain_chroma", of Cb and Cr together. Then
-            pictures, uint8 [N, side, 3 · side]: original, JPEG and restored side by side.
+            pictures, uint8 [N, side, 3 · side], of tiles of N photographs: original, JPEG and
+            restored side by side.
         """
         measure = self._compiled or partial(self._measure, module)
         measured = [jax.device_get(measure(variables, *batch)) for batch in self._batches]
@@ -102,9 +105,14 @@ class Validation:
         # Of chroma Cb is shown, of a whole picture luma.
         pictures = [
             picture[..., 0] if picture.ndim == 4 else picture
-            for picture in (self._original, self._jpeg, outputs[:_PICTURES])
+            for picture in (self._original, self._jpeg, outputs[self._shown])
         ]
         return result, np.concatenate(pictures, axis=2)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether `compile` has been called."""
+        return self._compiled is not None
 
     def compile(self, module: Network, variables: Mapping[str, Any]) -> None:
         """Compiles the measurement, for calls with the same network; any thread may call this.

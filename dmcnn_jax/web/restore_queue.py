@@ -1,13 +1,13 @@
 """The queue of the page's uploads: one is restored at a time."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
 
-from dmcnn_jax.web.upload import Restore
+from dmcnn_jax.web.choices import Choices
+from dmcnn_jax.web.upload import Restore, Restored
 
-Work = Future[tuple[bytes, Mapping[str, Any]]]
+Work = Future[Restored]
 """A restoration that is under way: what a `Restore` returns."""
 
 
@@ -39,11 +39,11 @@ class RestoreQueue:
             self._taken.remove(place)
             place.leave()
 
-    def submit(self, place: "Place", data: bytes) -> Work:
+    def submit(self, place: "Place", data: bytes, choices: Choices, preview: bool) -> Work:
         """Lines an upload up behind those that arrived completely before it."""
         self._taken.remove(place)
         self._taken.insert(sum(other.submitted for other in self._taken), place)
-        return self._thread.submit(self._restore, data, place.progress)
+        return self._thread.submit(self._restore, data, choices, preview, place.progress)
 
     def before(self, place: "Place") -> int:
         """Returns how many uploads come before one."""
@@ -68,9 +68,15 @@ class Place:
         """Whether the upload has arrived completely."""
         return self._work is not None
 
-    def submit(self, data: bytes) -> Work:
-        """Hands an upload to the queue and returns its restoration."""
-        self._work = self._queue.submit(self, data)
+    def submit(self, data: bytes, choices: Choices, *, preview: bool = False) -> Work:
+        """Hands an upload to the queue and returns its restoration.
+
+        Args:
+            data: the file.
+            choices: how it is restored and written.
+            preview: whether a picture for browsers is wanted, if they can't show the result.
+        """
+        self._work = self._queue.submit(self, data, choices, preview)
         return self._work
 
     def before(self) -> int:

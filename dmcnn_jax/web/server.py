@@ -1,49 +1,47 @@
-"""The local page: drop a JPEG file, compare, download. Loopback only, nothing is stored.
+"""The local page: drop JPEG files, compare, download. Loopback only, nothing is stored.
 
     dmcnn-restore --serve
 
 Starlette and uvicorn speak HTTP (`pip install "dmcnn-jax[serve]"`). An upload stays in memory, is
-restored when its turn comes, and is discarded after the answer. The answer is one response: lines
-of JSON while the upload waits and is restored, then the PNG file. So there are no jobs to store,
-and when a browser goes away, its work is cancelled. One that sends or reads too slowly is sent away
-(`dmcnn_jax.web.slow_clients`).
+restored when its turn comes, and is discarded after the answer (`dmcnn_jax.web.endpoint`). Request
+and answer are one exchange, so there are no jobs to store, and when a client goes away, its work is
+cancelled. One that sends or reads too slowly is sent away (`dmcnn_jax.web.slow_clients`).
 
 Other users' programs and other sites' pages are kept out as far as loopback allows: the server
 listens on loopback addresses only, answers only requests whose Host header names one (which DNS
 rebinding can't forge), and refuses those that a page of another origin makes.
 """
 
-import asyncio
 import html
 import io
 import ipaddress
 import json
-import logging
 import socket
-from collections.abc import AsyncIterator, Mapping, MutableMapping
+from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from dmcnn_jax.web import page
-from dmcnn_jax.web.restore_queue import Place, RestoreQueue
-from dmcnn_jax.web.upload import Restore, explain
+from dmcnn_jax.web.choices import Choices
+from dmcnn_jax.web.upload import Restore
 
 try:
     import uvicorn
     from starlette.applications import Starlette
-    from starlette.requests import ClientDisconnect, Request
-    from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, StreamingResponse
+    from starlette.exceptions import HTTPException
+    from starlette.requests import Request
+    from starlette.responses import HTMLResponse, Response
     from starlette.routing import Route
 
     from dmcnn_jax.web import slow_clients
+    from dmcnn_jax.web.endpoint import Endpoint, refuse
 except ModuleNotFoundError as error:
     raise ImportError(
         f'--serve needs {error.name}, which is not installed: pip install "dmcnn-jax[serve]"'
     ) from error
 
 if TYPE_CHECKING:
-    from starlette.responses import Response
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 MAX_BYTES = 64_000_000
@@ -51,14 +49,6 @@ MAX_BYTES = 64_000_000
 
 WAITING = 4
 """Default number of pictures that may be sent or wait besides the one that is restored."""
-
-_LOG = logging.getLogger(__name__)
-
-# Seconds between lines on the progress.
-_PROGRESS_INTERVAL = 0.2
-
-# The PNG file is sent in pieces of this size, bytes.
-_CHUNK = 2**18
 
 
 def serve(
@@ -68,6 +58,7 @@ def serve(
     *,
     max_bytes: int = MAX_BYTES,
     waiting: int = WAITING,
+    defaults: Choices = Choices(),  # noqa: B008 - frozen, so it can be shared
 ) -> None:
     """Serves the page until it is interrupted.
 
@@ -77,12 +68,13 @@ def serve(
         port: TCP port; 0 takes any free one.
         max_bytes: size of the largest upload.
         waiting: how many pictures may be sent or wait besides the one that is restored.
+        defaults: what the page's controls show at first.
 
     Raises:
         ValueError: if the host is not a loopback address.
         OSError: if the port is taken.
     """
-    server = Server(restore, host, port, max_bytes=max_bytes, waiting=waiting)
+    server = Server(restore, host, port, max_bytes=max_bytes, waiting=waiting, defaults=defaults)
     print(
         f"dmcnn-restore: open {server.url} in a browser on this computer; Ctrl-C stops the server",
         flush=True,
@@ -110,6 +102,7 @@ class Server:
         *,
         max_bytes: int = MAX_BYTES,
         waiting: int = WAITING,
+        defaults: Choices = Choices(),  # noqa: B008
     ) -> None:
         address = _loopback(host)
         family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
@@ -124,11 +117,12 @@ class Server:
         name = f"[{address}]" if address.version == 6 else str(address)
         self.url = f"http://{name}:{self._socket.getsockname()[1]}/"
         config = uvicorn.Config(
-            application(restore, max_bytes=max_bytes, waiting=waiting),
+            application(restore, max_bytes=max_bytes, waiting=waiting, defaults=defaults),
             http=slow_clients.LimitedProtocol,
             ws="none",
             lifespan="off",
-            log_level="warning",
+            # Below this, it prints a line for each request that is not HTTP.
+            log_level="error",
             access_log=False,
             server_header=False,
             limit_concurrency=64,
@@ -146,35 +140,55 @@ class Server:
 
 
 def application(
-    restore: Restore, *, max_bytes: int = MAX_BYTES, waiting: int = WAITING
+    restore: Restore,
+    *,
+    max_bytes: int = MAX_BYTES,
+    waiting: int = WAITING,
+    defaults: Choices = Choices(),  # noqa: B008
 ) -> "Starlette":
     """Returns the page as an ASGI application; arguments are those of `serve`."""
-    text, policy = _page(max_bytes)
+    text, policy = _page(max_bytes, defaults)
 
     async def show(_: Request) -> HTMLResponse:
         return HTMLResponse(text)
 
+    async def explain(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # no such address, or another method
+        text = _WRONG.get(error.status_code, error.detail)
+        return refuse(error.status_code, text, error.headers)
+
     app = Starlette(
         routes=[
             Route("/", show),
-            Route("/restore", _Endpoint(restore, max_bytes, waiting), methods=["POST"]),
-        ]
+            Route("/restore", Endpoint(restore, max_bytes, waiting), methods=["POST"]),
+        ],
+        exception_handlers={HTTPException: explain},
     )
     app.add_middleware(_Guard, policy=f"{policy}; frame-ancestors 'none'")
     return app
 
 
-def _page(max_bytes: int) -> tuple[str, str]:
+_WRONG = {
+    404: "there is nothing here; expected / (the page) or POST /restore",
+    405: "expected GET / (the page) or POST /restore with a JPEG file as the body",
+}
+
+
+def _page(max_bytes: int, defaults: Choices) -> tuple[str, str]:
     """Returns the page's HTML, and its Content-Security-Policy."""
+    strength = defaults.strength
     body = page.part("serve.html")
     for key, value in {
         "limit": f"{max_bytes / 1e6:.0f} MB",
         "limits": json.dumps({"bytes": max_bytes}),
-        "turned": _turned_png(),
+        "turned": json.dumps({f"image/{kind}": _turned(kind) for kind in ("png", "webp")}),
+        "defaults": json.dumps(
+            {"strength": 100 * (1 if strength is None else strength), "bits": defaults.bits or 8}
+        ),
     }.items():
         body = body.replace(f"{{{{{key}}}}}", html.escape(value))
     return page.page(
-        "Restore a JPEG",
+        "Restore JPEGs",
         body,
         ("base", "compare", "serve"),
         img_src="blob: data:",
@@ -182,87 +196,12 @@ def _page(max_bytes: int) -> tuple[str, str]:
     )
 
 
-def _turned_png() -> str:
+def _turned(kind: str) -> str:
     """Returns a picture of 2 × 1 pixels that its EXIF data turn, to test what the browser does."""
     exif, buffer = Image.Exif(), io.BytesIO()
     exif[0x0112] = 6  # orientation
-    Image.new("L", (2, 1)).save(buffer, "PNG", exif=exif)
-    return page.data_uri("png", buffer.getvalue())
-
-
-class _Endpoint:
-    """POST a JPEG file, as an ASGI application.
-
-    The answer is lines of JSON: {"waiting": pictures before it, "done": share} repeatedly, then
-    {"error": …}, or {"bytes": length, "info": …} and the PNG file itself.
-    """
-
-    def __init__(self, restore: Restore, max_bytes: int, waiting: int) -> None:
-        self._queue = RestoreQueue(restore, waiting + 1)
-        self._max_bytes = max_bytes
-
-    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        request = Request(scope, receive)
-        with self._queue.place() as place:
-            response: Response | None
-            if place is None:
-                response = _refuse(
-                    503, f"{self._queue.places} pictures are waiting already; try again later"
-                )
-            else:
-                response = await self._answer(request, place)
-            if response:
-                await response(scope, receive, send)
-
-    async def _answer(self, request: Request, place: Place) -> "Response | None":
-        """Receives the upload and returns the response; None if the browser has gone."""
-        try:
-            data = await self._receive(request)
-        except ClientDisconnect:
-            return None
-        except TimeoutError:
-            return _refuse(408, "the file arrived too slowly; try again")
-        if data is None:
-            return _refuse(413, f"too large; expected up to {self._max_bytes / 1e6:.0f} MB")
-        return StreamingResponse(self._lines(place, data), media_type="application/octet-stream")
-
-    async def _receive(self, request: Request) -> bytes | None:
-        """Returns the upload, None if it is too large; raises a TimeoutError if it is too slow."""
-        if int(request.headers.get("content-length", 0)) > self._max_bytes:
-            return None
-        data = bytearray()
-        async with asyncio.timeout(slow_clients.TRANSFER_SECONDS):
-            chunks = request.stream()
-            while chunk := await asyncio.wait_for(anext(chunks), slow_clients.STALL_SECONDS):
-                data += chunk
-                if len(data) > self._max_bytes:
-                    return None
-        return bytes(data)
-
-    async def _lines(self, place: Place, data: bytes) -> AsyncIterator[bytes]:
-        work = asyncio.wrap_future(place.submit(data))
-        del data
-        try:
-            while not work.done():
-                yield _line({"waiting": place.before(), "done": round(place.done, 4)})
-                await asyncio.wait([work], timeout=_PROGRESS_INTERVAL)
-        finally:
-            # Has no effect unless the browser has gone.
-            work.cancel()
-        try:
-            png, info = work.result()
-        except (ValueError, OSError) as error:
-            yield _line({"error": explain(error)})
-        except MemoryError:
-            yield _line({"error": "not enough memory for a picture of this size"})
-        except Exception as error:
-            _LOG.error("restoring failed", exc_info=error)
-            text = f"the program failed with {type(error).__name__}; see its terminal"
-            yield _line({"error": text})
-        else:
-            yield _line({"bytes": len(png), "info": info})
-            for start in range(0, len(png), _CHUNK):
-                yield png[start : start + _CHUNK]
+    Image.new("RGB", (2, 1)).save(buffer, kind, exif=exif)
+    return page.data_uri(kind, buffer.getvalue())
 
 
 class _Guard:
@@ -294,7 +233,7 @@ class _Guard:
             await send(message)
 
         refusal = self._refusal(Request(scope))
-        app = PlainTextResponse(refusal + "\n", 403) if refusal else self._app
+        app = refuse(403, refusal) if refusal else self._app
         await app(scope, receive, send_with_headers)
 
     def _refusal(self, request: Request) -> str:
@@ -337,12 +276,3 @@ def _is_loopback(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _refuse(status: int, text: str) -> JSONResponse:
-    # The connection is closed, so that the rest of the upload is not read.
-    return JSONResponse({"error": text}, status, headers={"connection": "close"})
-
-
-def _line(message: Mapping[str, Any]) -> bytes:
-    return json.dumps(message).encode() + b"\n"

@@ -1,36 +1,71 @@
-"""Restores an upload: the bytes of a JPEG file to those of a PNG file, and facts to show."""
+"""Restores an upload: the bytes of a JPEG file to those of a restored file, and a report."""
 
+import dataclasses
 import io
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from dmcnn_jax import jpeg
 from dmcnn_jax.images import formats
+from dmcnn_jax.jpeg.errors import TooLargeError
+from dmcnn_jax.jpeg.file_kinds import describe_other
+from dmcnn_jax.restoration.records import FileRecord, written_record
+from dmcnn_jax.restoration.results import Outcome, Restoration
+from dmcnn_jax.restoration.writing import make_result
 from dmcnn_jax.system.progress import Progress, check
+from dmcnn_jax.web.choices import Choices
+from dmcnn_jax.web.entries import to_uint8
 
 if TYPE_CHECKING:
     from dmcnn_jax.restoration.restorer import Restorer
 
-Restore = Callable[[bytes, Progress], tuple[bytes, Mapping[str, Any]]]
-"""What the page restores with: a JPEG file's bytes and a progress callback → a PNG file's bytes,
-and facts:
 
-- "width", "height": of the PNG as stored, pixels
-- "orientation": how to turn it, as in EXIF: 1 (not at all) to 8
-- "about": {label: text}, shown below it
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """A restored upload.
 
-It is called in a thread of its own, one call at a time. A ValueError or OSError is shown to the
-sender. If the callback raises an exception, nobody waits for the picture any more.
+    Attributes:
+        data: the restored file.
+        report: what `dmcnn-restore --json` reports of a file.
+        shown: what the page shows: "width" and "height" of the result as stored, in pixels;
+            "orientation", how to turn it, as in EXIF: 1 (not at all) to 8; "about", {label: text}.
+        preview: a PNG file of the result, if browsers can't show the result itself and one is
+            wanted.
+    """
+
+    data: bytes
+    report: FileRecord
+    shown: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    preview: bytes = b""
+
+
+Restore = Callable[[bytes, Choices, bool, Progress], Restored]
+"""What the page restores with: takes a JPEG file's bytes, how to restore it, whether a preview is
+wanted, and a progress callback.
+
+It is called in a thread of its own, one call at a time. An `UploadError`, ValueError or OSError is
+shown to the sender. If the callback raises an exception, nobody waits for the picture any more.
 """
+
+
+class UploadError(ValueError):
+    """An upload that can't be restored; the message is one line for its sender.
+
+    Attributes:
+        status: of HTTP, by which a program can tell why.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
 
 SECONDS, SECONDS_PER_PIXEL = 60.0, 15e-6
 """The time limit of a restoration: so many seconds, and for each pixel. On two cores a pixel takes
 1 to 3 µs. That of reading a file grows with its pixels and scans too (`dmcnn_jax.jpeg.entropy`)."""
 
-# The name that an upload has in messages, which is taken out again: the browser knows the real one.
+# What an upload is called in messages if its name is unknown; it is taken out again.
 _NAME = "upload"
 
 
@@ -50,63 +85,118 @@ def upload_restorer(
         seconds_per_pixel: that a restoration may take, besides `SECONDS`.
     """
 
-    def restore(data: bytes, progress: Progress) -> tuple[bytes, dict[str, Any]]:
+    def read(data: bytes, progress: Progress) -> jpeg.JpegFile:
+        try:
+            return jpeg.read(
+                data,
+                max_pixels=max_pixels,
+                allow_truncated=allow_truncated,
+                name=_NAME,
+                progress=progress,
+            )
+        except TooLargeError as error:
+            raise UploadError(413, explain(error)) from None
+        except ValueError as error:
+            kind = 415 if data and describe_other(data[:16]) else 400
+            raise UploadError(kind, explain(error)) from None
+
+    def restore(data: bytes, choices: Choices, preview: bool, progress: Progress) -> Restored:
         start = time.perf_counter()
-        file = jpeg.read(
-            data,
-            max_pixels=max_pixels,
-            allow_truncated=allow_truncated,
-            name=_NAME,
-            progress=progress,
-        )
-        if len(file.components) == 4:
-            raise ValueError(f"{_NAME}: a CMYK file, which browsers can't show; use dmcnn-restore")
+        file = read(data, progress)
+        options = restorer.options
+        style = choices.style(options.bits)
+        if len(file.components) == 4 and style.format not in formats.CMYK_FORMATS:
+            raise UploadError(
+                422, f"a CMYK file (four inks), which {style.format} can't hold; use TIFF or JPEG"
+            )
+        strength = options.strength if choices.strength is None else choices.strength
+        bits = choices.bits_of(options.bits)
+        chosen = restorer.with_options(dataclasses.replace(options, strength=strength, bits=bits))
         limit = SECONDS + seconds_per_pixel * file.width * file.height
-        result = restorer(file, _limited(progress, limit))
+        planes = chosen.restore_planes(file, _limited(progress, limit))
+        check(progress)
+        try:
+            result, write = make_result(chosen, planes, style, choices.jpeg)
+        except ValueError as error:  # the file can't be as small as it is to be
+            raise UploadError(422, explain(error)) from None
         check(progress)
         buffer = io.BytesIO()
-        bits = 16 if result.pixels.dtype == np.uint16 else 8
-        png = formats.output_format(".png", bits=bits)
-        dropped = formats.write(buffer, result.pixels, file.metadata, png)
-        about = {
-            "Size": f"{file.width} × {file.height} pixels",
-            "Compressed": f"about as at quality {result.quality}",
-            "Model": ", ".join(dict.fromkeys(filter(None, result.models))) or "none: as decoded",
-        }
-        if result.luma_tally is not None:
-            kept, count = result.luma_tally.kept, result.luma_tally.coefficients
-            about["Kept"] = f"{kept:,} of the file's {count:,} luma coefficients"
-        if result.notes:
-            about["Notes"] = "; ".join(result.notes)
-        if dropped:
-            about["Dropped"] = ", ".join(dropped)
-        about["Time"] = f"{time.perf_counter() - start:.1f} s"
-        return buffer.getvalue(), {
-            "width": file.width,
-            "height": file.height,
-            "orientation": file.metadata.orientation,
-            "about": about,
-        }
+        dropped = write(buffer, True)
+        seconds = time.perf_counter() - start
+        report = written_record(
+            choices.name or _NAME,
+            choices.result_name,
+            file,
+            result,
+            dropped,
+            seconds,
+            assumed=options.assume_quality is not None,
+        )
+        return Restored(
+            buffer.getvalue(),
+            report,
+            _describe_shown(file, report, upright=style.upright),
+            _make_preview(file, result, style) if preview else b"",
+        )
 
     return restore
 
 
+def explain(error: Exception) -> str:
+    """Returns the message of an error on an upload on one line, for its sender."""
+    text = " ".join(str(error).split()).removeprefix(f"{_NAME}: ") or type(error).__name__
+    text = text.replace("allow_truncated=True", "starting with --allow-truncated")
+    return text.replace("raise max_pixels if", "start with a larger --max-pixels if")
+
+
 def _limited(progress: Progress, limit: float) -> Progress:
-    """Returns a callback that raises a TimeoutError once a number of seconds has passed."""
+    """Returns a callback that raises an UploadError once a number of seconds has passed."""
     end = time.monotonic() + limit
 
     def limited(share: float) -> None:
         if time.monotonic() > end:
-            raise TimeoutError(
+            raise UploadError(
+                503,
                 f"not restored within {limit:.0f} s, the limit of this page for a picture of this "
-                "size; dmcnn-restore has none"
+                "size; dmcnn-restore has none",
             )
         progress(share)
 
     return limited
 
 
-def explain(error: Exception) -> str:
-    """Returns the message of an error on an upload on one line, for its sender."""
-    text = " ".join(str(error).split()).removeprefix(f"{_NAME}: ") or type(error).__name__
-    return text.replace("allow_truncated=True", "starting with --allow-truncated")
+def _describe_shown(file: jpeg.JpegFile, report: FileRecord, *, upright: bool) -> dict[str, Any]:
+    """Returns `Restored.shown`."""
+    about = {
+        "Size": f"{file.width} × {file.height} pixels",
+        "Compressed": f"about as at quality {report['table_quality']}",
+        "Model": ", ".join(dict.fromkeys(filter(None, report["planes"].values())))
+        or "none: as decoded",
+    }
+    if kept := report.get("luma_kept"):
+        about["Kept"] = f"{kept['kept']:,} of the file's {kept['coefficients']:,} luma coefficients"
+    if written := report.get("jpeg"):
+        ratio = written["bytes"] / written["bytes_before"]
+        about["Written"] = (
+            f"{ratio:.1f} times the file; rounding costs about {written['rounding_loss']:.2f} dB"
+        )
+    if report["notes"]:
+        about["Notes"] = "; ".join(report["notes"])
+    if report["dropped"]:
+        about["Dropped"] = ", ".join(report["dropped"])
+    about["Time"] = f"{report['seconds']:.1f} s"
+    orientation = file.metadata.orientation
+    size = file.width, file.height
+    width, height = size[::-1] if upright and orientation >= 5 else size
+    shown = {"width": width, "height": height, "about": about}
+    return shown | {"orientation": 1 if upright else orientation}
+
+
+def _make_preview(file: jpeg.JpegFile, result: Outcome, style: formats.OutputFormat) -> bytes:
+    """Returns a PNG file of a result that browsers can't show; empty if they can, or for CMYK."""
+    if style.format != "TIFF" or len(file.components) == 4:
+        return b""
+    assert isinstance(result, Restoration)
+    png, buffer = formats.output_format(".png", upright=style.upright), io.BytesIO()
+    formats.write(buffer, to_uint8(result.pixels), file.metadata, png)
+    return buffer.getvalue()

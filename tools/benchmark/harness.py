@@ -177,7 +177,7 @@ class Benchmark:
         return {"flops": rate, "bytes": machine["memory"]} if rate else {}
 
     def peer_version(self) -> str | None:
-        """Returns the peer's version; if it doesn't run, says why, and goes on without it."""
+        """Returns the peer's version; if it doesn't run, says why, and continues without it."""
         try:
             return self.peer.version if self.peer else None
         except (ImportError, RuntimeError) as error:

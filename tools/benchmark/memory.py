@@ -40,7 +40,7 @@ def measure_memory(features: int, kind: Sequence[str], height: int, width: int) 
         features: F, the network's width.
         kind: the network's data type and, if OpenVINO computes its layers, OpenVINO's precision.
         height: of the picture, pixels; a multiple of 8.
-        width: likewise.
+        width: of the image.
 
     Returns:
         Bytes, without the restored picture itself.

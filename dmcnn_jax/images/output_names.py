@@ -2,11 +2,13 @@
 
 import collections
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
 
-def distinct_targets(pairs: Sequence[tuple[Path, Path]]) -> list[Path]:
+def distinct_targets(
+    pairs: Sequence[tuple[Path, Path]], others: Container[str] = frozenset()
+) -> list[Path]:
     """Returns targets that differ from each other.
 
     Those of `IMG.jpg` and `IMG.jpeg` become `IMG.jpg.png` and `IMG.jpeg.png`, those of `a/IMG.jpg`
@@ -16,29 +18,37 @@ def distinct_targets(pairs: Sequence[tuple[Path, Path]]) -> list[Path]:
 
     Args:
         pairs: files, and the paths that their results would have.
+        others: paths that no result may have besides, in lower case (`target_key`).
 
     Returns:
         For each pair its target, another one if several pairs share it.
     """
     groups: dict[str, list[tuple[Path, Path]]] = collections.defaultdict(list)
     for source, target in pairs:
-        groups[_key(target)].append((source, target))
+        groups[target_key(target)].append((source, target))
     taken = set(groups)
     renamed: dict[tuple[Path, Path], Path] = {}
     for group in groups.values():
         if len(group) > 1:
             ordered = sorted(group)
-            chosen = _name_apart(ordered, taken)
-            taken.update(map(_key, chosen))
+            chosen = _name_apart(ordered, taken, others)
+            taken.update(map(target_key, chosen))
             renamed |= dict(zip(ordered, chosen, strict=True))
     return [renamed.get(pair, pair[1]) for pair in pairs]
 
 
-def _name_apart(pairs: Sequence[tuple[Path, Path]], taken: set[str]) -> list[Path]:
+def target_key(target: Path) -> str:
+    """Returns what is equal for paths that Windows and macOS don't distinguish."""
+    return str(target).casefold()
+
+
+def _name_apart(
+    pairs: Sequence[tuple[Path, Path]], taken: set[str], others: Container[str]
+) -> list[Path]:
     """Returns different targets for files that would have the same one."""
     for candidates in _candidates(pairs):
-        keys = set(map(_key, candidates))
-        if len(keys) == len(pairs) and not keys & taken:
+        keys = set(map(target_key, candidates))
+        if len(keys) == len(pairs) and not any(k in taken or k in others for k in keys):
             break
     return candidates
 
@@ -64,7 +74,3 @@ def _candidates(pairs: Sequence[tuple[Path, Path]]) -> Iterator[list[Path]]:
         yield named(length, True)
     for number in itertools.count(1):
         yield named(0, True, number)
-
-
-def _key(target: Path) -> str:
-    return str(target).casefold()

@@ -1,0 +1,92 @@
+"""Runs an archive on worker processes of this machine, without an engine."""
+
+import queue
+import threading
+from collections.abc import Iterable
+
+from dmcnn_jax.archives.driver import Progress, RunResult
+from dmcnn_jax.archives.reports import Summary
+from dmcnn_jax.archives.worker_process import (
+    BusyShardError,
+    PersistentWorker,
+    WorkerError,
+    WorkerStartError,
+)
+
+
+def run_on_processes(
+    target: str,
+    shards: Iterable[int],
+    workers: int,
+    progress: Progress,
+    *,
+    retry_failed: bool = False,
+) -> RunResult:
+    """Restores shards, each worker one at a time.
+
+    Args:
+        target: address of the archive.
+        shards: the shards.
+        workers: number of processes, each pinned to cores of its own.
+        progress: told of each file and shard.
+        retry_failed: as in `shard.run_shard`.
+
+    Returns:
+        What was done.
+    """
+    waiting = iter(shards)
+    lock = threading.Lock()
+    events: queue.SimpleQueue[tuple[str, int, object]] = queue.SimpleQueue()
+    pool = [PersistentWorker(target) for _ in range(workers)]
+    stopping = threading.Event()
+
+    def take() -> int | None:
+        with lock:
+            return None if stopping.is_set() else next(waiting, None)
+
+    def work(worker: PersistentWorker) -> None:
+        while (shard := take()) is not None:
+            try:
+                summary = worker.run_shard(
+                    shard,
+                    retry_failed=retry_failed,
+                    on_file=lambda status: events.put(("file", 0, status)),
+                )
+                events.put(("done", shard, summary))
+            except WorkerStartError as error:
+                events.put(("left", shard, str(error)))
+                break  # it would fail for the next shard as well
+            except (WorkerError, BusyShardError) as error:
+                events.put(("left", shard, str(error)))
+            except Exception as error:
+                events.put(("left", shard, f"{type(error).__name__}: {error}"))
+        events.put(("end", 0, None))
+
+    threads = [threading.Thread(target=work, args=(each,), daemon=True) for each in pool]
+    for thread in threads:
+        thread.start()
+    try:
+        return _collect(events, len(threads), progress)
+    finally:
+        stopping.set()
+        for worker in pool:
+            worker.close()
+
+
+def _collect(
+    events: "queue.SimpleQueue[tuple[str, int, object]]", workers: int, progress: Progress
+) -> RunResult:
+    """Returns what workers have done, when all have ended."""
+    result, running = RunResult(), workers
+    while running:
+        kind, shard, value = events.get()
+        if kind == "file":
+            progress.file_done()
+        elif kind == "end":
+            running -= 1
+        elif isinstance(value, Summary):
+            result.add(value)
+            progress.shard_done()
+        else:
+            result.left[shard] = str(value)
+    return result

@@ -1,0 +1,108 @@
+"""What an archive is restored with: fixed when it is planned, the same in each of its files."""
+
+import dataclasses
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from dmcnn_jax.images import formats
+from dmcnn_jax.inference.model import is_openvino
+from dmcnn_jax.restoration.jpeg_options import JpegOptions
+from dmcnn_jax.restoration.options import RestoreOptions
+from dmcnn_jax.system.bundled import BUNDLED
+
+
+@dataclasses.dataclass(frozen=True)
+class ArchiveOptions:
+    """Options of restoring an archive, those of `dmcnn-restore`.
+
+    Attributes:
+        restore: how pictures are restored. Size and engine are never "auto": machines would choose
+            differently.
+        jpeg: of JPEG files that hold coefficients.
+        extension: of the files that are written, with its dot.
+        quality: of WebP, and of JPEG files whose pixels are compressed anew.
+        upright: whether pixels are turned upright.
+        weights: what restores luma, as in `Restorer`.
+        max_pixels: the largest width * height of a picture.
+        allow_truncated: whether damaged files are restored as far as they can be read.
+        cores: of each worker. OpenVINO's last bits depend on how many threads it has.
+    """
+
+    restore: RestoreOptions = dataclasses.field(default_factory=RestoreOptions)
+    jpeg: JpegOptions = dataclasses.field(default_factory=JpegOptions)
+    extension: str = ".png"
+    quality: int | None = None
+    upright: bool = False
+    weights: str | None = None
+    max_pixels: int = 200_000_000
+    allow_truncated: bool = False
+    cores: int = 1
+
+    def style(self, extension: str | None = None) -> formats.OutputFormat:
+        """Returns the format of files, by default of those with this archive's extension.
+
+        Raises:
+            ValueError: if the options don't fit the format.
+        """
+        quality = self.quality if extension is None else None
+        return formats.output_format(
+            extension or self.extension, quality, self.restore.bits, upright=self.upright
+        )
+
+    def check(self) -> None:
+        """Raises a ValueError if options contradict each other."""
+        style = self.style()
+        if style.holds_coefficients and self.upright:
+            raise ValueError(
+                "--upright turns pixels, but JPEG files hold restored coefficients; add --quality"
+                " to compress the pixels anew"
+            )
+        if not style.holds_coefficients and self.jpeg != JpegOptions():
+            raise ValueError(
+                "--budget and --subsampling are for JPEG files of restored coefficients; write"
+                " these with --format jpg, without --quality"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the options as JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "ArchiveOptions":
+        """Returns the options that `to_json` was called for."""
+        restore = dict(values["restore"])
+        if restore["prior_grid"] is not None:
+            restore["prior_grid"] = tuple(restore["prior_grid"])
+        parts = {"restore": RestoreOptions(**restore), "jpeg": JpegOptions(**values["jpeg"])}
+        return cls(**{**values, **parts})
+
+
+def resolve(options: ArchiveOptions) -> ArchiveOptions:
+    """Returns options with the size and the engine that this machine would choose for "auto"."""
+    engine, size = options.restore.engine, options.restore.size
+    if engine == "auto":
+        engine = "openvino" if is_openvino("auto") else "jax"
+    if size == "auto":
+        quick = jax.default_backend() != "cpu" or is_openvino(engine)
+        size = "full" if quick else "fast"
+    restore = dataclasses.replace(options.restore, engine=engine, size=size)
+    return dataclasses.replace(options, restore=restore)
+
+
+def weights_digest(options: ArchiveOptions) -> str:
+    """Returns a digest of the weights that these options use here: SHA-256, hexadecimal.
+
+    Raises:
+        OSError: if a weights file that the options name can't be read.
+    """
+    digest = hashlib.sha256()
+    paths = sorted(BUNDLED.glob("*.safetensors"))
+    if options.weights is not None and os.path.isfile(options.weights):
+        paths.append(Path(options.weights))
+    for path in paths:
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()

@@ -1,0 +1,149 @@
+"""Lists the JPEG files of an archive, one after another, whatever their number."""
+
+import os
+import posixpath
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from dmcnn_jax.archives.storage import RemoteStore, is_remote, open_store, walk
+from dmcnn_jax.images.extensions import JPEG_EXTENSIONS
+from dmcnn_jax.images.input_folders import Skipped, find_jpegs
+
+MEMBER = ".tar::"
+"""What stands between the name of a tar file, without its extension, and that of a member."""
+
+
+class SourceFile(NamedTuple):
+    """A file to restore.
+
+    Attributes:
+        path: its address: an absolute path or a URL; of a tar file's member `photos.tar::name.jpg`.
+        size: in bytes, None if unknown.
+        offset: of a tar file's member, where its content begins; else None.
+        refusal: why it can't be restored, or "".
+    """
+
+    path: str
+    size: int | None = None
+    offset: int | None = None
+    refusal: str = ""
+
+
+def list_source(source: str, skipped: Skipped) -> Iterator[SourceFile]:
+    """Yields the JPEG files that a source names.
+
+    Args:
+        source: a folder; the address of one, as `s3://bucket/photos`; a tar file or a pattern of
+            several, as `photos-*.tar`; or a text file, `.txt`, with an address of any of these
+            kinds, or of a JPEG file, on each line.
+        skipped: counts what is left out of folders; changed in place.
+
+    Raises:
+        FileNotFoundError: if there is no such source.
+        OSError: if it can't be read.
+        ValueError: if a tar file is damaged, or compressed.
+    """
+    if not source.lower().endswith(".txt"):
+        yield from _list_address(source, skipped)
+        return
+    folder, _, name = source.rpartition("/") if is_remote(source) else ("", "", source)
+    store = open_store(folder or ".")
+    jpegs = tuple(JPEG_EXTENSIONS)
+    with store.open(name) as lines:
+        for line in lines:
+            address = os.fsdecode(line).strip("\r\n")
+            if address.lower().endswith(jpegs):
+                yield _checked(_absolute(address))
+            elif address:
+                yield from _list_address(address, skipped)
+
+
+def _list_address(address: str, skipped: Skipped) -> Iterator[SourceFile]:
+    """Yields the files of a single address."""
+    extension = os.path.splitext(address)[1].lower()
+    if extension == ".tar" and not os.path.isdir(address):
+        for tar in _matching(address):
+            yield from _list_tar(tar)
+    elif extension in JPEG_EXTENSIONS and (is_remote(address) or os.path.isfile(address)):
+        yield _checked(_absolute(address))
+    elif is_remote(address):
+        store = open_store(address)
+        assert isinstance(store, RemoteStore)
+        for path, size in walk(store):
+            if posixpath.splitext(path)[1].lower() in JPEG_EXTENSIONS:
+                yield _checked(posixpath.join(store.address, path), size)
+    elif os.path.isdir(address):
+        for found, refusal in find_jpegs(Path(address).absolute(), None, skipped):
+            yield _checked(str(found), None if refusal else _size(found), None, refusal)
+    elif os.path.exists(address):
+        raise ValueError(f"{address}: expected a folder, tar files, JPEG files or a list (.txt)")
+    else:
+        raise FileNotFoundError(2, os.strerror(2), address)
+
+
+def _size(path: Path) -> int | None:
+    """Returns the size of a file in bytes, None if it is gone."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def _absolute(address: str) -> str:
+    """Returns an address that means the same in every folder."""
+    if address.startswith("/") or is_remote(address):
+        return address
+    return os.path.join(os.getcwd(), address)
+
+
+def _matching(pattern: str) -> list[str]:
+    """Returns the addresses that match a pattern, sorted.
+
+    Raises:
+        FileNotFoundError: if there are none.
+    """
+    if not set("*?[") & set(pattern):
+        return [_absolute(pattern)]
+    if is_remote(pattern):
+        protocol = pattern.partition("://")[0]
+        store = open_store(f"{protocol}://")
+        assert isinstance(store, RemoteStore)
+        inside = store.system._strip_protocol(pattern)
+        found = [f"{protocol}://{name.lstrip('/')}" for name in store.system.glob(inside)]
+    else:
+        whole = Path(pattern).absolute()
+        found = [str(path) for path in whole.parent.glob(whole.name)]
+    if not found:
+        raise FileNotFoundError(2, "no tar files match", pattern)
+    return sorted(found)
+
+
+def _list_tar(address: str) -> Iterator[SourceFile]:
+    """Yields the JPEG files in a tar file; only the headers of its members are read."""
+    folder, _, name = address.rpartition("/")
+    store = open_store(folder if is_remote(address) else (folder or "/"))
+    with store.open(name) as file:
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                for member in tar:
+                    tar.members = []  # type: ignore[attr-defined]  # else it keeps all of them
+                    is_jpeg = posixpath.splitext(member.name)[1].lower() in JPEG_EXTENSIONS
+                    if member.isfile() and is_jpeg:
+                        path = f"{address}::{member.name}"
+                        yield _checked(path, member.size, member.offset_data)
+        except tarfile.TarError as error:
+            raise ValueError(f"{address}: no plain tar file ({error})") from None
+
+
+def _checked(
+    path: str, size: int | None = None, offset: int | None = None, refusal: str = ""
+) -> SourceFile:
+    """Returns an entry whose path can be written to a plan, as Unicode."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        path = os.fsencode(path).decode(errors="backslashreplace")
+        refusal = refusal or "its name is not UTF-8; rename it"
+    return SourceFile(path, size, offset, refusal)

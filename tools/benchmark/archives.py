@@ -1,0 +1,259 @@
+"""Measures archives: planning and status of millions of rows; speed and memory of workers.
+
+    python tools/benchmark/archives.py rows                     ten million made-up rows
+    python tools/benchmark/archives.py rows --files 1000000
+    python tools/benchmark/archives.py speed                    200 JPEGs, plain command and archive
+    python tools/benchmark/archives.py memory --files 2000 --plot memory.png
+
+`speed` restores the same pictures by `dmcnn-restore` and by `dmcnn-archive` in turn, on the same
+number of cores. On a busy machine, rely on processor seconds. `memory` draws the resident memory of
+each worker.
+"""
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dmcnn_jax.cli.process import command_parser, run_command
+
+_CHECKOUT = Path(__file__).resolve().parents[2]
+_FILES = {"rows": 10_000_000, "speed": 200, "memory": 2000}
+_SIDES = 300, 800  # of pictures, in pixels
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the script and returns its exit status."""
+    parser = command_parser(None, __doc__)
+    parser.add_argument("what", choices=("rows", "speed", "memory", "plan", "status"))
+    parser.add_argument("--files", type=int, help="how many (10 million; 200; 2,000)")
+    parser.add_argument("--workers", type=int, default=2, help="and cores (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=2, help="of speed (%(default)s)")
+    parser.add_argument("--engine", default="jax", help="what restores (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=1e9, help="end memory's run after these")
+    parser.add_argument("--plot", metavar="FILE", help="draws memory there")
+    parser.add_argument("--folder", help="where files are made (default: a temporary folder)")
+    options = parser.parse_args(argv)
+    options.files = options.files or _FILES.get(options.what)
+    steps: dict[str, Callable[[argparse.Namespace], None]] = {
+        "rows": _measure_rows,
+        "speed": _measure_speed,
+        "memory": _measure_memory,
+        "plan": _plan_rows,
+        "status": _read_status,
+    }
+    return run_command("archives", lambda: steps[options.what](options))
+
+
+# Rows
+
+
+def _measure_rows(options: argparse.Namespace) -> None:
+    """Makes a list and reports, and runs each step in a process of its own."""
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        listing = Path(folder, "list.txt")
+        with open(listing, "w") as file:
+            for number in range(options.files):
+                file.write(f"/photos/{number // 1000:06}/IMG_{number:09}.jpg\n")
+        for step in ("plan", "status"):
+            command = [sys.executable, __file__, step, "--folder", folder]
+            subprocess.run(command, check=True)
+
+
+def _plan_rows(options: argparse.Namespace) -> None:
+    from dmcnn_jax.archives.options import ArchiveOptions
+    from dmcnn_jax.archives.planning import make_plan
+
+    folder = options.folder
+    began = time.perf_counter()
+    plan, _ = make_plan(f"{folder}/list.txt", f"{folder}/out", ArchiveOptions())
+    seconds = time.perf_counter() - began
+    sizes = [p.stat().st_size for p in Path(folder, "out").rglob("*.parquet")]
+    print(
+        f"plan: {plan.files:,} rows in {plan.shards:,} shards, {seconds:.1f} s, peak memory"
+        f" {_peak_mib():.0f} MiB, manifest {sum(sizes) / 2**20:.0f} MiB"
+    )
+
+
+def _read_status(options: argparse.Namespace) -> None:
+    from dmcnn_jax.archives.plan import Archive
+    from dmcnn_jax.archives.reports import Record, report_name, write_report
+    from dmcnn_jax.archives.status import read_status
+
+    archive = Archive(f"{options.folder}/out")
+    digest = "0123456789abcdef" * 4
+    records = [
+        Record(
+            index=number,
+            path=f"{number:09}.jpg",
+            output=f"{number:09}.png",
+            status="failed" if number % 100 == 0 else "restored",
+            error="damaged" if number % 100 == 0 else "",
+            width=640,
+            height=480,
+            input_sha256=digest,
+            output_sha256=digest,
+        )
+        for number in range(archive.plan.shard_size)
+    ]
+    now = time.time()
+    write_report(archive.target, archive.plan.id, 0, records, now - 600, now)
+    report = Path(options.folder, "out", report_name(0)).read_bytes()
+    for shard in range(archive.plan.shards):
+        path = Path(options.folder, "out", report_name(shard))
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(report)
+    began = time.perf_counter()
+    status = read_status(archive)
+    seconds = time.perf_counter() - began
+    print(
+        f"status: {status.done_files:,} rows in {status.done_shards:,} reports, {seconds:.1f} s,"
+        f" peak memory {_peak_mib():.0f} MiB"
+    )
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+# Speed and memory
+
+
+def _measure_speed(options: argparse.Namespace) -> None:
+    """Restores the same pictures in turn by the plain command and as an archive."""
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        source = Path(folder, "in")
+        _make_pictures(source, options.files)
+        for number in range(options.rounds):
+            plain = Path(folder, f"plain-{number}")
+            _timed(
+                "dmcnn-restore",
+                options.files,
+                "restore",
+                [str(source), "-o", str(plain), "--engine", options.engine, "--size", "fast", "-q"],
+            )
+            target = _plan(options, source, Path(folder, f"archive-{number}"))
+            _timed("dmcnn-archive", options.files, "archive", _run_arguments(options, target))
+
+
+def _measure_memory(options: argparse.Namespace) -> None:
+    """Restores pictures as an archive, and prints and draws the memory of its workers."""
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        source = Path(folder, "in")
+        _make_pictures(source, options.files)
+        target = _plan(options, source, Path(folder, "out"))
+        process = subprocess.Popen(_command("archive", _run_arguments(options, target)))
+        samples = _sample(process, target, options.seconds)
+        if process.poll() is None:
+            process.terminate()
+        elif process.returncode:
+            raise RuntimeError("the run failed")
+        process.wait()
+    every = max(1, len(samples) // 20)
+    for seconds, files, memory in [*samples[::every], samples[-1]]:
+        print(f"{seconds:6.0f} s, {files:6} files, MiB: {', '.join(f'{m:.0f}' for m in memory)}")
+    if options.plot:
+        _draw(samples, options.plot)
+
+
+def _make_pictures(folder: Path, files: int) -> None:
+    """Writes JPEG files of random sizes and qualities, cut from a photograph."""
+    from skimage import data
+
+    photograph = Image.fromarray(data.astronaut())
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    for number in range(files):
+        width, height = map(int, rng.integers(_SIDES[0], _SIDES[1] + 1, 2))
+        left, top = map(int, rng.integers(0, 200, 2))
+        box = (left, top, left + 300, top + 300)
+        picture = photograph.resize((width, height), Image.Resampling.LANCZOS, box)
+        picture.save(folder / f"{number:06}.jpg", quality=int(rng.choice([10, 20, 30, 40])))
+
+
+def _plan(options: argparse.Namespace, source: Path, target: Path) -> Path:
+    arguments = ["plan", str(source), str(target), "--engine", options.engine, "--size", "fast"]
+    subprocess.run(_command("archive", [*arguments, "--shard-size", "25", "-q"]), check=True)
+    return target
+
+
+def _run_arguments(options: argparse.Namespace, target: Path) -> list[str]:
+    return ["run", str(target), "--driver", "processes", "--workers", str(options.workers), "-q"]
+
+
+def _command(name: str, arguments: Sequence[str]) -> list[str]:
+    code = f"import sys; from dmcnn_jax.cli.{name} import main; sys.exit(main())"
+    return [sys.executable, "-c", code, *arguments]
+
+
+def _timed(name: str, files: int, module: str, arguments: Sequence[str]) -> None:
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(_command(module, arguments), check=True)
+    seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    print(
+        f"{name}: {files / seconds:.3f} files a second, {busy / files:.3f} processor seconds a file"
+        f" ({files} files, {seconds:.0f} s, {busy:.0f} processor seconds, starts included)",
+        flush=True,
+    )
+
+
+Sample = tuple[float, int, list[float]]
+"""Seconds since the start, files that are done, and MiB of each worker."""
+
+
+def _sample(process: subprocess.Popen[bytes], target: Path, limit: float) -> list[Sample]:
+    """Returns samples of the memory of a run's workers, until it ends or for `limit` seconds."""
+    samples: list[Sample] = []
+    began, ended = time.perf_counter(), threading.Event()
+    while process.poll() is None and time.perf_counter() - began < limit:
+        workers = [pid for pid in _children(process.pid)]
+        memory = [_resident_mib(pid) for pid in workers]
+        files = sum(1 for _ in target.glob("*.png"))
+        if memory:
+            samples.append((time.perf_counter() - began, files, memory))
+        ended.wait(2)
+    return samples
+
+
+def _children(pid: int) -> list[int]:
+    text = "".join(p.read_text() for p in Path(f"/proc/{pid}/task").glob("*/children"))
+    return sorted(map(int, text.split()))
+
+
+def _resident_mib(pid: int) -> float:
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except OSError:
+        return 0.0
+    return pages * os.sysconf("SC_PAGESIZE") / 2**20
+
+
+def _draw(samples: Sequence[Sample], path: str) -> None:
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
+    for worker in range(max(len(memory) for _, _, memory in samples)):
+        points = [(files, m[worker]) for _, files, m in samples if len(m) > worker and m[worker]]
+        axes.plot(*zip(*points, strict=True), label=f"worker {worker + 1}")
+    axes.set(xlabel="files done", ylabel="resident memory, MiB", ylim=(0, None))
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(_CHECKOUT))
+    raise SystemExit(main())
