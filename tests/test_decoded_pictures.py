@@ -4,11 +4,11 @@ import io
 
 import numpy as np
 import pytest
-from dmcnn_jax.cli.input_folders import Skipped, find_jpegs
 from PIL import Image, ImageDraw
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.images.extensions import JPEG_EXTENSIONS, LOSSLESS_EXTENSIONS
+from dmcnn_jax.images.input_folders import Skipped, find_jpegs
 from dmcnn_jax.restoration.decoded_file import DecodedFile, finish, read_source
 from dmcnn_jax.restoration.decoded_pixels import NotDecodedError, recover
 from dmcnn_jax.restoration.results import Restoration
