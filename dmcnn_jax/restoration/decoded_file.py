@@ -18,6 +18,7 @@ from PIL import ExifTags, Image
 from dmcnn_jax import jpeg
 from dmcnn_jax.images import formats
 from dmcnn_jax.images.orientation import turn_back
+from dmcnn_jax.jpeg.file_kinds import describe_other
 from dmcnn_jax.jpeg.metadata import Metadata
 from dmcnn_jax.restoration.decoded_pixels import NotDecodedError, Recovery, recover
 from dmcnn_jax.restoration.results import Restoration
@@ -83,7 +84,8 @@ def read_source(
         pixels, metadata, kind = _load(data, max_pixels)
         recovery = recover(pixels)
     except (NotDecodedError, _UnsuitableError) as error:
-        raise ValueError(f"{shown}: {error}") from None
+        other = describe_other(data[:16])
+        raise ValueError(f"{shown}: not a JPEG file but {other}; {error}") from None
     above, before = recovery.margins
     return DecodedFile(
         name=shown,

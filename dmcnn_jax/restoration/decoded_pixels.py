@@ -9,6 +9,7 @@ The share of pixels that come back exactly is the proof.
 
 import dataclasses
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 import scipy.ndimage
@@ -28,8 +29,14 @@ from dmcnn_jax.jpeg.reader import Component, decode_plane
 from dmcnn_jax.jpeg.resampling import fit_samples, upsample
 from dmcnn_jax.jpeg.tables import STANDARD_CHROMA, nearest_quality
 
-MIN_EXACT = 0.8
-"""The least share of pixels that must come back exactly."""
+MIN_EXACT = 0.9
+"""The least share of pixels that must come back exactly, but for those near the border."""
+
+# With this share, no other sampling of chroma is tried.
+_SURELY_EXACT = 0.995
+
+# Where cropping has cut blocks, or samples of chroma, pixels are uncertain.
+_BORDER = 16
 
 # The evidence, in nats, from which pixels may be those of a JPEG file.
 _MIN_EVIDENCE = 60.0
@@ -46,7 +53,7 @@ _MIN_YCBCR = 0.6
 _CHROMA_NOISE = 2 * ROUNDING_NOISE
 
 # The share of chroma values that upsampling must give back, for the sampling to be considered.
-_MIN_FIT = 0.97
+_MIN_FIT = 0.9
 
 # Levels by which pixels of a block that comes back may differ: other decoders round differently.
 _SAME = 2
@@ -129,21 +136,28 @@ def recover(pixels: np.ndarray) -> Recovery:
             "no JPEG compression found in its pixels: it was never compressed, or changed since,"
             " as by scaling or filters"
         )
-    sampling = _Sampling((1, 1), left, top)
-    tables: tuple[TableEstimate, ...] = (luma,)
-    if len(planes) == 3:
-        sampling, chroma = _find_chroma(planes, unclipped, left, top, luma)
-        tables += chroma
-    components = _Fit(pixels, planes, unclipped, sampling, tables).components()
-    exact, trusted = _compare(pixels, components, sampling.margins)
-    if exact < MIN_EXACT:
+    best, most = None, -1.0
+    for sampling, tables in _hypotheses(planes, unclipped, left, top, luma):
+        components = _Fit(pixels, planes, unclipped, sampling, tables).components()
+        error = _errors_of(pixels, components, sampling.margins)
+        inner = error[_BORDER:-_BORDER, _BORDER:-_BORDER]
+        exact = float(np.mean((inner if inner.size else error) == 0))
+        if exact > most:
+            trusted = _trusted_blocks(error, sampling.margins)
+            best = Recovery(
+                components, sampling.margins, float(np.mean(error == 0)), trusted, tables
+            )
+            most = exact
+        if exact >= _SURELY_EXACT:
+            break
+    if best is None or most < MIN_EXACT:
         raise NotDecodedError(
             f"JPEG compression at about quality {nearest_quality(luma.table)} shows in its pixels,"
-            f" but only {exact:.0%} of them come back by decoding it again; expected"
+            f" but only {most:.0%} of them come back by decoding it again; expected"
             f" {MIN_EXACT:.0%}: they were changed since, as by scaling, filters or another"
             " compression"
         )
-    return Recovery(components, sampling.margins, exact, trusted, tables)
+    return best
 
 
 def _planes_of(pixels: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
@@ -163,14 +177,34 @@ def _planes_of(pixels: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     return [np.ascontiguousarray(ycbcr[..., c]) for c in range(3)], unclipped
 
 
-def _find_chroma(
+def _hypotheses(
     planes: list[np.ndarray], unclipped: np.ndarray, left: int, top: int, luma: TableEstimate
-) -> tuple[_Sampling, tuple[TableEstimate, TableEstimate]]:
-    """Finds chroma's sampling and tables, given luma's grid and table."""
+) -> Iterator[tuple[_Sampling, tuple[TableEstimate, ...]]]:
+    """Yields how chroma may be sampled, the coarsest first, and the tables of all planes."""
+    if len(planes) == 1:
+        yield _Sampling((1, 1), left, top), (luma,)
+        return
+    for factors in ((2, 2), (1, 2), (2, 1), (1, 1)):
+        down, across = factors
+        start = np.s_[top % down :, left % across :]
+        if all(_fits(plane[start], unclipped[start], factors) for plane in planes[1:]):
+            sampling, measured = _place_chroma(planes, unclipped, left, top, factors, luma)
+            for chroma in _chroma_tables(measured, luma):
+                yield sampling, (luma, *chroma)
+
+
+def _place_chroma(
+    planes: list[np.ndarray],
+    unclipped: np.ndarray,
+    left: int,
+    top: int,
+    factors: tuple[int, int],
+    luma: TableEstimate,
+) -> tuple[_Sampling, list[np.ndarray]]:
+    """Finds where chroma's blocks lie, given luma's grid; returns also the evidence for steps."""
     height, width = planes[0].shape
     rows, columns = part = _active_part(planes[1], height, width)
     chroma = [plane[part] for plane in planes[1:]]
-    factors = _find_factors(chroma, unclipped[part], left - columns.start, top - rows.start)
     down, across = factors
     candidates = [
         _Sampling(factors, (left + 8 * beside) % (8 * across), (top + 8 * below) % (8 * down))
@@ -186,37 +220,53 @@ def _find_chroma(
         )
         known = _known_samples(unclipped[part], inside)
         parts.append([(_samples_from(plane, inside), known) for plane in chroma])
-    best = candidates[choose_grid(parts, _CHROMA_NOISE, dc=True)[0]]
+    # A table that is known tells grids apart by few coefficients.
+    table = _standard_chroma(luma)
+    if table is None:
+        best = candidates[choose_grid(parts, _CHROMA_NOISE, dc=True)[0]]
+    else:
+        fits = [sum(_agreement(_measure(*plane), table) for plane in planes) for planes in parts]
+        best = candidates[int(np.argmax(fits))]
     known = _known_samples(unclipped, best)
-    measured = [
-        step_evidence(
-            distinct_coefficients(_samples_from(plane, best), known, dc=True), _CHROMA_NOISE
-        )
-        for plane in planes[1:]
-    ]
-    return best, _chroma_tables(measured, luma)
+    return best, [_measure(_samples_from(plane, best), known) for plane in planes[1:]]
+
+
+def _measure(samples: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Returns the evidence of chroma samples for steps, as `step_evidence` does."""
+    return step_evidence(distinct_coefficients(samples, known, dc=True), _CHROMA_NOISE)
+
+
+def _standard_chroma(luma: TableEstimate) -> np.ndarray | None:
+    """Returns the standard chroma table of luma's quality, int32 [8, 8], if luma's is standard."""
+    return None if luma.quality is None else jpeg.quality_table(luma.quality, STANDARD_CHROMA)
+
+
+def _agreement(evidence: np.ndarray, table: np.ndarray) -> float:
+    """Returns the evidence for a table, in nats."""
+    return float(evidence[np.arange(64), table.reshape(64) - 1].sum())
 
 
 def _chroma_tables(
     measured: list[np.ndarray], luma: TableEstimate
-) -> tuple[TableEstimate, TableEstimate]:
-    """Returns the tables of Cb and Cr: one for both, unless their evidence contradicts."""
+) -> Iterator[tuple[TableEstimate, TableEstimate]]:
+    """Yields tables that Cb and Cr may have, given their evidence: the likeliest first.
+
+    The standard table of luma's quality comes first, then what the evidence speaks for: one table
+    for both, unless it contradicts itself.
+    """
     both = measured[0] + measured[1]
     separate = sum(np.maximum(e.max(axis=1), 0).sum() for e in measured)
-    if luma.quality is not None:
-        standard = jpeg.quality_table(luma.quality, STANDARD_CHROMA).reshape(64)
-        total = both[np.arange(64), standard - 1].sum()
-        if total >= 0.95 * separate - 20:
-            known = np.ones((8, 8), bool)
-            estimate = TableEstimate(
-                standard.reshape(8, 8), known, luma.quality, float(max(total, 0))
-            )
-            return estimate, estimate
+    table = _standard_chroma(luma)
+    if table is not None:
+        known = np.ones((8, 8), bool)
+        standard = TableEstimate(table, known, luma.quality, _agreement(both, table))
+        yield standard, standard
     if np.maximum(both.max(axis=1), 0).sum() >= 0.95 * separate - 20:
         estimate = estimate_table(both, STANDARD_CHROMA)
-        return estimate, estimate
-    cb, cr = (estimate_table(e, STANDARD_CHROMA) for e in measured)
-    return cb, cr
+        yield estimate, estimate
+    else:
+        cb, cr = (estimate_table(e, STANDARD_CHROMA) for e in measured)
+        yield cb, cr
 
 
 def _active_part(plane: np.ndarray, height: int, width: int) -> tuple[slice, slice]:
@@ -236,27 +286,10 @@ def _active_part(plane: np.ndarray, height: int, width: int) -> tuple[slice, sli
     return slice(top, top + tall), slice(left, left + wide)
 
 
-def _find_factors(
-    chroma: list[np.ndarray], unclipped: np.ndarray, left: int, top: int
-) -> tuple[int, int]:
-    """Returns the coarsest sampling that planes allow: rows and columns to a sample.
-
-    Args:
-        chroma: Cb and Cr of a part of the picture, at full size.
-        unclipped: bool, the pixels whose chroma is exact.
-        left: the column where a block of luma begins.
-        top: the row where it begins.
-    """
-    for factors in ((2, 2), (1, 2), (2, 1)):
-        down, across = factors
-        start = np.s_[top % down :, left % across :]
-        if all(_fits(plane[start], unclipped[start], factors) for plane in chroma):
-            return factors
-    return 1, 1
-
-
 def _fits(plane: np.ndarray, known: np.ndarray, factors: tuple[int, int]) -> bool:
-    """Returns whether a plane is what `upsample` gives, up to rounding."""
+    """Returns whether a plane is what `upsample` gives, up to rounding, in most places."""
+    if factors == (1, 1):
+        return True
     height, width = (size // 2 * 2 for size in plane.shape)
     part, known = plane[:height, :width].astype(np.float32), known[:height, :width]
     error = np.abs(upsample(fit_samples(part, factors), factors) - part)
@@ -411,18 +444,21 @@ def _join(planes: list[np.ndarray]) -> np.ndarray:
     return color.ycbcr_to_rgb(np.stack(planes, axis=-1), "full")
 
 
-def _compare(
+def _errors_of(
     pixels: np.ndarray, components: tuple[Component, ...], margins: tuple[int, int]
-) -> tuple[float, np.ndarray]:
-    """Decodes components; returns the share of exact pixels, and which blocks come back."""
+) -> np.ndarray:
+    """Returns by how much pixels differ from the decoded components: int16 [height, width]."""
     above, before = margins
     height, width = pixels.shape[0] + above, pixels.shape[1] + before
-    decoded = _join(
-        [upsample(decode_plane(c), c.subsampling)[:height, :width] for c in components]
-    )[above:, before:]
-    error = np.abs(pixels.astype(np.int16) - decoded)
-    error = error.max(axis=-1) if error.ndim == 3 else error
+    full = [upsample(decode_plane(c), c.subsampling)[:height, :width] for c in components]
+    error = np.abs(pixels.astype(np.int16) - _join(full)[above:, before:])
+    return error.max(axis=-1) if error.ndim == 3 else error
+
+
+def _trusted_blocks(error: np.ndarray, margins: tuple[int, int]) -> np.ndarray:
+    """Returns which blocks come back, given by how much pixels differ: bool [rows, columns]."""
+    above, before = margins
+    height, width = error.shape[0] + above, error.shape[1] + before
     padded = np.pad(error, ((above, -height % 8), (before, -width % 8)))
     rows, columns = padded.shape[0] // 8, padded.shape[1] // 8
-    worst = padded.reshape(rows, 8, columns, 8).max(axis=(1, 3))
-    return float((error == 0).mean()), worst <= _SAME
+    return np.asarray(padded.reshape(rows, 8, columns, 8).max(axis=(1, 3)) <= _SAME)
