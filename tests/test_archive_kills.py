@@ -1,6 +1,6 @@
 """Archives whose processes are killed, whose storage is cut off, on processes, on Ray and on S3.
 
-DMCNN_KILLS sets how many processes are killed, instead of 6.
+DMCNN_KILLS sets how many processes are killed, instead of 3.
 """
 
 import os
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 
 CHECKOUT = Path(__file__).parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(CHECKOUT), "JAX_PLATFORMS": "cpu"}
-KILLS = int(os.environ.get("DMCNN_KILLS", "6"))
+KILLS = int(os.environ.get("DMCNN_KILLS", "3"))
 
 
 @pytest.fixture(scope="module")
