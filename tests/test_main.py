@@ -2,6 +2,7 @@
 
 import importlib
 import runpy
+import signal
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 from runs import CHECKOUT
 
 from dmcnn_jax.cli import restore
+from dmcnn_jax.cli.exit_signals import SIGNALS
 from dmcnn_jax.version import __version__
 
 
@@ -72,6 +74,16 @@ def test_a_device_that_is_not_there_is_one_line(failure, tmp_path, monkeypatch, 
     assert 'pip install "dmcnn-jax[cuda]"' in line
 
 
+@pytest.fixture
+def own_signals():
+    """Brings back the signal handlers that a program replaced: a later interrupt is not for it."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("own_signals")
 @pytest.mark.parametrize("name", ["absl", "ml_collections"])
 def test_training_without_its_extra_is_one_line(name, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)

@@ -60,7 +60,6 @@ NOT_RUN = {
         "python tools/earlier_saves.py *",
         "python tools/borders.py *",
         "python tools/recipe_sizes.py *",
-        "python tests/mutated.py *",
         "python tools/pack_images.py *--graphics *",
     ),
     "needs a pack of such pictures": ("python tools/evaluate_photo.py *",),
