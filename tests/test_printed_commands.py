@@ -54,6 +54,11 @@ NOT_RUN = {
     "waits for requests, or sends them to it: test_serve.py": ("dmcnn-restore --serve*", "curl *"),
     "reads standard input; test_restore.py has it do so": ("dmcnn-restore - *",),
     "processes of an archive: test_archive.py": ("dmcnn-archive *",),
+    "copies of pictures larger than those here: test_decoded_pictures.py": (
+        "dmcnn-restore screenshot.png *",
+        "dmcnn-restore downloads/ *",
+    ),
+    "half an hour; test_mutated.py and others run its parts": ("python tests/campaign.py*",),
     "minutes at its smallest: test_benchmark.py": ("python tools/benchmark *",),
     "minutes of pictures drawn by code": (
         "python tools/graphics.py",
