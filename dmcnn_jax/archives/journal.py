@@ -13,6 +13,7 @@ import os
 import secrets
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ JOURNALS = f"{FOLDER}/journals"
 _LINES, _SECONDS = 50, 10  # an object holds the lines of that many events, or of that time
 
 
-class Journal:
+class Journal(ABC):
     """The journal of a shard; any thread may write to it.
 
     Attributes:
@@ -79,12 +80,13 @@ class Journal:
         except (ValueError, TypeError):
             return
 
+    @abstractmethod
     def _add(self, event: dict[str, Any], *, at_once: bool = False) -> None:
-        raise NotImplementedError
+        """Writes an event, at once or with those that follow."""
 
+    @abstractmethod
     def remove(self) -> None:
         """Deletes the journal, once the report is written."""
-        raise NotImplementedError
 
 
 @contextlib.contextmanager
