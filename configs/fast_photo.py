@@ -1,4 +1,4 @@
-"""The network for photographs on one large GPU, from random weights.
+"""The network for photographs on one large GPU: random weights, but for luma's dmcnn-any.
 
     python tools/gpu_session.py pack FOLDER_OF_IMAGES -o PACK
     python tools/gpu_session.py train configs/fast_photo.py:5 --source PACK -o OUT
@@ -17,6 +17,7 @@ def get_config():
     set_steps(config, (128,), (64,), (20_000,), warmup_steps=400, validate_every=2000)
     set_photographs(config)
     config.model.dtype = "bfloat16"
+    config.init_from = "dmcnn-any"
     config.train.log_every = 100
     config.schedule.cooldown = 0.25
     return config

@@ -21,8 +21,8 @@ from dmcnn_jax.evaluation.complexity import (
     positive_variables,
     receptive_field,
 )
-from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model, estimate
+from dmcnn_jax.inference.plane import restore_plane
 from dmcnn_jax.inference.variables import initialize, variable_shapes
 from dmcnn_jax.models import MODELS, create_model
 from dmcnn_jax.models.base import Network
@@ -562,8 +562,8 @@ def test_trains_resumes_evaluates_and_restores(name, tmp_path):
 
     from dmcnn_jax.config import default_config
     from dmcnn_jax.evaluation.protocol import evaluate_folder
-    from dmcnn_jax.inference.luma import restore_plane
     from dmcnn_jax.inference.model import load
+    from dmcnn_jax.inference.plane import restore_plane
     from dmcnn_jax.training.loop import train
 
     originals, _, _ = pairs((3, 64, 64))

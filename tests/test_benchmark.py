@@ -18,8 +18,8 @@ import pytest
 
 from dmcnn_jax.evaluation.complexity import arithmetic, flops_per_pixel
 from dmcnn_jax.inference import tiling
-from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model
+from dmcnn_jax.inference.plane import restore_plane
 from dmcnn_jax.models import create_model
 
 sys.path.append(str(Path(__file__).parents[1] / "tools"))

@@ -21,8 +21,8 @@ from dmcnn_jax.data import tiles as tiles_module
 from dmcnn_jax.evaluation import color_protocol
 from dmcnn_jax.inference import tiling
 from dmcnn_jax.inference.chroma import restore_chroma
-from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model, estimate
+from dmcnn_jax.inference.plane import restore_plane
 from dmcnn_jax.inference.variables import initialize, variable_shapes
 from dmcnn_jax.inference.weights import save_weights
 from dmcnn_jax.jpeg import dihedral, resampling

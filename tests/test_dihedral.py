@@ -5,8 +5,8 @@ import pytest
 import scipy.fft
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import estimate, load
+from dmcnn_jax.inference.plane import restore_plane
 from dmcnn_jax.jpeg import dihedral
 
 

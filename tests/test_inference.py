@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from dmcnn_jax import jpeg
 from dmcnn_jax.images.color import to_uint8
 from dmcnn_jax.inference import tiling
-from dmcnn_jax.inference.luma import one_pass_program, restore_plane
+from dmcnn_jax.inference.luma import one_pass_program
 from dmcnn_jax.inference.model import Model, load
+from dmcnn_jax.inference.plane import restore_plane
 from dmcnn_jax.inference.tiling import plan_tiles
 from dmcnn_jax.inference.variables import initialize, variable_shapes
 from dmcnn_jax.inference.weights import save_weights

@@ -18,9 +18,9 @@ from dmcnn_jax.cli import restore_arguments as arguments_module
 from dmcnn_jax.cli.evaluate import main as evaluate
 from dmcnn_jax.inference import openvino_engine, tiling
 from dmcnn_jax.inference.chroma import restore_chroma
-from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import ENGINES, Model
 from dmcnn_jax.inference.photo import restore_photo
+from dmcnn_jax.inference.plane import restore_plane
 from dmcnn_jax.inference.variables import variable_shapes
 from dmcnn_jax.inference.weights import save_weights
 from dmcnn_jax.models import create_model

@@ -24,11 +24,11 @@ from dmcnn_jax.data import chroma_pairs, feeds, photo_pairs
 from dmcnn_jax.evaluation import photo_protocol
 from dmcnn_jax.images import color
 from dmcnn_jax.inference import tiling
-from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model, estimate
 from dmcnn_jax.inference.photo import restore_photo
+from dmcnn_jax.inference.plane import restore_plane
 from dmcnn_jax.inference.variables import check_variables, variable_shapes
-from dmcnn_jax.inference.weights import load_weights
+from dmcnn_jax.inference.weights import find_weights, load_weights, save_weights
 from dmcnn_jax.jpeg import resampling
 from dmcnn_jax.models import create_model, photo
 from dmcnn_jax.models.photo import PhotoInput, PhotoNet, rgb_error_weights
@@ -38,6 +38,7 @@ from dmcnn_jax.system import devices
 from dmcnn_jax.training.loop import train
 
 MODEL = {"name": "photo", "features": (4, 6, 8), "dilations": (2,)}
+MODEL |= {"luma_features": 4, "luma_dct_features": 8}
 # Programs are compiled for each; the most common one is in the plain suite.
 SUBSAMPLINGS = [
     pytest.param(factors, marks=[] if factors == (2, 2) else [pytest.mark.slow])
@@ -63,6 +64,8 @@ def untrained(rectify):
     module = create_model(MODEL | {"rectify": rectify})
     variables = networks.start(module)
     variables["params"]["last"] = jax.tree.map(np.zeros_like, variables["params"]["last"])
+    # The network that restores luma then changes nothing, either.
+    variables["frozen"] = jax.tree.map(np.zeros_like, variables["frozen"])
     return module, variables
 
 
@@ -88,10 +91,11 @@ def exact_planes(k, table):
 
 
 @pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
-def test_untrained_is_the_decoded_picture(subsampling):
-    """The coefficients' exact inverse transform, chroma upsampled in NumPy."""
+def test_untrained_is_luma_restored_and_chroma_decoded(subsampling):
+    """Chroma: the exact inverse transform, upsampled in NumPy. Luma: another network's."""
     batch = compressed(32, 64, subsampling)
-    found = estimate(*untrained(rectify=False), batch["coefficients"], batch["table"])
+    module, variables = untrained(rectify=False)
+    found = estimate(module, variables, batch["coefficients"], batch["table"])
     given, table = batch["coefficients"], batch["table"][0]
     (luma,) = exact_planes(given.luma, table[:1])
     chroma = [
@@ -100,8 +104,24 @@ def test_untrained_is_the_decoded_picture(subsampling):
     ]
     expected = np.stack([luma, *chroma], axis=-1)
     assert found["image"].shape == (1, 32, 64, 3)
-    np.testing.assert_allclose(found["image"][0] * 255, expected, atol=2e-3)
-    np.testing.assert_array_equal(found["image"], found["jpeg"])
+    np.testing.assert_allclose(found["jpeg"][0] * 255, expected, atol=2e-3)
+    np.testing.assert_array_equal(found["image"][..., 1:], found["jpeg"][..., 1:])
+    dmcnn = Model(module.luma_network(), {"params": variables["frozen"]["luma"]})
+    restored = restore_plane(dmcnn, given.luma[0], table[0], project=True)
+    np.testing.assert_allclose(found["image"][0, ..., 0], restored, atol=1e-5)
+    assert np.abs(restored * 255 - luma).max() < 0.6
+
+
+def test_luma_restored_before_shows():
+    """In all planes of a network whose weights do something."""
+    batch = compressed(32, 32, (2, 2))
+    module, variables = filled()
+    without = {**variables, "frozen": jax.tree.map(np.zeros_like, variables["frozen"])}
+    found, other = (
+        estimate(module, v, batch["coefficients"], batch["table"])["image"]
+        for v in (variables, without)
+    )
+    assert np.abs(found - other).max(axis=(0, 1, 2)).min() > 1 / 255
 
 
 @pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
@@ -145,12 +165,12 @@ def test_what_lies_outside_of_the_image_has_no_influence(subsampling):
     mask[:, 2:6, 4:10] = True
     module, variables = filled()
     run = jax.jit(lambda k: module.apply(variables, k, table, mask=mask)["image"])
-    np.testing.assert_allclose(run(padded)[:, 16:48, 32:80], whole, atol=1e-5)
+    np.testing.assert_allclose(run(padded)[:, 16:48, 32:80], whole, atol=1e-4)
 
 
 @pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
 def test_halo_covers_what_a_block_depends_on(subsampling):
-    """With it, the middle of a picture is the same in a part of it."""
+    """With it, the middle of a picture is the same in a part of it, whose luma is restored."""
     down, across = subsampling
     module, variables = filled()
     halo = module.halo(subsampling)
@@ -159,10 +179,16 @@ def test_halo_covers_what_a_block_depends_on(subsampling):
     batch = compressed(8 * sides[0], 8 * sides[1], subsampling)
     given, table = batch["coefficients"], batch["table"]
     part = PhotoInput(given.luma[:, down:-down, across:-across], given.chroma[:, :, 1:-1, 1:-1])
-    whole = estimate(module, variables, given, table)["image"][:, 8 * down :, 8 * across :]
+    luma = module.apply(variables, given.luma, table[:, 0], None, method="restore_luma")
+
+    @jax.jit
+    def restore(k, luma):
+        return module.apply(variables, k, table, luma, method="restore_from_luma")["image"]
+
+    whole = restore(given, luma)[:, 8 * down :, 8 * across :]
     top, left = 8 * down * halo[0], 8 * across * halo[1]
     block = np.s_[:, top : top + 8 * down, left : left + 8 * across]
-    found = estimate(module, variables, part, table)["image"]
+    found = restore(part, luma[:, 8 * down : -8 * down, 8 * across : -8 * across])
     np.testing.assert_allclose(found[block], whole[block], atol=1e-5)
 
 
@@ -215,7 +241,7 @@ def test_steps_lower_the_loss():
     original = batch["original"].astype(np.float32) / 255
 
     def loss(params):
-        found = module.apply({"params": params}, batch["coefficients"], batch["table"])
+        found = module.apply(variables | {"params": params}, batch["coefficients"], batch["table"])
         return module.loss(found, original)
 
     params = variables["params"]
@@ -285,9 +311,21 @@ def test_a_run_trains_validates_and_measures(tmp_path, capsys):
             "train.optimizer": "muon",
             "train.validate_every": 3,
             "schedule.name": "constant",
+            "init_from": str(tmp_path / "luma.safetensors"),
         }
     )
+    dmcnn = {"name": "dmcnn", "features": 4, "dct_features": 8, "condition_on_table": True}
+    start = networks.start(create_model(dmcnn))
+    for branch, layer in (("f", "conv9"), ("g", "conv15")):  # it changes nothing
+        weights = start["params"][branch]
+        weights[layer] = jax.tree.map(np.zeros_like, weights[layer])
+    save_weights(tmp_path / "luma.safetensors", start, {"model": dmcnn})
     model = train(config, tmp_path / "run")
+    luma = model.variables["frozen"]["luma"]
+    expected = start["params"] | {
+        "g": {k: v for k, v in start["params"]["g"].items() if not k.startswith("head_")}
+    }
+    jax.tree.map(np.testing.assert_array_equal, luma, expected)
     assert set(model.about["validation"]) == {"loss", "psnr", "gain", "gain_luma", "gain_chroma"}
     assert re.search(r"\(luma [+-]\d\.\d{3}, chroma [+-]\d\.\d{3}\)", capsys.readouterr().err)
     results = photo_protocol.evaluate_model(model, config)
@@ -345,7 +383,7 @@ def test_tiles_give_what_the_whole_does(monkeypatch, subsampling):
     k = [luma, *np.asarray(coefficients.chroma)[0]]
     tiled = restore_photo(model, k, table[0], subsampling)
     assert tiled.shape == (3, 8 * down * -(-41 // down), 8 * across * -(-35 // across))
-    np.testing.assert_allclose(tiled[:, :328, :280] / 255, whole[:, :328, :280], atol=1e-5)
+    np.testing.assert_allclose(tiled[:, :328, :280] / 255, whole[:, :328, :280], atol=5e-4)
 
 
 def test_transposed_sampling_strength_and_projection(rng):
@@ -530,12 +568,12 @@ def test_where_luma_is_expected_the_network_is_refused():
 
 def test_the_number_of_weights_is_that_of_the_docstring():
     module = create_model({"name": "photo"})
-    count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(variable_shapes(module)))
+    count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(variable_shapes(module)))
     assert f"{count:,} weights" in photo.__doc__
 
 
 def test_the_weights_to_start_from_fit_the_configuration():
     config = load_config(str(runs.CHECKOUT / "configs" / "photo.py"))
     validate_config(config)
-    weights, _ = load_weights(runs.CHECKOUT / config.init_from)
+    weights, _ = load_weights(find_weights(config.init_from))
     check_variables(create_model(config.model.to_dict()), weights, config.init_from)

@@ -20,6 +20,7 @@ from dmcnn_jax.models import create_model
 
 ROOT = Path(__file__).parents[1]
 CONFIG = {"name": "photo", "features": [4, 6, 8], "dilations": [2], "chroma_weight": 0.5}
+CONFIG |= {"luma_features": 4, "luma_dct_features": 8}
 KINDS = [*jpeg.SUBSAMPLING_FACTORS, "gray"]
 # One block, blocks of luma that don't fill those of chroma, and whole ones.
 SIZES = [(8, 8), (37, 41), (33, 16), (64, 80)]

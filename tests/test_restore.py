@@ -29,8 +29,8 @@ from dmcnn_jax.cli.restore import main
 from dmcnn_jax.cli.restore_arguments import make_parser, restore_options
 from dmcnn_jax.cli.restore_planning import Task, plan
 from dmcnn_jax.images import formats
-from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import load
+from dmcnn_jax.inference.plane import restore_plane
 from dmcnn_jax.inference.variables import variable_shapes
 from dmcnn_jax.inference.weights import save_weights
 from dmcnn_jax.jpeg import resampling
@@ -549,7 +549,8 @@ def test_sizes(weights, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         model_selection, "bundled_models", lambda: {str(weights): about, "wide": wide}
     )
-    path = write_jpeg(tmp_path / "a.jpg", quality=96)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(jpeg_bytes(colours(40, 56)[..., 0], quality=96))
     # "auto", on a CPU by JAX.
     options = RestoreOptions(engine="jax", trial=False)
     assert Restorer(options=options)(jpeg.read(path)).model == str(weights)
@@ -580,7 +581,7 @@ def test_the_quality_of_a_table_is_recognised(quality):
 
 def test_what_no_model_was_trained_for_is_left_as_decoded(tmp_path, weights, monkeypatch, capsys):
     monkeypatch.setattr(model_selection, "bundled_models", lambda: {str(weights): {"quality": 20}})
-    fine = write_jpeg(tmp_path / "f.jpg", quality=95, subsampling="4:4:4")
+    fine = write_jpeg(tmp_path / "f.jpg", quality=98, subsampling="4:4:4")
     coarse = write_jpeg(tmp_path / "c.jpg")
     options = ["-o", f"{tmp_path}/out/", "--json", "-", "--no-trial"]
     assert main([str(fine), str(coarse), *options]) == 0
@@ -617,11 +618,12 @@ def two_qualities(luma, chroma, subsampling):
     return original, jpeg_bytes(original, qtables=flat, subsampling=subsampling)
 
 
-def test_fine_luma_does_not_keep_coarse_chroma_from_being_restored():
+@pytest.mark.parametrize(("size", "name"), [("fast", "dmcnn-chroma"), ("full", "dmcnn-photo")])
+def test_fine_luma_does_not_keep_coarse_chroma_from_being_restored(size, name):
     original, data = two_qualities(98, 20, "4:2:0")
     file = jpeg.read(data)
-    result = Restorer()(file)
-    assert result.models == (None, "dmcnn-chroma", "dmcnn-chroma") and result.model is None
+    result = Restorer(options=RestoreOptions(size=size))(file)
+    assert result.models == (None, name, name) and result.model is None
     assert result.notes == (
         "luma: no bundled model was trained for quantisation tables like this one (about quality"
         " 98); left as decoded",
@@ -668,8 +670,21 @@ def test_a_model_without_a_name_restores(weights):
     file = jpeg.read(jpeg_bytes(colours(40, 56), quality=20))
     result = Restorer(model)(file)
     assert result.models[0] == "an unnamed model"
-    named = Restorer(weights, RestoreOptions(engine="jax"), chroma=Restorer().chroma)
+    named = Restorer(weights, RestoreOptions(engine="jax"), chroma=Restorer(model).chroma)
     np.testing.assert_array_equal(result.pixels, named(file).pixels)
+
+
+def test_the_full_size_restores_colour_by_one_network_and_gray_by_that_of_luma():
+    restorer = Restorer(options=RestoreOptions(size="full", trial=False))
+    picture = colours(40, 56)
+    color = restorer(jpeg.read(jpeg_bytes(picture, quality=20)))
+    assert color.models == ("dmcnn-photo",) * 3
+    assert restorer(jpeg.read(jpeg_bytes(picture[..., 0], quality=20))).models == ("dmcnn-any",)
+
+
+def test_a_network_of_all_planes_is_refused_beside_one_of_luma(weights):
+    with pytest.raises(ValueError, match="'dmcnn-photo' restore luma too; expected no others"):
+        Restorer(weights, chroma="dmcnn-photo")
 
 
 def test_the_report_says_what_restored_each_plane(tmp_path, capsys):

@@ -26,9 +26,9 @@ from dmcnn_jax.data import feeds, luma_pairs
 from dmcnn_jax.data import tiles as tiles_module
 from dmcnn_jax.images import metrics
 from dmcnn_jax.images.color import to_uint8
-from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model as InferenceModel
 from dmcnn_jax.inference.model import estimate, load
+from dmcnn_jax.inference.plane import restore_plane
 from dmcnn_jax.inference.variables import initialize
 from dmcnn_jax.inference.weights import load_weights, save_weights
 from dmcnn_jax.models import create_model

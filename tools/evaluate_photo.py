@@ -1,7 +1,7 @@
 r"""Measures networks for photographs, or a pair of networks, in RGB, luma and chroma.
 
 python tools/evaluate_photo.py --weights runs/photo --source packs/photo
-python tools/evaluate_photo.py --weights dmcnn-any --chroma dmcnn-chroma-large --source packs/photo
+python tools/evaluate_photo.py --weights dmcnn-any --chroma dmcnn-chroma --source packs/photo
 
 It measures the tiles that training by configs/photo.py sets aside, or a folder of images.
 """

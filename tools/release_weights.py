@@ -39,7 +39,7 @@ _CARD = """# {name}
 | data | {data} |
 | hardware | {hardware} |
 | validation | {psnr:.3f} dB, {gain:+.3f} dB over the JPEG, on the images set aside |
-{speed}| licence | Apache 2.0 |
+{color}{speed}| licence | Apache 2.0 |
 
 {scores}
 """
@@ -90,8 +90,9 @@ def _release(options: argparse.Namespace) -> None:
         hardware=options.hardware,
         psnr=about["validation"]["psnr"],
         gain=about["validation"]["gain"],
+        color=_color_cell(scores),
         speed=f"| 12 megapixels, colour | {options.speed} |\n" if options.speed else "",
-        scores=_scores(scores),
+        scores="\n\n".join(filter(None, (_scores(scores), _color_scores(scores)))),
     )
     write_file(BUNDLED / f"{options.name}.md", (card.rstrip() + "\n").encode())
     print(card)
@@ -109,7 +110,8 @@ def _read_scores(path: str, source: Path, name: str) -> dict[str, Any]:
         ValueError: if it measured other weights, whose scores would be wrong on the card.
     """
     result: dict[str, Any] = json.loads(Path(path).read_text())
-    measured = str(result["model"])
+    # Results in colour have a model for each picture.
+    measured = str(result["per_image"][0]["model"] if _is_color(result) else result["model"])
     try:
         same = measured == name or find_weights(measured).samefile(source)
     except FileNotFoundError:
@@ -123,7 +125,8 @@ def _read_scores(path: str, source: Path, name: str) -> dict[str, Any]:
 
 
 def _scores(results: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the card's table of test results, in Markdown."""
+    """Returns the card's table of test results of luma, in Markdown."""
+    results = [result for result in results if not _is_color(result)]
     if not results:
         return ""
     lines = [
@@ -142,6 +145,42 @@ def _scores(results: Sequence[Mapping[str, Any]]) -> str:
                 f"{m['psnr']:.3f} | {m['ssim']:.4f} | {m['ssim_gauss']:.4f} | {m['psnr_b']:.3f} |"
             )
     return "\n".join(lines)
+
+
+def _color_cell(results: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the card's line of the first result in colour, in Markdown."""
+    for result in filter(_is_color, results):
+        before, after = result["mean"]["jpeg"], result["mean"]["restored"]
+        return (
+            f"| {Path(result['images']).name} in colour | {result['quality']}: RGB "
+            f"{after['rgb_psnr']:.3f}, chroma {after['chroma_psnr']:.3f} dB; "
+            f"{result['subsampling']}; the JPEG has {before['rgb_psnr']:.3f} and "
+            f"{before['chroma_psnr']:.3f} dB |\n"
+        )
+    return ""
+
+
+def _color_scores(results: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the card's table of test results in colour, in Markdown."""
+    results = [result for result in results if _is_color(result)]
+    if not results:
+        return ""
+    lines = [
+        "| test set in colour | quality | | RGB PSNR | luma | chroma |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for result in results:
+        images = f"{Path(result['images']).name}, {result['subsampling']}"
+        for key, name in (("jpeg", "JPEG"), ("restored", "restored")):
+            mean = result["mean"][key]
+            values = (f"{mean[f'{plane}_psnr']:.3f}" for plane in ("rgb", "luma", "chroma"))
+            lines.append(f"| {images} | {result['quality']} | {name} | {' | '.join(values)} |")
+    return "\n".join(lines)
+
+
+def _is_color(result: Mapping[str, Any]) -> bool:
+    """Returns whether dmcnn-evaluate wrote a result with --color."""
+    return "subsampling" in result
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from scipy import ndimage
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.images.color import to_uint8
-from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model
+from dmcnn_jax.inference.plane import restore_plane
 
 _SIGMA = 4
 

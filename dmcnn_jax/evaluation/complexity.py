@@ -11,8 +11,8 @@ import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model
+from dmcnn_jax.inference.plane import restore_plane
 from dmcnn_jax.inference.variables import initialize
 
 

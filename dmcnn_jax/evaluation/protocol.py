@@ -26,8 +26,8 @@ from dmcnn_jax.evaluation.results import gains, mean_gain, write_results
 from dmcnn_jax.evaluation.samples import Samples
 from dmcnn_jax.images import metrics
 from dmcnn_jax.images.color import to_uint8
-from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model, load
+from dmcnn_jax.inference.plane import restore_plane
 from dmcnn_jax.jpeg.projection import project_in_bands
 from dmcnn_jax.models.chroma import ChromaNet
 from dmcnn_jax.models.photo import PhotoNet

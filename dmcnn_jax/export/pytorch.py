@@ -219,7 +219,9 @@ def _name_variables(
         _, *layer, name = path
         axes: tuple[int, ...] | None = None
         if name == "kernel" and leaf.ndim == 4:
-            axes = (2, 3, 0, 1) if kinds[tuple(layer)] is Deconv else (3, 2, 0, 1)
+            # Of a network within the network the paths are its own, without its name.
+            kind = kinds.get(tuple(layer)) or kinds[tuple(layer[1:])]
+            axes = (2, 3, 0, 1) if kind is Deconv else (3, 2, 0, 1)
         elif name == "kernel" and leaf.ndim == 2:
             axes = (1, 0)
         names.append((path, ".".join((*layer, _LEAVES.get(name, name))), axes))

@@ -1,6 +1,6 @@
 """The network for photographs in PyTorch. Imports PyTorch and torch_dmcnn.py only.
 
-    python tools/export_params.py configs/starts/photo.safetensors --format torch -o photo.pt
+    python tools/export_params.py dmcnn-photo --format torch -o photo.pt
 
 >>> from dmcnn_jax.export import torch_photo
 >>> model = torch_photo.load("photo.pt")                                  # doctest: +SKIP
@@ -21,6 +21,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from dmcnn_jax.export.torch_dmcnn import (
+    DMCNN,
     Restorer,
     TableConditioned,
     constructor_arguments,
@@ -38,6 +39,9 @@ _CHROMA_SCALE = 4
 
 # Corrections are limited to so many times the error to expect.
 _MAX_CORRECTION = 32
+
+# Grey levels by which intervals shrink on both sides once a DMCNN has restored luma.
+_INSET = 0.01
 
 # The tables of libjpeg at quality 50 (T.81, K.1), natural order.
 _STANDARD_LUMA = (
@@ -76,6 +80,8 @@ class PhotoNet(Restorer, TableConditioned):
         dilations: of the residual blocks at an eighth.
         margin: grey levels by which the rectify unit widens intervals on both sides.
         rectify: whether the result is brought back to the intervals.
+        luma_features: `features` of the DMCNN that restores luma first.
+        luma_dct_features: its `dct_features`.
     """
 
     standard_luma: Tensor
@@ -98,6 +104,8 @@ class PhotoNet(Restorer, TableConditioned):
         dilations: Sequence[int] = (1, 2, 1),
         margin: float = 0.25,
         rectify: bool = True,
+        luma_features: int = 32,
+        luma_dct_features: int = 128,
     ) -> None:
         super().__init__(
             {
@@ -106,11 +114,19 @@ class PhotoNet(Restorer, TableConditioned):
                 "dilations": list(dilations),
                 "margin": margin,
                 "rectify": rectify,
+                "luma_features": luma_features,
+                "luma_dct_features": luma_dct_features,
             }
+        )
+        self.luma = DMCNN(
+            features=luma_features,
+            dct_features=luma_dct_features,
+            multi_scale=False,
+            condition_on_table=True,
         )
         self.margin, self.rectify = margin, rectify
         half, quarter, eighth = features
-        self.first = nn.Conv2d(13, half, 3, padding=1)
+        self.first = nn.Conv2d(17, half, 3, padding=1)
         self.position_bias = nn.Parameter(torch.zeros(_HALF, _HALF, half))
         self.first_prelu = nn.PReLU(half, 0.1)
         self.to_quarter = nn.Conv2d(4 * half, quarter, 1)
@@ -159,15 +175,19 @@ class PhotoNet(Restorer, TableConditioned):
         c = self._decode(chroma, steps[:, 1:, None, None])
         size = 8 * luma.shape[1], 8 * luma.shape[2]
         base = torch.cat([y, _upsample(c, factors, size)], 1)
-        correction = self._layers(base, luma, chroma, steps, factors)
-        correction = correction.clamp(-_MAX_CORRECTION, _MAX_CORRECTION) * _expected_errors(steps)
+        restored = self.luma(luma, table[:, 0])["image"]
+        restored = restored + self._rectify(restored, luma[:, None], steps[:, :1], -_INSET)
+        scales = _expected_errors(steps)
+        planes = torch.cat([base, (restored - y) / scales[:, :1]], 1)
+        correction = self._layers(planes, luma, chroma, steps, factors)
+        correction = correction.clamp(-_MAX_CORRECTION, _MAX_CORRECTION) * scales
         gate = _near_colour(chroma, factors, size)
         correction = torch.cat([correction[:, :1], gate * correction[:, 1:]], 1)
-        image = base + correction
+        image = torch.cat([restored, base[:, 1:]], 1) + correction
         if self.rectify:
-            y = image[:, :1] + self._rectify(image[:, :1], luma[:, None], steps[:, :1])
+            y = image[:, :1] + self._rectify(image[:, :1], luma[:, None], steps[:, :1], self.margin)
             averages = _mean_of_upsampled(c, factors) + _mean(correction[:, 1:], c, factors)
-            moved = self._rectify(averages, chroma, steps[:, 1:])
+            moved = self._rectify(averages, chroma, steps[:, 1:], self.margin)
             image = torch.cat([y, image[:, 1:] + _repeat(moved, factors, size)], 1)
         return {"image": image, "jpeg": base}
 
@@ -184,19 +204,22 @@ class PhotoNet(Restorer, TableConditioned):
         planes = _assemble((k * steps).float() @ self.basis)
         return (planes / 255 + 128 / 255).clamp(0, 1)
 
-    def _rectify(self, planes: Tensor, k: Tensor, steps: Tensor) -> Tensor:
+    def _rectify(self, planes: Tensor, k: Tensor, steps: Tensor, margin: float) -> Tensor:
         """Returns what brings planes [B, C, 8h, 8w] to the intervals around k [B, C, h, w, 64]."""
         blocks = to_blocks((planes * 255 - 128).flatten(0, 1)[:, None])
         x = (blocks @ self.basis.T).unflatten(0, (-1, planes.shape[1]))
         centre = k * steps[:, :, None, None].float()
-        reach = steps[:, :, None, None] / 2 + self.margin
+        reach = steps[:, :, None, None] / 2 + margin
         clipped = torch.minimum(torch.maximum(x, centre - reach), centre + reach)
         return _assemble((clipped - x) @ self.basis) / 255
 
     def _layers(
-        self, base: Tensor, luma: Tensor, chroma: Tensor, steps: Tensor, factors: Tensor
+        self, planes: Tensor, luma: Tensor, chroma: Tensor, steps: Tensor, factors: Tensor
     ) -> Tensor:
-        """Runs the U-Net: corrections in units of `_expected_errors`, [B, 3, H, W]."""
+        """Runs the U-Net: corrections in units of `_expected_errors`, [B, 3, H, W].
+
+        `planes` are Y, Cb and Cr as decoded, and how Y was changed, in those units, [B, 4, H, W].
+        """
         subsampling = torch.log2(factors.float()).expand(steps.shape[0], 3, 2)
         condition = self.conditioning(torch.cat([encode_steps(steps), subsampling], 2).flatten(1))
 
@@ -207,7 +230,7 @@ class PhotoNet(Restorer, TableConditioned):
             return x + self.get_submodule(f"block{i}_conv2")(y)
 
         count = len(self.block_dilations)
-        at_half = block(1, self._first_layer(base, luma.shape[1], luma.shape[2]))
+        at_half = block(1, self._first_layer(planes, luma.shape[1], luma.shape[2]))
         at_quarter = block(2, self.to_quarter(_space_to_depth(at_half)))
         x = self.to_eighth(_space_to_depth(at_quarter))
         x = x + self._coefficient_layer(luma, chroma, steps, factors)
@@ -217,10 +240,10 @@ class PhotoNet(Restorer, TableConditioned):
         x = block(count, _depth_to_space(self.from_quarter(x)) + at_half)
         return _depth_to_space(self.last(x))
 
-    def _first_layer(self, base: Tensor, rows: int, columns: int) -> Tensor:
-        """Maps the planes [B, 3, H, W] to the first features, at half scale."""
-        centred = base - 0.5
-        x = _space_to_depth(torch.cat([centred[:, :1], _CHROMA_SCALE * centred[:, 1:]], 1))
+    def _first_layer(self, planes: Tensor, rows: int, columns: int) -> Tensor:
+        """Maps the planes [B, 4, H, W] to the first features, at half scale."""
+        luma, chroma = planes[:, :1] - 0.5, _CHROMA_SCALE * (planes[:, 1:3] - 0.5)
+        x = _space_to_depth(torch.cat([luma, chroma, planes[:, 3:]], 1))
         x = self.first(torch.cat([x, torch.ones_like(x[:, :1])], 1))
         bias = self.position_bias.permute(2, 0, 1)[None]
         return self.first_prelu(x + bias.repeat(1, 1, rows, columns))

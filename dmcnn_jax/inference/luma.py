@@ -1,4 +1,4 @@
-"""Restores one plane of luma of any size, in tiles."""
+"""Restores one plane of any size by a network of luma, in tiles."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -12,18 +12,16 @@ import numpy as np
 from dmcnn_jax import jpeg
 from dmcnn_jax.inference import tiling
 from dmcnn_jax.inference.model import Model, apply_module, check_restores_luma
-from dmcnn_jax.inference.photo import restore_gray
 from dmcnn_jax.inference.tiling import Tile, TilePlan, TileSource
 from dmcnn_jax.jpeg import dihedral
 from dmcnn_jax.jpeg.projection import project_in_bands, project_plane
-from dmcnn_jax.models.photo import PhotoNet
 from dmcnn_jax.models.table_conditioning import encode_table
 from dmcnn_jax.system.progress import Progress
 
 Picture = tuple[tuple[int, int], tuple[int, int]]
 
 
-def restore_plane(
+def restore_luma(
     model: Model,
     coefficients: np.ndarray,
     table: np.ndarray,
@@ -45,7 +43,7 @@ def restore_plane(
     restore less than inside. A plane that is continued by its mirror image has no such border.
 
     Args:
-        model: the model to run; a network for photographs runs as on a gray file.
+        model: the model to run.
         coefficients: k, integers [h, w, 64], natural order.
         table: Q, integers [8, 8], natural order.
         project: whether the result is projected onto the nearest plane that quantises to
@@ -68,8 +66,7 @@ def restore_plane(
         ValueError: if the coefficients or the table have a wrong shape, there are no coefficients,
             or the model restores chroma.
     """
-    if not isinstance(model.module, PhotoNet):
-        check_restores_luma(model)
+    check_restores_luma(model)
     coefficients, table = np.asarray(coefficients), np.asarray(table)
     if coefficients.ndim != 3 or coefficients.shape[2] != 64 or 0 in coefficients.shape:
         raise ValueError(
@@ -77,17 +74,6 @@ def restore_plane(
         )
     if table.shape != (8, 8):
         raise ValueError(f"table has shape {table.shape}; expected one table [8, 8]")
-    if isinstance(model.module, PhotoNet):
-        return restore_gray(
-            model,
-            coefficients,
-            table,
-            project=project,
-            strength=strength,
-            ensemble=ensemble,
-            mirrored=mirrored,
-            progress=progress,
-        )
     if mirrored:
         coefficients = dihedral.continue_mirrored(coefficients, mirrored)
     if mirrored or size is None or not getattr(model.module, "pixel_masks", False):

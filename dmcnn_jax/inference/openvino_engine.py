@@ -73,6 +73,11 @@ class Engine:
             raise ValueError(f"precision is {precision!r}; expected one of {PRECISIONS}")
         self.precision = precision
         self._module = module
+        # Of a network for photographs: the engine of the network that restores luma first.
+        self.luma: Engine | None = None
+        if isinstance(module, PhotoNet):
+            luma = {"params": variables["frozen"]["luma"]}
+            self.luma = Engine(module.luma_network(), luma, precision)
         params = jax.tree.map(np.asarray, dict(variables)["params"])
         self._params = params["g"] if isinstance(module, DMCNN) else params
         self._request: Any = None

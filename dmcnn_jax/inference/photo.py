@@ -11,6 +11,7 @@ import numpy as np
 from dmcnn_jax import jpeg
 from dmcnn_jax.inference import tiling
 from dmcnn_jax.inference.chroma import CHROMA_SUBSAMPLINGS
+from dmcnn_jax.inference.luma import restore_luma
 from dmcnn_jax.inference.model import Model, apply_module
 from dmcnn_jax.inference.tiling import Tile, TileSource
 from dmcnn_jax.jpeg import dihedral
@@ -48,9 +49,9 @@ def restore_photo(
             `coefficients`, chroma by its averages over samples.
         strength: blends the decoded planes (0) with the estimate (1).
         ensemble: whether the estimate is the mean over the turned and mirrored pictures, as in
-            `luma.restore_plane`.
+            `luma.restore_luma`.
         mirrored: blocks of chroma by which planes are continued by their mirror image, as in
-            `luma.restore_plane`.
+            `luma.restore_luma`.
         progress: called now and then with the share of the work done since the last call.
 
     Returns:
@@ -290,6 +291,13 @@ def _restore_in_tiles(
     rows = tiling.plan_tiles(height, halo_rows, sides)
     columns = tiling.plan_tiles(width, halo_columns, sides)
     luma, *chroma = (TileSource(k, q) for k, q in zip(coefficients, tables, strict=True))
+    restored_luma = restore_luma(
+        _luma_model(model),
+        coefficients[0],
+        tables[0],
+        project=True,
+        progress=scaled(progress, _LUMA_SHARE),
+    )
     settings = np.float32(strength), np.bool_(project)
     program: Callable = partial(_program, model.module, model.variables)
     if model.engine:
@@ -297,12 +305,14 @@ def _restore_in_tiles(
 
     def arguments(row: Tile, column: Tile) -> tuple[np.ndarray, ...]:
         extent = row.start, rows.length, column.start, columns.length
-        y, luma_table, mask = luma.tile(
-            *(n * factor for n, factor in zip(extent, (down, down, across, across), strict=True))
-        )
+        luma_extent = [
+            n * factor for n, factor in zip(extent, (down, down, across, across), strict=True)
+        ]
+        y, luma_table, mask = luma.tile(*luma_extent)
         parts = [source.tile(*extent) for source in chroma]
         k = np.stack([part[0] for part in parts])
-        return y, k, np.stack([luma_table, *(part[1] for part in parts)]), mask
+        q = np.stack([luma_table, *(part[1] for part in parts)])
+        return y, k, _cut(restored_luma, *(8 * n for n in luma_extent)), q, mask
 
     def prepare_row(row: Tile) -> tuple[Callable, Iterator[tuple[np.ndarray, ...]]]:
         tiles = (arguments(row, column) for column in columns.tiles)
@@ -310,12 +320,36 @@ def _restore_in_tiles(
 
     planes = np.empty((3, 8 * down * height, 8 * across * width), np.float32)
     for row, column, result in tiling.run_plan(
-        rows, columns, prepare_row, by_engine=model.engine is not None, progress=progress
+        rows,
+        columns,
+        prepare_row,
+        by_engine=model.engine is not None,
+        progress=scaled(progress, 1 - _LUMA_SHARE),
     ):
         core = result[row.core_in_tile(8 * down), column.core_in_tile(8 * across)]
         target = planes[:, row.core_in_plane(8 * down), column.core_in_plane(8 * across)]
         np.multiply(np.moveaxis(core, -1, 0), 255, out=target)
     return planes
+
+
+# Share of the work that the network that restores luma first does.
+_LUMA_SHARE = 0.5
+
+
+def _luma_model(model: Model) -> Model:
+    """Returns the model that restores luma first."""
+    module = cast(PhotoNet, model.module).luma_network()
+    variables = {"params": model.variables["frozen"]["luma"]}
+    return Model(module, variables, engine=model.engine and model.engine.luma)
+
+
+def _cut(plane: np.ndarray, top: int, rows: int, left: int, columns: int) -> np.ndarray:
+    """Cuts a tile of pixels [rows, columns, 1] from a plane, zero outside of it."""
+    inner = plane[max(0, top) : top + rows, max(0, left) : left + columns]
+    y, x = max(0, -top), max(0, -left)
+    tile = np.zeros((rows, columns, 1), np.float32)
+    tile[y : y + inner.shape[0], x : x + inner.shape[1], 0] = inner
+    return tile
 
 
 @partial(jax.jit, static_argnums=0)
@@ -324,13 +358,15 @@ def _program(
     variables: Mapping[str, Any],
     luma: jax.Array,
     chroma: jax.Array,
+    restored_luma: jax.Array,
     q: jax.Array,
     mask: jax.Array,
     strength: jax.Array,
     project: jax.Array,
 ) -> jax.Array:
     """Runs the network over a batch of tiles, blends and projects: float32 [B, H, W, 3]."""
-    estimates = apply_module(module, variables, PhotoInput(luma, chroma), q, mask=mask)
+    arguments = PhotoInput(luma, chroma), q, restored_luma
+    estimates = apply_module(module, variables, *arguments, mask=mask, method="restore_from_luma")
     return _blend_and_project(estimates, luma, chroma, q, strength, project)
 
 
@@ -338,6 +374,7 @@ def _run_by_engine(
     model: Model,
     luma: np.ndarray,
     chroma: np.ndarray,
+    restored_luma: np.ndarray,
     q: np.ndarray,
     mask: np.ndarray,
     strength: np.float32,
@@ -345,10 +382,10 @@ def _run_by_engine(
 ) -> jax.Array:
     """Runs the layers of the network by the model's engine, and the rest by JAX."""
     assert model.engine is not None
-    network = model.module, model.variables
-    x, features, encoding = map(np.asarray, _engine_first_program(*network, luma, chroma, q, mask))
+    arguments = model.module, model.variables, luma, chroma, restored_luma, q, mask
+    x, features, encoding = map(np.asarray, _engine_first_program(*arguments))
     correction = model.engine(x, encoding, mask, features)
-    return _engine_last_program(*network, luma, chroma, q, mask, correction, strength, project)
+    return _engine_last_program(*arguments, correction, strength, project)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -357,6 +394,7 @@ def _engine_first_program(
     variables: Mapping[str, Any],
     luma: jax.Array,
     chroma: jax.Array,
+    restored_luma: jax.Array,
     q: jax.Array,
     mask: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -368,7 +406,7 @@ def _engine_first_program(
         return product + weights["bias"]
 
     inputs = PhotoInput(luma, chroma)
-    x = photo.layer_input(photo.decode_planes(inputs, q, mask), mask)
+    x = photo.layer_input(photo.decode_planes(inputs, q, mask), restored_luma, q, mask)
     features = photo.coefficient_features(inputs, q, module.features[2], layer)
     return x, features, photo.encode_input(q, inputs.subsampling)
 
@@ -379,6 +417,7 @@ def _engine_last_program(
     variables: Mapping[str, Any],
     luma: jax.Array,
     chroma: jax.Array,
+    restored_luma: jax.Array,
     q: jax.Array,
     mask: jax.Array,
     correction: jax.Array,
@@ -388,7 +427,7 @@ def _engine_last_program(
     """Runs what follows an engine's layers: float32 [B, H, W, 3]."""
     inputs = PhotoInput(luma, chroma)
     base = photo.decode_planes(inputs, q, mask)
-    arguments = inputs, q, base, correction, mask
+    arguments = inputs, q, base, restored_luma, correction, mask
     estimates = apply_module(module, variables, *arguments, method="add_correction")
     return _blend_and_project(estimates, luma, chroma, q, strength, project)
 

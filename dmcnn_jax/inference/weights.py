@@ -66,8 +66,12 @@ def load_weights(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any
         raise ValueError(f"{str(path)!r} is not a safetensors file ({error})") from error
     about = parse_about(metadata.get("dmcnn_jax", ""), str(path))
     tree = make_tree(flat, str(path))
-    stats = tree.pop("batch_stats", None)
-    return {"params": tree} | ({"batch_stats": stats} if stats is not None else {}), about
+    others = {name: tree.pop(name) for name in _COLLECTIONS if name in tree}
+    return {"params": tree} | others, about
+
+
+# Collections of variables besides parameters.
+_COLLECTIONS = ("batch_stats", "frozen")
 
 
 def parse_about(text: str, source: str) -> dict[str, Any]:

@@ -1,15 +1,18 @@
 """A network for photographs in colour: Y, Cb and Cr of a JPEG at once, at every quality.
 
-    x = P(C + s(Q) · clip(g(C, k, Q), ±32))
+    x = P(B + s(Q) · clip(g(C, B, k, Q), ±32))
 
-C are the planes that the file decodes to, Cb and Cr brought to full size as libjpeg does. g is a
-U-Net: it works on 2 × 2 pixels as channels at half scale, and then at a quarter and at an eighth,
-where a cell is a block of luma, and where the coefficients k join. A perceptron that reads the
-quantisation tables Q and the subsampling modulates its residual blocks. s is the error to expect
-of such tables. P is the DCT rectify unit of each plane: the result lies in the intervals k·Q ± Q/2
-again, chroma averaged over its samples.
+C are the planes that the file decodes to, Cb and Cr brought to full size as libjpeg does. B is the
+same, but for Y, which a DMCNN for every quality has restored. That network was trained before; its
+weights stay as they are. g is a U-Net that restores Cb and Cr, guided by B, and refines Y. It works
+on 2 × 2 pixels as channels at half scale, and then at a quarter and at an eighth, where a cell is a
+block of luma, and where the coefficients k join. A perceptron that reads the quantisation tables Q
+and the subsampling modulates its residual blocks. s is the error to expect of such tables. P is the
+DCT rectify unit of each plane: the result lies in the intervals k·Q ± Q/2 again, chroma averaged
+over its samples.
 
-3,258,764 weights and 232 thousand floating-point operations a pixel.
+5,325,422 weights, 3,261,068 of them in g, and 489 thousand floating-point operations a pixel, 233
+of them in g.
 """
 
 import math
@@ -25,7 +28,9 @@ import jax.numpy as jnp
 from dmcnn_jax import jpeg
 from dmcnn_jax.images.color import LUMA_WEIGHTS
 from dmcnn_jax.jpeg.projection import project_upsampled
+from dmcnn_jax.models import example_input
 from dmcnn_jax.models.chroma import near_colour
+from dmcnn_jax.models.dmcnn import DMCNN
 from dmcnn_jax.models.layers import (
     PReLU,
     add_bias,
@@ -90,6 +95,8 @@ class PhotoNet(nn.Module):
             planes and averages to whole numbers.
         rectify: whether P is applied.
         chroma_weight: weight of chroma's relative error in the loss; luma's is 1.
+        luma_features: `DMCNN.features` of the network that restores luma first.
+        luma_dct_features: its `DMCNN.dct_features`.
         dtype: type that layers compute in. Parameters, sums that make the output, and everything
             around DCTs are float32.
     """
@@ -99,10 +106,46 @@ class PhotoNet(nn.Module):
     margin: float = 0.25
     rectify: bool = True
     chroma_weight: float = 1.0
+    luma_features: int = 32
+    luma_dct_features: int = 128
     dtype: jnp.dtype = jnp.float32
 
     identity_init_prefixes: ClassVar[tuple[str, ...]] = (PREFIX,)
     JAX_ONLY_FIELDS: ClassVar[tuple[str, ...]] = ("dtype", "chroma_weight")
+
+    def setup(self) -> None:
+        """Creates the weights of the network that restores luma, which are not trained here."""
+
+        def draw() -> Any:
+            module = self.luma_network()
+            return module.init(self.make_rng("params"), *example_input(module))["params"]
+
+        self.luma_weights = self.variable("frozen", "luma", draw)
+
+    def luma_network(self) -> DMCNN:
+        """Returns the network that restores luma first; its weights are `frozen["luma"]`."""
+        return DMCNN(
+            features=self.luma_features,
+            dct_features=self.luma_dct_features,
+            condition_on_table=True,
+            multi_scale=False,
+            dtype=self.dtype,
+            parent=None,
+        )
+
+    def start_from_luma(
+        self, variables: Mapping[str, Any], luma: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Returns variables whose network of luma is a trained one.
+
+        Args:
+            variables: of this network, random ones.
+            luma: those of a `DMCNN`, which may have estimates at several scales.
+        """
+        params = dict(luma["params"])
+        heads = ("head_half", "head_quarter")
+        params["g"] = {k: v for k, v in params["g"].items() if k not in heads}
+        return {**variables, "frozen": {"luma": params}}
 
     def halo(self, subsampling: tuple[int, int]) -> tuple[int, int]:
         """Returns the distance seen down and across, in coded blocks of chroma.
@@ -146,15 +189,53 @@ class PhotoNet(nn.Module):
             "jpeg", the same before its correction.
         """
         del train
+        luma = self.restore_luma(coefficients.luma, table[:, 0], mask)
+        return self.restore_from_luma(coefficients, table, luma, mask=mask)
+
+    def restore_luma(
+        self, coefficients: jax.Array, table: jax.Array, mask: jax.Array | None
+    ) -> jax.Array:
+        """Restores Y by a DMCNN: float32 [B, H, W, 1], scaled to [0, 1], within its intervals.
+
+        Args:
+            coefficients: k of Y, integers [B, h, w, 64].
+            table: Q of Y, integers [B, 8, 8].
+            mask: as in `__call__`.
+        """
+        weights = {"params": self.luma_weights.value}
+        estimates: Any = self.luma_network().apply(weights, coefficients, table, mask=mask)
+        return project_upsampled(estimates["image"], coefficients[:, None], table[:, None])
+
+    def restore_from_luma(
+        self,
+        coefficients: PhotoInput,
+        table: jax.Array,
+        luma: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+    ) -> dict[str, jax.Array]:
+        """Restores all planes where luma has been restored by a DMCNN.
+
+        Args:
+            coefficients: as in `__call__`.
+            table: as in `__call__`.
+            luma: what `restore_luma` returned.
+            mask: as in `__call__`.
+
+        Returns:
+            As `__call__`.
+        """
         base = decode_planes(coefficients, table, mask)
-        correction = self._layers(layer_input(base, mask), coefficients, table, mask)
-        return self.add_correction(coefficients, table, base, correction, mask)
+        x = layer_input(base, luma, table, mask)
+        correction = self._layers(x, coefficients, table, mask)
+        return self.add_correction(coefficients, table, base, luma, correction, mask)
 
     def add_correction(
         self,
         coefficients: PhotoInput,
         table: jax.Array,
         base: jax.Array,
+        luma: jax.Array,
         correction: jax.Array,
         mask: jax.Array | None,
     ) -> dict[str, jax.Array]:
@@ -164,6 +245,7 @@ class PhotoNet(nn.Module):
             coefficients: as in `__call__`.
             table: as in `__call__`.
             base: what `decode_planes` returned.
+            luma: as in `restore_from_luma`.
             correction: output of the layers, float32 [B, H/2, W/2, 12].
             mask: as in `__call__`.
 
@@ -175,7 +257,8 @@ class PhotoNet(nn.Module):
         )
         correction = jnp.clip(depth_to_space(correction), -MAX_CORRECTION, MAX_CORRECTION)
         correction *= _expected_errors(table)
-        image = base + jnp.concatenate([correction[..., :1], gate * correction[..., 1:]], axis=-1)
+        restored = luma + correction[..., :1], base[..., 1:] + gate * correction[..., 1:]
+        image = jnp.concatenate(restored, axis=-1)
         if self.rectify:
             image = self._rectify(image, coefficients, table)
         return {"image": image, "jpeg": base}
@@ -359,10 +442,23 @@ def wire_layers(
     return block(count, x, _HALF)
 
 
-def layer_input(base: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-    """Returns the input of the layers from the planes [B, H, W, 3]: float32 [B, H/2, W/2, 13]."""
+def layer_input(
+    base: jax.Array, luma: jax.Array, table: jax.Array, mask: jax.Array | None = None
+) -> jax.Array:
+    """Returns the input of the layers: the planes, and how luma was changed by its network.
+
+    Args:
+        base: what `decode_planes` returned, [B, H, W, 3].
+        luma: as in `PhotoNet.restore_from_luma`, [B, H, W, 1].
+        table: Q of Y, Cb and Cr, integers [B, 3, 8, 8].
+        mask: as in `PhotoNet.__call__`.
+
+    Returns:
+        float32 [B, H/2, W/2, 17].
+    """
     scales = jnp.array([1, _CHROMA_SCALE, _CHROMA_SCALE], jnp.float32)
-    x = space_to_depth(scales * (base - 0.5))
+    change = (luma - base[..., :1]) / _expected_errors(table)[..., :1]
+    x = space_to_depth(jnp.concatenate([scales * (base - 0.5), change], axis=-1))
     x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
     # The last channel is 1 inside of the picture and 0 outside, where the others are gray.
     return apply_mask(x, mask_to_scale(mask, _HALF))

@@ -38,8 +38,8 @@ RANGE_MAX_COARSER, RANGE_MAX_FINER = 4.0, 0.5
 #     quality of chroma               20     50     75     90     93     95     98    100
 #     dmcnn-chroma, 4:2:0           0.49   0.27   0.12   0.04   0.05   0.09   0.40   1.12
 #     dmcnn-chroma, 4:4:4           0.86   0.39   0.14   0.01   0.00   0.00  -0.01  -0.01
-#     dmcnn-chroma-large, 4:2:0     1.05   0.78   0.67   0.54   0.52   0.52   0.74   1.27
-#     dmcnn-chroma-large, 4:4:4     1.53   0.98   0.65   0.13  -0.01  -0.13  -0.27  -0.23
+#
+# dmcnn-photo gains at every such quality: 0.62 dB at 90, 0.32 at 95 and 0.10 at 97, full size.
 FULL_SIZE_CHROMA_MIN_COARSER = 0.5
 
 # A distance of so many octaves counts as none.

@@ -1,5 +1,6 @@
 """Chooses, for each plane of a file, the model that restores it, and loads that of chroma."""
 
+import dataclasses
 import os
 from collections.abc import Sequence
 
@@ -18,7 +19,10 @@ from dmcnn_jax.restoration.model_selection import (
 from dmcnn_jax.system.bundled import BUNDLED
 
 CHROMA_MODEL = "dmcnn-chroma"
-"""The bundled weights that restore chroma."""
+"""The bundled weights that restore chroma, guided by luma that another network has restored."""
+
+PHOTO_MODEL = "dmcnn-photo"
+"""The bundled weights that restore all planes of colour files, for the size "full"."""
 
 UNNAMED = "an unnamed model"
 """What reports call a model that was not loaded by a name."""
@@ -73,6 +77,9 @@ def choose_plane_models(
         choices = [
             choose_chroma_model(c.table, c.subsampling, name, chroma_qualities) for c in components
         ]
+        if luma is None and restores_all_planes(chroma) and any(choice.name for choice in choices):
+            # It restores luma of the same tables as the bundled model that was chosen.
+            named = [dataclasses.replace(c, name=c.name and name) for c in named]
     return (*named, *[_name_plane(choice, "chroma") for choice in choices])
 
 
@@ -98,7 +105,7 @@ def load_if_named(source: str | os.PathLike | Model, engine: str) -> Model:
 
 
 def load_chroma(
-    source: str | os.PathLike | Model | None, engine: str, given: Model | None
+    source: str | os.PathLike | Model | None, engine: str, given: Model | None, size: str
 ) -> Model | None:
     """Loads what restores chroma; returns None if none is named and none is installed.
 
@@ -106,6 +113,8 @@ def load_chroma(
         source: what was named.
         engine: runs its convolutions.
         given: the model that was named to restore luma; it may restore chroma as well.
+        size: of the bundled models, "fast" or "full". The full one restores all planes, so it is
+            used only where no model was named to restore luma.
 
     Raises:
         ValueError: if the model doesn't restore chroma, or another one already does.
@@ -116,10 +125,17 @@ def load_chroma(
                 f"the weights {given.name!r} restore chroma too; expected no others for chroma"
             )
         return given
-    if source is None and not (BUNDLED / f"{CHROMA_MODEL}.safetensors").exists():
+    if source is None:
+        names = [PHOTO_MODEL, CHROMA_MODEL] if size == "full" and not given else [CHROMA_MODEL]
+        source = next((n for n in names if (BUNDLED / f"{n}.safetensors").exists()), None)
+    if source is None:
         return None
-    model = load_if_named(source or CHROMA_MODEL, engine)
-    if not isinstance(model.module, ChromaNet):
+    model = load_if_named(source, engine)
+    if given and restores_all_planes(model):
+        raise ValueError(
+            f"the weights {model.name!r} restore luma too; expected no others for luma"
+        )
+    if not isinstance(model.module, ChromaNet | PhotoNet):
         raise ValueError(f"the weights {model.name!r} do not restore chroma")
     return model
 

@@ -6,9 +6,9 @@ import numpy as np
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.inference.chroma import restore_chroma
-from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model
 from dmcnn_jax.inference.photo import restore_photo
+from dmcnn_jax.inference.plane import restore_plane
 from dmcnn_jax.jpeg.double_compression import PriorCompression
 from dmcnn_jax.jpeg.reader import Component
 from dmcnn_jax.restoration.color_correction import blocks_with_color, match_dc_mean
@@ -126,7 +126,8 @@ def restore_together(
 
     Args:
         file: the file.
-        names: as in `restore_guided_chroma`.
+        names: for each plane, the name of the model that restores it; None: its blocks are
+            dequantised.
         model: the model, a `PhotoNet`.
         options: how they are restored.
         prior: as in `restore_luma`.
@@ -151,7 +152,9 @@ def restore_together(
         progress=scaled(progress, 0.5 if prior else 1),
     )
     check_finite(planes, model.name or UNNAMED)
-    chroma = _match_chroma(file, names, planes[1:], options)
+    chroma = _match_chroma(file, names[1:], planes[1:], options)
+    if names[0] is None:
+        return (dequantized_plane(component, project=options.project),), chroma
     if prior:
         return (restore_luma(component, model, options, prior, scaled(progress, 0.5)),), chroma
     rows, columns, _ = component.coefficients.shape

@@ -186,7 +186,11 @@ class Restorer:
         self.options = options
         self._bundled: dict[str, Model] = {}
         self._given = None if model is None else load_if_named(model, options.engine)
-        self.chroma = load_chroma(chroma, options.engine, self._given)
+        self.size = options.size
+        if self.size == "auto":
+            quick = jax.default_backend() != "cpu" or is_openvino(options.engine)
+            self.size = "full" if quick else "fast"
+        self.chroma = load_chroma(chroma, options.engine, self._given, self.size)
         # A network that is named restores chroma of any table, as one for luma does.
         is_bundled = chroma is None and self.chroma is not self._given
         bundled = self.chroma if is_bundled else None
@@ -195,10 +199,6 @@ class Restorer:
             raise ValueError(
                 f"the weights {self._given.name!r} restore chroma; expected weights for luma"
             )
-        self.size = options.size
-        if self.size == "auto":
-            quick = jax.default_backend() != "cpu" or is_openvino(options.engine)
-            self.size = "full" if quick else "fast"
         if model is None and options.strength > 0:
             choose_model(jpeg.STANDARD_LUMA)  # raises here if no models are installed
 
@@ -288,7 +288,7 @@ class Restorer:
         components, of_chroma = file.components[len(lumas) :], models[len(lumas) :]
         if self.chroma and any(of_chroma) and restores_all_planes(self.chroma):
             luma, chroma = restore_together(
-                file, of_chroma, self.chroma, self.options, prior, progress
+                file, models, self.chroma, self.options, prior, progress
             )
         else:
             chroma_share = _CHROMA_SHARE if any(of_chroma) else 0
@@ -404,6 +404,8 @@ class Restorer:
         """Returns the given model, or a bundled one by name, which is loaded once."""
         if self._given is not None:
             return self._given
+        if self.chroma is not None and name == self.chroma.name:
+            return self.chroma
         with _LOADING:
             if name not in self._bundled:
                 self._bundled[name] = load(name, self.options.engine)

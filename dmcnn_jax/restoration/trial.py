@@ -11,8 +11,8 @@ where JPEG keeps them almost as they are. They are counted.
 
 import numpy as np
 
-from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model
+from dmcnn_jax.inference.plane import restore_plane
 from dmcnn_jax.jpeg.dct import block_coefficients, decode_unrounded
 from dmcnn_jax.jpeg.reader import Component
 

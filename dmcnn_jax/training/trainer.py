@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from concurrent.futures import Future
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
+import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ from dmcnn_jax.inference.variables import (
 from dmcnn_jax.inference.weights import find_weights, load_weights
 from dmcnn_jax.models import create_model, decode, init_variables
 from dmcnn_jax.models.base import Network
+from dmcnn_jax.models.photo import PhotoNet
 from dmcnn_jax.system import devices
 from dmcnn_jax.training.optimizers import make_optimizer
 
@@ -89,14 +91,19 @@ class Trainer:
         Args:
             key: random key for weights that the file lacks.
         """
-        name, module = self.config.init_from, self.module
+        name, module = self.config.init_from, cast(nn.Module, self.module)
         try:
-            weights: Mapping[str, Any] = load_weights(find_weights(name))[0]
+            weights: Mapping[str, Any]
+            weights, about = load_weights(find_weights(name))
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"config.init_from names weights to start from, but there are {error}; train "
                 "the earlier run first, or set --config.init_from= to start from random ones"
             ) from error
+        if isinstance(module, PhotoNet) and about["model"].get("name") == "dmcnn":
+            weights = module.start_from_luma(initialize(module, key), weights)
+            check_variables(module, weights, name)
+            return weights
         try:
             check_variables(module, weights, name)
         except ValueError:

@@ -12,8 +12,8 @@ from benchmark.settings import QUALITY, SEED, Settings
 from benchmark.timing import Call
 from dmcnn_jax import jpeg
 from dmcnn_jax.inference import openvino_engine
-from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model
+from dmcnn_jax.inference.plane import restore_plane
 from dmcnn_jax.inference.variables import variable_shapes
 from dmcnn_jax.inference.weights import save_weights
 from dmcnn_jax.models import create_model

@@ -20,7 +20,7 @@ import jax
 
 from benchmark.inputs import make_jpeg, random_model
 from benchmark.processes import run_script
-from dmcnn_jax.inference.luma import restore_plane
+from dmcnn_jax.inference.plane import restore_plane
 from dmcnn_jax.system.malloc import trim_memory, tune_malloc
 
 

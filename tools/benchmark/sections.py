@@ -30,8 +30,8 @@ from benchmark.start import measure_start
 from benchmark.timing import Call, device_call
 from benchmark.training_step import TrainingStep
 from dmcnn_jax.evaluation.complexity import flops_per_pixel
-from dmcnn_jax.inference.luma import restore_plane
 from dmcnn_jax.inference.model import Model, estimate, is_openvino
+from dmcnn_jax.inference.plane import restore_plane
 from dmcnn_jax.system import devices
 
 
