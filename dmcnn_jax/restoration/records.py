@@ -75,14 +75,17 @@ def written_record(
     """
     from dmcnn_jax.restoration.results import JpegRestoration
 
+    height, width = file.height, file.width
+    if not isinstance(result, JpegRestoration):  # a recovered file has margins around its picture
+        height, width = result.pixels.shape[:2]
     record: FileRecord = {
         "input": source,
         "output": target,
         "status": "restored" if any(result.models) else "decoded",
         "model": result.model,
         "planes": dict(zip(_PLANES[file.color], result.models, strict=True)),
-        "width": file.width,
-        "height": file.height,
+        "width": width,
+        "height": height,
         "color": file.color,
         "sampling": [list(component.subsampling) for component in file.components],
         "table_quality": result.quality,
