@@ -73,10 +73,10 @@ def written_record(
         seconds: how long it took.
         assumed: whether the quality of an earlier save was given by the user, not found.
     """
-    from dmcnn_jax.restoration.results import JpegRestoration
+    from dmcnn_jax.restoration.results import JpegRestoration, Restoration
 
     height, width = file.height, file.width
-    if not isinstance(result, JpegRestoration):  # a recovered file has margins around its picture
+    if isinstance(result, Restoration):  # a recovered file has margins around its picture
         height, width = result.pixels.shape[:2]
     record: FileRecord = {
         "input": source,
