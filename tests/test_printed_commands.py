@@ -60,6 +60,9 @@ NOT_RUN = {
         "python tools/gpu_session.py *",
     ),
     "reads what PyTorch has trained: test_export.py": ("*finetuned.*",),
+    "compares networks by their names, and checks these: test_compare.py": (
+        "dmcnn-compare ARCNN=*",
+    ),
     "adds weights to the package: test_release.py": ("python tools/release_weights.py *",),
     "needs the published weights of DnCNN-3": ("*DnCNN3.mat*", "*dncnn3.safetensors*"),
     "needs LIVE1 itself": ("python tools/checksums.py LIVE1 *",),

@@ -23,6 +23,7 @@ from test_printed_commands import (
     picture,
     printed,
     save_photograph,
+    shortening,
 )
 
 pytest.importorskip("absl", reason="absl-py is not installed: extra 'train'")
@@ -79,7 +80,7 @@ def trainings():
 
 
 def shortened(command):
-    """The arguments of a command, and after them those that make it small."""
+    """The arguments of a command, made small."""
     arguments = shlex.split(command)[3:]
     config = configuration(arguments)
     narrow = {key: 4 for key in ("features", "dct_features") if key in config.model}
@@ -88,7 +89,13 @@ def shortened(command):
         fields["data.source"] = "FOLDER"
     if config.init_from:
         fields["init_from"] = RUN
-    return [*arguments, *(f"--config.{field}={value}" for field, value in fields.items())]
+    return replaced(arguments, fields)
+
+
+def replaced(arguments, fields):
+    """Arguments with other values of fields; a tuple that is given twice would be added to."""
+    kept = [w for w in arguments if w.partition("=")[0].removeprefix("--config.") not in fields]
+    return [*kept, *(f"--config.{field}={value}" for field, value in fields.items())]
 
 
 def configuration(arguments):
@@ -151,21 +158,20 @@ def test_printed_trainings_run_and_what_needs_them(workspace, capfd):
             train_or_evaluate(evaluation(command))
             continue
         function, arguments = main_of(words)
-        small = ["--images", "FOLDER"] if "packaged" in words else []
-        status = function([*arguments, *small])
+        status = function(arguments + shortening(command))
         assert not status, f"{command}: {capfd.readouterr().err}"
 
 
 def evaluation(command):
     """The arguments of a command that evaluates, on small pictures."""
-    arguments = shlex.split(command)[3:]
-    return [*arguments, "--config.data.source=FOLDER", "--config.data.tile=32"]
+    return replaced(shlex.split(command)[3:], SHORT | {"data.source": "FOLDER"})
 
 
 def provide_runs(command):
-    """Copies the run to the names that a command prints."""
+    """Copies the run to the names that a command prints, if there is none of that name."""
     for name in re.findall(r"runs/[\w/-]+", command):
-        shutil.copytree(RUN, name, dirs_exist_ok=True)
+        if not Path(name).exists():
+            shutil.copytree(RUN, name)
     for name in re.findall(r"OUT/[\w.-]+", command):
         Path(name).parent.mkdir(exist_ok=True)
         shutil.copy(Path(RUN) / "best.safetensors", name)
