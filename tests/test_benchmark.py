@@ -99,7 +99,7 @@ def test_quick_run_compares_training_and_restoring(tmp_path):
 @pytest.mark.slow
 def test_quick_run_of_everything_else(tmp_path):
     sections = [s for s in SECTIONS if s not in ("train", "restore")]
-    done = run(tmp_path / "b", "--only", *sections)
+    done = run(tmp_path / "b", "--rounds", "1", "--only", *sections)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "b.json").read_text())
     assert results["pairs"]["on device"]["pixels_per_second"] > 0

@@ -12,6 +12,7 @@ from dmcnn_jax.images.input_folders import Skipped, find_jpegs
 from dmcnn_jax.restoration.decoded_file import DecodedFile, finish, read_source
 from dmcnn_jax.restoration.decoded_pixels import NotDecodedError, recover
 from dmcnn_jax.restoration.results import Restoration
+from dmcnn_jax.restoration.verification import verify
 
 
 def photograph(seed: int = 0, size: int = 192) -> Image.Image:
@@ -150,3 +151,24 @@ def test_folders_give_their_pictures_of_other_formats_only_when_asked(tmp_path) 
     assert [p.name for p, _ in find_jpegs(tmp_path, None, Skipped())] == ["a.jpg"]
     both = JPEG_EXTENSIONS + LOSSLESS_EXTENSIONS
     assert [p.name for p, _ in find_jpegs(tmp_path, None, Skipped(), both)] == ["a.jpg", "b.png"]
+
+
+def test_an_opaque_alpha_channel_is_left_out_and_said() -> None:
+    pixels = decoded(compressed(photograph(size=96).convert("L"), quality=30))
+    opaque = np.full_like(pixels, 255)
+    file = read_source(stored(np.stack([pixels, opaque], axis=-1)))
+    assert file.notes[1:] == ("its alpha channel, opaque everywhere, is left out",)
+    assert isinstance(file, DecodedFile)
+    np.testing.assert_array_equal(file.pixels, pixels)
+    assert len(read_source(stored(pixels)).notes) == 1
+
+
+def test_a_copy_verifies_nothing_in_one_line(tmp_path) -> None:
+    pixels = decoded(compressed(photograph(size=96).convert("L"), quality=30))
+    path = tmp_path / "copy.png"
+    path.write_bytes(stored(pixels))
+    with pytest.raises(
+        ValueError, match=r"copy.png: .* a PNG image; .*the JPEG file itself, "
+    ) as c:
+        verify(path, path)
+    assert "\n" not in str(c.value)

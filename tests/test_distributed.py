@@ -77,6 +77,8 @@ LATE = """
 import os, sys, time
 from dmcnn_jax.system import devices
 process, port, seconds, comes = sys.argv[1:]
+if comes == "no":
+    devices.HEARTBEAT_TIMEOUT = 15
 devices.init_distributed(f"127.0.0.1:{port}", 2, int(process))
 if process == "1":
     time.sleep(float(seconds))
@@ -86,6 +88,13 @@ devices.check_agreement("the same")
 devices.synchronize("again")
 devices.synchronize("again")
 print("together")
+"""
+# The command, which gives a process up after 20 seconds instead of a minute.
+IMPATIENT = """
+import runpy
+from dmcnn_jax.system import devices
+devices.HEARTBEAT_TIMEOUT = 20
+runpy.run_module("dmcnn_jax.main", run_name="__main__", alter_sys=True)
 """
 EIGHT = "--xla_force_host_platform_device_count=8"
 BATCH = 8
@@ -198,22 +207,12 @@ def test_the_same_step_of_tf_data_in_two_processes(folder, cache):
     assert asked <= set(one[1]["read"])
 
 
-def start_two(folder, workdir, cache, *flags):
-    port = free_port()
+def start_two(folder, workdir, cache, *flags, program=("-m", "dmcnn_jax.main")):
+    images, port = f"--config.data.source={folder / 'images'}", free_port()
+    flags = [images, f"--coordinator=127.0.0.1:{port}", "--num_processes=2", *flags]
+    python, _, _, *rest = command(folder, workdir, *flags)
     return [
-        start(
-            command(
-                folder,
-                workdir,
-                f"--config.data.source={folder / 'images'}",
-                f"--coordinator=127.0.0.1:{port}",
-                "--num_processes=2",
-                f"--process_id={i}",
-                *flags,
-            ),
-            environment(cache),
-        )
-        for i in range(2)
+        start([python, *program, *rest, f"--process_id={i}"], environment(cache)) for i in range(2)
     ]
 
 
@@ -297,7 +296,7 @@ def test_two_processes_are_refused_together_and_put_damage_aside_together(folder
 def test_one_of_two_killed_stops_the_other_with_a_clear_word(folder, cache, victim):
     workdir = folder / f"killed{victim}"
     endless = "--config.train.stage_steps=(100000, 24)"
-    processes = start_two(folder, workdir, cache, endless)
+    processes = start_two(folder, workdir, cache, endless, program=("-c", IMPATIENT))
     while not losses(workdir) or max(losses(workdir)) < 8:
         assert all(process.poll() is None for process in processes)
         time.sleep(0.1)

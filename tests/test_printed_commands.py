@@ -37,18 +37,33 @@ NOT_RUN = {
         "python -m pytest*",
         "python -m sphinx *",
     ),
-    "trains: test_docs.py loads and validates its configuration": (
-        "*python -m dmcnn_jax.main *",
+    "needs ImageNet": ("*=tfds:*",),
+    "several devices or processes: test_distributed.py": (
+        "XLA_FLAGS=*",
+        "*--coordinator=127.0.0.1:*",
+    ),
+    "reads images by TensorFlow: test_pipeline.py": ("*--config.data.pipeline=tf.data",),
+    "the network for photographs, a minute to compile: test_photo.py": (
+        "python -m dmcnn_jax.main --config configs/photo.py *",
+    ),
+    "eighty layers, a minute to compile: test_baselines.py": (
+        "python -m dmcnn_jax.main --config configs/memnet.py:*",
+    ),
+    "the network that its page adds: test_docs.py": (
+        "python -m dmcnn_jax.main --config configs/plain.py *",
+        "* runs/plain-cpu *",
+        "*=runs/plain-cpu *",
+    ),
+    "several trainings: test_recipes.py, test_train_systems.py, test_gpu_session.py": (
         "python tools/train_recipe.py *",
         "python tools/train_systems.py *",
         "python tools/gpu_session.py *",
     ),
-    "needs what a training has left": (
-        "* runs/*",
-        "*=runs/*",
-        "*finetuned.pt *",
-        "* OUT/*",
+    "reads what PyTorch has trained: test_export.py": ("*finetuned.*",),
+    "compares networks by their names, and checks these: test_compare.py": (
+        "dmcnn-compare ARCNN=*",
     ),
+    "adds weights to the package: test_release.py": ("python tools/release_weights.py *",),
     "needs the published weights of DnCNN-3": ("*DnCNN3.mat*", "*dncnn3.safetensors*"),
     "needs LIVE1 itself": ("python tools/checksums.py LIVE1 *",),
     "waits for requests, or sends them to it: test_serve.py": ("dmcnn-restore --serve*", "curl *"),
@@ -86,12 +101,17 @@ def printed(page):
                 yield command
 
 
+def needs_run(command):
+    """Whether a command trains, or uses what a training has left: test_printed_trainings.py."""
+    return bool(re.search(r"^python -m dmcnn_jax.main |[ =](runs|OUT)/", command))
+
+
 def patterns(command):
     return [p for group in NOT_RUN.values() for p in group if fnmatch.fnmatchcase(command, p)]
 
 
 def to_run(page):
-    return [command for command in printed(page) if not patterns(command)]
+    return [c for c in printed(page) if not patterns(c) and not needs_run(c)]
 
 
 def main_of(words):

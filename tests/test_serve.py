@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from browsers import chromium, phone, pixels, preferring, unnamed, weakest_contrast
 from PIL import Image
+from test_decoded_pictures import compressed, decoded, photograph, stored
 
 pytest.importorskip("starlette", reason="the serve extra is not installed")
 pytest.importorskip("uvicorn", reason="the serve extra is not installed")
@@ -413,7 +414,8 @@ class FakeRestorer:
 
     def restore_planes(self, file, progress):
         progress(1.0)
-        return Planes(file, ("tiny", "other", "other"), (), (), ("a", "b"))
+        models = ("tiny", "other", "other")[: len(file.components)]
+        return Planes(file, models, (), (), ("a", "b"))
 
     def render(self, planes):
         pixels = self.pixels
@@ -456,6 +458,39 @@ def test_a_restorer_from_file_to_file(rng):
         with pytest.raises(UploadError, match=reason) as raised:
             restore(data, Choices(), False, shares.append)
         assert raised.value.status == status
+
+
+def test_a_png_copy_of_a_jpeg_goes_in_and_is_told_of_at_its_own_size():
+    pixels = decoded(compressed(photograph(size=96).convert("L"), quality=30))[5:, 3:]
+    # The blocks that cropping has cut are whole in what was recovered.
+    restore = upload_restorer(FakeRestorer(np.zeros((96, 96), np.uint8)))
+    answer = restore(stored(pixels), Choices(name="a.png"), False, lambda share: None)
+    assert Image.open(io.BytesIO(answer.data)).size == (93, 91)
+    assert (answer.shown["width"], answer.shown["height"]) == (93, 91)
+    assert (answer.report["width"], answer.report["height"]) == (93, 91)
+    assert answer.report["output"] == "a-restored.png"
+    assert "93 × 91" in answer.shown["about"]["Size"]
+    with pytest.raises(UploadError, match=r"not a JPEG file, so .*; choose PNG, TIFF or") as raised:
+        restore(stored(pixels), parse_choices({"format": "jpeg"}), False, lambda share: None)
+    assert raised.value.status == 422
+    chosen = parse_choices({"format": "jpeg", "quality": "90"})
+    written = restore(stored(pixels), chosen, False, lambda share: None)
+    assert Image.open(io.BytesIO(written.data)).size == (93, 91)
+
+
+def test_copies_are_limited_and_given_up(monkeypatch):
+    restore = upload_restorer(FakeRestorer(np.zeros((96, 96), np.uint8)))
+    data = stored(decoded(compressed(photograph(size=96).convert("L"), quality=30)))
+
+    def leave(share):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        restore(data, Choices(), False, leave)
+    monkeypatch.setattr(upload, "MAX_COPY_PIXELS", 96 * 96 - 1)
+    with pytest.raises(UploadError, match=r"at most 9215 in a picture that isn't a JPEG") as raised:
+        restore(data, Choices(), False, lambda share: None)
+    assert raised.value.status == 413
 
 
 def test_choices_of_a_request_are_kept(rng):

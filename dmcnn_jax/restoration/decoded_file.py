@@ -18,11 +18,13 @@ from PIL import ExifTags, Image
 from dmcnn_jax import jpeg
 from dmcnn_jax.images import formats
 from dmcnn_jax.images.orientation import turn_back
+from dmcnn_jax.jpeg.errors import TooLargeError
 from dmcnn_jax.jpeg.file_kinds import describe_other
 from dmcnn_jax.jpeg.metadata import Metadata
 from dmcnn_jax.restoration.decoded_pixels import NotDecodedError, Recovery, recover
 from dmcnn_jax.restoration.results import Restoration
 from dmcnn_jax.system.printable import printable
+from dmcnn_jax.system.progress import Progress
 
 # How files begin whose pixels may be those of a JPEG file.
 _LOSSLESS = re.compile(rb"\x89PNG\r\n\x1a\n|RIFF....WEBP|BM|II\*\0|MM\0\*", re.DOTALL)
@@ -34,6 +36,8 @@ _FORMATS = ("PNG", "WEBP", "BMP", "TIFF")
 _RAW_TAGS = (330, 50706)
 
 _OPAQUE_MODES = {"L": "L", "RGB": "RGB", "LA": "L", "RGBA": "RGB"}
+
+_ALPHA = "its alpha channel, opaque everywhere, is left out"
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -57,6 +61,7 @@ def read_source(
     max_pixels: int = jpeg.MAX_PIXELS,
     allow_truncated: bool = False,
     name: str | None = None,
+    progress: Progress | None = None,
 ) -> jpeg.JpegFile:
     """Reads a JPEG file, or recovers one from a picture that was decoded from it.
 
@@ -66,23 +71,33 @@ def read_source(
         max_pixels: the largest width * height to accept.
         allow_truncated: as in `jpeg.read`.
         name: the file's name in messages, instead of its path.
+        progress: called now and then, with 0.
 
     Returns:
         The JPEG file; a `DecodedFile` if it was recovered.
 
     Raises:
-        ValueError: if it is neither, with the reason; as in `jpeg.read`.
+        ValueError: if it is neither, with the reason; as in `jpeg.read`. A TooLargeError if it has
+            too many pixels.
         OSError: if the file can't be read.
     """
     data = _read_lossless(source)
     if data is None:
-        return jpeg.read(source, max_pixels=max_pixels, allow_truncated=allow_truncated, name=name)
+        return jpeg.read(
+            source,
+            max_pixels=max_pixels,
+            allow_truncated=allow_truncated,
+            name=name,
+            progress=progress,
+        )
     if name is None:
         name = os.fsdecode(source) if isinstance(source, str | os.PathLike) else "<bytes>"
     shown = printable(name)
     try:
-        pixels, metadata, kind = _load(data, max_pixels)
-        recovery = recover(pixels)
+        pixels, metadata, kind, has_alpha = _load(data, max_pixels)
+        recovery = recover(pixels, progress)
+    except _TooManyPixelsError as error:
+        raise TooLargeError(f"{shown}: {error}") from None
     except (NotDecodedError, _UnsuitableError) as error:
         other = describe_other(data[:16])
         raise ValueError(f"{shown}: not a JPEG file but {other}; {error}") from None
@@ -97,10 +112,19 @@ def read_source(
         restart_interval=0,
         metadata=metadata,
         damage=None,
-        notes=(_describe(recovery, kind),),
+        notes=(_describe(recovery, kind), *([_ALPHA] if has_alpha else [])),
         pixels=pixels,
         recovery=recovery,
     )
+
+
+def is_lossless(head: bytes) -> bool:
+    """Returns whether a file may store the pixels of a JPEG file without loss.
+
+    Args:
+        head: its first bytes, at least 12 if it has so many.
+    """
+    return bool(_LOSSLESS.match(head))
 
 
 def finish(file: jpeg.JpegFile, restoration: Restoration) -> Restoration:
@@ -128,28 +152,32 @@ class _UnsuitableError(ValueError):
     """The file can't hold the pixels of a JPEG file, or not as they were."""
 
 
+class _TooManyPixelsError(_UnsuitableError):
+    """The picture is larger than is accepted."""
+
+
 def _read_lossless(source: str | os.PathLike | bytes | IO[bytes]) -> bytes | None:
     """Returns the content of a file of another format; None for a JPEG file and anything else."""
     if isinstance(source, bytes | bytearray | memoryview):
-        return bytes(source) if _LOSSLESS.match(bytes(source[:16])) else None
+        return bytes(source) if is_lossless(bytes(source[:16])) else None
     if isinstance(source, str | os.PathLike):
         if not os.path.isfile(source):  # reading from a pipe would empty it
             return None
         with open(source, "rb") as file:
             head = file.read(16)
-            return head + file.read() if _LOSSLESS.match(head) else None
+            return head + file.read() if is_lossless(head) else None
     if not (hasattr(source, "seekable") and source.seekable()):
         return None
     start = source.tell()
     head = source.read(16)
-    if isinstance(head, bytes) and _LOSSLESS.match(head):
+    if isinstance(head, bytes) and is_lossless(head):
         return head + source.read()
     source.seek(start)
     return None
 
 
-def _load(data: bytes, max_pixels: int) -> tuple[np.ndarray, Metadata, str]:
-    """Returns a file's pixels as they lie in it, its metadata, and its format.
+def _load(data: bytes, max_pixels: int) -> tuple[np.ndarray, Metadata, str, bool]:
+    """Returns a file's pixels as they lie in it, its metadata, format, and if it has alpha.
 
     Raises:
         _UnsuitableError: if they can't be those of a JPEG file.
@@ -162,7 +190,8 @@ def _load(data: bytes, max_pixels: int) -> tuple[np.ndarray, Metadata, str]:
             metadata = _metadata(image)
             image.load()
             plain = np.asarray(image.convert(_OPAQUE_MODES[image.mode]))
-            if image.mode in ("LA", "RGBA") and image.getchannel("A").getextrema() != (255, 255):
+            has_alpha = image.mode in ("LA", "RGBA")
+            if has_alpha and image.getchannel("A").getextrema() != (255, 255):
                 raise _UnsuitableError(
                     "it has transparent pixels; expected an opaque picture: remove its alpha"
                     " channel first"
@@ -176,7 +205,7 @@ def _load(data: bytes, max_pixels: int) -> tuple[np.ndarray, Metadata, str]:
         raise _UnsuitableError(f"a damaged picture ({error})") from None
     if kind == "TIFF":  # Pillow has turned it upright
         plain = turn_back(plain, orientation)
-    return np.ascontiguousarray(plain), metadata, {"WEBP": "WebP"}.get(kind, kind)
+    return np.ascontiguousarray(plain), metadata, {"WEBP": "WebP"}.get(kind, kind), has_alpha
 
 
 def _check(image: Image.Image, data: bytes, max_pixels: int) -> None:
@@ -187,7 +216,7 @@ def _check(image: Image.Image, data: bytes, max_pixels: int) -> None:
     ):
         raise _UnsuitableError("a raw image, or one of another kind; expected a JPEG file")
     if width * height > max_pixels:
-        raise _UnsuitableError(
+        raise _TooManyPixelsError(
             f"{width} x {height} pixels; expected at most {max_pixels}, or a larger max_pixels"
         )
     if getattr(image, "n_frames", 1) > 1:

@@ -28,6 +28,7 @@ from dmcnn_jax.jpeg.lattice import TableEstimate, estimate_table, step_evidence
 from dmcnn_jax.jpeg.reader import Component, decode_plane
 from dmcnn_jax.jpeg.resampling import fit_samples, upsample
 from dmcnn_jax.jpeg.tables import STANDARD_CHROMA, nearest_quality
+from dmcnn_jax.system.progress import Progress, check
 
 MIN_EXACT = 0.9
 """The least share of pixels that must come back exactly, but for those near the border."""
@@ -114,11 +115,12 @@ class _Sampling:
         return -self.top % (8 * down), -self.left % (8 * across)
 
 
-def recover(pixels: np.ndarray) -> Recovery:
+def recover(pixels: np.ndarray, progress: Progress | None = None) -> Recovery:
     """Recovers the file that pixels were decoded from.
 
     Args:
         pixels: uint8 [height, width], or [height, width, 3] (RGB).
+        progress: called now and then, with 0; what it raises ends the work.
 
     Returns:
         Its coefficients and tables, with a proof.
@@ -128,6 +130,7 @@ def recover(pixels: np.ndarray) -> Recovery:
     """
     planes, unclipped = _planes_of(pixels)
     left, top, _ = find_grid(planes[0])
+    check(progress)
     x = distinct_coefficients(planes[0][top:, left:], unclipped[top:, left:])
     luma = estimate_table(step_evidence(x, ROUNDING_NOISE))
     count = np.count_nonzero(np.abs(x[:, 1:]) > NOISE_SIZE)
@@ -138,6 +141,7 @@ def recover(pixels: np.ndarray) -> Recovery:
         )
     best, most = None, -1.0
     for sampling, tables in _hypotheses(planes, unclipped, left, top, luma):
+        check(progress)
         components = _Fit(pixels, planes, unclipped, sampling, tables).components()
         error = _errors_of(pixels, components, sampling.margins)
         inner = error[_BORDER:-_BORDER, _BORDER:-_BORDER]

@@ -73,16 +73,19 @@ def written_record(
         seconds: how long it took.
         assumed: whether the quality of an earlier save was given by the user, not found.
     """
-    from dmcnn_jax.restoration.results import JpegRestoration
+    from dmcnn_jax.restoration.results import JpegRestoration, Restoration
 
+    height, width = file.height, file.width
+    if isinstance(result, Restoration):  # a recovered file has margins around its picture
+        height, width = result.pixels.shape[:2]
     record: FileRecord = {
         "input": source,
         "output": target,
         "status": "restored" if any(result.models) else "decoded",
         "model": result.model,
         "planes": dict(zip(_PLANES[file.color], result.models, strict=True)),
-        "width": file.width,
-        "height": file.height,
+        "width": width,
+        "height": height,
         "color": file.color,
         "sampling": [list(component.subsampling) for component in file.components],
         "table_quality": result.quality,

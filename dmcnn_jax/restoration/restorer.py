@@ -134,7 +134,8 @@ def restore_jpeg(
     picture (EXIF, colour profile, gain map, video) stays.
 
     Args:
-        source: a path, the file's bytes, or a file open for reading in binary.
+        source: a path, the file's bytes, or a file open for reading in binary. Copies of its
+            pixels, which `restore` takes, don't hold the coefficients.
         model: as in `restore`.
         options: how it is restored.
         jpeg_options: what rounding may cost, and the sampling of chroma.

@@ -10,15 +10,18 @@ import numpy as np
 from dmcnn_jax import jpeg
 from dmcnn_jax.images import formats
 from dmcnn_jax.images.orientation import turn_back
+from dmcnn_jax.jpeg.file_kinds import describe_other
 from dmcnn_jax.restoration.coefficient_check import (
     BlockTallies,
     CoefficientTally,
     tally_chroma,
     tally_component,
 )
+from dmcnn_jax.restoration.decoded_file import is_lossless
 from dmcnn_jax.restoration.jpeg_verification import JpegVerdict, are_comparable, compare_files
 from dmcnn_jax.restoration.plane_models import luma_components
 from dmcnn_jax.restoration.results import Restoration
+from dmcnn_jax.system.printable import printable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +109,7 @@ def verify(
         ValueError: if a file has an unexpected format, the picture another size, or the JPEG file
             subsampled luma.
     """
-    file = jpeg.read(original, max_pixels=max_pixels, allow_truncated=allow_truncated)
+    file = _read_original(original, max_pixels, allow_truncated)
     other = _read_coefficients(restored, max_pixels)
     if other is not None and are_comparable(file, other):
         return compare_files(file, other)
@@ -174,6 +177,26 @@ def _tally(
         return sum(channels, BlockTallies()), None
     chroma = tally_chroma(pixels, file.components, bits) if file.color == "ycbcr" else None
     return tally_component(pixels, file.components[0], bits), chroma
+
+
+def _read_original(
+    path: str | os.PathLike, max_pixels: int, allow_truncated: bool
+) -> jpeg.JpegFile:
+    """Reads the JPEG file; says of copies of its pixels that they can't take its place."""
+    try:
+        return jpeg.read(path, max_pixels=max_pixels, allow_truncated=allow_truncated)
+    except jpeg.JpegError:
+        if not os.path.isfile(path):
+            raise
+        with open(path, "rb") as file:
+            head = file.read(16)
+        if not is_lossless(head):
+            raise
+        raise ValueError(
+            f"{printable(os.fspath(path))}: not a JPEG file but {describe_other(head)}; expected"
+            " the JPEG file itself: coefficients recovered from a copy of its pixels are estimates,"
+            " which verify nothing"
+        ) from None
 
 
 def _read_coefficients(path: str | os.PathLike, max_pixels: int) -> jpeg.JpegFile | None:

@@ -14,8 +14,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-# A process is considered dead after this many seconds without a heartbeat.
-_HEARTBEAT_TIMEOUT = 60
+HEARTBEAT_TIMEOUT = 60
+"""A process is considered dead after this many seconds without a heartbeat."""
 # How long a CPU device, or a process, may wait for another, seconds.
 _WAIT_TIMEOUT = 7 * 24 * 3600
 
@@ -55,7 +55,7 @@ def init_distributed(
             coordinator,
             num_processes,
             process_id,
-            heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT,
+            heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
         )
         # Processes exchange their devices now, while all are here: a process that asked two
         # minutes before another would run into a timeout.

@@ -1,4 +1,4 @@
-"""Answers `POST /restore` of the local page: a JPEG file in, a restored file out.
+"""Answers `POST /restore` of the local page: a file in, a restored file out.
 
 The query chooses how the file is restored (`dmcnn_jax.web.choices`), and what the answer is:
 

@@ -1,4 +1,7 @@
-"""Restores an upload: the bytes of a JPEG file to those of a restored file, and a report."""
+"""Restores an upload: the bytes of a JPEG file to those of a restored file, and a report.
+
+A PNG file or another copy of a JPEG's pixels is restored like the JPEG file, if that shows in it.
+"""
 
 import dataclasses
 import io
@@ -10,6 +13,7 @@ from dmcnn_jax import jpeg
 from dmcnn_jax.images import formats
 from dmcnn_jax.jpeg.errors import TooLargeError
 from dmcnn_jax.jpeg.file_kinds import describe_other
+from dmcnn_jax.restoration.decoded_file import DecodedFile, read_source
 from dmcnn_jax.restoration.records import FileRecord, written_record
 from dmcnn_jax.restoration.results import Outcome, Restoration
 from dmcnn_jax.restoration.writing import make_result
@@ -41,7 +45,7 @@ class Restored:
 
 
 Restore = Callable[[bytes, Choices, bool, Progress], Restored]
-"""What the page restores with: takes a JPEG file's bytes, how to restore it, whether a preview is
+"""What the page restores with: takes a file's bytes, how to restore it, whether a preview is
 wanted, and a progress callback.
 
 It is called in a thread of its own, one call at a time. An `UploadError`, ValueError or OSError is
@@ -65,6 +69,10 @@ SECONDS, SECONDS_PER_PIXEL = 60.0, 15e-6
 """The time limit of a restoration: so many seconds, and for each pixel. On two cores a pixel takes
 1 to 3 µs. That of reading a file grows with its pixels and scans too (`dmcnn_jax.jpeg.entropy`)."""
 
+MAX_COPY_PIXELS = 30_000_000
+"""Pixels of the largest picture accepted that isn't a JPEG file: recovering one takes 110 bytes and
+3 µs for each."""
+
 # What an upload is called in messages if its name is unknown; it is taken out again.
 _NAME = "upload"
 
@@ -86,25 +94,34 @@ def upload_restorer(
     """
 
     def read(data: bytes, progress: Progress) -> jpeg.JpegFile:
+        is_copy = bool(data and describe_other(data[:16]))
         try:
-            return jpeg.read(
+            return read_source(
                 data,
-                max_pixels=max_pixels,
+                max_pixels=min(max_pixels, MAX_COPY_PIXELS) if is_copy else max_pixels,
                 allow_truncated=allow_truncated,
                 name=_NAME,
                 progress=progress,
             )
         except TooLargeError as error:
-            raise UploadError(413, explain(error)) from None
+            text = explain(error)
+            if is_copy:
+                text = f"{text.partition(', or')[0]} in a picture that isn't a JPEG file"
+            raise UploadError(413, text) from None
         except ValueError as error:
-            kind = 415 if data and describe_other(data[:16]) else 400
-            raise UploadError(kind, explain(error)) from None
+            raise UploadError(415 if is_copy else 400, explain(error)) from None
 
     def restore(data: bytes, choices: Choices, preview: bool, progress: Progress) -> Restored:
         start = time.perf_counter()
         file = read(data, progress)
         options = restorer.options
         style = choices.style(options.bits)
+        if isinstance(file, DecodedFile) and style.holds_coefficients:
+            raise UploadError(
+                422,
+                "not a JPEG file, so that no JPEG file of restored coefficients can be written;"
+                " choose PNG, TIFF or WebP, or add a quality",
+            )
         if len(file.components) == 4 and style.format not in formats.CMYK_FORMATS:
             raise UploadError(
                 422, f"a CMYK file (four inks), which {style.format} can't hold; use TIFF or JPEG"
@@ -135,7 +152,7 @@ def upload_restorer(
         return Restored(
             buffer.getvalue(),
             report,
-            _describe_shown(file, report, upright=style.upright),
+            _describe_shown(file.metadata.orientation, report, upright=style.upright),
             _make_preview(file, result, style) if preview else b"",
         )
 
@@ -165,10 +182,11 @@ def _limited(progress: Progress, limit: float) -> Progress:
     return limited
 
 
-def _describe_shown(file: jpeg.JpegFile, report: FileRecord, *, upright: bool) -> dict[str, Any]:
+def _describe_shown(orientation: int, report: FileRecord, *, upright: bool) -> dict[str, Any]:
     """Returns `Restored.shown`."""
+    size = report["width"], report["height"]
     about = {
-        "Size": f"{file.width} × {file.height} pixels",
+        "Size": f"{size[0]} × {size[1]} pixels",
         "Compressed": f"about as at quality {report['table_quality']}",
         "Model": ", ".join(dict.fromkeys(filter(None, report["planes"].values())))
         or "none: as decoded",
@@ -185,8 +203,6 @@ def _describe_shown(file: jpeg.JpegFile, report: FileRecord, *, upright: bool) -
     if report["dropped"]:
         about["Dropped"] = ", ".join(report["dropped"])
     about["Time"] = f"{report['seconds']:.1f} s"
-    orientation = file.metadata.orientation
-    size = file.width, file.height
     width, height = size[::-1] if upright and orientation >= 5 else size
     shown = {"width": width, "height": height, "about": about}
     return shown | {"orientation": 1 if upright else orientation}

@@ -154,7 +154,7 @@
       const { blob, info } = this.shown;
       const turns = info.orientation === 1 || await turned(blob.type);
       this.part(".unturned").hidden = turns;
-      const figures = await Promise.all([["JPEG", this.file], ["Restored", blob]].map(
+      const figures = await Promise.all([[kind(this.file), this.file], ["Restored", blob]].map(
         async ([label, source]) => {
           const image = make("img", { src: this.url(source), alt: `${this.file.name}, ${label}` });
           if (!turns) image.style.imageOrientation = "none";
@@ -336,7 +336,7 @@ function megabytes(bytes) {
 }
 
 function kind({ type }) {
-  return type === "image/webp" ? "WebP" : type.replace("image/", "").toUpperCase();
+  return type === "image/webp" ? "WebP" : type.replace("image/", "").toUpperCase() || "JPEG";
 }
 
 // Returns whether the browser turns pictures of a type by their orientation, tried on 2 × 1 pixels.
