@@ -146,7 +146,7 @@ def _count_programs(options: argparse.Namespace) -> None:
     for few in (False, True):
         tiling.use_few_shapes(few)
         sides = tiling.chroma_tile_sides((2, 2))
-        plans = {
+        plans: dict[str, list[Sequence[tiling.TilePlan]]] = {
             "luma": [tiling.plan_plane(luma, *map(int, size)) for size in -(-sizes // 8)],
             "chroma": [
                 [
