@@ -3,6 +3,7 @@
 DMCNN_KILLS sets how many processes are killed, instead of 3.
 """
 
+import io
 import os
 import random
 import re
@@ -23,10 +24,14 @@ pytest.importorskip("fsspec", reason='pip install "dmcnn-jax[archive]"')
 
 import contextlib
 
+from dmcnn_jax import jpeg
 from dmcnn_jax.archives.plan import Archive
+from dmcnn_jax.archives.reports import read_report
 from dmcnn_jax.archives.storage import open_store
 from dmcnn_jax.archives.verify import verify_archive
 from dmcnn_jax.cli.archive import main
+from dmcnn_jax.restoration.options import RestoreOptions
+from dmcnn_jax.restoration.restorer import Restorer
 
 pytestmark = pytest.mark.slow
 
@@ -343,3 +348,31 @@ def test_objects_on_s3_with_uploads_cut_off_workers_killed_and_the_network_away(
     assert all(store.read(name) == calm[name] for name in names)
     assert main(["verify", target]) == 0
     assert not store.system.find(f"{store.root}/_archive/journals")
+
+
+def test_the_network_is_away_while_networks_run(s3, tmp_path):
+    rng, sent, expected = np.random.default_rng(0), open_store("s3://bucket/in"), {}
+    restorer = Restorer(None, RestoreOptions(engine="jax", size="fast", trial=False))
+    for number in range(12):
+        coarse = Image.fromarray(rng.integers(0, 256, (8, 7, 3), np.uint8))
+        buffer = io.BytesIO()
+        picture = coarse.resize((120, 100 + number), Image.Resampling.BICUBIC)
+        picture.save(buffer, "JPEG", quality=10)
+        sent.publish(f"{number:02}.jpg", buffer.getvalue())
+        expected[f"{number:02}.png"] = restorer(jpeg.read(buffer.getvalue())).pixels
+    arguments = ["--engine", "jax", "--size", "fast", "--no-trial", "-q"]
+    assert main(["plan", "s3://bucket/in", "s3://bucket/out", *arguments]) == 0
+    process = start("s3://bucket/out", "--driver", "processes", "--workers", "1")
+    store = open_store("s3://bucket/out")
+    assert wait_for(lambda: len(store.names("")) >= 2, process)
+    s3.away = True
+    time.sleep(4)
+    s3.away = False
+    said = process.communicate(timeout=240)[1]
+    assert process.returncode == 0, said
+    assert s3.were_refused > 0
+    assert sorted(store.names("")) == sorted(expected)
+    for name, pixels in expected.items():
+        result = np.asarray(Image.open(io.BytesIO(store.read(name))))
+        np.testing.assert_array_equal(result, pixels)
+    assert [record.status for record in read_report(store, 0)] == ["restored"] * 12

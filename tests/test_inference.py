@@ -1,5 +1,8 @@
 """A model over whole images: tiles, padding, strength, projection, loading."""
 
+import io
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +11,7 @@ import scipy.fft
 import scipy.ndimage
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.images.color import to_uint8
@@ -22,6 +26,8 @@ from dmcnn_jax.jpeg import dihedral
 from dmcnn_jax.jpeg.projection import project_plane
 from dmcnn_jax.models import MODELS, create_model
 from dmcnn_jax.models.base import Network
+from dmcnn_jax.restoration.options import RestoreOptions
+from dmcnn_jax.restoration.restorer import Restorer
 
 SMALL = {"name": "dmcnn", "features": 4, "dct_features": 8}
 # Networks of luma but for DMCNN.
@@ -332,6 +338,51 @@ def test_overlaps_cost_about_half_the_picture(features):
     sides = range(2 * tiling.TILE_SIDES[-1], 640)
     shares = [tiling.computed_pixels(model, side, side) / (8 * side) ** 2 for side in sides]
     assert max(shares) < 2.1 and np.mean(shares) < 1.65
+
+
+@pytest.fixture
+def use_few_shapes():
+    yield tiling.use_few_shapes
+    tiling.use_few_shapes(False)
+
+
+def test_few_shapes_cover_small_pictures_with_nine(use_few_shapes):
+    """Of 300 to 800 pixels a side; at the usual sides they were 24, for a tenth less area."""
+    module = create_model({"name": "dmcnn", "features": 24})
+    blocks = [(rows, columns) for rows in range(38, 101, 3) for columns in range(38, 101, 3)]
+
+    def tiles():
+        plans = [tiling.plan_plane(module, *each) for each in blocks]
+        areas = [math.prod(len(p.tiles) * p.length for p in pair) for pair in plans]
+        return {tuple(p.length for p in pair) for pair in plans}, sum(areas)
+
+    usual, area = tiles()
+    longest = tiling.tile_sides(module)[-1], tiling.strip_sides()[-1]
+    use_few_shapes(True)
+    few, more = tiles()
+    assert len(few) == 9 and len(usual) == 25
+    assert more < 1.12 * area
+    # Tiles of large pictures overlap no more than before.
+    assert (tiling.tile_sides(module)[-1], tiling.strip_sides()[-1]) == longest
+    assert max(tiling.chroma_tile_sides((2, 2))) == tiling.TILE_SIDES[-1] // 2
+
+
+@pytest.mark.slow
+def test_few_shapes_give_the_same_bits(use_few_shapes):
+    pixels = np.random.default_rng(0).integers(0, 256, (22, 20, 3), np.uint8)
+    buffer = io.BytesIO()
+    picture = Image.fromarray(pixels).resize((320, 340), Image.Resampling.BICUBIC)
+    picture.save(buffer, "JPEG", quality=30)
+    options = RestoreOptions(engine="jax", size="fast", trial=False)
+    restorer, file = Restorer(None, options), jpeg.read(buffer.getvalue())
+    restored = restorer.restore_planes(file)
+    use_few_shapes(True)
+    padded = restorer.restore_planes(file)
+    assert all(restored.models)
+    for one, other in zip(
+        (*restored.luma, *restored.chroma), (*padded.luma, *padded.chroma), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_random_weights_are_what_flax_draws():

@@ -37,7 +37,14 @@ def run_on_processes(
     waiting = iter(shards)
     lock = threading.Lock()
     events: queue.SimpleQueue[tuple[str, int, object]] = queue.SimpleQueue()
-    pool = [PersistentWorker(target) for _ in range(workers)]
+    pool = [
+        PersistentWorker(
+            target,
+            retry_failed=retry_failed,
+            on_file=lambda status: events.put(("file", 0, status)),
+        )
+        for _ in range(workers)
+    ]
     stopping = threading.Event()
 
     def take() -> int | None:
@@ -47,12 +54,7 @@ def run_on_processes(
     def work(worker: PersistentWorker) -> None:
         while (shard := take()) is not None:
             try:
-                summary = worker.run_shard(
-                    shard,
-                    retry_failed=retry_failed,
-                    on_file=lambda status: events.put(("file", 0, status)),
-                )
-                events.put(("done", shard, summary))
+                events.put(("done", shard, worker.run_shard(shard)))
             except WorkerStartError as error:
                 events.put(("left", shard, str(error)))
                 break  # it would fail for the next shard as well

@@ -52,23 +52,24 @@ class _Actor:
     Args:
         target: address of the archive.
         gpus: that Ray has given to the actor; without, the worker is pinned to cores of its own.
+        retry_failed: as in `shard.run_shard`.
     """
 
-    def __init__(self, target: str, gpus: float) -> None:
+    def __init__(self, target: str, gpus: float, retry_failed: bool) -> None:
         if not gpus:
             os.environ.setdefault("JAX_PLATFORMS", "cpu")
         elif gpus < 1:  # JAX would take most of the GPU's memory for one worker
             os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.9 * gpus:.3f}")
-        self._worker = PersistentWorker(target, pin=not gpus)
+        self._worker = PersistentWorker(target, pin=not gpus, retry_failed=retry_failed)
 
     def ready(self) -> bool:
         """Returns True, once the actor has a place."""
         return True
 
-    def run_shard(self, shard: int, retry_failed: bool) -> "Summary | _Left":
+    def run_shard(self, shard: int) -> "Summary | _Left":
         """Returns the counts of a shard's report, or why it is left."""
         try:
-            return self._worker.run_shard(shard, retry_failed=retry_failed)
+            return self._worker.run_shard(shard)
         except WorkerStartError as error:
             return _Left(str(error), useless=True)
         except (WorkerError, BusyShardError) as error:
@@ -114,8 +115,8 @@ def run_on_ray(
         count = workers or _places(ray.cluster_resources(), cores, gpus)
         options = {"num_cpus": cores, "num_gpus": gpus, "max_restarts": -1}
         actor = ray.remote(**options)(_Actor)
-        actors = [actor.remote(target, gpus) for _ in range(count)]
-        return _run(ray, actors, iter(shards), progress, retry_failed)
+        actors = [actor.remote(target, gpus, retry_failed) for _ in range(count)]
+        return _run(ray, actors, iter(shards), progress)
     finally:
         ray.shutdown()
 
@@ -133,9 +134,7 @@ def _places(resources: dict[str, float], cores: int, gpus: float) -> int:
     return places
 
 
-def _run(
-    ray: Any, actors: list[Any], waiting: Any, progress: Progress, retry_failed: bool
-) -> RunResult:
+def _run(ray: Any, actors: list[Any], waiting: Any, progress: Progress) -> RunResult:
     """Gives shards to actors that are ready, and collects what becomes of them."""
     result = RunResult()
     lost: collections.Counter[int] = collections.Counter()
@@ -168,7 +167,7 @@ def _run(
                 continue
         upcoming = again.pop() if again else next(waiting, None)
         if upcoming is not None:
-            tasks[actor.run_shard.remote(upcoming, retry_failed)] = (actor, upcoming)
+            tasks[actor.run_shard.remote(upcoming)] = (actor, upcoming)
         elif not any(number is not None for _, number in tasks.values()):
             break  # actors that wait for a place are no longer needed
     return result

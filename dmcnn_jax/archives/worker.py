@@ -54,11 +54,13 @@ class _Worker:
         if os.environ.get("DMCNN_ARCHIVE_PIN") != "0":
             pin_to_cores(archive.plan.options.cores)
         from dmcnn_jax.archives.pictures import PictureRestorer
+        from dmcnn_jax.inference.tiling import use_few_shapes
         from dmcnn_jax.system.compile_cache import enable_compilation_cache
         from dmcnn_jax.system.malloc import tune_malloc
 
         tune_malloc()
         enable_compilation_cache()
+        use_few_shapes(True)
         self.restorer = PictureRestorer(archive)
 
     def respond(self, request: dict[str, Any], answer: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from dmcnn_jax.archives.reports import Record, Summary
@@ -39,13 +40,23 @@ class WorkerProcess:
     Args:
         target: address of the archive.
         pin: whether it is pinned to cores of its own.
+        retry_failed: as in `shard.run_shard`.
+        on_file: called with the status of each file of a shard that is done.
 
     Raises:
         WorkerError: if it can't load the plan or the models.
         WorkerDiedError: if it dies at once.
     """
 
-    def __init__(self, target: str, *, pin: bool = True) -> None:
+    def __init__(
+        self,
+        target: str,
+        *,
+        pin: bool = True,
+        retry_failed: bool = False,
+        on_file: Callable[[str], None] | None = None,
+    ) -> None:
+        self._retry_failed, self._on_file = retry_failed, on_file
         environment = os.environ | ({} if pin else {"DMCNN_ARCHIVE_PIN": "0"})
         self._process = subprocess.Popen(
             [sys.executable, "-m", "dmcnn_jax.archives.worker", target],
@@ -61,27 +72,16 @@ class WorkerProcess:
             self.stop()
             raise
 
-    def run_shard(
-        self,
-        shard: int,
-        *,
-        retry_failed: bool = False,
-        on_file: Callable[[str], None] | None = None,
-    ) -> Summary:
+    def run_shard(self, shard: int) -> Summary:
         """Restores what is missing of a shard and returns the counts of its report.
-
-        Args:
-            shard: its number.
-            retry_failed: as in `shard.run_shard`.
-            on_file: called with the status of each file that is done.
 
         Raises:
             BusyShardError, WorkerError, WorkerDiedError
         """
-        self._send({"shard": shard, "retry_failed": retry_failed})
+        self._send({"shard": shard, "retry_failed": self._retry_failed})
         while "file" in (answer := self._receive()):
-            if on_file:
-                on_file(answer["file"])
+            if self._on_file:
+                self._on_file(answer["file"])
         if "busy" in answer:
             raise BusyShardError(answer["busy"])
         return Summary(**answer["summary"])
@@ -154,20 +154,25 @@ class PersistentWorker:
     Args:
         target: address of the archive.
         pin: whether it is pinned to cores of its own.
+        retry_failed: as in `shard.run_shard`.
+        on_file: called with the status of each file that is done.
     """
 
-    def __init__(self, target: str, *, pin: bool = True) -> None:
-        self._target, self._pin = target, pin
-        self._worker: WorkerProcess | None = None
-        self._is_closed = False
-
-    def run_shard(
+    def __init__(
         self,
-        shard: int,
+        target: str,
         *,
+        pin: bool = True,
         retry_failed: bool = False,
         on_file: Callable[[str], None] | None = None,
-    ) -> Summary:
+    ) -> None:
+        self._start_process = partial(
+            WorkerProcess, target, pin=pin, retry_failed=retry_failed, on_file=on_file
+        )
+        self._process: WorkerProcess | None = None
+        self._is_closed = False
+
+    def run_shard(self, shard: int) -> Summary:
         """Restores what is missing of a shard, as `WorkerProcess.run_shard` does.
 
         Raises:
@@ -178,33 +183,33 @@ class PersistentWorker:
         errors = deaths = 0
         while True:
             try:
-                if self._worker is None:
-                    self._worker = self._start()
-                return self._worker.run_shard(shard, retry_failed=retry_failed, on_file=on_file)
+                if self._process is None:
+                    self._process = self._start()
+                return self._process.run_shard(shard)
             except WorkerDiedError as error:
                 deaths += 1
-                self._end_worker()
+                self._end_process()
                 if self._is_closed:
                     raise WorkerError("the run was ended") from None
                 if deaths == DEATHS_IN_A_ROW:
                     raise WorkerError(f"{deaths} workers died of it, the last {error}") from None
             except WorkerError:
                 errors += 1
-                if self._worker is None or errors == ERRORS_IN_A_ROW:
+                if self._process is None or errors == ERRORS_IN_A_ROW:
                     raise
 
     def _start(self) -> WorkerProcess:
         try:
-            return WorkerProcess(self._target, pin=self._pin)
+            return self._start_process()
         except WorkerError as error:
             raise WorkerStartError(str(error)) from None
 
     def close(self) -> None:
         """Ends the process, for good; another thread's `run_shard` fails then."""
         self._is_closed = True
-        self._end_worker()
+        self._end_process()
 
-    def _end_worker(self) -> None:
-        if self._worker is not None:
-            self._worker.stop()
-            self._worker = None
+    def _end_process(self) -> None:
+        if self._process is not None:
+            self._process.stop()
+            self._process = None

@@ -198,7 +198,7 @@ def _run_first_pass(
     several = len(rows.tiles) > 1
     top = row.start - halo if several else 0
     length = rows.length + 2 * halo if several else rows.length
-    columns = tiling.plan_tiles(source.width, halo, tiling.STRIP_SIDES)
+    columns = tiling.plan_tiles(source.width, halo, tiling.strip_sides())
     strips = (source.tile(top, length, column.start, columns.length) for column in columns.tiles)
     program = _engine_first_pass_program if model.engine else _first_pass_program
     results = tiling.run_on_tiles(

@@ -2,15 +2,21 @@
 
     python tools/benchmark/archives.py rows                     ten million made-up rows
     python tools/benchmark/archives.py rows --files 1000000
-    python tools/benchmark/archives.py speed                    200 JPEGs, plain command and archive
+    python tools/benchmark/archives.py programs --files 300     programs to compile, counted
+    python tools/benchmark/archives.py speed                    2,000 JPEGs, 200 at a time
     python tools/benchmark/archives.py memory --files 2000 --plot memory.png
 
-`speed` restores the same pictures by `dmcnn-restore` and by `dmcnn-archive` in turn, on the same
-number of cores. On a busy machine, rely on processor seconds. `memory` draws the resident memory of
-each worker.
+`programs` plans the tiles of pictures of random sizes, as `dmcnn-restore` and as archives' workers
+do, and counts their shapes: JAX compiles a program for each.
+
+`speed` divides pictures into chunks, and restores each by `dmcnn-restore` and by `dmcnn-archive` on
+the same cores, one after the other, so that both meet what else the machine does. Which goes first
+alternates, and each has a cache of compiled programs of its own, empty at first. On a busy machine,
+rely on processor seconds. `memory` draws the resident memory of each worker.
 """
 
 import argparse
+import math
 import os
 import resource
 import subprocess
@@ -18,7 +24,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,17 +33,17 @@ from PIL import Image
 from dmcnn_jax.cli.process import command_parser, run_command
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
-_FILES = {"rows": 10_000_000, "speed": 200, "memory": 2000}
+_FILES = {"rows": 10_000_000, "programs": 300, "speed": 2000, "memory": 2000}
 _SIDES = 300, 800  # of pictures, in pixels
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the script and returns its exit status."""
     parser = command_parser(None, __doc__)
-    parser.add_argument("what", choices=("rows", "speed", "memory", "plan", "status"))
-    parser.add_argument("--files", type=int, help="how many (10 million; 200; 2,000)")
+    parser.add_argument("what", choices=("rows", "programs", "speed", "memory", "plan", "status"))
+    parser.add_argument("--files", type=int, help="how many (10 million; 300; 2,000)")
     parser.add_argument("--workers", type=int, default=2, help="and cores (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=2, help="of speed (%(default)s)")
+    parser.add_argument("--chunks", type=int, default=10, help="of speed (%(default)s)")
     parser.add_argument("--engine", default="jax", help="what restores (%(default)s)")
     parser.add_argument("--seconds", type=float, default=1e9, help="end memory's run after these")
     parser.add_argument("--plot", metavar="FILE", help="draws memory there")
@@ -46,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.files = options.files or _FILES.get(options.what)
     steps: dict[str, Callable[[argparse.Namespace], None]] = {
         "rows": _measure_rows,
+        "programs": _count_programs,
         "speed": _measure_speed,
         "memory": _measure_memory,
         "plan": _plan_rows,
@@ -125,31 +132,85 @@ def _peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+# Programs
+
+
+def _count_programs(options: argparse.Namespace) -> None:
+    """Counts the shapes of tiles that small models have in 4:2:0 pictures of random sizes."""
+    from dmcnn_jax.inference import tiling
+    from dmcnn_jax.inference.model import load
+
+    luma, chroma = load("dmcnn-small-any").module, load("dmcnn-chroma").module
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(_SIDES[0], _SIDES[1] + 1, (options.files, 2))
+    for few in (False, True):
+        tiling.use_few_shapes(few)
+        sides = tiling.chroma_tile_sides((2, 2))
+        plans: dict[str, list[Sequence[tiling.TilePlan]]] = {
+            "luma": [tiling.plan_plane(luma, *map(int, size)) for size in -(-sizes // 8)],
+            "chroma": [
+                [
+                    tiling.plan_tiles(int(blocks), halo, sides)
+                    for blocks, halo in zip(size, chroma.halo((2, 2)), strict=True)
+                ]
+                for size in -(-sizes // 16)
+            ],
+        }
+        found = []
+        for name, side in (("luma", 8), ("chroma", 16)):
+            shapes = {tuple(p.length for p in pair) for pair in plans[name]}
+            computed = sum(math.prod(len(p.tiles) * p.length for p in pair) for pair in plans[name])
+            share = computed * side**2 / np.prod(sizes, axis=1).sum()
+            found.append(f"{len(shapes)} of {name}, which compute {share:.2f} times the pixels")
+        print(f"{'few sides' if few else 'all sides'}: {'; '.join(found)}")
+
+
 # Speed and memory
 
 
 def _measure_speed(options: argparse.Namespace) -> None:
-    """Restores the same pictures in turn by the plain command and as an archive."""
+    """Restores chunks of pictures by the plain command and as archives, and compares both."""
+    names = "dmcnn-restore", "dmcnn-archive"
+    costs: dict[str, list[Cost]] = {name: [] for name in names}
+    count = options.files // options.chunks
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        source = Path(folder, "in")
-        _make_pictures(source, options.files)
-        for number in range(options.rounds):
-            plain = Path(folder, f"plain-{number}")
-            _timed(
-                "dmcnn-restore",
-                options.files,
-                "restore",
-                [str(source), "-o", str(plain), "--engine", options.engine, "--size", "fast", "-q"],
-            )
-            target = _plan(options, source, Path(folder, f"archive-{number}"))
-            _timed("dmcnn-archive", options.files, "archive", _run_arguments(options, target))
+        for number in range(options.chunks):
+            source = Path(folder, f"in-{number}")
+            _make_pictures(source, count, number)
+            for name in names if number % 2 == 0 else reversed(names):
+                result = Path(folder, f"{name}-{number}")
+                if name == "dmcnn-archive":
+                    command = _run_arguments(options, _plan(options, source, result))
+                else:
+                    command = [str(source), "-o", str(result), "--engine", options.engine]
+                    command += ["--size", "fast", "-q"]
+                cache = {"DMCNN_JAX_CACHE": f"{folder}/cache-{name}"}
+                costs[name].append(_timed(name, count, command, os.environ | cache))
+            if options.engine == "jax":  # OpenVINO's last bits depend on the number of threads
+                _compare_results(*(Path(folder, f"{name}-{number}") for name in names))
+    for kind, unit in enumerate(("seconds", "processor seconds")):
+        plain, archive = ([cost[kind] for cost in costs[name]] for name in names)
+        ratios = sorted(a / b for a, b in zip(plain, archive, strict=True))
+        print(
+            f"{unit}: {sum(plain):.0f} of the plain command and {sum(archive):.0f} of archives; the"
+            f" archives' rate is {sum(plain) / sum(archive):.3f} of the plain command's"
+            f" (chunks: {ratios[0]:.3f} to {ratios[-1]:.3f})"
+        )
+
+
+def _compare_results(plain: Path, archive: Path) -> None:
+    """Raises an AssertionError unless two folders have the same results."""
+    files = sorted(plain.glob("*.png"))
+    assert files and len(files) == sum(1 for _ in archive.glob("*.png"))
+    for file in files:
+        assert file.read_bytes() == (archive / file.name).read_bytes(), file.name
 
 
 def _measure_memory(options: argparse.Namespace) -> None:
     """Restores pictures as an archive, and prints and draws the memory of its workers."""
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         source = Path(folder, "in")
-        _make_pictures(source, options.files)
+        _make_pictures(source, options.files, 0)
         target = _plan(options, source, Path(folder, "out"))
         process = subprocess.Popen(_command("archive", _run_arguments(options, target)))
         samples = _sample(process, target, options.seconds)
@@ -165,12 +226,12 @@ def _measure_memory(options: argparse.Namespace) -> None:
         _draw(samples, options.plot)
 
 
-def _make_pictures(folder: Path, files: int) -> None:
+def _make_pictures(folder: Path, files: int, seed: int) -> None:
     """Writes JPEG files of random sizes and qualities, cut from a photograph."""
     from skimage import data
 
     photograph = Image.fromarray(data.astronaut())
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     for number in range(files):
         width, height = map(int, rng.integers(_SIDES[0], _SIDES[1] + 1, 2))
@@ -195,9 +256,15 @@ def _command(name: str, arguments: Sequence[str]) -> list[str]:
     return [sys.executable, "-c", code, *arguments]
 
 
-def _timed(name: str, files: int, module: str, arguments: Sequence[str]) -> None:
+Cost = tuple[float, float]
+"""Seconds and processor seconds."""
+
+
+def _timed(name: str, files: int, arguments: Sequence[str], environment: Mapping[str, str]) -> Cost:
+    """Runs a command, prints what it has cost and returns that."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run(_command(module, arguments), check=True)
+    command = _command(name.removeprefix("dmcnn-"), arguments)
+    subprocess.run(command, env=environment, check=True)
     seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print(
@@ -205,6 +272,7 @@ def _timed(name: str, files: int, module: str, arguments: Sequence[str]) -> None
         f" ({files} files, {seconds:.0f} s, {busy:.0f} processor seconds, starts included)",
         flush=True,
     )
+    return seconds, busy
 
 
 Sample = tuple[float, int, list[float]]
