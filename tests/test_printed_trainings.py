@@ -49,7 +49,7 @@ SHORT = {
     "schedule.minutes": 0.01,
 }
 # Adam; Muon, with tables and full-range luma, from a run; the relative loss; SGD; L-BFGS.
-USUAL = ("quickstart.py", "medium_any.py", "relative_loss=True", "arcnn.py", "tnrd.py")
+USUAL = ("quickstart.py", "medium_any.py", "relative_loss=True", "arcnn.py")
 
 # The run that stands for all that pages name.
 RUN = "runs/quickstart"
