@@ -168,7 +168,7 @@ def test_a_copy_verifies_nothing_in_one_line(tmp_path) -> None:
     path = tmp_path / "copy.png"
     path.write_bytes(stored(pixels))
     with pytest.raises(
-        ValueError, match=r"copy.png: .* a PNG image; .*the JPEG file itself, "
+        ValueError, match=r"copy.png: .* a PNG image; .*the JPEG file itself: "
     ) as c:
         verify(path, path)
     assert "\n" not in str(c.value)

@@ -26,7 +26,8 @@ class RestoreOptions:
         prior_grid: where the blocks of the earlier save begin, if known: columns and rows from the
             top left corner, 0 to 7.
         size: which bundled models are used, one of `SIZES`: "fast"; "full", which are slower and
-            better, most of all in colour; "auto", which is "full" on an accelerator or with OpenVINO and else "fast".
+            better, most of all in colour; "auto", which is "full" on an accelerator or with
+            OpenVINO and else "fast".
         ensemble: whether luma is averaged over the eight rotations and reflections of the picture:
             slightly better, eight times slower.
         engine: what computes the layers of models loaded by name, one of `inference.model.ENGINES`

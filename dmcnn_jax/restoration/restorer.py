@@ -394,8 +394,14 @@ class Restorer:
         if self.options.trial and self._given is None:  # a model that was named is used
             for component, choice in zip(luma_components(file), choices, strict=False):
                 component = prior_component(component, prior) if prior else component
-                if choice.name and (
-                    failure := describe_failed_trial(component, self._model(choice.name))
+                # Of a network for photographs, the network of luma that it begins with decides.
+                name = choose_model(
+                    component.table, project=self.options.project, size=self.size
+                ).name
+                if (
+                    choice.name
+                    and name
+                    and (failure := describe_failed_trial(component, self._model(name)))
                 ):
                     reason = f"left as decoded: {failure}; --no-trial restores it nevertheless"
                     return (ModelChoice(None, reason),) * len(file.components)
