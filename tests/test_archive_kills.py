@@ -12,6 +12,7 @@ import socket
 import subprocess
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -294,6 +295,9 @@ def s3(monkeypatch):
     )
     server = server_module.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
+    # Servers of one process share their buckets.
+    reset = f"http://127.0.0.1:{server.get_host_and_port()[1]}/moto-api/reset"
+    urllib.request.urlopen(urllib.request.Request(reset, method="POST")).close()
     proxy = Proxy(server.get_host_and_port()[1])
     proxy.start()
     settings = {

@@ -28,12 +28,12 @@ SIZES = [(8, 8), (37, 41), (33, 16), (64, 80)]
 
 @pytest.fixture(scope="module")
 def model():
-    """A model whose every weight shows in its result."""
+    """A model whose every weight shows in its result, and whose results are about as pixels are."""
     module = create_model(CONFIG)
     rng = np.random.default_rng(0)
 
     def fill(leaf):
-        deviation = 1 / np.sqrt(max(1, np.prod(leaf.shape[:-1])))
+        deviation = 0.7 / np.sqrt(max(1, np.prod(leaf.shape[:-1])))
         return (deviation * rng.normal(size=leaf.shape)).astype(np.float32)
 
     return Model(module, jax.tree.map(fill, variable_shapes(module)), {"model": CONFIG}, "test")

@@ -152,11 +152,12 @@ def test_printed_trainings_run_and_what_needs_them(workspace, capfd):
     for command in commands():
         if is_training(command):
             continue
-        provide_runs(command)
         words = shlex.split(command)
         if words[:3] == TRAINING:
+            provide_runs(f"{command} runs/{configuration(words[3:]).name}")
             train_or_evaluate(evaluation(command))
             continue
+        provide_runs(command)
         function, arguments = main_of(words)
         status = function(arguments + shortening(command))
         assert not status, f"{command}: {capfd.readouterr().err}"
@@ -168,10 +169,10 @@ def evaluation(command):
 
 
 def provide_runs(command):
-    """Copies the run to the names that a command prints, if there is none of that name."""
+    """Copies the run to the names that a command prints, if those have no weights."""
     for name in re.findall(r"runs/[\w/-]+", command):
-        if not Path(name).exists():
-            shutil.copytree(RUN, name)
+        if not Path(name, "best.safetensors").exists():
+            shutil.copytree(RUN, name, dirs_exist_ok=True)
     for name in re.findall(r"OUT/[\w.-]+", command):
         Path(name).parent.mkdir(exist_ok=True)
         shutil.copy(Path(RUN) / "best.safetensors", name)

@@ -10,9 +10,9 @@ import pytest
 from runs import CHECKOUT, CONFIG, load_config, write_images
 
 from dmcnn_jax.config.files import load_recipe
-from dmcnn_jax.config.recipes import AveragePhase, TrainPhase, check_phases
+from dmcnn_jax.config.recipes import AveragePhase, PackOptions, TrainPhase, check_phases
 from dmcnn_jax.config.validation import validate_config
-from dmcnn_jax.data import luma_pairs
+from dmcnn_jax.data import images, luma_pairs
 from dmcnn_jax.inference.weights import find_weights, load_weights
 from dmcnn_jax.models import create_model
 from dmcnn_jax.training.recipe_runs import run_recipe
@@ -110,6 +110,18 @@ def test_recipes_start_from_each_other_on_packs_of_their_own(alone):
     )
     np.testing.assert_allclose(mean, (first + second) / 2, atol=1e-7)
     assert np.any(first != second)
+
+
+def test_a_phase_packs_copies_and_graphics(source, tmp_path):
+    options = PackOptions((0.5, 0.8), copies=2, graphics=2)
+    phases = [TrainPhase("only", tiny(), pack=options)]
+    run_recipe(phases, source, tmp_path / "out", name="tiny")
+    (pack,) = (tmp_path / "out" / "packs").iterdir()
+    about = json.loads((pack / "pack.json").read_text())
+    photographs = images.open_images(source)
+    names = [photographs.name(index) for index in range(len(photographs))]
+    assert about["names"] == [*names, "text 0"]
+    assert about["images"].count(len(about["names"]) - 1) == 2 * 4, "two graphics of 2 × 2 tiles"
 
 
 @pytest.mark.parametrize("calls", [3, 9])

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dmcnn_jax.cli.process import UsageError, command_parser, run_command
-from dmcnn_jax.data import graphics, images, packs, rescaled, tiles
+from dmcnn_jax.data import images, pack_sources, packs, tiles
 from dmcnn_jax.system.item_progress import show_progress
 
 
@@ -90,29 +90,19 @@ def _pack(options: argparse.Namespace) -> None:
             f"({options.max_short_side}), which images are reduced to first"
         )
     _check_scales(options)
-    photographs = images.open_images(options.folder)
-    sources: list[images.Images] = [photographs]
-    short_side = options.max_short_side
-    if options.scales:
-        sources = [
-            rescaled.RescaledImages(
-                photographs, copies=options.copies, scales=options.scales, shortest=options.tile
-            )
-        ]
-        short_side = 0
-    if options.graphics:
-        sources.append(graphics.Graphics(options.graphics, 2 * options.tile))
-    joined = rescaled.JoinedImages(sources)
-    # Copies of a photograph share its number. All graphics share one, too: they count as a single
-    # image, so that images set aside for validation are photographs.
-    numbers = [i // options.copies for i in range(len(sources[0]))]
-    numbers += [len(photographs)] * options.graphics
+    joined, numbers = pack_sources.join_sources(
+        images.open_images(options.folder),
+        options.tile,
+        scales=options.scales,
+        copies=options.copies,
+        graphics=options.graphics,
+    )
     about = packs.write_pack(
         options.output,
         joined,
         tile=options.tile,
         luma=options.luma,
-        max_short_side=short_side,
+        max_short_side=0 if options.scales else options.max_short_side,
         compact=options.compact,
         copies_of=numbers,
         progress=show_progress,

@@ -11,6 +11,22 @@ from dmcnn_jax.config.types import Config
 
 
 @dataclasses.dataclass(frozen=True)
+class PackOptions:
+    """What a phase packs besides the images as they are.
+
+    Attributes:
+        scales: lowest and highest factor by which each copy of an image is reduced; None: as
+            `data.max_short_side` says.
+        copies: how many times each image is packed, each time by another factor.
+        graphics: how many pictures drawn by code are added.
+    """
+
+    scales: tuple[float, float] | None = None
+    copies: int = 1
+    graphics: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainPhase:
     """A training run.
 
@@ -20,11 +36,13 @@ class TrainPhase:
             `data.source` and, with `start`, `init_from`.
         start: name of the earlier phase whose best weights it starts from; "": those that
             `config.init_from` names, or random ones.
+        pack: what is packed for it.
     """
 
     name: str
     config: Config
     start: str = ""
+    pack: PackOptions = PackOptions()
 
 
 @dataclasses.dataclass(frozen=True)

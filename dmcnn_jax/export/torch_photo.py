@@ -72,6 +72,13 @@ def load(path: str | os.PathLike) -> "PhotoNet":
     return model.eval()
 
 
+class _FirstNetwork(DMCNN):
+    """The DMCNN inside; what a state dict says about the model, it says once, about the whole."""
+
+    get_extra_state = nn.Module.get_extra_state
+    set_extra_state = nn.Module.set_extra_state
+
+
 class PhotoNet(Restorer, TableConditioned):
     """The network for photographs.
 
@@ -118,7 +125,7 @@ class PhotoNet(Restorer, TableConditioned):
                 "luma_dct_features": luma_dct_features,
             }
         )
-        self.luma = DMCNN(
+        self.luma = _FirstNetwork(
             features=luma_features,
             dct_features=luma_dct_features,
             multi_scale=False,

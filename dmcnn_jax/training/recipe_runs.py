@@ -4,6 +4,7 @@ Every phase has a folder in the output folder, named by its number and name. A r
 interrupted resumes within the phase, and skips phases that are done.
 """
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +13,17 @@ from typing import Any
 
 import ml_collections
 
-from dmcnn_jax.config.recipes import AveragePhase, Phase, TrainPhase, check_phases
+from dmcnn_jax.config.recipes import (
+    AveragePhase,
+    PackOptions,
+    Phase,
+    TrainPhase,
+    check_phases,
+)
 from dmcnn_jax.config.types import Config
 from dmcnn_jax.data import images, packs, tiles
+from dmcnn_jax.data.images import digest
+from dmcnn_jax.data.pack_sources import join_sources
 from dmcnn_jax.system.atomic_write import write_file
 from dmcnn_jax.system.item_progress import show_progress
 from dmcnn_jax.training.averaging import average_weights
@@ -35,7 +44,7 @@ def run_recipe(
     Args:
         phases: the phases, in order.
         source: folder of images, or "packaged". They are packed to `packs` in the output folder,
-            once for each combination of luma range, tile and largest shorter side.
+            once for each combination of luma range, tile, largest shorter side and options.
         output: folder for packs and phases; a recipe that it already holds is resumed.
         name: name of the recipe, used in the weights files.
         write: prints a line of progress.
@@ -70,7 +79,7 @@ def _run_phases(
             average_weights([results[other] for other in phase.of], results[phase.name])
         else:
             config = _configure(phase, folder, results, name)
-            _run_train_phase(config, folder, source, output / "packs", title, write)
+            _run_train_phase(config, phase.pack, folder, source, output / "packs", title, write)
     result = output / "best.safetensors"
     write_file(result, results[phases[-1].name].read_bytes())
     return result
@@ -104,6 +113,7 @@ def _configure(
 
 def _run_train_phase(
     config: ml_collections.ConfigDict,
+    pack: PackOptions,
     folder: Path,
     source: str,
     packs_folder: Path,
@@ -124,7 +134,7 @@ def _run_train_phase(
             write(f"{title}: done before")
             return
     write(f"{title}: {_describe(config)}")
-    config.data.source = str(_pack(config, source, packs_folder, write))
+    config.data.source = str(_pack(config, pack, source, packs_folder, write))
     _write_record(record_path, record)
     train(config, folder)
     _write_record(record_path, record | {"done": True})
@@ -157,17 +167,27 @@ def _describe(config: Config) -> str:
     return f"{steps:,} steps, {start}, on {size}"
 
 
-def _pack(config: Config, source: str, packs_folder: Path, write: Callable[[str], None]) -> Path:
-    """Packs the images as a configuration needs them, unless that has been done."""
-    data = config.data
+def _pack(
+    config: Config,
+    options: PackOptions,
+    source: str,
+    packs_folder: Path,
+    write: Callable[[str], None],
+) -> Path:
+    """Packs the images as a phase needs them, unless that has been done."""
+    data, fields = config.data, dataclasses.asdict(options)
     path = packs_folder / f"{data.luma}-{data.tile}-{data.max_short_side}"
+    if options != PackOptions():
+        path = path.with_name(f"{path.name}-{digest(fields.items())[:8]}")
     if not path.exists():
+        joined, numbers = join_sources(images.open_images(source), data.tile, **fields)
         about = packs.write_pack(
             path,
-            images.open_images(source),
+            joined,
             tile=data.tile,
             luma=data.luma,
             max_short_side=data.max_short_side,
+            copies_of=numbers,
             progress=show_progress,
         )
         write(
