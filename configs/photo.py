@@ -5,9 +5,10 @@ python tools/pack_images.py FOLDER_OF_IMAGES -o packs/photo --luma rgb --tile 16
 python -m dmcnn_jax.main --config configs/photo.py --config.data.source=packs/photo
 
 It trains for days, over as many sittings as it takes, at a constant rate, from the bundled weights
-of the last sitting; `--config.init_from=dmcnn-any` starts from random ones, but for luma, which
-that network restores first. To end it, set `--config.train.stage_steps="(N,)"` to 1.25 times the
-number of steps done: the last fifth is the cooldown.
+of the last sitting. `--config.init_from=dmcnn-any` starts from random ones, but for luma, which
+that network restores first; `--config.train.unfreeze` trains that network too. To end it, set
+`--config.train.stage_steps="(N,)"` to 1.25 times the number of steps done: the last fifth is the
+cooldown.
 """
 
 from dmcnn_jax.config import default_config

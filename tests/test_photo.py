@@ -14,6 +14,7 @@ import runs
 import scipy.fft
 import scipy.ndimage
 import skimage.metrics
+from flax.traverse_util import flatten_dict
 from PIL import Image
 
 from dmcnn_jax import jpeg
@@ -24,7 +25,7 @@ from dmcnn_jax.data import chroma_pairs, feeds, photo_pairs
 from dmcnn_jax.evaluation import photo_protocol
 from dmcnn_jax.images import color
 from dmcnn_jax.inference import tiling
-from dmcnn_jax.inference.model import Model, estimate
+from dmcnn_jax.inference.model import Model, estimate, load
 from dmcnn_jax.inference.photo import restore_photo
 from dmcnn_jax.inference.plane import restore_plane
 from dmcnn_jax.inference.variables import check_variables, variable_shapes
@@ -298,12 +299,18 @@ def photo_config(**fields):
     return config
 
 
-@pytest.mark.slow
-def test_a_run_trains_validates_and_measures(tmp_path, capsys):
-    runs.write_images(tmp_path / "images", 6)
+def run_config(folder, **fields):
+    """Writes images and weights of a network of luma that changes nothing; a run of six steps."""
+    runs.write_images(folder / "images", 6)
+    dmcnn = {"name": "dmcnn", "features": 4, "dct_features": 8, "condition_on_table": True}
+    start = networks.start(create_model(dmcnn))
+    for branch, layer in (("f", "conv9"), ("g", "conv15")):
+        weights = start["params"][branch]
+        weights[layer] = jax.tree.map(np.zeros_like, weights[layer])
+    save_weights(folder / "luma.safetensors", start, {"model": dmcnn})
     config = photo_config(
         **{
-            "data.source": str(tmp_path / "images"),
+            "data.source": str(folder / "images"),
             "data.validation_images": 2,
             "train.patch_sizes": (16,),
             "train.batch_sizes": (2,),
@@ -311,21 +318,20 @@ def test_a_run_trains_validates_and_measures(tmp_path, capsys):
             "train.optimizer": "muon",
             "train.validate_every": 3,
             "schedule.name": "constant",
-            "init_from": str(tmp_path / "luma.safetensors"),
-        }
+            "init_from": str(folder / "luma.safetensors"),
+        },
+        **fields,
     )
-    dmcnn = {"name": "dmcnn", "features": 4, "dct_features": 8, "condition_on_table": True}
-    start = networks.start(create_model(dmcnn))
-    for branch, layer in (("f", "conv9"), ("g", "conv15")):  # it changes nothing
-        weights = start["params"][branch]
-        weights[layer] = jax.tree.map(np.zeros_like, weights[layer])
-    save_weights(tmp_path / "luma.safetensors", start, {"model": dmcnn})
-    model = train(config, tmp_path / "run")
-    luma = model.variables["frozen"]["luma"]
-    expected = start["params"] | {
+    return config, start["params"] | {
         "g": {k: v for k, v in start["params"]["g"].items() if not k.startswith("head_")}
     }
-    jax.tree.map(np.testing.assert_array_equal, luma, expected)
+
+
+@pytest.mark.slow
+def test_a_run_trains_validates_and_measures(tmp_path, capsys):
+    config, luma = run_config(tmp_path)
+    model = train(config, tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, model.variables["frozen"]["luma"], luma)
     assert set(model.about["validation"]) == {"loss", "psnr", "gain", "gain_luma", "gain_chroma"}
     assert re.search(r"\(luma [+-]\d\.\d{3}, chroma [+-]\d\.\d{3}\)", capsys.readouterr().err)
     results = photo_protocol.evaluate_model(model, config)
@@ -333,6 +339,20 @@ def test_a_run_trains_validates_and_measures(tmp_path, capsys):
     first = results["mean"][0]
     assert first["model"]["rgb"] == pytest.approx(first["jpeg"]["rgb"], abs=1)
     assert first["model"] != first["jpeg"]
+
+
+@pytest.mark.slow
+def test_the_network_of_luma_is_trained_too_on_demand(tmp_path):
+    config, luma = run_config(tmp_path, **{"train.unfreeze": True})
+    validate_config(config)
+    model = train(config, tmp_path / "run")
+    first, last = (flatten_dict(x) for x in (luma, model.variables["frozen"]["luma"]))
+    moved = [np.any(first[path] != last[path]) for path in first]
+    assert set(first) == set(last) and np.mean(moved) > 0.9
+    assert load(str(tmp_path / "run")).module == model.module
+    # It goes on as it was.
+    config.train.stage_steps = (8,)
+    train(config, tmp_path / "run")
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,8 @@ def default_config() -> "ml_collections.ConfigDict":
     train.clip_norm = 0.0
     # Decay of the exponential moving average of the weights, used for evaluation and release.
     train.ema_decay = 0.999
+    # Whether the network that restores luma first is trained too, within that for photographs.
+    train.unfreeze = False
     # Steps between validations (each with a checkpoint), between additional checkpoints (0: none),
     # and between lines of the log.
     train.validate_every = 1000

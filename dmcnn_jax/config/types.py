@@ -38,6 +38,7 @@ class TrainConfig(Protocol):
     weight_decay: float
     clip_norm: float
     ema_decay: float
+    unfreeze: bool
     validate_every: int
     checkpoint_every: int
     log_every: int

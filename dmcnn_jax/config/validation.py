@@ -136,6 +136,8 @@ def _validate_optimizer(config: Config, expect: _Expect) -> None:
     expect(train.weight_decay >= 0, "train.weight_decay", "at least 0")
     expect(train.clip_norm >= 0, "train.clip_norm", "at least 0")
     expect(0 <= train.ema_decay < 1, "train.ema_decay", "at least 0, less than 1")
+    name = config.model.name
+    expect(name == "photo" or not train.unfreeze, "train.unfreeze", f"False for the model {name!r}")
 
 
 def _validate_schedule(config: Config, expect: _Expect) -> None:

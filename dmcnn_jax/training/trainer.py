@@ -35,7 +35,8 @@ class TrainState(flax.struct.PyTreeNode):
 
     Attributes:
         step: number of steps done, int32 scalar.
-        params: trained parameters, float32.
+        params: trained parameters, float32: the network's collection "params", or, with
+            `train.unfreeze`, a dictionary of it and of the collection "frozen".
         stats: the network's other variables, such as batch statistics.
         average: exponential moving average of `params`, used for evaluation and release.
         optimizer: the optimizer's state.
@@ -60,7 +61,6 @@ class Trainer:
         self.config = config
         self.module = create_model(config.model.to_dict())
         self.mesh = mesh or devices.make_mesh()
-        self._optimizer = make_optimizer(config.train)
         self._settings = _step_settings(config)
         self._replicated = devices.replicated(self.mesh)
 
@@ -78,12 +78,12 @@ class Trainer:
         )
         key = jax.random.key(self.config.seed)
         if not self.config.init_from:
-            return compiled(partial(_random_state, self.module, self._optimizer))(key)
+            return compiled(partial(_random_state, self.module, self._settings))(key)
         weights = jax.tree.map(
             lambda x: devices.to_devices(np.asarray(x), self._replicated),
             self._load_initial_weights(key),
         )
-        return compiled(partial(_new_state, self._optimizer))(weights)
+        return compiled(partial(_new_state, self._settings))(weights)
 
     def _load_initial_weights(self, key: jax.Array) -> Mapping[str, Any]:
         """Loads the weights named by `config.init_from`, widened and extended to the network.
@@ -117,7 +117,7 @@ class Trainer:
     def abstract_state(self) -> TrainState:
         """Returns shapes, dtypes and shardings of the state's arrays, without computing any."""
         shapes = jax.eval_shape(
-            partial(_random_state, self.module, self._optimizer), jax.random.key(0)
+            partial(_random_state, self.module, self._settings), jax.random.key(0)
         )
         return jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._replicated), shapes
@@ -214,29 +214,40 @@ class Trainer:
             (loss, (stats, estimate of the original)), and the gradient with respect to
             `state.params`.
         """
-        return _gradients(self.module, state, batch)
+        return _gradients(self._settings, state, batch)
 
     def variables(self, state: TrainState) -> dict[str, Any]:
         """Returns averaged parameters and batch statistics, used for evaluation and release."""
-        return {"params": state.average, **state.stats}
+        return _join(self._settings, state.average, state.stats)
 
 
-def _random_state(
-    module: Network, optimizer: optax.GradientTransformation, key: jax.Array
-) -> TrainState:
-    return _new_state(optimizer, init_variables(module, key))
+def _random_state(module: Network, settings: Config, key: jax.Array) -> TrainState:
+    return _new_state(settings, init_variables(module, key))
 
 
-def _new_state(optimizer: optax.GradientTransformation, variables: Mapping[str, Any]) -> TrainState:
-    stats = dict(variables)
-    params = stats.pop("params")
+def _new_state(settings: Config, variables: Mapping[str, Any]) -> TrainState:
+    params, stats = _split(settings, variables)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         stats=stats,
         average=params,
-        optimizer=optimizer.init(params),
+        optimizer=make_optimizer(settings.train).init(params),
     )
+
+
+def _split(settings: Config, variables: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Divides a network's variables into those that are trained and the others."""
+    others = dict(variables)
+    params = others.pop("params")
+    if settings.train.unfreeze:
+        params = {"params": params, "frozen": others.pop("frozen")}
+    return params, others
+
+
+def _join(settings: Config, params: Any, others: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a network's variables: the inverse of `_split`."""
+    return {**(params if settings.train.unfreeze else {"params": params}), **others}
 
 
 # Fields of `config.train` that the jitted step reads.
@@ -247,6 +258,7 @@ _STEP_FIELDS = (
     "weight_decay",
     "clip_norm",
     "ema_decay",
+    "unfreeze",
 )
 
 
@@ -284,14 +296,14 @@ def _train_step(
     crop_step = 0 if settings.train.fixed_batch else state.step
     key = jax.random.fold_in(jax.random.key(settings.seed), crop_step)
     batch = feeds.make_batch(inputs, key, patch_size, settings, devices.batched(mesh))
-    (loss, (stats, image)), grads = _gradients(module, state, batch)
+    (loss, (stats, image)), grads = _gradients(settings, state, batch)
     updates, optimizer = make_optimizer(settings.train, mesh).update(
         grads,
         state.optimizer,
         state.params,
         value=loss,
         grad=grads,
-        value_fn=lambda params: _loss(params, module, state.stats, batch)[0],
+        value_fn=lambda params: _loss(params, settings, state.stats, batch)[0],
     )
     params = jax.tree.map(lambda p, u: p - learning_rate * u, state.params, updates)
     # A short memory at first, so that the average forgets the random start.
@@ -312,17 +324,18 @@ def _train_step(
 
 
 def _gradients(
-    module: Network, state: TrainState, batch: Mapping[str, jax.Array]
+    settings: Config, state: TrainState, batch: Mapping[str, jax.Array]
 ) -> tuple[tuple[jax.Array, tuple[Any, jax.Array]], Any]:
-    return jax.value_and_grad(_loss, has_aux=True)(state.params, module, state.stats, batch)
+    return jax.value_and_grad(_loss, has_aux=True)(state.params, settings, state.stats, batch)
 
 
 def _loss(
-    params: Any, module: Network, stats: Any, batch: Mapping[str, jax.Array]
+    params: Any, settings: Config, stats: Any, batch: Mapping[str, jax.Array]
 ) -> tuple[jax.Array, tuple[Any, jax.Array]]:
     """Returns the loss, and the network's other variables and its estimate of the original."""
+    module = create_model(settings.model.to_dict())
     estimates, stats = module.apply(
-        {"params": params, **stats},
+        _join(settings, params, stats),
         batch["coefficients"],
         batch["table"],
         train=True,
