@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypedDict, Unpack, cast
 
 import jax
 import jax.numpy as jnp
@@ -84,16 +84,21 @@ def restore_photo(
     return planes[:, margins[0] : height - margins[0], margins[1] : width - margins[1]]
 
 
+class PlaneOptions(TypedDict, total=False):
+    """Options of `luma.restore_luma`, which describes them, that restoring by any network has."""
+
+    project: bool
+    strength: float
+    ensemble: bool
+    mirrored: int
+    progress: Progress | None
+
+
 def restore_gray(
     model: Model,
     coefficients: np.ndarray,
     table: np.ndarray,
-    *,
-    project: bool = False,
-    strength: float = 1.0,
-    ensemble: bool = False,
-    mirrored: int = 0,
-    progress: Progress | None = None,
+    **options: Unpack[PlaneOptions],
 ) -> np.ndarray:
     """Restores luma alone, as that of a colour file whose chroma has no coefficients.
 
@@ -101,15 +106,12 @@ def restore_gray(
         model: the model to run, a `PhotoNet`.
         coefficients: k, integers [h, w, 64].
         table: Q, integers [8, 8].
-        project: as in `restore_photo`.
-        strength: as in `restore_photo`.
-        ensemble: as in `restore_photo`.
-        mirrored: at least by how many blocks the plane is continued by its mirror image.
-        progress: as in `restore_photo`.
+        options: `mirrored` is rounded up to whole blocks of chroma.
 
     Returns:
         float32 [8h, 8w], pixels scaled to [0, 1], not clipped.
     """
+    options["mirrored"] = -(-options.get("mirrored", 0) // 2)
     rows, columns, _ = coefficients.shape
     # Networks know gray pictures by files of which most are 4:2:0, with a table of chroma that is
     # about twice as coarse as luma's.
@@ -121,11 +123,7 @@ def restore_gray(
         [coefficients, none, none],
         [table, chroma, chroma],
         (2, 2),
-        project=project,
-        strength=strength,
-        ensemble=ensemble,
-        mirrored=-(-mirrored // 2),
-        progress=progress,
+        **options,
     )
     return planes[0, : 8 * rows, : 8 * columns] / 255
 

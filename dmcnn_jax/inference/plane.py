@@ -1,12 +1,13 @@
 """Restores one plane of any size by any network that restores luma."""
 
+from typing import Unpack
+
 import numpy as np
 
 from dmcnn_jax.inference.luma import restore_luma
 from dmcnn_jax.inference.model import Model
-from dmcnn_jax.inference.photo import restore_gray
+from dmcnn_jax.inference.photo import PlaneOptions, restore_gray
 from dmcnn_jax.models.photo import PhotoNet
-from dmcnn_jax.system.progress import Progress
 
 
 def restore_plane(
@@ -14,12 +15,8 @@ def restore_plane(
     coefficients: np.ndarray,
     table: np.ndarray,
     *,
-    project: bool = False,
-    strength: float = 1.0,
-    ensemble: bool = False,
     size: tuple[int, int] | None = None,
-    mirrored: int = 0,
-    progress: Progress | None = None,
+    **options: Unpack[PlaneOptions],
 ) -> np.ndarray:
     """Restores one plane by `luma.restore_luma`, or as a gray file by a network for photographs.
 
@@ -27,24 +24,5 @@ def restore_plane(
     `size`.
     """
     if isinstance(model.module, PhotoNet):
-        return restore_gray(
-            model,
-            coefficients,
-            table,
-            project=project,
-            strength=strength,
-            ensemble=ensemble,
-            mirrored=mirrored,
-            progress=progress,
-        )
-    return restore_luma(
-        model,
-        coefficients,
-        table,
-        project=project,
-        strength=strength,
-        ensemble=ensemble,
-        size=size,
-        mirrored=mirrored,
-        progress=progress,
-    )
+        return restore_gray(model, coefficients, table, **options)
+    return restore_luma(model, coefficients, table, size=size, **options)
