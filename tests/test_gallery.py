@@ -254,20 +254,23 @@ def test_the_command_pairs_files_by_name(tmp_path, photographs, capsys):
 
 def test_the_command_leaves_out_what_it_cannot_show_and_says_so(tmp_path, capsys):
     gray = np.full((16, 24), 90, np.uint8)
-    for name in ("alone", "damaged", "good", "other"):
+    for name in ("alone", "cut", "damaged", "good", "other"):
         save(tmp_path / "jpeg" / f"{name}.jpg", gray)
         save(tmp_path / "clean" / f"{name}.png", gray[: 8 if name == "other" else 16])
     (tmp_path / "clean/alone.png").unlink()
+    cut = tmp_path / "clean/cut.png"
+    cut.write_bytes(cut.read_bytes()[:50])  # within its pixels
     (tmp_path / "jpeg/damaged.jpg").write_bytes(b"\xff\xd8nothing")
     output = tmp_path / "g.html"
     arguments = [str(tmp_path / "jpeg"), str(tmp_path / "clean"), "-o", str(output)]
     assert gallery_command.main(arguments) == 1
     said = capsys.readouterr()
-    alone, damaged, other = said.err.splitlines()
+    alone, cut, damaged, other = said.err.splitlines()
     assert "left out: " in alone and "has no picture 'alone'" in alone
+    assert "cut.png: " in cut and "truncated" in cut
     assert "damaged.jpg: not a picture" in damaged
     assert "other.png: 24 x 8 pixels; expected 24 x 16" in other
-    assert said.out.endswith("; 3 could not be shown, see above\n")
+    assert said.out.endswith("; 4 could not be shown, see above\n")
     assert names(Page(output)) == ["good"]
 
 

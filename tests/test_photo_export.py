@@ -146,7 +146,7 @@ def test_gray_stays_exactly_gray(program):
     session = onnxruntime.InferenceSession(program)
     rgb, ycbcr = session.run(["rgb", "ycbcr"], inputs_of(save("gray", (37, 41))))
     np.testing.assert_array_equal(ycbcr[..., 1:], np.float32(128))
-    np.testing.assert_array_equal(np.rint(rgb), np.rint(ycbcr[..., :1]).repeat(3, axis=-1))
+    np.testing.assert_array_equal(rgb, ycbcr[..., :1].repeat(3, axis=-1))
 
 
 @pytest.mark.slow

@@ -151,8 +151,11 @@ def _photo_program(network: "Restorer") -> _Program:
         """Converts by BT.601, full range."""
         of_red, of_green, of_blue = LUMA_WEIGHTS
         y, cb, cr = ycbcr[..., 0], ycbcr[..., 1] - 128, ycbcr[..., 2] - 128
-        red, blue = y + 2 * (1 - of_red) * cr, y + 2 * (1 - of_blue) * cb
-        return torch.stack([red, (y - of_red * red - of_blue * blue) / of_green, blue], -1)
+        red, blue = 2 * (1 - of_red) * cr, 2 * (1 - of_blue) * cb
+        # Differences from luma, not sums with it, so that all three are exactly luma where there is
+        # no colour.
+        green = -(of_red * red + of_blue * blue) / of_green
+        return torch.stack([y + red, y + green, y + blue], -1)
 
     examples = {
         "luma": torch.zeros((2, 4, 6, 64), dtype=torch.int32),

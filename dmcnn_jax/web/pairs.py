@@ -138,9 +138,17 @@ def _find(
 
 
 def _read(path: Path) -> np.ndarray:
-    """Reads pixels, upright: uint8 [H, W] or [H, W, 3]."""
+    """Reads pixels, upright: uint8 [H, W] or [H, W, 3].
+
+    Raises:
+        OSError: if the file can't be opened.
+        ValueError: if it is not a picture, or a damaged one; the message names it.
+    """
     with formats.opening(path) as opened:
-        image = ImageOps.exif_transpose(opened)
+        try:
+            image = ImageOps.exif_transpose(opened)
+        except (OSError, SyntaxError) as error:  # Pillow's, of damaged pixels: they name no file
+            raise ValueError(f"{path}: {error}") from error
         if image.mode.startswith("I"):
             return to_uint8(np.asarray(image).astype(np.uint16))
         return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
