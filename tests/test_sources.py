@@ -16,6 +16,7 @@ from dmcnn_jax.data import images as images_module
 from dmcnn_jax.data import packs, sources
 from dmcnn_jax.data import tiles as tiles_module
 from dmcnn_jax.images.color import rgb_to_y
+from dmcnn_jax.web.pairs import read_pairs
 
 OPTIONS = {"tile": 32, "luma": "studio", "max_short_side": 0}
 CHECKOUT = Path(__file__).parents[1]
@@ -338,3 +339,29 @@ def test_a_pack_that_cannot_be_finished_leaves_nothing(tmp_path, rng):
     with pytest.raises(ValueError, match=r"none of 3 images gives a tile of 64 × 64"):
         packs.write_pack(tmp_path / "pack", images, **OPTIONS | {"tile": 64})
     assert os.listdir(tmp_path) == ["pack.partial"]
+
+
+def test_no_folder_of_images_is_missed_in_silence(tmp_path, rng, monkeypatch):
+    """Linked folders are searched; one that can't be read ends training and evaluation at once."""
+    for name in ("a/1.png", "private/2.png", "disk/3.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(tmp_path / name)
+    source = tmp_path / "a"
+    (tmp_path / "private").rename(source / "private")
+    (source / "link").symlink_to(tmp_path / "disk")
+    (source / "gone.png").symlink_to("nowhere.png")
+    os.mkfifo(source / "pipe.png")  # reading it would wait for ever
+    found = images_module.find_images(source)
+    assert list(found) == ["1.png", "link/3.png", "private/2.png"]
+    scandir = os.scandir
+
+    def refuse(path):
+        # The tests may run as root, who may read everything.
+        if str(path).endswith("private"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    for find in (images_module.find_images, lambda path: list(read_pairs(path, path))):
+        with pytest.raises(PermissionError, match=r"a/private: this folder can't be read: Perm"):
+            find(source)
