@@ -3,9 +3,11 @@
 import io
 import json
 import os
+import struct
 import subprocess
 import sys
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -365,3 +367,19 @@ def test_no_folder_of_images_is_missed_in_silence(tmp_path, rng, monkeypatch):
     for find in (images_module.find_images, lambda path: list(read_pairs(path, path))):
         with pytest.raises(PermissionError, match=r"a/private: this folder can't be read: Perm"):
             find(source)
+
+
+def test_images_of_too_many_pixels_are_counted_and_not_decoded(tmp_path):
+    """A few bytes can stand for gigabytes of pixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header
+    png += struct.pack(">I", zlib.crc32(header))
+    data = b"IDAT" + zlib.compress(bytes(1000))
+    png += struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
+    (tmp_path / "bomb.png").write_bytes(png)
+    images = images_module.ImageFiles([tmp_path / "bomb.png"])
+    tracemalloc.start()
+    with pytest.raises(images_module.UnusableImageError, match=r"^too large$"):
+        images_module.read_usable(images, 0, 0, 8)
+    assert tracemalloc.get_traced_memory()[1] < 10**7
+    tracemalloc.stop()
