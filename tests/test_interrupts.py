@@ -54,6 +54,7 @@ def test_training_stops_at_the_end_of_its_terminal_unless_it_is_to_go_on(handler
 
 
 COMMANDS = {
+    "archive": ["run", "cleaned"],
     "banding": ["dmcnn-qf10"],
     "compare": ["--images", "photos"],
     "evaluate": ["--images", "photos", "--quality", "10"],

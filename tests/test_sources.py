@@ -3,9 +3,11 @@
 import io
 import json
 import os
+import struct
 import subprocess
 import sys
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from dmcnn_jax.data import images as images_module
 from dmcnn_jax.data import packs, sources
 from dmcnn_jax.data import tiles as tiles_module
 from dmcnn_jax.images.color import rgb_to_y
+from dmcnn_jax.web.pairs import read_pairs
 
 OPTIONS = {"tile": 32, "luma": "studio", "max_short_side": 0}
 CHECKOUT = Path(__file__).parents[1]
@@ -338,3 +341,45 @@ def test_a_pack_that_cannot_be_finished_leaves_nothing(tmp_path, rng):
     with pytest.raises(ValueError, match=r"none of 3 images gives a tile of 64 × 64"):
         packs.write_pack(tmp_path / "pack", images, **OPTIONS | {"tile": 64})
     assert os.listdir(tmp_path) == ["pack.partial"]
+
+
+def test_no_folder_of_images_is_missed_in_silence(tmp_path, rng, monkeypatch):
+    """Linked folders are searched; one that can't be read ends training and evaluation at once."""
+    for name in ("a/1.png", "private/2.png", "disk/3.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(tmp_path / name)
+    source = tmp_path / "a"
+    (tmp_path / "private").rename(source / "private")
+    (source / "link").symlink_to(tmp_path / "disk")
+    (source / "gone.png").symlink_to("nowhere.png")
+    os.mkfifo(source / "pipe.png")  # reading it would wait for ever
+    found = images_module.find_images(source)
+    assert list(found) == ["1.png", "link/3.png", "private/2.png"]
+    scandir = os.scandir
+
+    def refuse(path):
+        # The tests may run as root, who may read everything.
+        if str(path).endswith("private"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    for find in (images_module.find_images, lambda path: list(read_pairs(path, path))):
+        with pytest.raises(PermissionError, match=r"a/private: this folder can't be read: Perm"):
+            find(source)
+
+
+def test_images_of_too_many_pixels_are_counted_and_not_decoded(tmp_path):
+    """A few bytes can stand for gigabytes of pixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header
+    png += struct.pack(">I", zlib.crc32(header))
+    data = b"IDAT" + zlib.compress(bytes(1000))
+    png += struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
+    (tmp_path / "bomb.png").write_bytes(png)
+    images = images_module.ImageFiles([tmp_path / "bomb.png"])
+    tracemalloc.start()
+    with pytest.raises(images_module.UnusableImageError, match=r"^too large$"):
+        images_module.read_usable(images, 0, 0, 8)
+    assert tracemalloc.get_traced_memory()[1] < 10**7
+    tracemalloc.stop()

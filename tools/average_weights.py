@@ -14,7 +14,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from dmcnn_jax.cli.process import command_parser, run_command
+from dmcnn_jax.cli.interrupts import run_main
+from dmcnn_jax.cli.process import command_parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("sources", nargs="+", help="workdirs, weights files or bundled names")
     parser.add_argument("-o", "--output", required=True, help="weights file to write")
     options = parser.parse_args(argv)
-    return run_command("average_weights", lambda: _average(options))
+    return run_main("average_weights", lambda: _average(options), argv)
 
 
 def _average(options: argparse.Namespace) -> None:

@@ -15,11 +15,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dmcnn_jax.cli.exit_signals import exit_on_signals
+
+if __name__ == "__main__":
+    exit_on_signals("borders: interrupted")  # imports take seconds
+
 import numpy as np
 from PIL import Image
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.cli.process import command_parser, prepare_process, run_command
+from dmcnn_jax.cli.interrupts import run_main
+from dmcnn_jax.cli.process import command_parser, prepare_process
 from dmcnn_jax.images.color import rgb_to_ycbcr
 from dmcnn_jax.restoration.options import RestoreOptions
 from dmcnn_jax.restoration.restorer import Restorer
@@ -37,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--qualities", type=int, nargs="+", default=[10, 30, 70], metavar="Q")
     add("--size", choices=("auto", "fast", "full"), default="auto", help="of the model")
     options = parser.parse_args(argv)
-    return run_command("borders", lambda: _run(options))
+    return run_main("borders", lambda: _run(options), argv)
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -13,7 +13,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dmcnn_jax.cli.process import command_parser, run_command
+from dmcnn_jax.cli.exit_signals import exit_on_signals
+
+if __name__ == "__main__":
+    exit_on_signals("checksums: interrupted")  # imports take seconds
+
+from dmcnn_jax.cli.interrupts import run_main
+from dmcnn_jax.cli.process import command_parser
 from dmcnn_jax.data import images
 
 _NAMED = 8  # images that a message names
@@ -25,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", help="folder of images")
     parser.add_argument("--check", type=Path, metavar="FILE", help="checksums to compare with")
     options = parser.parse_args(argv)
-    return run_command("checksums", lambda: _run(options))
+    return run_main("checksums", lambda: _run(options), argv)
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -7,12 +7,21 @@ begin at the given grid. Run: python tools/decoded_pictures.py
 
 import io
 import itertools
+import sys
+from collections.abc import Sequence
+
+from dmcnn_jax.cli.exit_signals import exit_on_signals
+
+if __name__ == "__main__":
+    exit_on_signals("decoded_pictures: interrupted")  # imports take seconds
 
 import numpy as np
 import skimage.data
 from PIL import Image
 
 from dmcnn_jax import jpeg
+from dmcnn_jax.cli.interrupts import run_main
+from dmcnn_jax.cli.process import command_parser
 from dmcnn_jax.data.graphics import KINDS as GRAPHICS
 from dmcnn_jax.data.graphics import draw
 from dmcnn_jax.restoration.decoded_file import finish, read_source
@@ -25,7 +34,13 @@ KINDS = {"gray": ("L", 0), "4:4:4": ("RGB", 0), "4:2:0": ("RGB", 2)}
 GRIDS = ((0, 0), (3, 5))
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the script and returns its exit status."""
+    command_parser(None, __doc__).parse_args(argv)
+    return run_main("decoded_pictures", print_measures, argv)
+
+
+def print_measures() -> None:
     """Prints a table of recovered files, the false alarms, and what restoring gains."""
     pictures = [halved(getattr(skimage.data, name)()) for name in NAMES]
     print("| quality | kind | grid | found | steps | coefficients | exact pixels |")
@@ -122,4 +137,4 @@ def recovered(pixels: np.ndarray) -> Recovery | None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -21,12 +21,18 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from dmcnn_jax.cli.exit_signals import exit_on_signals
+
+if __name__ == "__main__":
+    exit_on_signals("earlier_saves: interrupted")  # imports take seconds
+
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.cli.process import command_parser, prepare_process, run_command
+from dmcnn_jax.cli.interrupts import run_main
+from dmcnn_jax.cli.process import command_parser, prepare_process
 from dmcnn_jax.evaluation import drawings
 from dmcnn_jax.images.metrics import psnr
 from dmcnn_jax.jpeg.double_compression import PriorCompression, find_prior_compression
@@ -70,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--restore", action="store_true", help="restore the files too, and print the gain")
     add("--weights", metavar="NAME", help="a model (default: chosen as dmcnn-restore does)")
     options = parser.parse_args(argv)
-    return run_command("earlier_saves", lambda: _run(options))
+    return run_main("earlier_saves", lambda: _run(options), argv)
 
 
 def _run(options: argparse.Namespace) -> None:

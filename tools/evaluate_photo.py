@@ -11,7 +11,8 @@ import itertools
 import sys
 from collections.abc import Sequence
 
-from dmcnn_jax.cli.process import command_parser, prepare_process, run_command
+from dmcnn_jax.cli.interrupts import run_main
+from dmcnn_jax.cli.process import command_parser, prepare_process
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--subsamplings", nargs="+", help="default: 4:2:0 4:4:4")
     parser.add_argument("-o", "--output", help="JSON to write, the figures of each image")
     options = parser.parse_args(argv)
-    return run_command("evaluate_photo", lambda: _run(options))
+    return run_main("evaluate_photo", lambda: _run(options), argv)
 
 
 def _run(options: argparse.Namespace) -> None:

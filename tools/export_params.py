@@ -14,7 +14,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from dmcnn_jax.cli.process import command_parser, run_command
+from dmcnn_jax.cli.exit_signals import exit_on_signals
+
+if __name__ == "__main__":
+    exit_on_signals("export_params: interrupted")  # imports take seconds
+
+from dmcnn_jax.cli.interrupts import run_main
+from dmcnn_jax.cli.process import command_parser
 from dmcnn_jax.export.exporter import FORMATS, export_model, import_model
 
 
@@ -38,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="another source of the same network, if SOURCE does not name its network",
     )
     options = parser.parse_args(argv)
-    return run_command("export_params", lambda: _export(options))
+    return run_main("export_params", lambda: _export(options), argv)
 
 
 def _export(options: argparse.Namespace) -> None:

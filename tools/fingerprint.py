@@ -20,12 +20,20 @@ import hashlib
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__":
+    # Imports take a moment, and NumPy prints a traceback of a KeyboardInterrupt in its own.
+    signal.signal(
+        signal.SIGINT,
+        lambda *_: (os.write(2, b"\nfingerprint: interrupted\n"), os._exit(130)),
+    )
 
 import numpy as np
 from PIL import Image
@@ -42,17 +50,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
     chosen = parser.parse_args(argv).only
     sections = {"restore": restored_pictures, "export": exports, "train": training_steps}
-    with tempfile.TemporaryDirectory() as folder:
-        try:
+    try:
+        with tempfile.TemporaryDirectory() as folder:
             for section in chosen:
                 for name, digest in sections[section](Path(folder)):
                     print(f"{section:8} {digest[:32]}  {name}", flush=True)
-        except RuntimeError as error:
-            print(f"fingerprint: {error}", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            print("fingerprint: interrupted", file=sys.stderr)
-            return 130
+    except RuntimeError as error:
+        print(f"fingerprint: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:  # also a second one, while the folder is removed
+        print("fingerprint: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -187,5 +195,6 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.path.insert(0, str(ROOT))
     sys.exit(main())

@@ -24,6 +24,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from dmcnn_jax.cli.exit_signals import exit_on_signals
+
+if __name__ == "__main__":
+    exit_on_signals("gpu_session: interrupted")  # imports take seconds
+
+from dmcnn_jax.cli.interrupts import run_main
 from dmcnn_jax.cli.process import (
     FAILED,
     INTERRUPTED,
@@ -31,7 +37,6 @@ from dmcnn_jax.cli.process import (
     UsageError,
     command_parser,
     prepare_process,
-    run_command,
     say,
 )
 from dmcnn_jax.training import convolution_probe
@@ -49,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     # A KeyError names a field that a configuration lacks.
     body = _pack if options.command == "pack" else _train
-    return run_command("gpu_session", lambda: body(options), errors=(*USER_ERRORS, KeyError))
+    return run_main("gpu_session", lambda: body(options), argv, errors=(*USER_ERRORS, KeyError))
 
 
 def _add_pack(parser: argparse.ArgumentParser) -> None:

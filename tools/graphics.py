@@ -13,11 +13,17 @@ import io
 import sys
 from collections.abc import Sequence
 
+from dmcnn_jax.cli.exit_signals import exit_on_signals
+
+if __name__ == "__main__":
+    exit_on_signals("graphics: interrupted")  # imports take seconds
+
 import numpy as np
 from PIL import Image
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.cli.process import command_parser, prepare_process, run_command
+from dmcnn_jax.cli.interrupts import run_main
+from dmcnn_jax.cli.process import command_parser, prepare_process
 from dmcnn_jax.evaluation import drawings
 from dmcnn_jax.images.metrics import psnr
 from dmcnn_jax.restoration.options import RestoreOptions
@@ -38,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--size", choices=("auto", "fast", "full"), default="auto", help="of the model")
     add("--no-trial", dest="trial", action="store_false", help="restore without trying first")
     options = parser.parse_args(argv)
-    return run_command("graphics", lambda: _run(options))
+    return run_main("graphics", lambda: _run(options), argv)
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -11,7 +11,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from dmcnn_jax.cli.process import command_parser, run_command
+from dmcnn_jax.cli.exit_signals import exit_on_signals
+
+if __name__ == "__main__":
+    exit_on_signals("import_dncnn3: interrupted")  # imports take seconds
+
+from dmcnn_jax.cli.interrupts import run_main
+from dmcnn_jax.cli.process import command_parser
 from dmcnn_jax.inference.weights import save_weights
 from dmcnn_jax.models.baselines.matconvnet import read_dncnn
 
@@ -22,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("mat", help="the authors' file, MATLAB v7.3")
     parser.add_argument("-o", "--output", default="dncnn3.safetensors", help="default: %(default)s")
     options = parser.parse_args(argv)
-    return run_command("import_dncnn3", lambda: _convert(options))
+    return run_main("import_dncnn3", lambda: _convert(options), argv)
 
 
 def _convert(options: argparse.Namespace) -> None:

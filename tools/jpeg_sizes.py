@@ -26,12 +26,18 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from dmcnn_jax.cli.exit_signals import exit_on_signals
+
+if __name__ == "__main__":
+    exit_on_signals("jpeg_sizes: interrupted")  # imports take seconds
+
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.cli.process import command_parser, prepare_process, run_command
+from dmcnn_jax.cli.interrupts import run_main
+from dmcnn_jax.cli.process import command_parser, prepare_process
 from dmcnn_jax.data.images import find_images
 from dmcnn_jax.images.color import rgb_to_ycbcr
 from dmcnn_jax.jpeg.expected_error import expected_error
@@ -74,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--size", choices=("auto", "fast", "full"), default="auto", help="of the model")
     add("--calibrate", action="store_true")
     options = parser.parse_args(argv)
-    return run_command("jpeg_sizes", lambda: _run(options))
+    return run_main("jpeg_sizes", lambda: _run(options), argv)
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -19,7 +19,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dmcnn_jax.cli.process import UsageError, command_parser, run_command
+from dmcnn_jax.cli.exit_signals import exit_on_signals
+
+if __name__ == "__main__":
+    exit_on_signals("pack_images: interrupted")  # imports take seconds
+
+from dmcnn_jax.cli.interrupts import run_main
+from dmcnn_jax.cli.process import UsageError, command_parser
 from dmcnn_jax.data import images, pack_sources, packs, tiles
 from dmcnn_jax.system.item_progress import show_progress
 
@@ -74,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(argv)
     interrupted = "interrupted; nothing is left of the pack"
-    return run_command("pack_images", lambda: _pack(options), interrupted=interrupted)
+    return run_main("pack_images", lambda: _pack(options), argv, interrupted=interrupted)
 
 
 def _pack(options: argparse.Namespace) -> None:

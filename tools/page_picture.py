@@ -15,9 +15,15 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from dmcnn_jax.cli.exit_signals import exit_on_signals
+
+if __name__ == "__main__":
+    exit_on_signals("page_picture: interrupted")  # imports take seconds
+
 from PIL import Image
 
-from dmcnn_jax.cli.process import command_parser, run_command
+from dmcnn_jax.cli.interrupts import run_main
+from dmcnn_jax.cli.process import command_parser
 from dmcnn_jax.system.atomic_write import write_file
 
 _BROWSER = "--headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1120,1040"
@@ -28,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command_parser(None, __doc__)
     parser.add_argument("-o", "--output", default="docs/page.png", help="default: %(default)s")
     options = parser.parse_args(argv)
-    return run_command("page_picture", lambda: _write_picture(options))
+    return run_main("page_picture", lambda: _write_picture(options), argv)
 
 
 def _write_picture(options: argparse.Namespace) -> None:

@@ -13,11 +13,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dmcnn_jax.cli.exit_signals import exit_on_signals
+
+if __name__ == "__main__":
+    exit_on_signals("readme_picture: interrupted")  # imports take seconds
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import dmcnn_jax
-from dmcnn_jax.cli.process import command_parser, prepare_process, run_command
+from dmcnn_jax.cli.interrupts import run_main
+from dmcnn_jax.cli.process import command_parser, prepare_process
 from dmcnn_jax.images.metrics import psnr
 from dmcnn_jax.system.atomic_write import write_file
 
@@ -35,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--quality", type=int, default=20, help="of the JPEG (default: %(default)s)")
     add("-o", "--output", default="docs/before_after.png", help="default: %(default)s")
     options = parser.parse_args(argv)
-    return run_command("readme_picture", lambda: _write_picture(options))
+    return run_main("readme_picture", lambda: _write_picture(options), argv)
 
 
 def _write_picture(options: argparse.Namespace) -> None:

@@ -18,12 +18,18 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from dmcnn_jax.cli.exit_signals import exit_on_signals
+
+if __name__ == "__main__":
+    exit_on_signals("recipe_sizes: interrupted")  # imports take seconds
+
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.cli.process import command_parser, run_command
+from dmcnn_jax.cli.interrupts import run_main
+from dmcnn_jax.cli.process import command_parser
 from dmcnn_jax.data.images import find_images
 from dmcnn_jax.jpeg.coefficient_writer import MAX_MAGNITUDE, write_coefficients
 from dmcnn_jax.jpeg.finer_table import round_coefficients
@@ -56,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--save", action="store_true", help="save each image by Pillow first")
     parser.add_argument("--limit", type=int, help="take so many images, evenly spread")
     options = parser.parse_args(argv)
-    return run_command("recipe_sizes", lambda: measure(options))
+    return run_main("recipe_sizes", lambda: measure(options), argv)
 
 
 def measure(options: argparse.Namespace) -> None:

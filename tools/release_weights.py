@@ -18,9 +18,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dmcnn_jax.cli.exit_signals import exit_on_signals
+
+if __name__ == "__main__":
+    exit_on_signals("release_weights: interrupted")  # imports take seconds
+
 import jax
 
-from dmcnn_jax.cli.process import command_parser, run_command
+from dmcnn_jax.cli.interrupts import run_main
+from dmcnn_jax.cli.process import command_parser
 from dmcnn_jax.inference.weights import find_weights, load_weights, save_weights
 from dmcnn_jax.system.atomic_write import write_file
 from dmcnn_jax.system.bundled import BUNDLED
@@ -62,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="results.json of --mode=evaluate, if the weights file has none",
     )
     options = parser.parse_args(argv)
-    return run_command("release_weights", lambda: _release(options))
+    return run_main("release_weights", lambda: _release(options), argv)
 
 
 def _release(options: argparse.Namespace) -> None:

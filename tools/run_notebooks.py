@@ -18,9 +18,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dmcnn_jax.cli.exit_signals import exit_on_signals
+
+if __name__ == "__main__":
+    exit_on_signals("run_notebooks: interrupted")  # imports take seconds
+
 from PIL import Image
 
-from dmcnn_jax.cli.process import UsageError, command_parser, run_command
+from dmcnn_jax.cli.interrupts import run_main
+from dmcnn_jax.cli.process import UsageError, command_parser
 from dmcnn_jax.system.atomic_write import write_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--only", metavar="NAME", help="run this notebook alone")
     add("--set", nargs="+", action="append", default=[], metavar=("NAME", "FIELD=VALUE"))
     options = parser.parse_args(argv)
-    return run_command("run_notebooks", lambda: _run(options))
+    return run_main("run_notebooks", lambda: _run(options), argv)
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -13,41 +13,37 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dmcnn_jax.cli.interrupts import run_main
+from dmcnn_jax.cli.process import command_parser, prepare_process
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command; an error is one line and exit status 1, an interrupt 130."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the script and returns its exit status."""
+    parser = command_parser(None, __doc__)
     parser.add_argument("recipe", help="recipe: a file of configs/shipped/")
     parser.add_argument("--source", required=True, help='folder of images, or "packaged"')
     parser.add_argument("-o", "--output", required=True, type=Path, help="folder for all results")
     options = parser.parse_args(argv)
+    return run_main("train_recipe", lambda: _train(options), argv)
+
+
+def _train(options: argparse.Namespace) -> None:
     from dmcnn_jax.config.files import load_recipe
     from dmcnn_jax.config.recipes import TrainPhase
     from dmcnn_jax.config.validation import batch_sizes, validate_config
     from dmcnn_jax.system import devices
-    from dmcnn_jax.system.compile_cache import enable_compilation_cache
-    from dmcnn_jax.system.malloc import tune_malloc
     from dmcnn_jax.training.recipe_runs import run_recipe
 
-    tune_malloc()
-    enable_compilation_cache()
-    try:
-        phases = load_recipe(options.recipe)
-        configs = [phase.config for phase in phases if isinstance(phase, TrainPhase)]
-        for config in configs:
-            validate_config(config)
-        devices.use_cores_as_devices([size for c in configs for size in batch_sizes(c)])
-        name = Path(options.recipe).stem.replace("_", "-")
-        weights = run_recipe(phases, options.source, options.output, name=name)
-        print(f"weights: {weights}")
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        sys.exit(f"train_recipe: {error}")
-    except KeyboardInterrupt as error:
-        print(f"train_recipe: {error or 'interrupted'}", file=sys.stderr)
-        sys.exit(130)
+    prepare_process()
+    phases = load_recipe(options.recipe)
+    configs = [phase.config for phase in phases if isinstance(phase, TrainPhase)]
+    for config in configs:
+        validate_config(config)
+    devices.use_cores_as_devices([size for c in configs for size in batch_sizes(c)])
+    name = Path(options.recipe).stem.replace("_", "-")
+    weights = run_recipe(phases, options.source, options.output, name=name)
+    print(f"weights: {weights}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dmcnn_jax.cli.process import UsageError, command_parser, prepare_process, run_command
+from dmcnn_jax.cli.interrupts import run_main
+from dmcnn_jax.cli.process import UsageError, command_parser, prepare_process
 from dmcnn_jax.system.atomic_write import write_file
 
 SYSTEMS = {
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="set a field of every configuration, such as data.validation_images=8",
     )
     options = parser.parse_args(argv)
-    return run_command("train_systems", lambda: _train(options))
+    return run_main("train_systems", lambda: _train(options), argv)
 
 
 def _train(options: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ import types
 from collections.abc import Callable, Iterator, Sequence
 
 from dmcnn_jax.cli.exit_signals import end_process, heeded_signals
-from dmcnn_jax.cli.process import INTERRUPTED, run_command
+from dmcnn_jax.cli.process import INTERRUPTED, USER_ERRORS, run_command
 
 
 def run_main(
@@ -19,6 +19,7 @@ def run_main(
     argv: Sequence[str] | None,
     *,
     interrupted: str = "interrupted",
+    errors: tuple[type[Exception], ...] = USER_ERRORS,
 ) -> int:
     """Runs a command's body, which a signal ends in an orderly way at any moment.
 
@@ -30,12 +31,13 @@ def run_main(
         body: as in `run_command`; it parses the arguments too.
         argv: of the command's `main`; None: the process has nothing else to do.
         interrupted: what to say of an interrupt.
+        errors: types of errors that are reported as one line; others are raised.
 
     Returns:
         The exit status, as `run_command` does.
     """
     with signals_as_interrupt(f"{name}: {interrupted}", keep=argv is None):
-        status = run_command(name, body, interrupted=interrupted)
+        status = run_command(name, body, interrupted=interrupted, errors=errors)
     if status == INTERRUPTED and argv is None:
         # A normal exit waits for threads, a minute for that of JAX's interrupted search for TPUs.
         os._exit(status)

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import AvifImagePlugin, Image, ImageOps
 
 from dmcnn_jax.images.color import Range, rgb_to_y
+from dmcnn_jax.images.input_folders import find_files
 
 # Images are read on all cores at once; a decoder with threads of its own would make their square.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
@@ -167,12 +168,13 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
 
     Raises:
         FileNotFoundError: if the folder is not there.
+        PermissionError: if a folder in it can't be read.
         ValueError: if there is no image in it.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{str(folder)!r} is not a folder; expected one that holds images")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
+    paths = find_files(folder, EXTENSIONS)
     if not paths:
         raise ValueError(
             f"no image in {str(folder)!r}; expected files that end in "

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from dmcnn_jax.images.extensions import JPEG_EXTENSIONS
@@ -40,7 +40,7 @@ def find_jpegs(
     folder: Path,
     output: Path | None,
     skipped: Skipped,
-    extensions: Sequence[str] = JPEG_EXTENSIONS,
+    extensions: Collection[str] = JPEG_EXTENSIONS,
 ) -> Iterator[tuple[Path, str]]:
     """Yields the JPEG files in a folder and below it.
 
@@ -74,12 +74,36 @@ def find_jpegs(
         pending = links
 
 
+def find_files(folder: Path, extensions: Collection[str]) -> list[Path]:
+    """Returns the regular files in a folder and below it, where none may be missed.
+
+    Linked folders are followed as `find_jpegs` does; files of macOS's metadata are left out.
+
+    Args:
+        folder: where to look.
+        extensions: of the files that are looked for, in lower case.
+
+    Returns:
+        Paths, sorted.
+
+    Raises:
+        PermissionError: if a folder can't be read; its files would be missing in silence.
+    """
+    paths = []
+    for path, refusal in find_jpegs(folder, None, Skipped(), extensions):
+        if not refusal:
+            paths.append(path)
+        elif path.suffix.lower() not in extensions or path.is_dir():
+            raise PermissionError(f"{path}: {refusal}; make it readable, or move it elsewhere")
+    return sorted(paths)
+
+
 def _visit(
     folder: Path,
     visited: set[str],
     links: list[Path],
     skipped: Skipped,
-    extensions: Sequence[str],
+    extensions: Collection[str],
 ) -> Iterator[tuple[Path, str]]:
     """Yields what `find_jpegs` does for a folder and its subfolders; links are only collected."""
     stack = [folder]

@@ -9,6 +9,7 @@ from PIL import ImageOps
 
 from dmcnn_jax.images import color, formats, metrics
 from dmcnn_jax.images.extensions import JPEG_EXTENSIONS
+from dmcnn_jax.images.input_folders import find_files
 from dmcnn_jax.web.entries import Item, Measures, to_uint8
 
 _EXTENSIONS = (*JPEG_EXTENSIONS, ".png", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm")
@@ -132,8 +133,8 @@ def _find(
         return {place.stem: place}
     return {
         path.relative_to(place).with_suffix("").as_posix(): path
-        for path in sorted(place.rglob("*"))
-        if path.suffix.lower() in extensions and path.relative_to(place) not in excluded
+        for path in find_files(place, extensions)
+        if path.relative_to(place) not in excluded
     }
 
 

@@ -24,20 +24,27 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 from benchmark.clock import STARTED
+from dmcnn_jax.cli.exit_signals import exit_on_signals
+
+if __name__ == "__main__":
+    exit_on_signals("benchmark: interrupted")  # imports take seconds
+
 from benchmark.harness import Benchmark
 from benchmark.limited import LIMITED_SECTIONS, measure_within_limit
 from benchmark.peers import TorchPeers
 from benchmark.report import to_markdown
 from benchmark.sections import SECTIONS, measure_machine
 from benchmark.settings import Settings
+from dmcnn_jax.cli.interrupts import run_main
+from dmcnn_jax.cli.process import INTERRUPTED, OK
 from dmcnn_jax.system import devices, malloc
 from dmcnn_jax.system.atomic_write import write_file
 
 _COUNTS = ("features", "growth_features", "patch", "batch", "rounds")
 
 
-def main() -> None:
-    """Parses the command line and measures; errors that users can mend are one line, status 1."""
+def main() -> int:
+    """Parses the command line and measures; returns the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -63,16 +70,16 @@ def main() -> None:
     add("--dtypes", nargs="+", choices=("float32", "bfloat16"))
     options = parser.parse_args()
     options.only = options.only or (LIMITED_SECTIONS if options.seconds else tuple(SECTIONS))
+    return run_main("benchmark", lambda: _measure(options), None)
+
+
+def _measure(options: argparse.Namespace) -> int:
     # The same memory allocation and devices as in our commands.
     malloc.tune_malloc()
     devices.use_cores_as_devices([max(1, options.batch or Settings.batch)])
-    try:
-        settings = _settings(options)
-        completed = _run(options, settings, None if options.no_torch else _start_peer())
-    except (ValueError, OSError) as error:
-        sys.exit(f"benchmark: {error}")
-    if not completed:
-        sys.exit(130)
+    settings = _settings(options)
+    completed = _run(options, settings, None if options.no_torch else _start_peer())
+    return OK if completed else INTERRUPTED
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -155,4 +162,4 @@ def _start_peer() -> TorchPeers | None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

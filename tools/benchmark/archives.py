@@ -27,10 +27,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from dmcnn_jax.cli.exit_signals import exit_on_signals
+
+if __name__ == "__main__":
+    exit_on_signals("archives: interrupted")  # imports take seconds
+
 import numpy as np
 from PIL import Image
 
-from dmcnn_jax.cli.process import command_parser, run_command
+from dmcnn_jax.cli.interrupts import run_main
+from dmcnn_jax.cli.process import command_parser
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _FILES = {"rows": 10_000_000, "programs": 300, "speed": 2000, "memory": 2000}
@@ -58,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "plan": _plan_rows,
         "status": _read_status,
     }
-    return run_command("archives", lambda: steps[options.what](options))
+    return run_main("archives", lambda: steps[options.what](options), argv)
 
 
 # Rows

@@ -21,11 +21,17 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from dmcnn_jax.cli.exit_signals import exit_on_signals
+
+if __name__ == "__main__":
+    exit_on_signals("many_files: interrupted")  # imports take seconds
+
 import numpy as np
 from PIL import Image
 
 from dmcnn_jax.cli import restore
-from dmcnn_jax.cli.process import command_parser, run_command
+from dmcnn_jax.cli.interrupts import run_main
+from dmcnn_jax.cli.process import command_parser
 from dmcnn_jax.cli.record_spool import RecordSpool
 from dmcnn_jax.cli.restore_planning import plan
 from dmcnn_jax.inference.model import ENGINES
@@ -51,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     files, every = _RESTORED if options.engine else _DECODED
     options.files, options.every = options.files or files, options.every or every
-    return run_command("many_files", lambda: _measure(options))
+    return run_main("many_files", lambda: _measure(options), argv)
 
 
 def _measure(options: argparse.Namespace) -> None:
