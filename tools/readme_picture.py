@@ -24,6 +24,7 @@ from PIL import Image, ImageDraw, ImageFont
 import dmcnn_jax
 from dmcnn_jax.cli.interrupts import run_main
 from dmcnn_jax.cli.process import command_parser, prepare_process
+from dmcnn_jax.data.images import packaged_images
 from dmcnn_jax.images.metrics import psnr
 from dmcnn_jax.system.atomic_write import write_file
 
@@ -47,9 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _write_picture(options: argparse.Namespace) -> None:
     """Compresses, restores and measures the photograph, and writes the three panels."""
     prepare_process()
-    import skimage.data
-
-    original = skimage.data.astronaut()
+    with Image.open(next(p for p in packaged_images() if p.stem == "astronaut")) as image:
+        original = np.asarray(image)
     file = io.BytesIO()
     Image.fromarray(original).save(file, "JPEG", quality=options.quality)
     restored = dmcnn_jax.restore(file.getvalue(), options.weights)
