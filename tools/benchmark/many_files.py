@@ -7,8 +7,8 @@
 
 Without --engine, files are decoded only (`--strength 0`), so that what is measured is finding and
 reading files, writing results, lines and the report. With it, 300 files of random sizes, in colour
-and gray, are restored by that engine. Time for each file of a size, memory and threads should stay
-the same over the run.
+and gray, are restored by that engine. Over the run, time for each file of a size and threads should
+stay the same, and so should memory between new programs, which JAX compiles for shapes of tiles.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from dmcnn_jax.cli.exit_signals import exit_on_signals
 if __name__ == "__main__":
     exit_on_signals("many_files: interrupted")  # imports take seconds
 
+import jax
 import numpy as np
 from PIL import Image
 
@@ -35,6 +36,7 @@ from dmcnn_jax.cli.process import command_parser
 from dmcnn_jax.cli.record_spool import RecordSpool
 from dmcnn_jax.cli.restore_planning import plan
 from dmcnn_jax.inference.model import ENGINES
+from dmcnn_jax.restoration.options import SIZES
 
 # Files, and files to a line, when they are decoded only and when they are restored.
 _DECODED, _RESTORED = (20_000, 2_000), (300, 20)
@@ -42,8 +44,11 @@ _DECODED, _RESTORED = (20_000, 2_000), (300, 20)
 # Sides of pictures that are restored, in pixels: their logarithms are spread evenly.
 _SIDES = 8, 400
 
-Record = tuple[int, float, int]
-"""Files that are done, resident memory in MiB, and threads."""
+Record = tuple[int, float, int, int]
+"""Files that are done, resident memory in MiB, threads, and JAX's programs."""
+
+# What JAX reports whenever it compiles a program or loads a compiled one.
+_PROGRAM_EVENT = "/jax/core/compile/backend_compile_duration"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--files", type=int, help="how many (20,000; with --engine 300)")
     parser.add_argument("--every", type=int, help="files to a line (2,000; with --engine 20)")
     parser.add_argument("--engine", choices=ENGINES, help="restores files, of random sizes")
+    parser.add_argument("--size", choices=SIZES, default="auto", help="of the models (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of these sizes (%(default)s)")
     parser.add_argument("--plot", metavar="FILE", help="draws memory and threads there")
     options = parser.parse_args(argv)
@@ -70,13 +76,17 @@ def _measure(options: argparse.Namespace) -> None:
         print(f"planning {options.files:,} files: {time.perf_counter() - start:.2f} s")
         records = _record(options.every)
         arguments = [str(source), "-o", str(output), "--json", f"{folder}/report.json"]
-        arguments += ["--engine", options.engine] if options.engine else ["--strength", "0"]
+        if options.engine:
+            arguments += ["--engine", options.engine, "--size", options.size]
+        else:
+            arguments += ["--strength", "0"]
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
             status = restore.main(arguments)
         results = sum(len(files) for *_, files in os.walk(output))
         print(f"exit status {status}, {results:,} results")
     if options.plot and records:
-        _draw(records, options.plot, f"dmcnn-restore, engine {options.engine or 'none: decoded'}")
+        title = f"--engine {options.engine} --size {options.size}" if options.engine else "decoded"
+        _draw(records, options.plot, f"dmcnn-restore, {title}")
 
 
 def _make_files(folder: Path, count: int, seed: int | None) -> None:
@@ -111,7 +121,14 @@ def _record(every: int) -> list[Record]:
     """Makes the command print a line for every so many files; returns the list of what it says."""
     add, started = RecordSpool.add, time.perf_counter()
     records: list[Record] = []
-    print(f"{'files':>8} {'ms a file':>10} {'memory, MiB':>12} {'threads':>8}")
+    programs: list[float] = []
+
+    def count(event: str, seconds: float, **about: object) -> None:
+        if event == _PROGRAM_EVENT:
+            programs.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(count)
+    print(f"{'files':>8} {'ms a file':>10} {'memory, MiB':>12} {'threads':>8} {'programs':>9}")
 
     def add_and_print(self: RecordSpool, *record: object) -> None:
         nonlocal started
@@ -120,8 +137,9 @@ def _record(every: int) -> list[Record]:
         if done % every == 0:
             now, (memory, threads) = time.perf_counter(), _memory_and_threads()
             milliseconds = 1e3 * (now - started) / every
-            print(f"{done:8,} {milliseconds:10.2f} {memory:12.1f} {threads:8}", flush=True)
-            records.append((done, memory, threads))
+            line = f"{done:8,} {milliseconds:10.2f} {memory:12.1f} {threads:8} {len(programs):9}"
+            print(line, flush=True)
+            records.append((done, memory, threads, len(programs)))
             started = now
 
     RecordSpool.add = add_and_print
@@ -135,18 +153,19 @@ def _memory_and_threads() -> tuple[float, int]:
 
 
 def _draw(records: Sequence[Record], path: str, title: str) -> None:
-    """Draws memory and threads over the number of files."""
+    """Draws memory, threads and programs over the number of files."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 5), layout="constrained")
-    upper, lower = figure.subplots(2, sharex=True)
-    files, memory, threads = zip(*records, strict=True)
-    for axes, values, label in ((upper, memory, "memory, MiB"), (lower, threads, "threads")):
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    rows = figure.subplots(3, sharex=True, height_ratios=(2, 1, 1))
+    files, *columns = zip(*records, strict=True)
+    labels = "memory, MiB", "threads", "programs"
+    for axes, values, label in zip(rows, columns, labels, strict=True):
         axes.plot(files, values, marker=".")
         axes.set(ylabel=label, ylim=(0, 1.2 * max(values)))
         axes.grid(alpha=0.3)
-    upper.set_title(title)
-    lower.set_xlabel("files")
+    rows[0].set_title(title)
+    rows[-1].set_xlabel("files")
     figure.savefig(path, dpi=150)
 
 
