@@ -13,6 +13,7 @@ from dmcnn_jax.config.files import load_recipe
 from dmcnn_jax.config.recipes import AveragePhase, PackOptions, TrainPhase, check_phases
 from dmcnn_jax.config.validation import validate_config
 from dmcnn_jax.data import images, luma_pairs
+from dmcnn_jax.data.pack_sources import join_sources
 from dmcnn_jax.inference.weights import find_weights, load_weights
 from dmcnn_jax.models import create_model
 from dmcnn_jax.training.recipe_runs import run_recipe
@@ -122,6 +123,11 @@ def test_a_phase_packs_copies_and_graphics(source, tmp_path):
     names = [photographs.name(index) for index in range(len(photographs))]
     assert about["names"] == [*names, "text 0"]
     assert about["images"].count(len(about["names"]) - 1) == 2 * 4, "two graphics of 2 × 2 tiles"
+
+
+def test_copies_that_would_not_differ_are_refused(source):
+    with pytest.raises(ValueError, match="copies is 2 without scales"):
+        join_sources(images.open_images(source), 32, copies=2)
 
 
 @pytest.mark.parametrize("calls", [3, 9])

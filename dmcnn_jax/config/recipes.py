@@ -17,7 +17,7 @@ class PackOptions:
     Attributes:
         scales: lowest and highest factor by which each copy of an image is reduced; None: as
             `data.max_short_side` says.
-        copies: how many times each image is packed, each time by another factor.
+        copies: how many times each image is packed, each time by another factor; 1 without scales.
         graphics: how many pictures drawn by code are added.
     """
 
@@ -36,7 +36,7 @@ class TrainPhase:
             `data.source` and, with `start`, `init_from`.
         start: name of the earlier phase whose best weights it starts from; "": those that
             `config.init_from` names, or random ones.
-        pack: what is packed for it.
+        pack: how its images are packed.
     """
 
     name: str

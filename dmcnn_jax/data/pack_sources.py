@@ -20,9 +20,14 @@ def join_sources(
         tile: side of a tile, pixels; no photograph is reduced to less.
         scales: lowest and highest factor, above 0 and at most 1, of which one is drawn for each
             copy; None: photographs stay as they are.
-        copies: how many times each photograph is packed.
+        copies: how many times each photograph is packed, which takes `scales` if more than once.
         graphics: how many pictures drawn by code are added, two tiles wide and high.
+
+    Raises:
+        ValueError: if there are copies without scales, which would not differ.
     """
+    if copies > 1 and not scales:
+        raise ValueError(f"copies is {copies} without scales, by which copies differ; expected 1")
     sources = [photographs]
     if scales:
         sources = [RescaledImages(photographs, copies=copies, scales=scales, shortest=tile)]

@@ -72,8 +72,8 @@ def load(path: str | os.PathLike) -> "PhotoNet":
     return model.eval()
 
 
-class _FirstNetwork(DMCNN):
-    """The DMCNN inside; what a state dict says about the model, it says once, about the whole."""
+class _LumaNetwork(DMCNN):
+    """The DMCNN that restores luma first, without a description of its own in the state dict."""
 
     get_extra_state = nn.Module.get_extra_state
     set_extra_state = nn.Module.set_extra_state
@@ -125,7 +125,7 @@ class PhotoNet(Restorer, TableConditioned):
                 "luma_dct_features": luma_dct_features,
             }
         )
-        self.luma = _FirstNetwork(
+        self.luma = _LumaNetwork(
             features=luma_features,
             dct_features=luma_dct_features,
             multi_scale=False,
