@@ -3,16 +3,16 @@
     python tools/benchmark/archives.py rows                     ten million made-up rows
     python tools/benchmark/archives.py rows --files 1000000
     python tools/benchmark/archives.py programs --files 300     programs to compile, counted
-    python tools/benchmark/archives.py speed                    2,000 JPEGs, 200 at a time
-    python tools/benchmark/archives.py memory --files 2000 --plot memory.png
+    python tools/benchmark/archives.py workers --plot memory.png         2,000 JPEGs, two workers
 
 `programs` plans the tiles of pictures of random sizes, as `dmcnn-restore` and as archives' workers
 do, and counts their shapes: JAX compiles a program for each.
 
-`speed` divides pictures into chunks, and restores each by `dmcnn-restore` and by `dmcnn-archive` on
-the same cores, one after the other, so that both meet what else the machine does. Which goes first
-alternates, and each has a cache of compiled programs of its own, empty at first. On a busy machine,
-rely on processor seconds. `memory` draws the resident memory of each worker.
+`workers` restores half of the pictures by `dmcnn-restore`, then all of them by `dmcnn-archive`, and
+then the other half by `dmcnn-restore`, on the same cores: what changes evenly on the machine
+meanwhile is the same for both. Each command has a cache of compiled programs of its own, empty at
+first. On a busy machine, rely on processor seconds. The resident memory of each of the archive's
+workers is printed, and drawn with `--plot`.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dmcnn_jax.cli.exit_signals import exit_on_signals
@@ -39,28 +39,25 @@ from dmcnn_jax.cli.interrupts import run_main
 from dmcnn_jax.cli.process import command_parser
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
-_FILES = {"rows": 10_000_000, "programs": 300, "speed": 2000, "memory": 2000}
+_FILES = {"rows": 10_000_000, "programs": 300, "workers": 2000}
 _SIDES = 300, 800  # of pictures, in pixels
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the script and returns its exit status."""
     parser = command_parser(None, __doc__)
-    parser.add_argument("what", choices=("rows", "programs", "speed", "memory", "plan", "status"))
+    parser.add_argument("what", choices=("rows", "programs", "workers", "plan", "status"))
     parser.add_argument("--files", type=int, help="how many (10 million; 300; 2,000)")
     parser.add_argument("--workers", type=int, default=2, help="and cores (%(default)s)")
-    parser.add_argument("--chunks", type=int, default=10, help="of speed (%(default)s)")
     parser.add_argument("--engine", default="jax", help="what restores (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=1e9, help="end memory's run after these")
-    parser.add_argument("--plot", metavar="FILE", help="draws memory there")
+    parser.add_argument("--plot", metavar="FILE", help="draws the workers' memory there")
     parser.add_argument("--folder", help="where files are made (default: a temporary folder)")
     options = parser.parse_args(argv)
     options.files = options.files or _FILES.get(options.what)
     steps: dict[str, Callable[[argparse.Namespace], None]] = {
         "rows": _measure_rows,
         "programs": _count_programs,
-        "speed": _measure_speed,
-        "memory": _measure_memory,
+        "workers": _measure_workers,
         "plan": _plan_rows,
         "status": _read_status,
     }
@@ -171,65 +168,67 @@ def _count_programs(options: argparse.Namespace) -> None:
         print(f"{'few sides' if few else 'all sides'}: {'; '.join(found)}")
 
 
-# Speed and memory
+# Workers
 
 
-def _measure_speed(options: argparse.Namespace) -> None:
-    """Restores chunks of pictures by the plain command and as archives, and compares both."""
-    names = "dmcnn-restore", "dmcnn-archive"
-    costs: dict[str, list[Cost]] = {name: [] for name in names}
-    count = options.files // options.chunks
+def _measure_workers(options: argparse.Namespace) -> None:
+    """Restores pictures by the plain command and as an archive; compares rates and results."""
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        for number in range(options.chunks):
-            source = Path(folder, f"in-{number}")
-            _make_pictures(source, count, number)
-            for name in names if number % 2 == 0 else reversed(names):
-                result = Path(folder, f"{name}-{number}")
-                if name == "dmcnn-archive":
-                    command = _run_arguments(options, _plan(options, source, result))
-                else:
-                    command = [str(source), "-o", str(result), "--engine", options.engine]
-                    command += ["--size", "fast", "-q"]
-                cache = {"DMCNN_JAX_CACHE": f"{folder}/cache-{name}"}
-                costs[name].append(_timed(name, count, command, os.environ | cache))
-            if options.engine == "jax":  # OpenVINO's last bits depend on the number of threads
-                _compare_results(*(Path(folder, f"{name}-{number}") for name in names))
+        source, plain, target = (Path(folder, name) for name in ("in", "plain", "out"))
+        halves = source / "0", source / "1"
+        for seed, half in enumerate(halves):
+            _make_pictures(half, options.files // 2, seed)
+        costs = [_restore(options, halves[0], plain, folder)]
+        cost, samples = _run_archive(options, source, target, folder)
+        costs.append(_restore(options, halves[1], plain, folder))
+        if options.engine == "jax":  # OpenVINO's last bits depend on the number of threads
+            _compare_results(plain, target)
     for kind, unit in enumerate(("seconds", "processor seconds")):
-        plain, archive = ([cost[kind] for cost in costs[name]] for name in names)
-        ratios = sorted(a / b for a, b in zip(plain, archive, strict=True))
+        both = sum(c[kind] for c in costs)
         print(
-            f"{unit}: {sum(plain):.0f} of the plain command and {sum(archive):.0f} of archives; the"
-            f" archives' rate is {sum(plain) / sum(archive):.3f} of the plain command's"
-            f" (chunks: {ratios[0]:.3f} to {ratios[-1]:.3f})"
+            f"{unit}: {both:.0f} of the plain command and {cost[kind]:.0f} of the archive, whose"
+            f" rate is {both / cost[kind]:.3f} of the plain command's (its halves:"
+            f" {', '.join(f'{2 * c[kind] / cost[kind]:.3f}' for c in costs)})"
         )
-
-
-def _compare_results(plain: Path, archive: Path) -> None:
-    """Raises an AssertionError unless two folders have the same results."""
-    files = sorted(plain.glob("*.png"))
-    assert files and len(files) == sum(1 for _ in archive.glob("*.png"))
-    for file in files:
-        assert file.read_bytes() == (archive / file.name).read_bytes(), file.name
-
-
-def _measure_memory(options: argparse.Namespace) -> None:
-    """Restores pictures as an archive, and prints and draws the memory of its workers."""
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        source = Path(folder, "in")
-        _make_pictures(source, options.files, 0)
-        target = _plan(options, source, Path(folder, "out"))
-        process = subprocess.Popen(_command("archive", _run_arguments(options, target)))
-        samples = _sample(process, target, options.seconds)
-        if process.poll() is None:
-            process.terminate()
-        elif process.returncode:
-            raise RuntimeError("the run failed")
-        process.wait()
     every = max(1, len(samples) // 20)
     for seconds, files, memory in [*samples[::every], samples[-1]]:
         print(f"{seconds:6.0f} s, {files:6} files, MiB: {', '.join(f'{m:.0f}' for m in memory)}")
     if options.plot:
         _draw(samples, options.plot)
+
+
+def _restore(options: argparse.Namespace, source: Path, result: Path, folder: str) -> "Cost":
+    """Restores a folder by `dmcnn-restore`."""
+    command = [str(source), "-o", str(result / source.name), "--engine", options.engine]
+    with _Timer("dmcnn-restore", options.files // 2) as timer:
+        environment = os.environ | {"DMCNN_JAX_CACHE": f"{folder}/cache-restore"}
+        command = _command("restore", [*command, "--size", "fast", "-q"])
+        subprocess.run(command, env=environment, check=True)
+    return timer.cost
+
+
+def _run_archive(
+    options: argparse.Namespace, source: Path, target: Path, folder: str
+) -> "tuple[Cost, list[Sample]]":
+    """Restores a folder by `dmcnn-archive`, and samples its workers' memory."""
+    arguments = ["plan", str(source), str(target), "--engine", options.engine, "--size", "fast"]
+    subprocess.run(_command("archive", [*arguments, "--shard-size", "25", "-q"]), check=True)
+    arguments = ["run", str(target), "--driver", "processes", "--workers", str(options.workers)]
+    with _Timer("dmcnn-archive", options.files) as timer:
+        environment = os.environ | {"DMCNN_JAX_CACHE": f"{folder}/cache-archive"}
+        process = subprocess.Popen(_command("archive", [*arguments, "-q"]), env=environment)
+        samples = _sample(process, target)
+        if process.wait():
+            raise RuntimeError("the run failed")
+    return timer.cost, samples
+
+
+def _compare_results(plain: Path, archive: Path) -> None:
+    """Raises an AssertionError unless two folders have the same results."""
+    files = sorted(file.relative_to(plain) for file in plain.glob("*/*.png"))
+    assert files and len(files) == sum(1 for _ in archive.glob("*/*.png"))
+    for file in files:
+        assert (plain / file).read_bytes() == (archive / file).read_bytes(), file
 
 
 def _make_pictures(folder: Path, files: int, seed: int) -> None:
@@ -247,16 +246,6 @@ def _make_pictures(folder: Path, files: int, seed: int) -> None:
         picture.save(folder / f"{number:06}.jpg", quality=int(rng.choice([10, 20, 30, 40])))
 
 
-def _plan(options: argparse.Namespace, source: Path, target: Path) -> Path:
-    arguments = ["plan", str(source), str(target), "--engine", options.engine, "--size", "fast"]
-    subprocess.run(_command("archive", [*arguments, "--shard-size", "25", "-q"]), check=True)
-    return target
-
-
-def _run_arguments(options: argparse.Namespace, target: Path) -> list[str]:
-    return ["run", str(target), "--driver", "processes", "--workers", str(options.workers), "-q"]
-
-
 def _command(name: str, arguments: Sequence[str]) -> list[str]:
     code = f"import sys; from dmcnn_jax.cli.{name} import main; sys.exit(main())"
     return [sys.executable, "-c", code, *arguments]
@@ -266,33 +255,46 @@ Cost = tuple[float, float]
 """Seconds and processor seconds."""
 
 
-def _timed(name: str, files: int, arguments: Sequence[str], environment: Mapping[str, str]) -> Cost:
-    """Runs a command, prints what it has cost and returns that."""
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    command = _command(name.removeprefix("dmcnn-"), arguments)
-    subprocess.run(command, env=environment, check=True)
-    seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    print(
-        f"{name}: {files / seconds:.3f} files a second, {busy / files:.3f} processor seconds a file"
-        f" ({files} files, {seconds:.0f} s, {busy:.0f} processor seconds, starts included)",
-        flush=True,
-    )
-    return seconds, busy
+class _Timer:
+    """Prints and keeps what the child processes of a `with` block have cost."""
+
+    cost: Cost
+
+    def __init__(self, name: str, files: int) -> None:
+        self._name, self._files = name, files
+
+    def __enter__(self) -> "_Timer":
+        self._began, self._before = time.perf_counter(), _children_seconds()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        seconds = time.perf_counter() - self._began
+        busy = _children_seconds() - self._before
+        self.cost = seconds, busy
+        print(
+            f"{self._name}: {self._files / seconds:.3f} files a second,"
+            f" {busy / self._files:.3f} processor seconds a file ({self._files} files,"
+            f" {seconds:.0f} s, {busy:.0f} processor seconds, starts included)",
+            flush=True,
+        )
+
+
+def _children_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 Sample = tuple[float, int, list[float]]
 """Seconds since the start, files that are done, and MiB of each worker."""
 
 
-def _sample(process: subprocess.Popen[bytes], target: Path, limit: float) -> list[Sample]:
-    """Returns samples of the memory of a run's workers, until it ends or for `limit` seconds."""
+def _sample(process: subprocess.Popen[bytes], target: Path) -> list[Sample]:
+    """Returns samples of the memory of a run's workers, until it ends."""
     samples: list[Sample] = []
     began, ended = time.perf_counter(), threading.Event()
-    while process.poll() is None and time.perf_counter() - began < limit:
-        workers = [pid for pid in _children(process.pid)]
-        memory = [_resident_mib(pid) for pid in workers]
-        files = sum(1 for _ in target.glob("*.png"))
+    while process.poll() is None:
+        memory = [_resident_mib(pid) for pid in _children(process.pid)]
+        files = sum(1 for _ in target.glob("*/*.png"))
         if memory:
             samples.append((time.perf_counter() - began, files, memory))
         ended.wait(2)
