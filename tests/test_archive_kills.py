@@ -219,10 +219,7 @@ def test_killed_on_ray(pictures, tmp_path):
     # A worker, the actor that keeps it, and what places actors on this machine.
     kinds = (r".*archives\.worker", "ray::_Actor", r"\S*raylet/raylet ")
     for number, kind in enumerate(kinds):
-        goal = 20 + 40 * number
-        while not wait_for(lambda goal=goal: results(target) >= goal, process):
-            process.communicate()
-            process = start(target, *arguments)
+        process = run_until(20 + 40 * number, target, arguments, process)
         below = descendants(process.pid)
         victims = [pid for pid, words in below.items() if re.match(kind, words)]
         assert victims, sorted(below.values())
@@ -233,6 +230,44 @@ def test_killed_on_ray(pictures, tmp_path):
     process = start(target, "--driver", "processes", "--workers", "1", "--retry-failed")
     assert process.communicate(timeout=240) and process.returncode == 0
     check(target, calm)
+
+
+def test_rays_control_service_is_killed(pictures, tmp_path):
+    """Its GCS, and the actors, which nothing starts again then."""
+    pytest.importorskip("ray", reason='Ray is not installed; pip install "dmcnn-jax[archive]"')
+    source, calm = pictures
+    target = tmp_path / "out"
+    plan(source, target)
+    arguments = ("--driver", "ray", "--workers", "2")
+    process = run_until(20, target, arguments, start(target, *arguments))
+    below = descendants(process.pid)
+    victims = [p for p, words in below.items() if re.match(r"\S*gcs_server |ray::_Actor", words)]
+    assert len(victims) == 3, sorted(below.values())
+    for pid in victims:
+        kill(pid)
+    said = process.communicate(timeout=300)[1]
+    assert process.returncode and "gcs" in said.lower(), said
+    assert results(target) < 240
+    wait_for_end([pid for pid, words in below.items() if "archives.worker" in words])
+    process = start(target, *arguments)
+    assert process.communicate(timeout=300) and process.returncode == 0
+    check(target, calm)
+
+
+def run_until(goal, target, arguments, process):
+    """Waits for a number of results; where the run ends before, as on a busy machine, starts it."""
+    while not wait_for(lambda: results(target) >= goal, process):
+        process.communicate()
+        process = start(target, *arguments)
+    return process
+
+
+def wait_for_end(pids, seconds=60):
+    """Waits until processes have ended."""
+    end = time.monotonic() + seconds
+    while alive := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < end, alive
+        time.sleep(0.1)
 
 
 # S3
