@@ -127,7 +127,7 @@ def _restore_in_tiles(
     project: bool,
     progress: Progress | None,
 ) -> np.ndarray:
-    """Restores a plane; `picture` is as in `TileSource`, the rest as in `restore_plane`."""
+    """Restores a plane; `picture` is as in `TileSource`, the rest as in `restore_luma`."""
     height, width, _ = coefficients.shape
     rows, columns = tiling.plan_plane(model.module, height, width)
     source = TileSource(coefficients, table, picture)
