@@ -33,7 +33,8 @@ class MetricWriter:
             write_file(path, "".join(line + "\n" for line in kept).encode())
         self._file = path.open("a")
         try:
-            # It would import PyTorch for the sake of a type: seconds, and hundreds of megabytes.
+            # tensorboardX would import PyTorch only for a type, at a cost of seconds and hundreds
+            # of megabytes.
             with hiding("torch"):
                 from tensorboardX import SummaryWriter
         except ModuleNotFoundError:
