@@ -46,8 +46,8 @@ def find_jpegs(
 
     Linked folders are followed once: first the tree itself is visited, then those folders that
     links in it lead to and that were not visited yet. So a picture is found once, under the same
-    path in every run, and links in a circle end. A link to a folder that the link lies in is not
-    followed: it would lead out of the tree.
+    path in every run, and links in a circle end. A link to a folder that contains the link is not
+    followed, since it would lead out of the tree.
 
     Args:
         folder: where to look.
@@ -75,7 +75,7 @@ def find_jpegs(
 
 
 def find_files(folder: Path, extensions: Collection[str]) -> list[Path]:
-    """Returns the regular files in a folder and below it, where none may be missed.
+    """Returns the regular files in a folder and below it; an unreadable folder is an error.
 
     Linked folders are followed as `find_jpegs` does; files of macOS's metadata are left out.
 
@@ -87,7 +87,7 @@ def find_files(folder: Path, extensions: Collection[str]) -> list[Path]:
         Paths, sorted.
 
     Raises:
-        PermissionError: if a folder can't be read; its files would be missing in silence.
+        PermissionError: if a folder can't be read, since its files would be missing silently.
     """
     paths = []
     for path, refusal in find_jpegs(folder, None, Skipped(), extensions):
@@ -105,7 +105,7 @@ def _visit(
     skipped: Skipped,
     extensions: Collection[str],
 ) -> Iterator[tuple[Path, str]]:
-    """Yields what `find_jpegs` does for a folder and its subfolders; links are only collected."""
+    """Yields the results of `find_jpegs` for a folder and its subfolders; only collects links."""
     stack = [folder]
     while stack:
         current = stack.pop()
@@ -134,7 +134,7 @@ def _visit(
 
 
 def _holds(test: Callable[[], bool]) -> bool:
-    """Returns the result of a test of a directory entry, False if it can't be made."""
+    """Returns the result of a test of a directory entry; False if the test fails."""
     try:
         return test()
     except OSError:  # links in a circle, or into a folder that can't be searched
@@ -142,7 +142,7 @@ def _holds(test: Callable[[], bool]) -> bool:
 
 
 def _describe_special(path: Path) -> str:
-    """Returns why a name that is neither a folder's nor a regular file's is not restored."""
+    """Returns why an entry that is neither a folder nor a regular file is not restored."""
     return "a link to nothing" if os.path.islink(path) else "not a regular file"
 
 
