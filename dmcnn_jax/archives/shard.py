@@ -35,7 +35,7 @@ _LARGE = 16_000_000  # pixels above which a picture is written before the next i
 
 
 class Isolation(Protocol):
-    """Restores a file in a process of its own."""
+    """A function that restores a file in a separate process."""
 
     def __call__(self, shard: int, index: int) -> Record | str:
         """Returns the record of a file; if the process died, how it ended."""

@@ -230,7 +230,7 @@ def _plan(options: argparse.Namespace) -> int:
         say(
             _NAME,
             f"{plan.files:,} files in {plan.shards:,} shards, to be restored by the {restore.size}"
-            f" models with {restore.engine}; go on with {_NAME} run {options.target}",
+            f" models with {restore.engine}; next: {_NAME} run {options.target}",
         )
     return 0
 
@@ -286,7 +286,7 @@ def _run_shards(options: argparse.Namespace) -> int:
     tell(f"{result.finished:,} shards are done: {counts or 'no files'}")
     missing = len(pending) - result.finished
     if missing:
-        say(_NAME, f"{missing:,} shards are left; the same command goes on with them")
+        say(_NAME, f"{missing:,} shards are left; the same command restores them")
     return 1 if missing else 0
 
 

@@ -141,7 +141,7 @@ def _dithering(side: int, rng: _Random) -> Image.Image:
 
 
 def _flat(side: int, rng: _Random) -> Image.Image:
-    """Flat or slowly changing colours, many of them saturated."""
+    """Draws flat or slowly changing colours, many of them saturated."""
     if rng.random() < 0.5:
         image = Image.new("RGB", (side, side), _color(rng))
     else:
@@ -156,7 +156,7 @@ def _flat(side: int, rng: _Random) -> Image.Image:
 
 
 def _diagram(side: int, rng: _Random) -> Image.Image:
-    """Thin lines: curves, grids and hatching."""
+    """Draws thin lines: curves, grids and hatching."""
     paper, ink = _contrast(rng)
     image = Image.new("RGB", (side, side), paper)
     pen = ImageDraw.Draw(image)
@@ -176,7 +176,7 @@ def _diagram(side: int, rng: _Random) -> Image.Image:
 
 
 def _halftone(side: int, rng: _Random) -> Image.Image:
-    """A smooth picture as printed dots, on a rotated grid for each ink."""
+    """Draws a smooth picture as printed dots, on a rotated grid for each ink."""
     tones = np.asarray(_smooth(side, rng), float) / 255
     y, x = np.mgrid[:side, :side]
     inks = []
@@ -190,7 +190,7 @@ def _halftone(side: int, rng: _Random) -> Image.Image:
 
 
 def _scan(side: int, rng: _Random) -> Image.Image:
-    """A scanned page: rotated, blurred, unevenly lit, with noise."""
+    """Draws a scanned page: rotated, blurred, unevenly lit, with noise."""
     page = _text(side, rng).rotate(
         rng.uniform(-4, 4), Image.Resampling.BICUBIC, fillcolor=_pale(rng)
     )

@@ -91,7 +91,8 @@ class PipelineFeed:
             try:
                 batch = next(self._batches)
             except tf.errors.OpError:
-                # The original exception of Python code inside tf.data is clearer than TensorFlow's.
+                # Re-raised, since the original exception inside tf.data is clearer than
+                # TensorFlow's.
                 if self._error is not None:
                     raise self._error from None
                 raise

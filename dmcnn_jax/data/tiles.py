@@ -20,7 +20,7 @@ from dmcnn_jax.data.images import (
 )
 from dmcnn_jax.data.originals import is_gray
 
-# Number of tiles whose pixels enter a fingerprint.
+# Number of tiles whose pixels a fingerprint includes.
 SAMPLED_TILES = 64
 
 ProgressBar = Callable[[Iterable, int], Iterable]

@@ -99,7 +99,7 @@ def evaluate(
     source: str = "",
     total: int | None = None,
 ) -> dict[str, Any]:
-    """Measures a restorer on images, each counted once.
+    """Measures a restorer on images; each image counts once.
 
     Args:
         restorer: the restorer.

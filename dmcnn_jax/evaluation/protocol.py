@@ -82,7 +82,7 @@ def evaluate(
     gallery: Gallery | None = None,
     samples: Samples | None = None,
 ) -> dict[str, Any]:
-    """Measures a model on images, each counted once.
+    """Measures a model on images; each image counts once.
 
     Args:
         model: the model.

@@ -213,8 +213,7 @@ class PhotoNet(Restorer, TableConditioned):
         return (planes / 255 + 128 / 255).clamp(0, 1)
 
     def _rectify(self, planes: Tensor, k: Tensor, steps: Tensor, margin: float) -> Tensor:
-        """Returns the correction of planes [B, C, 8h, 8w] to the intervals of k [B, C, h, w,
-        64]."""
+        """Returns the change of planes [B, C, 8h, 8w] into the intervals of k [B, C, h, w, 64]."""
         blocks = to_blocks((planes * 255 - 128).flatten(0, 1)[:, None])
         x = (blocks @ self.basis.T).unflatten(0, (-1, planes.shape[1]))
         centre = k * steps[:, :, None, None].float()

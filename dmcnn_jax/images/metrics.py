@@ -176,7 +176,7 @@ def _blocking_effect(plane: np.ndarray) -> float:
     edge = int(across[_BLOCK - 1 :: _BLOCK].sum() + down[_BLOCK - 1 :: _BLOCK].sum())
     elsewhere = int(across.sum() + down.sum()) - edge
     edges = height * (width / _BLOCK - 1) + width * (height / _BLOCK - 1)
-    if edges == 0:  # a single block
+    if edges == 0:  # a single block has no edges
         return 0.0
     pairs = height * (width - 1) + width * (height - 1)
     excess = edge / edges - elsewhere / (pairs - edges)

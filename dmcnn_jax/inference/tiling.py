@@ -216,7 +216,7 @@ class TileSource:
         coefficients: k of the plane, integers [h, w, 64].
         table: Q, integers [8, 8].
         picture: first row and the row after the last, and the same for columns, of the picture in
-            the plane, in pixels; masks are of pixels then. None: masks are of blocks.
+            the plane, in pixels; masks are then of pixels. None: masks are of blocks.
     """
 
     def __init__(
@@ -306,8 +306,8 @@ def run_on_tiles(
     Yields:
         The result of each tile, in order.
     """
-    # On a CPU, batches are no faster, nor is starting a batch before the last one is fetched, which
-    # would take twice the memory.
+    # On a CPU, batches are not faster. Neither is starting a batch before the previous one is
+    # fetched, which would take twice the memory.
     on_cpu = jax.default_backend() == "cpu"
     single = by_engine or on_cpu
     size = 1 if single or count < _BATCH else _BATCH
@@ -326,9 +326,9 @@ def run_on_tiles(
         if len(pending) > ahead:
             yield from fetch()
             if on_cpu and not by_engine and count > 1:
-                # XLA allocates all the memory of a tile at once. If something small lies in what
-                # the last tile freed, the allocator can't reuse it, and the next tile takes as much
-                # again.
+                # XLA allocates all memory of a tile as one block. If a small allocation lies in the
+                # block that the previous tile freed, the allocator can't reuse that block, and the
+                # next tile takes a new one.
                 trim_memory()
     while pending:
         yield from fetch()

@@ -34,7 +34,8 @@ def variable_shapes(module: nn.Module) -> dict[str, Any]:
     """Returns the tree of a network's variables as `jax.ShapeDtypeStruct`s, computing none.
 
     Raises:
-        ValueError: if there is no such network: its fields are sound each, but not together.
+        ValueError: if no such network exists, since its fields are valid individually but not
+            together.
     """
     try:
         shapes: dict[str, Any] = jax.eval_shape(partial(init_variables, module), jax.random.key(0))

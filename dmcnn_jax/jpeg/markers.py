@@ -260,7 +260,7 @@ class _Parser:
         length = int.from_bytes(self.data[self.position : self.position + 2], "big")
         end = self.position + length
         if length < 2 and end <= len(self.data) - 2 and _is_ignored(marker):
-            # libjpeg reads the two bytes of the length, and skips nothing.
+            # libjpeg reads only the two bytes of the length, and skips no payload.
             self.misstated += 1
             self.position += 2
             return b""

@@ -19,7 +19,7 @@ from dmcnn_jax.models.deconvolution import deconvolve
 SLOPE = 0.1
 he_init = nn.initializers.variance_scaling(2 / (1 + SLOPE**2), "fan_in", "truncated_normal")
 
-# For last layers: a network that adds its output to the JPEG starts from the JPEG.
+# For last layers, so that a network that adds its output to the JPEG starts from the JPEG.
 near_zero_init = nn.initializers.variance_scaling(1e-4, "fan_in", "truncated_normal")
 
 

@@ -71,7 +71,7 @@ class Target:
         return dataclasses.replace(self.written, coefficients=coefficients, table=table)
 
     def rounding_error(self, step: int) -> float:
-        """Returns the mean squared error of rounding, in squared grey levels, of some blocks."""
+        """Returns the mean squared error of rounding a sample of blocks, in squared grey levels."""
         if self.plane is None:
             return 0.0
         x, k = self._sampled_blocks

@@ -106,6 +106,6 @@ def _is_kept(line: str, step: int) -> bool:
     """Checks that a line is complete and of no later step than `step`."""
     try:
         return bool(json.loads(line)["step"] <= step)
-    # A killed run may leave half a line.
+    # A killed run may leave an incomplete line.
     except ValueError:
         return False

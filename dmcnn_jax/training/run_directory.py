@@ -169,7 +169,7 @@ class RunDirectory:
         }
 
     def has_checkpoint(self, step: int) -> bool:
-        """Checks whether the newest checkpoint, perhaps still being written, is of a step."""
+        """Returns whether the newest checkpoint, even one being written, is of a given step."""
         return self._saved_step == step
 
     def save_checkpoint(

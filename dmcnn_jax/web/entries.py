@@ -101,7 +101,7 @@ def measure_names(entries: Sequence[Entry]) -> dict[str, str]:
 
 
 def in_order(entries: Sequence[Entry]) -> list[Entry]:
-    """Returns entries in the order shown: lowest and highest gain in turn, or largest change."""
+    """Returns entries in display order: lowest and highest gain in turn, or by largest change."""
     measure = next(iter(measure_names(entries)))
     rising = sorted(entries, key=lambda entry: entry.values[measure])
     if measure == "change":
