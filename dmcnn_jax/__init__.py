@@ -29,7 +29,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Imports names that need JAX when they are first used; `import dmcnn_jax` stays quick."""
+    """Imports names that need JAX at their first use, so that `import dmcnn_jax` is quick."""
     if name in _MODULES:
         return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'dmcnn_jax' has no attribute {name!r}")

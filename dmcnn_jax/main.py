@@ -66,7 +66,7 @@ flags.DEFINE_bool(
     "Train together with the other processes that Slurm, MPI or Cloud TPU started.",
 )
 flags.DEFINE_string("coordinator", None, "Train with several processes: host:port of process 0.")
-flags.DEFINE_integer("num_processes", None, "Train with several processes: their number.")
+flags.DEFINE_integer("num_processes", None, "Train with several processes: number of processes.")
 flags.DEFINE_integer(
     "process_id", None, "Train with several processes: number of this one, from 0."
 )
@@ -76,7 +76,8 @@ flags.mark_flag_as_required("config")
 def main(argv: Sequence[str]) -> int:
     """Trains or evaluates as the flags say, and returns the exit status.
 
-    An error that a user can mend is one line on standard error and status 1, an interrupt 130.
+    An error that a user can resolve becomes one line on standard error and status 1; an interrupt,
+    status 130.
     """
     if len(argv) > 1:
         raise app.UsageError(
@@ -93,7 +94,8 @@ def main(argv: Sequence[str]) -> int:
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         _exit_with(FAILED, first_line(error))
     except KeyboardInterrupt as error:
-        # Training stops at the first interrupt with a message, and at the second one at once.
+        # At the first interrupt, training stops after a step, with a message; at the second, at
+        # once.
         _exit_with(INTERRUPTED, str(error) or "interrupted", at_once=not str(error))
     return OK
 
@@ -118,9 +120,9 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
         _ = FLAGS.config.name  # absl reports a missing file only when the configuration is used
         return rest
     except SystemExit:
-        sys.exit(OK)  # absl has printed its help, and counts that as a failure
+        sys.exit(OK)  # absl has printed its help, and treats that as a failure
     except BrokenPipeError:
-        raise  # nobody reads that help
+        raise  # the help's reader has gone
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         mistake = _flag_mistake(error)
         if "get_config() takes 0 positional" in mistake:
@@ -171,9 +173,9 @@ def _run(config: ConfigDict, workdir: Path) -> None:
 
 
 def _flag_mistake(error: BaseException) -> str:
-    """Returns what is wrong with the flags, on one line."""
+    """Returns the mistake in the flags, on one line."""
     cause: object = error
-    # The innermost text; str() of a KeyError would put it in quotes.
+    # The innermost text; `str` of a KeyError would quote it.
     while isinstance(cause, Exception) and cause.args and not isinstance(cause, OSError):
         cause = cause.args[0]
     lines = str(cause).strip().splitlines()
@@ -192,7 +194,7 @@ def _flag_mistake(error: BaseException) -> str:
 def _exit_with(status: int, message: str, *, at_once: bool = False) -> NoReturn:
     """Ends the process with a line on standard error."""
     print(f"dmcnn_jax: {printable(message)}", file=sys.stderr, flush=True)
-    # A normal exit would wait for steps under way, and for other processes, which may be gone.
+    # A normal exit would wait for running steps, and for other processes, which may be gone.
     if at_once or jax.distributed.is_initialized():
         os._exit(status)
     sys.exit(status)

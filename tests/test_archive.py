@@ -163,7 +163,7 @@ def test_a_list_names_files_of_several_folders_once(tmp_path):
 
 def test_a_compressed_tar_file_is_refused(tmp_path):
     (tmp_path / "a.tar").write_bytes(b"\x1f\x8b" + bytes(600))
-    with pytest.raises(ValueError, match=r"a\.tar: no plain tar file"):
+    with pytest.raises(ValueError, match=r"a\.tar: not an uncompressed tar file"):
         list(list_source(str(tmp_path / "a.tar"), Skipped()))
 
 

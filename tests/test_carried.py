@@ -369,7 +369,7 @@ def test_the_mark_of_adobe_rgb_is_kept(tmp_path, extension, bits):
 )
 def test_exif_data_that_make_no_sense_are_left_out(tmp_path, junk):
     file = jpeg_file(segment(0xE1, b"Exif\0\0" + junk))
-    assert read(file).notes == ("EXIF data that make no sense are left out",)
+    assert read(file).notes == ("malformed EXIF data are left out",)
     for extension, bits in TYPES:
         path, _ = written(tmp_path, file, extension, bits)
         with Image.open(path) as image:

@@ -325,7 +325,7 @@ OUTSIDE = struct.pack(">2sHIHHHII", b"MM", 42, 8, 1, 0xB002, 7, 32, 8) + bytes(4
 def test_an_unreadable_index_is_left_and_said(payload):
     data = insert(plain(), segment(0xE2, b"MPF\0" + payload))
     result = carried(data)
-    assert result.notes == ("an index of further pictures (MPF) is unreadable and left as it is",)
+    assert result.notes == ("an index of further pictures (MPF) is unreadable and kept unchanged",)
     assert applications(result.data) == applications(data)
 
 

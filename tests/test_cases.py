@@ -17,7 +17,7 @@ RESTORED = {
     "bogus_len": r"\(1 metadata segment of an impossible length, read as empty; ",
     "cmyk": r"a CMYK file, written as TIFF, since PNG can't hold it\)$",
     "dnl_height0": r"\(the height is given after the image data \(DNL\); ",
-    "exif_junk": r"\(EXIF data that make no sense are left out; ",
+    "exif_junk": r"\(malformed EXIF data are left out; ",
     "extra_600": r"\(at least 59\d stray bytes after the image data; ",
     "iptc": r"as decoded, [\d.]+ s \(left as decoded: strength is 0\)$",
     "orient6": r"as decoded, [\d.]+ s \(left as decoded: strength is 0\)$",

@@ -129,4 +129,4 @@ def test_a_table_is_of_one_run(tmp_path, capsys):
     write_log(tmp_path)
     arguments = [str(tmp_path), str(tmp_path), "-o", str(tmp_path / "a.csv")]
     assert plots_command.main(arguments) == 2
-    assert "name one RUN" in capsys.readouterr().err and not (tmp_path / "a.csv").exists()
+    assert "expected one RUN" in capsys.readouterr().err and not (tmp_path / "a.csv").exists()

@@ -161,7 +161,7 @@ def test_a_second_run_does_nothing(tmp_path, capsys):
     assert {path: identity(path) for path in tmp_path.iterdir()} == before
     said = capsys.readouterr().err
     assert "a.jpg: skipped: dmcnn_jax restored it before; left as it is\n" in said
-    assert "a.jpg_original: skipped: an original that was kept\n" in said
+    assert "a.jpg_original: skipped: an original kept by --in-place\n" in said
 
 
 def test_the_restored_file_has_the_originals_mode_and_attributes(tmp_path):
@@ -333,7 +333,7 @@ def test_a_file_that_is_changed_meanwhile_stays(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(originals, "keep_original", keep_late)
     assert run(path) == 1
-    assert "it was changed while it was being restored" in only_line(capsys)
+    assert "the file was changed while it was being restored" in only_line(capsys)
     assert tree(tmp_path)["a.jpg"] == "B"
     with pytest.raises(ValueError, match="changed"):
         originals.replace_keeping_original(path, tmp_path / "x", A, b"new")

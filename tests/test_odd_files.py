@@ -170,7 +170,7 @@ def test_stray_pieces_are_counted(picture):
     [
         (b"\xff\x12", "marker ff 12 at byte .* runs past the end of the file"),
         (b"\xff\xe3\x40\0", "marker ff e3 at byte .* runs past the end of the file"),
-        (b"\xff\xf1\0\2", "marker ff f1 at byte .* has no place there"),
+        (b"\xff\xf1\0\2", "marker ff f1 at byte .* is not allowed there"),
         (b"\xff\xd8\xff\xe0", "a second image begins within the first"),
     ],
 )

@@ -571,11 +571,11 @@ def test_a_report_comes_out_on_demand(server, headers):
     [
         ("/restore?bits=9", {}, b"\xff\xd8", 400, "bits is '9'; expected 8 or 16"),
         ("/restore?bits=8&bits=16", {}, b"\xff\xd8", 400, "a parameter is given twice"),
-        ("/restore?report=xml", {}, b"\xff\xd8", 400, "report is none of"),
+        ("/restore?report=xml", {}, b"\xff\xd8", 400, "report is not one of"),
         ("/restore", {"Content-Type": "multipart/form-data; boundary=x"}, b"--x", 415, "a form"),
         ("/restore", {}, b"no JPEG", 400, "not a JPEG file; expected one"),
         ("/restore", {}, b"crash", 500, "the program failed with KeyError"),
-        ("/nothing", {}, b"", 404, "there is nothing here"),
+        ("/nothing", {}, b"", 404, "no such address"),
         ("/", {}, b"", 405, "POST /restore"),
     ],
 )

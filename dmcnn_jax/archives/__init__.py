@@ -1,1 +1,1 @@
-"""Archives: millions of JPEG files, in shards that are each done once, on any machines."""
+"""Archives: millions of JPEG files, restored shard by shard, each shard once, on any machines."""

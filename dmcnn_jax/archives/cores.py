@@ -1,4 +1,4 @@
-"""Pins a worker to cores of its own, which no other worker of the machine has."""
+"""Pins a worker to cores that no other worker of the machine uses."""
 
 import os
 import tempfile
@@ -11,20 +11,20 @@ except ImportError:  # Windows
 else:
     _has_locks = True
 
-_held: list[int] = []  # descriptors of the locks, until the process ends
+_held: list[int] = []  # descriptors of the locks, held until the process ends
 
 
 def pin_to_cores(count: int) -> tuple[int, ...]:
-    """Pins this process to cores that no other pinned worker has, as long as there are any.
+    """Pins this process to cores that no other pinned worker uses, while such cores are left.
 
-    For use before JAX is imported: what computes starts a thread for each core that it may use. If
-    all cores are taken, workers share them.
+    Call it before JAX is imported, since JAX and OpenVINO start a thread for each core that they
+    may use. If all cores are taken, workers share them.
 
     Args:
         count: number of cores.
 
     Returns:
-        The cores; none where the system can't pin.
+        The cores; empty where the system can't pin processes.
     """
     if not _has_locks or not hasattr(os, "sched_setaffinity"):
         return ()
@@ -40,7 +40,7 @@ def pin_to_cores(count: int) -> tuple[int, ...]:
 
 
 def _claim(core: int) -> bool:
-    """Locks a core for this process; returns whether no other process has."""
+    """Locks a core for this process; returns False if another process holds it."""
     folder = Path(tempfile.gettempdir()) / f"dmcnn-cores-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     handle = os.open(folder / f"{core}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -1,4 +1,4 @@
-"""What drivers share: which shards are left, and what a run says of its progress."""
+"""Shared by the drivers: the shards that are left, and the lines on a run's progress."""
 
 import collections
 import dataclasses
@@ -12,12 +12,12 @@ from dmcnn_jax.archives.reports import Summary, read_summary, shards_with_report
 
 @dataclasses.dataclass
 class RunResult:
-    """What a run did.
+    """The outcome of a run.
 
     Attributes:
-        counts: files of the shards that it finished, by status.
+        counts: number of files in the shards that it finished, by status.
         finished: number of shards that it finished.
-        left: for each shard that it could not finish the reason.
+        left: the reason for each shard that it could not finish.
     """
 
     counts: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
@@ -31,12 +31,12 @@ class RunResult:
 
 
 class Progress:
-    """Prints a line about a run now and then.
+    """Prints a line on a run's progress at intervals.
 
     Args:
         say: prints a line.
-        shards: number of shards to do.
-        files: number of their files.
+        shards: number of shards to restore.
+        files: number of files in these shards.
         every: seconds between lines.
     """
 
@@ -53,7 +53,7 @@ class Progress:
         self._print_if_due()
 
     def shard_done(self, files: int = 0) -> None:
-        """Counts a shard, and those of its files that were not counted one by one."""
+        """Counts a shard, and the files of it that were not counted one by one."""
         self._finished += 1
         self._done += files
         self._print_if_due()
@@ -75,12 +75,12 @@ def pending_shards(
 ) -> Iterator[int]:
     """Yields the shards that are not done, in order.
 
-    What journals are left of shards that are done is deleted.
+    Deletes journals left over from shards that are done.
 
     Args:
         archive: the archive.
-        chosen: the shards that are asked for; None: all.
-        retry_failed: whether shards count that are done, but have failed files.
+        chosen: the shards to consider; None: all.
+        retry_failed: whether finished shards with failed files are included.
     """
     chosen = range(archive.plan.shards) if chosen is None else chosen
     begun = set(journaled_shards(archive.target))
@@ -101,5 +101,5 @@ def _has_failures(archive: Archive, shard: int) -> bool:
 
 
 def share_of_shards(part: int, parts: int, shards: int) -> range:
-    """Returns the shards that job `part` of `parts` does, from 0: every `parts`-th one."""
+    """Returns the shards of job `part` of `parts`, counted from 0: every `parts`-th shard."""
     return range(part, shards, parts)

@@ -1,9 +1,9 @@
-"""Errors of archives that are no fault of a single file."""
+"""Errors of an archive that are not caused by a single file."""
 
 
 class StorageUnavailableError(OSError):
-    """Storage that doesn't answer for the time being: the work can be taken up again later."""
+    """A storage that doesn't answer at present; the work can be resumed later."""
 
 
 class MissingPackageError(ImportError):
-    """A package of the extra `archive`, or a client of a storage, that is not installed."""
+    """A missing package: one of the extra `archive`, or the client of a storage."""

@@ -1,8 +1,8 @@
-"""What is done of a shard that has no report yet, and which files were begun when a worker died.
+"""Journals of unfinished shards: the files that are done, and those begun when a worker died.
 
-In a folder of this machine, each event is a line that is written at once. In an object store, where
-nothing can be appended, lines are collected into small objects; once a worker has died, each is
-written at once there too.
+In a folder of this machine, each event is a line, written immediately. Object stores can't append,
+so lines are collected into small objects; once a worker has died, each line is written immediately
+there too.
 """
 
 import collections
@@ -31,7 +31,7 @@ else:
 
 JOURNALS = f"{FOLDER}/journals"
 
-_LINES, _SECONDS = 50, 10  # an object holds the lines of that many events, or of that time
+_LINES, _SECONDS = 50, 10  # an object holds this many events, or those of this many seconds
 
 
 class Journal(ABC):
@@ -40,7 +40,7 @@ class Journal(ABC):
     Attributes:
         finished: the record of each file that is done, by its index.
         suspects: files that were begun and not finished when a worker died.
-        deaths: for each file the ends of processes of its own that restored it.
+        deaths: for each file, how processes that restored it alone have died.
     """
 
     def __init__(self, lines: Iterator[bytes]) -> None:
@@ -52,21 +52,21 @@ class Journal(ABC):
             self._take(line)
 
     def start(self, index: int) -> None:
-        """Notes that a file is begun."""
+        """Records that a file is begun."""
         self._add({"start": index})
 
     def finish(self, record: Record) -> None:
-        """Notes what became of a file, after its result was written."""
+        """Records the outcome of a file, after its result was written."""
         self.finished[record.index] = record
         self._add({"done": dataclasses.asdict(record)})
 
     def die(self, index: int, how: str) -> None:
-        """Notes that a process of its own has died of a file."""
+        """Records that a process which restored a file alone has died."""
         self.deaths[index].append(how)
         self._add({"death": index, "how": how}, at_once=True)
 
     def _take(self, line: bytes) -> None:
-        """Reads an event; a line that a killed process has half-written counts as none."""
+        """Reads an event; ignores a line that a killed process left half-written."""
         try:
             event = json.loads(line)
             if "start" in event:
@@ -82,7 +82,7 @@ class Journal(ABC):
 
     @abstractmethod
     def _add(self, event: dict[str, Any], *, at_once: bool = False) -> None:
-        """Writes an event, at once or with those that follow."""
+        """Writes an event, immediately or together with later ones."""
 
     @abstractmethod
     def remove(self) -> None:
@@ -119,13 +119,13 @@ def open_journal(store: Store, shard: int) -> Iterator[Journal | None]:
 
 
 def journaled_shards(store: Store) -> list[int]:
-    """Returns the shards that were begun and whose journal is in a folder of this machine."""
+    """Returns the shards whose journal is in a folder of this machine."""
     names = store.names(JOURNALS) if store.is_local else []
     return [int(name[6:14]) for name in names if name.endswith(".jsonl")]
 
 
 def finished_files(store: LocalStore, shard: int) -> int:
-    """Returns how many files of a shard without a report are done."""
+    """Returns how many files are done in a shard that has no report yet."""
     try:
         return store.read(f"{JOURNALS}/shard-{shard:08}.jsonl").count(b'{"done"')
     except FileNotFoundError:
@@ -133,7 +133,7 @@ def finished_files(store: LocalStore, shard: int) -> int:
 
 
 def _take_lock(handle: int) -> bool:
-    """Locks a file, until it is closed; returns whether no other process has."""
+    """Locks a file until it is closed; returns False if another process holds the lock."""
     if not _has_locks:
         return True
     try:
@@ -146,7 +146,7 @@ def _take_lock(handle: int) -> bool:
 
 
 class _FileJournal(Journal):
-    """A file of lines."""
+    """A journal in one file of lines."""
 
     def __init__(self, path: Path, file: Any) -> None:
         content = file.read()
@@ -164,7 +164,7 @@ class _FileJournal(Journal):
 
 
 class _ObjectJournal(Journal):
-    """Objects of lines, below a prefix."""
+    """A journal in several objects of lines, below a prefix."""
 
     def __init__(self, store: Store, prefix: str) -> None:
         names = [f"{prefix}/{name}" for name in store.names(prefix)]
@@ -185,7 +185,7 @@ class _ObjectJournal(Journal):
                 self._write()
 
     def flush(self) -> None:
-        """Writes what has not been written, unless the journal was removed."""
+        """Writes the lines not yet written, unless the journal was removed."""
         with self._lock:
             if self._lines:
                 self._write()

@@ -1,4 +1,4 @@
-"""Runs an archive on worker processes of this machine, without an engine."""
+"""Restores an archive by worker processes on this machine, without Ray."""
 
 import queue
 import threading
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from dmcnn_jax.archives.driver import Progress, RunResult
 from dmcnn_jax.archives.reports import Summary
-from dmcnn_jax.archives.worker_process import (
+from dmcnn_jax.archives.worker_client import (
     BusyShardError,
     PersistentWorker,
     WorkerError,
@@ -22,17 +22,17 @@ def run_on_processes(
     *,
     retry_failed: bool = False,
 ) -> RunResult:
-    """Restores shards, each worker one at a time.
+    """Restores shards; each worker restores one at a time.
 
     Args:
         target: address of the archive.
         shards: the shards.
         workers: number of processes, each pinned to cores of its own.
-        progress: told of each file and shard.
+        progress: counts files and shards.
         retry_failed: as in `shard.run_shard`.
 
     Returns:
-        What was done.
+        The outcome.
     """
     waiting = iter(shards)
     lock = threading.Lock()
@@ -57,7 +57,7 @@ def run_on_processes(
                 events.put(("done", shard, worker.run_shard(shard)))
             except WorkerStartError as error:
                 events.put(("left", shard, str(error)))
-                break  # it would fail for the next shard as well
+                break  # the next shard would fail in the same way
             except (WorkerError, BusyShardError) as error:
                 events.put(("left", shard, str(error)))
             except Exception as error:
@@ -78,7 +78,7 @@ def run_on_processes(
 def _collect(
     events: "queue.SimpleQueue[tuple[str, int, object]]", workers: int, progress: Progress
 ) -> RunResult:
-    """Returns what workers have done, when all have ended."""
+    """Returns the outcome of all workers, once they have ended."""
     result, running = RunResult(), workers
     while running:
         kind, shard, value = events.get()

@@ -1,4 +1,4 @@
-"""What an archive is restored with: fixed when it is planned, the same in each of its files."""
+"""The options of restoring an archive: fixed in its plan, and the same for all files."""
 
 import dataclasses
 import hashlib
@@ -17,19 +17,20 @@ from dmcnn_jax.system.bundled import BUNDLED
 
 @dataclasses.dataclass(frozen=True)
 class ArchiveOptions:
-    """Options of restoring an archive, those of `dmcnn-restore`.
+    """Options of restoring an archive; they are options of `dmcnn-restore` too.
 
     Attributes:
-        restore: how pictures are restored. Size and engine are never "auto": machines would choose
-            differently.
-        jpeg: of JPEG files that hold coefficients.
-        extension: of the files that are written, with its dot.
+        restore: how pictures are restored. Size and engine are never "auto", since machines would
+            choose differently.
+        jpeg: options of JPEG results that hold restored coefficients.
+        extension: of results, with its dot.
         quality: of WebP, and of JPEG files whose pixels are compressed anew.
         upright: whether pixels are turned upright.
-        weights: what restores luma, as in `Restorer`.
+        weights: the model that restores luma, as in `Restorer`.
         max_pixels: the largest width * height of a picture.
         allow_truncated: whether damaged files are restored as far as they can be read.
-        cores: of each worker. OpenVINO's last bits depend on how many threads it has.
+        cores: number of cores of each worker. The last bits of OpenVINO's results depend on its
+            number of threads.
     """
 
     restore: RestoreOptions = dataclasses.field(default_factory=RestoreOptions)
@@ -43,7 +44,7 @@ class ArchiveOptions:
     cores: int = 1
 
     def style(self, extension: str | None = None) -> formats.OutputFormat:
-        """Returns the format of files, by default of those with this archive's extension.
+        """Returns the format of files, by default for this archive's extension.
 
         Raises:
             ValueError: if the options don't fit the format.
@@ -73,7 +74,7 @@ class ArchiveOptions:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "ArchiveOptions":
-        """Returns the options that `to_json` was called for."""
+        """Returns the options from the values that `to_json` returned."""
         restore = dict(values["restore"])
         if restore["prior_grid"] is not None:
             restore["prior_grid"] = tuple(restore["prior_grid"])
@@ -82,7 +83,7 @@ class ArchiveOptions:
 
 
 def resolve(options: ArchiveOptions) -> ArchiveOptions:
-    """Returns options with the size and the engine that this machine would choose for "auto"."""
+    """Returns options with "auto" replaced by the size and engine that this machine chooses."""
     engine, size = options.restore.engine, options.restore.size
     if engine == "auto":
         engine = "openvino" if is_openvino("auto") else "jax"
@@ -94,7 +95,7 @@ def resolve(options: ArchiveOptions) -> ArchiveOptions:
 
 
 def weights_digest(options: ArchiveOptions) -> str:
-    """Returns a digest of the weights that these options use here: SHA-256, hexadecimal.
+    """Returns a digest of the weights that these options use on this machine: SHA-256, hexadecimal.
 
     Raises:
         OSError: if a weights file that the options name can't be read.

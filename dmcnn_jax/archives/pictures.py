@@ -23,8 +23,8 @@ class Read(NamedTuple):
     """A file that was read.
 
     Attributes:
-        file: its coefficients.
-        digest: of its bytes, SHA-256, hexadecimal.
+        file: its coefficients, tables and metadata.
+        digest: SHA-256 of its bytes, hexadecimal.
         size: in bytes.
     """
 
@@ -34,16 +34,17 @@ class Read(NamedTuple):
 
 
 class PictureRestorer:
-    """Restores files of an archive, with models that are loaded once.
+    """A restorer of an archive's files, which loads each model once.
 
-    Its methods are the stages of a file, in their order; each may run in a thread of its own, while
-    others are busy with other files.
+    Its methods are the stages of restoring a file, in order. Each may run in its own thread, while
+    other stages work on other files.
 
     Args:
         archive: the archive.
 
     Raises:
-        ValueError: if the plan's options are not possible here, or its weights are others.
+        ValueError: if the plan's options are not possible here, or this installation's weights
+            differ from the plan's.
         ImportError: if its engine is not installed.
     """
 
@@ -65,10 +66,10 @@ class PictureRestorer:
         return fetch(self.archive, row)
 
     def read(self, row: Row, data: bytes) -> Read:
-        """Returns what a file holds.
+        """Returns the decoded contents of a file.
 
         Raises:
-            ValueError: if it is no JPEG file that can be restored.
+            ValueError: if it is not a JPEG file that can be restored.
         """
         options = self.options
         file = jpeg.read(
@@ -84,7 +85,7 @@ class PictureRestorer:
         return self.restorer.restore_planes(read.file)
 
     def write(self, row: Row, read: Read, planes: Planes, began: float) -> Record:
-        """Makes the result of a file, writes it and returns its record."""
+        """Renders the result of a file, writes it and returns its record."""
         output, style = row.output, self.options.style()
         if len(read.file.components) == 4 and style.format not in formats.CMYK_FORMATS:
             was = style.format
@@ -128,7 +129,7 @@ class PictureRestorer:
 
 
 def fetch(archive: Archive, row: Row) -> bytes:
-    """Returns the bytes of a file of an archive, also of a tar file's member."""
+    """Returns the bytes of a file of an archive, or of a member of a tar file."""
     if row.offset is None:
         return archive.source.read(row.path)
     tar, _, _ = row.path.partition(MEMBER)
@@ -139,7 +140,7 @@ def failure(row: Row, error: Exception, began: float) -> Record:
     """Returns the record of a file that can't be restored.
 
     Raises:
-        StorageUnavailableError: if the error is one, since the file is not to blame.
+        StorageUnavailableError: if the error is one, since the file didn't cause it.
     """
     if isinstance(error, StorageUnavailableError):
         raise error

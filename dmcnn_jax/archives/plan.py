@@ -1,8 +1,8 @@
-"""The plan of an archive: what is restored to where, in which shard, and with which options.
+"""The plan of an archive: its files, their results' names, shards and the options of restoring.
 
-It lies in the folder `_archive` of the target. `plan.json` is written last, so that there is a
-whole plan or none. The manifest is in parts of `SHARDS_A_PART` shards, as
-`manifest/part-00000.parquet`, in which each shard is a row group: a worker reads a shard without
+It is in the folder `_archive` of the target. `plan.json` is written last, so a plan is complete or
+absent. The manifest is divided into parts of `SHARDS_A_PART` shards, such as
+`manifest/part-00000.parquet`. Each shard is a row group there, so a worker reads one without
 reading the others.
 """
 
@@ -19,7 +19,7 @@ from dmcnn_jax.archives.storage import Store, open_store
 from dmcnn_jax.version import __version__
 
 FOLDER = "_archive"
-"""Where the target holds the plan, reports and journals."""
+"""The folder of the target that holds the plan, reports and journals."""
 
 PLAN = f"{FOLDER}/plan.json"
 SHARDS_A_PART = 1000
@@ -30,11 +30,11 @@ class Row(NamedTuple):
 
     Attributes:
         number: its place in its shard, from 0.
-        path: relative to the source; of a tar file's member, with its name after "::".
+        path: relative to the source. For a member of a tar file, its name follows "::".
         size: in bytes, None if unknown.
-        offset: where a tar file's member begins, else None.
+        offset: where the member of a tar file begins; None for other files.
         output: relative to the target.
-        refusal: why it can't be restored, or "".
+        refusal: the reason why it can't be restored, or "".
     """
 
     number: int
@@ -47,18 +47,18 @@ class Row(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What `plan.json` holds.
+    """The contents of `plan.json`.
 
     Attributes:
-        id: random, the same in all parts of the manifest.
+        id: a random identifier, repeated in all parts of the manifest.
         source: address that the paths of files are relative to.
         files: number of files.
-        bytes: of files whose size is known.
-        shard_size: number of files in a shard, but for the last one.
+        bytes: total size of the files whose size is known.
+        shard_size: number of files in each shard but the last.
         options: of restoring.
         weights: digest of the weights.
-        version: of this package.
-        created: when, in UTC.
+        version: version of this package.
+        created: date and time, UTC.
     """
 
     id: str
@@ -77,37 +77,37 @@ class Plan:
         return -(-self.files // self.shard_size)
 
     def rows_in(self, shard: int) -> int:
-        """Returns how many files a shard has."""
+        """Returns the number of files in a shard."""
         return min(self.shard_size, self.files - shard * self.shard_size)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns it as JSON values."""
+        """Returns the plan as JSON values."""
         return dataclasses.asdict(self)
 
 
 def new_plan(
     source: str, files: int, size: int, shard_size: int, options: ArchiveOptions, identity: str
 ) -> Plan:
-    """Returns a plan made now, by this version and with its weights."""
+    """Returns a plan dated now, with this version and its weights."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     weights = weights_digest(options)
     return Plan(identity, source, files, size, shard_size, options, weights, __version__, now)
 
 
 def new_identity() -> str:
-    """Returns a random name for a plan."""
+    """Returns a random identifier for a plan."""
     return secrets.token_hex(8)
 
 
 class Archive:
-    """A plan, and the stores that it reads from and writes to.
+    """An archive: its plan, and the stores of its sources and results.
 
     Args:
         target: address of the target, which holds the plan.
 
     Raises:
         FileNotFoundError: if there is no plan.
-        ValueError: if it is damaged, or of another version.
+        ValueError: if the plan is damaged, or made by another version.
     """
 
     def __init__(self, target: str) -> None:
@@ -146,7 +146,7 @@ class Archive:
             )
 
     def _open_part(self, part: int) -> Any:
-        """Opens a part of the manifest; the last one opened is kept."""
+        """Opens a part of the manifest, and keeps the last one open."""
         import pyarrow.parquet as pq
 
         if self._part[0] != part:

@@ -1,7 +1,7 @@
 """Makes the plan of an archive: lists its files to a spool on disk, then writes the manifest.
 
-Memory holds 8 bytes for each file, a digest of its output's name, by which names that several files
-would share are found.
+Memory holds only 8 bytes for each file: a digest of its result's name, which finds names that
+several files would share.
 """
 
 import array
@@ -54,21 +54,21 @@ def make_plan(
     overwrite: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Plan, list[str]]:
-    """Lists a source and writes the plan of restoring it.
+    """Lists a source and writes the plan for restoring it.
 
     Args:
         source: as in `sources.list_source`.
-        target: address of the folder for results, which will hold the plan too.
-        options: of restoring; "auto" was resolved.
+        target: address of the folder for results; it holds the plan too.
+        options: of restoring, with "auto" resolved.
         shard_size: number of files in a shard.
-        overwrite: whether the target may hold something else already.
+        overwrite: whether the target may hold other files.
         progress: called with the number of files listed so far.
 
     Returns:
-        The plan, and lines to say about it.
+        The plan, and lines to print about it.
 
     Raises:
-        FileExistsError: if the target has a plan, or is not empty and must be.
+        FileExistsError: if the target has a plan, or isn't empty and `overwrite` is False.
         ValueError: if there are no JPEG files, or the target is the source.
         OSError: if the source can't be read, or the target can't be written.
     """
@@ -80,7 +80,7 @@ def make_plan(
         spool = Path(folder) / "spool.parquet"
         listing.fill(spool, list_source(source, skipped))
         if not listing.files:
-            raise ValueError(f"{source}: no JPEG files in it")
+            raise ValueError(f"{source}: no JPEG files found")
         root = listing.root if _is_list(source) else _root(source)
         names = _OutputNames(listing, spool, root, options.extension)
         identity = new_identity()
@@ -94,7 +94,7 @@ def _check_target(store: Store, source: str, overwrite: bool) -> None:
     """Raises an error if a plan can't be written to a target."""
     if store.exists(PLAN):
         raise FileExistsError(
-            f"{store.address} has a plan already; go on with dmcnn-archive run {store.address}, or"
+            f"{store.address} has a plan already; run it with dmcnn-archive run {store.address}, or"
             " choose another target"
         )
     inside = store.address if is_remote(source) else os.path.realpath(store.address)
@@ -109,16 +109,16 @@ def _check_target(store: Store, source: str, overwrite: bool) -> None:
 
 
 class _Listing:
-    """The listed files: on disk in full, in memory a digest of each output's name.
+    """The listed files: all data on disk, and a digest of each result's name in memory.
 
     Args:
-        rows: of a batch, a multiple of the shard's size.
+        rows: number of rows in a batch, a multiple of the shard's size.
         progress: called with the number of files so far.
 
     Attributes:
-        files: their number.
-        bytes: of those whose size is known.
-        digests: of the names of outputs, before the root is taken off: uint64.
+        files: number of files.
+        bytes: total size of the files whose size is known.
+        digests: digests of the results' names, before the root is removed: uint64.
         root: the folder that contains all files.
     """
 
@@ -164,7 +164,7 @@ def _batches(found: Iterable[SourceFile], rows: int) -> Iterator[list[SourceFile
 
 
 def _common_folder(first: str, second: str) -> str:
-    """Returns the folder that contains two others.
+    """Returns the nearest folder that contains two others.
 
     Raises:
         ValueError: if they lie in different file systems.
@@ -184,7 +184,7 @@ def _is_list(source: str) -> bool:
 
 
 def _root(source: str) -> str:
-    """Returns the address that the paths of files are relative to, of a source that is no list."""
+    """Returns the address to which the paths of a source's files are relative; not for lists."""
     whole = open_store(source).address if is_remote(source) else str(Path(source).absolute())
     extension = os.path.splitext(source)[1].lower()
     is_folder = extension not in (".tar", *JPEG_EXTENSIONS) or os.path.isdir(source)
@@ -192,7 +192,7 @@ def _root(source: str) -> str:
 
 
 def _stem(path: str) -> str:
-    """Returns the path of a result without its extension: a tar file becomes a folder."""
+    """Returns the path of a result without its extension; a tar file becomes a folder."""
     path = path.replace(MEMBER, "/")
     folder, slash, name = path.rpartition("/")
     stem, dot, _ = name.rpartition(".")
@@ -205,16 +205,16 @@ def _digest(name: str) -> int:
 
 
 class _OutputNames:
-    """Names of results: the files' own, and others where several would share one.
+    """Names of results: the files' own names, changed where several would be equal.
 
     Args:
         listing: the files.
-        spool: where they are.
-        root: the folder that the names are relative to.
-        extension: of results, with its dot.
+        spool: the file that holds the listing.
+        root: the folder to which the names are relative.
+        extension: extension of results, with its dot.
 
     Attributes:
-        remarks: a line about names that were changed, if there are any.
+        remarks: a line about changed names; empty if none were changed.
     """
 
     def __init__(self, listing: _Listing, spool: Path, root: str, extension: str) -> None:
@@ -235,14 +235,14 @@ class _OutputNames:
         return [self._renamed.get(path) or self.plain(path) for path in paths]
 
     def __contains__(self, key: object) -> bool:
-        """Returns whether a file has a result of this name, in lower case."""
+        """Returns whether a result has this name, in lower case."""
         stem = str(key).removesuffix(self._extension.casefold())
         digest = np.uint64(_digest(f"{self._prefix().casefold()}{stem}"))
         place = int(np.searchsorted(self._sorted, digest))
         return place < len(self._sorted) and self._sorted[place] == digest
 
     def repeated(self, paths: list[str]) -> list[bool]:
-        """Returns which files were named before; to be called once for each batch, in order."""
+        """Returns which files were listed before; to be called once for each batch, in order."""
         found = []
         for path in paths:
             found.append(path in self._seen)
@@ -251,14 +251,14 @@ class _OutputNames:
         return found
 
     def plain(self, path: str) -> str:
-        """Returns the name that a result has if no other file's has it."""
+        """Returns the name of a result, as long as it is unique."""
         return _stem(path)[len(self._prefix()) :] + self._extension
 
     def _prefix(self) -> str:
         return self._root if self._root.endswith("/") else f"{self._root}/"
 
     def _name_apart(self, spool: Path) -> None:
-        """Gives results with shared names names of their own."""
+        """Gives distinct names to results that would share one."""
         sharing: list[str] = []
         position = 0
         for batch in pq.ParquetFile(spool).iter_batches(columns=["path"]):
@@ -280,7 +280,7 @@ class _OutputNames:
 
 
 def _write_parts(store: Store, spool: Path, names: _OutputNames, plan: Plan, folder: Path) -> None:
-    """Writes the manifest: a row group for each shard, a file for each `SHARDS_A_PART` of them."""
+    """Writes the manifest: a row group for each shard, a file for each `SHARDS_A_PART` shards."""
     schema = _MANIFEST.with_metadata(
         {"dmcnn_plan": plan.id, "options": json.dumps(plan.options.to_json())}
     )
@@ -312,7 +312,7 @@ def _write_parts(store: Store, spool: Path, names: _OutputNames, plan: Plan, fol
 
 
 def _refusals(names: _OutputNames, paths: list[str], refusals: list[str]) -> list[str]:
-    """Returns why files can't be restored, "" where they can; a file named twice can't again."""
+    """Returns why files can't be restored, "" if they can; a repeated file is refused."""
     again = names.repeated(paths)
     return [
         why or ("named before" if repeated else "")

@@ -1,8 +1,8 @@
 """Runs an archive on Ray: on this machine, or on a cluster. Nothing else imports Ray.
 
-An actor keeps a worker process of its own, which loads the models once and is pinned to its cores.
-Ray places actors, starts them again where their node died, and asks for more nodes where a cluster
-grows; what is done exactly once is decided by shards.
+Each actor starts one worker process, which loads the models once and is pinned to its cores. Ray
+places actors, restarts them if their node died, and asks for more nodes if the cluster can grow.
+That each file is restored once is ensured by the shards (`shard.py`), not by Ray.
 """
 
 import collections
@@ -13,7 +13,7 @@ from typing import Any
 
 from dmcnn_jax.archives.driver import Progress, RunResult
 from dmcnn_jax.archives.reports import Summary
-from dmcnn_jax.archives.worker_process import (
+from dmcnn_jax.archives.worker_client import (
     BusyShardError,
     PersistentWorker,
     WorkerError,
@@ -21,9 +21,9 @@ from dmcnn_jax.archives.worker_process import (
 )
 
 LOSSES = 20
-"""How often a shard is given to another actor after the one that had it was lost."""
+"""How often a shard is given to another actor after its actor was lost."""
 
-_PATIENCE = 20  # seconds without news, after which it is asked whether Ray still has a machine
+_PATIENCE = 20  # seconds without an event, after which Ray is asked whether it still has a machine
 
 # Workers keep all cores busy, so that Ray's own processes may answer late.
 _ON_A_BUSY_MACHINE = {
@@ -39,7 +39,7 @@ class _Left:
 
     Attributes:
         why: one line.
-        useless: whether the actor can't restore any other shard either.
+        useless: whether the actor can't restore other shards either.
     """
 
     why: str
@@ -47,27 +47,28 @@ class _Left:
 
 
 class _Actor:
-    """What runs in an actor: a worker process.
+    """An actor, which runs one worker process.
 
     Args:
         target: address of the archive.
-        gpus: that Ray has given to the actor; without, the worker is pinned to cores of its own.
+        gpus: number of GPUs that Ray assigned to the actor; with 0, the worker is pinned to cores
+            of its own.
         retry_failed: as in `shard.run_shard`.
     """
 
     def __init__(self, target: str, gpus: float, retry_failed: bool) -> None:
         if not gpus:
             os.environ.setdefault("JAX_PLATFORMS", "cpu")
-        elif gpus < 1:  # JAX would take most of the GPU's memory for one worker
+        elif gpus < 1:  # else JAX would reserve most of the GPU's memory for one worker
             os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.9 * gpus:.3f}")
         self._worker = PersistentWorker(target, pin=not gpus, retry_failed=retry_failed)
 
     def ready(self) -> bool:
-        """Returns True, once the actor has a place."""
+        """Returns True, once Ray has placed the actor."""
         return True
 
     def run_shard(self, shard: int) -> "Summary | _Left":
-        """Returns the counts of a shard's report, or why it is left."""
+        """Returns the counts of a shard's report, or the reason why it is left."""
         try:
             return self._worker.run_shard(shard)
         except WorkerStartError as error:
@@ -87,24 +88,24 @@ def run_on_ray(
     gpus: float = 0,
     retry_failed: bool = False,
 ) -> RunResult:
-    """Restores shards on Ray, each actor one at a time.
+    """Restores shards on Ray; each actor restores one at a time.
 
     Args:
         target: address of the archive, which every node reaches.
         shards: the shards.
         workers: number of actors; None: as many as the cluster has cores, or GPUs, for.
-        progress: told of each shard.
+        progress: counts shards.
         address: of a cluster; None: Ray is started on this machine, and ended afterwards.
         cores: of each worker.
         gpus: of each worker, as 1 or 0.5.
         retry_failed: as in `shard.run_shard`.
 
     Returns:
-        What was done.
+        The outcome.
 
     Raises:
-        RuntimeError: if the cluster has no place for a worker, or no machine is left.
-        ConnectionError: if it can't be reached.
+        RuntimeError: if the cluster has no room for a worker, or no machine is left.
+        ConnectionError: if the cluster can't be reached.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
@@ -135,7 +136,7 @@ def _places(resources: dict[str, float], cores: int, gpus: float) -> int:
 
 
 def _run(ray: Any, actors: list[Any], waiting: Any, progress: Progress) -> RunResult:
-    """Gives shards to actors that are ready, and collects what becomes of them."""
+    """Gives shards to actors that are ready, and collects the outcome."""
     result = RunResult()
     lost: collections.Counter[int] = collections.Counter()
     again: list[int] = []
@@ -169,14 +170,14 @@ def _run(ray: Any, actors: list[Any], waiting: Any, progress: Progress) -> RunRe
         if upcoming is not None:
             tasks[actor.run_shard.remote(upcoming)] = (actor, upcoming)
         elif not any(number is not None for _, number in tasks.values()):
-            break  # actors that wait for a place are no longer needed
+            break  # actors that Ray has not yet placed are no longer needed
     return result
 
 
 def _check_alive(ray: Any) -> None:
-    """Raises a RuntimeError if no machine is left: Ray would wait for one for ever."""
+    """Raises a RuntimeError if no machine is left, since Ray would wait for one forever."""
     if not any(node["Alive"] for node in ray.nodes()):
-        raise RuntimeError("Ray has lost its last machine; the same command goes on from there")
+        raise RuntimeError("Ray has lost its last machine; the same command resumes the run")
 
 
 def _reason(error: Exception) -> str:

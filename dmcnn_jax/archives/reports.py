@@ -1,4 +1,4 @@
-"""The report of a shard: a row for each file, in Parquet. A shard that has one is done."""
+"""The report of a shard: a row for each file, in Parquet. A shard with a report is done."""
 
 import collections
 import dataclasses
@@ -20,23 +20,24 @@ _SUMMARY = b"dmcnn_summary"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
-    """What became of a file.
+    """The outcome of a file.
 
     Attributes:
         index: its place in the shard.
-        path: relative to the source.
-        output: relative to the target, of the file that was written.
-        status: "decoded": no model was applied, and the decoded picture was written.
+        path: path of the file, relative to the source.
+        output: path of the result, relative to the target.
+        status: as in `dmcnn-restore --json`; "decoded" means that no model was applied, and the
+            decoded picture was written.
         error: why it failed, or "".
-        model: names of the models that restored its planes, with "-" for one that is as decoded.
+        model: names of the models that restored its planes; "-" for a plane left as decoded.
         width, height: in pixels; 0 if it could not be read.
         quality: the standard quality whose table is nearest to the file's; None if it failed.
         kept, coefficients: how many of its luma coefficients the result keeps, and how many were
-            compared; None where nothing is guaranteed.
-        input_sha256, output_sha256: digests, hexadecimal; "" where there is no such file.
+            compared; None if nothing is guaranteed.
+        input_sha256, output_sha256: digests, hexadecimal; "" if there is no such file.
         input_bytes, output_bytes: sizes.
         notes: remarks.
-        dropped: what the file held and the result doesn't.
+        dropped: contents of the file that the result doesn't have.
         seconds: how long it took.
     """
 
@@ -90,10 +91,10 @@ class Summary:
 
     Attributes:
         counts: number of files of each status.
-        reasons: number of failures for each reason, numbers and names left out.
-        pixels: of files that were written.
-        seconds: sum over files.
-        began, ended: of the run that finished the shard, seconds since 1970.
+        reasons: number of failures for each reason, with numbers and names left out.
+        pixels: total pixels of the files written.
+        seconds: sum of the files' seconds.
+        began, ended: start and end of the run that finished the shard, seconds since 1970.
     """
 
     counts: Mapping[str, int]
@@ -148,7 +149,7 @@ def read_summary(store: Store, plan_id: str, shard: int) -> Summary:
     """Returns the counts of a shard's report.
 
     Raises:
-        ValueError: if it is the report of another plan.
+        ValueError: if the report belongs to another plan.
     """
     name = report_name(shard)
     footer = pq.read_metadata(io.BytesIO(store.read(name))).metadata or {}
@@ -173,7 +174,7 @@ def _summarize(records: Sequence[Record], began: float, ended: float) -> Summary
 
 
 def reason(error: str) -> str:
-    """Returns an error without what differs from file to file: its numbers."""
+    """Returns an error without its numbers, which differ from file to file."""
     return re.sub(r"\d[\d,.]*", "N", error)[:160]
 
 

@@ -1,8 +1,8 @@
-"""The unit of work: a shard, which is restored once, whatever ends its workers in between.
+"""The unit of work: a shard, which is restored once, however its workers end.
 
-A shard that has a report is done. Else its journal says which of its files are done; the others are
-restored, and the report is written last. Files that were begun when a worker died are restored at
-the end, each in a process of its own: one that kills two of these is recorded as that.
+A shard that has a report is done. Otherwise its journal lists the files that are done; the others
+are restored, and the report is written last. Files that were begun when a worker died are restored
+at the end, each in its own process. A file that ends two such processes is recorded as failed.
 """
 
 import collections
@@ -28,21 +28,21 @@ from dmcnn_jax.archives.reports import (
 from dmcnn_jax.restoration.results import Planes
 
 MAX_DEATHS = 2
-"""How many processes of its own a file may end."""
+"""How many processes that restore only this file may die before it is recorded as failed."""
 
 _FETCHED = 4  # files that are read before their turn
-_LARGE = 16_000_000  # pixels of a picture that is written before the next is restored
+_LARGE = 16_000_000  # pixels above which a picture is written before the next is restored
 
 
 class Isolation(Protocol):
-    """Restores a file in a process of its own."""
+    """A function that restores a file in a separate process."""
 
     def __call__(self, shard: int, index: int) -> Record | str:
-        """Returns the record of a file, or how the process ended if it died."""
+        """Returns the record of a file; if the process died, how it ended."""
 
 
 class BusyError(Exception):
-    """Another process of this machine works on the shard."""
+    """A shard that another process of this machine restores."""
 
 
 def run_shard(
@@ -53,21 +53,21 @@ def run_shard(
     retry_failed: bool = False,
     progress: Callable[[Record], None] | None = None,
 ) -> Summary:
-    """Restores what is missing of a shard, and writes its report.
+    """Restores the files of a shard that are not done, and writes its report.
 
     Args:
-        restorer: with its models loaded.
+        restorer: restores each file.
         shard: number of the shard.
         isolate: restores files that were begun when a worker died.
-        retry_failed: whether failed files of a shard that is done are restored again.
-        progress: called with the record of each file that is done now.
+        retry_failed: whether failed files of a finished shard are restored again.
+        progress: called with the record of each file that this call finishes.
 
     Returns:
         The counts of its report.
 
     Raises:
         BusyError: if another process of this machine works on the shard.
-        StorageUnavailableError: if the storage doesn't answer; what was done stays done.
+        StorageUnavailableError: if the storage doesn't answer; finished files stay finished.
     """
     archive = restorer.archive
     done = archive.target.exists(report_name(shard))
@@ -94,7 +94,7 @@ def run_shard(
 def _restore_missing(
     restorer: PictureRestorer, shard: int, journal: Journal, isolate: Isolation
 ) -> Iterator[Record]:
-    """Restores the files that are not done, notes each in the journal and yields its record."""
+    """Restores the files that are not done, records each in the journal and yields its record."""
     missing = [r for r in restorer.archive.rows(shard) if r.number not in journal.finished]
     suspects = set(journal.suspects)
     yield from _restore(restorer, [r for r in missing if r.number not in suspects], journal)
@@ -106,7 +106,7 @@ def _restore_missing(
 
 
 def _restore(restorer: PictureRestorer, rows: Sequence[Row], journal: Journal) -> Iterator[Record]:
-    """Restores files in turn, while the next ones are read and the last ones written."""
+    """Restores files in turn, while the next ones are read and the previous ones written."""
     with _pool(_FETCHED) as fetching, _pool(1) as reading, _pool(_writers()) as writing:
 
         def read(row: Row, fetched: Future[bytes]) -> Read:
@@ -154,7 +154,7 @@ def _restore(restorer: PictureRestorer, rows: Sequence[Row], journal: Journal) -
 
 
 def _restore_apart(shard: int, row: Row, journal: Journal, isolate: Isolation) -> Record:
-    """Restores a file in a process of its own, again if it dies."""
+    """Restores a file in its own process; restarts a process that died."""
     while len(journal.deaths[row.number]) < MAX_DEATHS:
         outcome = isolate(shard, row.number)
         if isinstance(outcome, Record):
@@ -177,7 +177,7 @@ def _writers() -> int:
 
 @contextlib.contextmanager
 def _pool(threads: int) -> Iterator[concurrent.futures.Executor]:
-    """Yields threads; if the block fails, waiting tasks are dropped."""
+    """Yields a thread pool; if the block fails, waiting tasks are dropped."""
     pool = ThreadPoolExecutor(threads)
     try:
         yield pool

@@ -1,4 +1,4 @@
-"""Lists the JPEG files of an archive, one after another, whatever their number."""
+"""Lists the JPEG files of an archive one by one, in memory that doesn't grow with their number."""
 
 import os
 import posixpath
@@ -12,17 +12,18 @@ from dmcnn_jax.images.extensions import JPEG_EXTENSIONS
 from dmcnn_jax.images.input_folders import Skipped, find_jpegs
 
 MEMBER = ".tar::"
-"""What stands between the name of a tar file, without its extension, and that of a member."""
+"""The separator between a tar file's name, without its extension, and a member's name."""
 
 
 class SourceFile(NamedTuple):
     """A file to restore.
 
     Attributes:
-        path: its address: an absolute path or a URL; of a tar file's member `photos.tar::name.jpg`.
+        path: its address: an absolute path or a URL; for a member of a tar file
+            `photos.tar::name.jpg`.
         size: in bytes, None if unknown.
-        offset: of a tar file's member, where its content begins; else None.
-        refusal: why it can't be restored, or "".
+        offset: where the content of a tar file's member begins; None for other files.
+        refusal: the reason why it can't be restored, or "".
     """
 
     path: str
@@ -35,10 +36,10 @@ def list_source(source: str, skipped: Skipped) -> Iterator[SourceFile]:
     """Yields the JPEG files that a source names.
 
     Args:
-        source: a folder; the address of one, as `s3://bucket/photos`; a tar file or a pattern of
-            several, as `photos-*.tar`; or a text file, `.txt`, with an address of any of these
-            kinds, or of a JPEG file, on each line.
-        skipped: counts what is left out of folders; changed in place.
+        source: a folder; the address of one, such as `s3://bucket/photos`; a tar file or a pattern
+            of several, such as `photos-*.tar`; or a text file, `.txt`, with an address of any of
+            these kinds, or of a JPEG file, on each line.
+        skipped: counts the files left out of folders; changed in place.
 
     Raises:
         FileNotFoundError: if there is no such source.
@@ -84,7 +85,7 @@ def _list_address(address: str, skipped: Skipped) -> Iterator[SourceFile]:
 
 
 def _size(path: Path) -> int | None:
-    """Returns the size of a file in bytes, None if it is gone."""
+    """Returns the size of a file in bytes; None if it no longer exists."""
     try:
         return path.stat().st_size
     except OSError:
@@ -92,7 +93,7 @@ def _size(path: Path) -> int | None:
 
 
 def _absolute(address: str) -> str:
-    """Returns an address that means the same in every folder."""
+    """Returns an address that doesn't depend on the working directory."""
     if address.startswith("/") or is_remote(address):
         return address
     return os.path.join(os.getcwd(), address)
@@ -128,19 +129,19 @@ def _list_tar(address: str) -> Iterator[SourceFile]:
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 for member in tar:
-                    tar.members = []  # type: ignore[attr-defined]  # else it keeps all of them
+                    tar.members = []  # type: ignore[attr-defined]  # else all stay in memory
                     is_jpeg = posixpath.splitext(member.name)[1].lower() in JPEG_EXTENSIONS
                     if member.isfile() and is_jpeg:
                         path = f"{address}::{member.name}"
                         yield _checked(path, member.size, member.offset_data)
         except tarfile.TarError as error:
-            raise ValueError(f"{address}: no plain tar file ({error})") from None
+            raise ValueError(f"{address}: not an uncompressed tar file ({error})") from None
 
 
 def _checked(
     path: str, size: int | None = None, offset: int | None = None, refusal: str = ""
 ) -> SourceFile:
-    """Returns an entry whose path can be written to a plan, as Unicode."""
+    """Returns an entry whose path is valid Unicode, so that a plan can hold it."""
     try:
         path.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""How far an archive is: what is done, what failed and why, how fast it goes, when it ends."""
+"""The state of an archive: files done and failed, reasons, rate, and time left."""
 
 import collections
 import concurrent.futures
@@ -21,14 +21,16 @@ class Status:
     """The state of an archive.
 
     Attributes:
-        files: of the plan.
-        shards: of the plan.
-        done_shards: that have a report.
-        counts: files of these, by status.
-        reasons: failed files by reason.
-        pixels: of files that were written.
-        begun_files: files that are done of shards without a report, as far as journals are here.
-        files_per_second, pixels_per_second: over the last hour of work; 0 if nothing was done.
+        files: number of files in the plan.
+        shards: number of shards in the plan.
+        done_shards: number of shards with a report.
+        counts: number of files in these shards, by status.
+        reasons: number of failed files, by reason.
+        pixels: total pixels of the files written.
+        begun_files: number of finished files in shards without a report, where the journal is on
+            this machine.
+        files_per_second, pixels_per_second: rates over the last hour of work; 0 if nothing was
+            done.
     """
 
     files: int
@@ -43,19 +45,19 @@ class Status:
 
     @property
     def done_files(self) -> int:
-        """Number of files of shards with a report."""
+        """Number of files in shards with a report."""
         return self.counts.total()
 
     @property
     def seconds_left(self) -> float | None:
-        """How long the rest takes at this rate; None if the rate is unknown."""
+        """Seconds that the remaining files take at this rate; None if the rate is unknown."""
         left = self.files - self.done_files - self.begun_files
         if not left:
             return 0.0
         return left / self.files_per_second if self.files_per_second else None
 
     def lines(self) -> list[str]:
-        """Returns the same for people."""
+        """Returns the state as lines of text."""
         parts = [f"{self.counts[name]:,} {name}" for name in ("restored", "decoded", "failed")]
         share = (self.done_files + self.begun_files) / self.files
         lines = [
@@ -72,19 +74,19 @@ class Status:
         return lines
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the same for programs."""
+        """Returns the state as JSON values."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        # dataclasses.asdict breaks counters.
+        # `dataclasses.asdict` can't copy a Counter.
         counters = {"counts": dict(self.counts), "reasons": dict(self.reasons)}
         return values | counters | {"seconds_left": self.seconds_left}
 
 
 def read_status(archive: Archive, now: float | None = None) -> Status:
-    """Returns the state of an archive, also while it is restored.
+    """Returns the state of an archive; may be called while it is restored.
 
     Args:
         archive: the archive.
-        now: seconds since 1970; by default the present.
+        now: seconds since 1970; None: the current time.
     """
     plan = archive.plan
     status = Status(plan.files, plan.shards)
@@ -123,7 +125,7 @@ class _Recent:
             self._kept.append((summary.began, summary.ended, summary.files, summary.pixels))
 
     def rates(self) -> tuple[float, float]:
-        """Returns files and pixels a second."""
+        """Returns files per second and pixels per second."""
         kept = [each for each in self._kept if each[1] > self._latest - _WINDOW]
         if not kept:
             return 0.0, 0.0
@@ -144,7 +146,7 @@ def _read_summaries(archive: Archive, shards: Iterable[int]) -> Iterator[Summary
 
 
 def describe_seconds(seconds: float) -> str:
-    """Returns a time as people say it: "3 h 20 min"."""
+    """Returns a duration as text, such as "3 h 20 min"."""
     minutes, hours, days = seconds / 60, seconds / 3600, seconds / 86400
     if days >= 2:
         return f"{days:.1f} days"

@@ -1,8 +1,8 @@
-"""Where an archive lies: a folder of this machine, or an object store that fsspec reaches.
+"""Storages of archives: folders of this machine, and object stores that fsspec reaches.
 
-A file appears under its name when it is complete, or not at all. In folders it is renamed into
-place. An object appears when its upload is completed; on other remote file systems, a file is
-uploaded under a temporary name and then renamed.
+A file appears under its name only when it is complete. In folders it is renamed into place. An
+object appears when its upload is complete; on other remote file systems, a file is uploaded under a
+temporary name and then renamed.
 """
 
 import contextlib
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PATIENCE = (0.5, 1, 2, 4, 8, 15, 30, 60)
-"""Seconds to wait between the attempts to reach a storage that doesn't answer."""
+"""Seconds to wait between attempts to reach a storage that doesn't answer."""
 
-# Object stores, in which an upload becomes visible as a whole.
+# Protocols of object stores, in which an upload appears only when it is complete.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "r2", "memory"}
 
-# Errors that waiting doesn't mend; clients of storages have some of their own, here by their names.
+# Errors that retrying doesn't resolve. Those that clients of storages define are listed by name.
 _FINAL = (
     FileNotFoundError,
     PermissionError,
@@ -44,10 +44,10 @@ _FINAL_NAMES = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFoun
 
 
 class Store(ABC):
-    """A place of files, which are named by paths relative to it, with "/" between their parts.
+    """A store of files, named by paths relative to its address, with "/" between their parts.
 
     Attributes:
-        address: of the place: an absolute path, or a URL such as `s3://bucket/photos`.
+        address: an absolute path, or a URL such as `s3://bucket/photos`.
         is_local: whether it is a folder of this machine.
     """
 
@@ -60,7 +60,7 @@ class Store(ABC):
 
     @abstractmethod
     def publish(self, path: str, data: bytes) -> None:
-        """Writes a file, whole or not at all; one of this name is replaced."""
+        """Writes a file, whole or not at all; replaces a file of this name."""
 
     @abstractmethod
     def exists(self, path: str) -> bool:
@@ -72,11 +72,11 @@ class Store(ABC):
 
     @abstractmethod
     def is_empty(self) -> bool:
-        """Returns whether there is nothing at all in the place, or it doesn't exist."""
+        """Returns whether the store contains nothing, or doesn't exist."""
 
     @abstractmethod
     def remove(self, path: str) -> None:
-        """Deletes a file, if it exists, or a folder with all that is in it."""
+        """Deletes a file, if it exists, or a folder with its contents."""
 
     @abstractmethod
     def open(self, path: str) -> Any:
@@ -84,7 +84,7 @@ class Store(ABC):
 
 
 class LocalStore(Store):
-    """A folder of this machine, or one that it shares with others."""
+    """A folder of this machine, or of a file system that several machines share."""
 
     is_local = True
 
@@ -148,11 +148,11 @@ class LocalStore(Store):
 class RemoteStore(Store):
     """A folder of a remote file system, or the objects below a prefix.
 
-    Where the storage doesn't answer, each call waits and tries again, as `PATIENCE` says.
+    If the storage doesn't answer, each call is repeated after the waits in `PATIENCE`.
 
     Args:
         system: the file system.
-        root: the folder in it; "" for the whole of it.
+        root: a folder in the file system; "" for all of it.
         protocol: of its addresses, such as "s3".
     """
 
@@ -189,7 +189,7 @@ class RemoteStore(Store):
         return [posixpath.basename(each["name"]) for each in entries if each["type"] == "file"]
 
     def entries(self, folder: str) -> list[dict[str, Any]]:
-        """Returns what fsspec says of the files and folders in a folder, sorted by name.
+        """Returns fsspec's entries for the files and folders in a folder, sorted by name.
 
         Raises:
             FileNotFoundError: if there is no such folder.
@@ -237,11 +237,11 @@ class RemoteStore(Store):
             raise
 
     def _try(self, attempt: Callable[[], T]) -> T:
-        """Returns what a call returns, tried again while the storage doesn't answer.
+        """Returns the result of a call, which is repeated while the storage doesn't answer.
 
         Raises:
-            StorageUnavailableError: if it never does.
-            OSError: if the storage has answered that it can't be done.
+            StorageUnavailableError: if the storage never answers.
+            OSError: if the storage answers with an error.
         """
         for pause in (*PATIENCE, None):
             try:
@@ -260,7 +260,7 @@ class RemoteStore(Store):
 
 
 def open_store(address: str) -> Store:
-    """Returns the place that an address names.
+    """Returns the store at an address.
 
     Args:
         address: a folder, or a URL of any file system that fsspec knows.
@@ -279,7 +279,7 @@ def open_store(address: str) -> Store:
         ) from None
     protocol, _, rest = address.partition("://")
     try:
-        # Listings must show what other machines have written in the meantime.
+        # Listings must include files that other machines have written in the meantime.
         system = fsspec.filesystem(protocol, use_listings_cache=False, skip_instance_cache=False)
     except ImportError as error:
         raise MissingPackageError(f"{address}: {first_line(error)}") from None
@@ -288,12 +288,12 @@ def open_store(address: str) -> Store:
 
 
 def is_remote(address: str) -> bool:
-    """Returns whether an address is a URL, of another file system than the machine's own."""
+    """Returns whether an address is the URL of a remote file system."""
     return "://" in address and not address.startswith("file://")
 
 
 def walk(store: RemoteStore) -> Iterator[tuple[str, int | None]]:
-    """Yields the files below a remote store, folder by folder: relative path and size in bytes."""
+    """Yields relative path and size in bytes of the files in a remote store, folder by folder."""
     pending = [""]
     while pending:
         subfolders = []

@@ -1,4 +1,4 @@
-"""Proves that an archive is whole: each file has its result, with the bytes that were recorded."""
+"""Verifies an archive: each file has its result, with the recorded bytes."""
 
 import dataclasses
 import hashlib
@@ -19,15 +19,15 @@ _SHOWN = 20
 
 @dataclasses.dataclass
 class Proof:
-    """What a verification found.
+    """The outcome of a verification.
 
     Attributes:
-        files: of the plan.
-        written: results whose bytes have the digest recorded.
-        failed: files that were recorded as failed.
-        counted: results whose coefficients were counted anew.
-        problems: number of files that are not as they should be.
-        examples: lines about the first of these.
+        files: number of files in the plan.
+        written: number of results whose bytes have the recorded digest.
+        failed: number of files recorded as failed.
+        counted: number of results whose coefficients were counted again.
+        problems: number of files that differ from plan or report.
+        examples: lines about the first such files.
     """
 
     files: int
@@ -39,7 +39,7 @@ class Proof:
 
     @property
     def passed(self) -> bool:
-        """Whether each file has its result, or the reason why it has none."""
+        """Whether each file has its recorded result, or a recorded reason for having none."""
         return not self.problems and self.written + self.failed == self.files
 
     def add_problem(self, line: str, files: int = 1) -> None:
@@ -49,7 +49,7 @@ class Proof:
             self.examples.append(line)
 
     def lines(self) -> list[str]:
-        """Returns the same for people."""
+        """Returns the outcome as lines of text."""
         hidden = self.problems - len(self.examples)
         rest = [f"and more: {hidden} files"] if hidden > 0 else []
         verdict = "passed" if self.passed else "FAILED"
@@ -62,7 +62,7 @@ class Proof:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the same for programs."""
+        """Returns the outcome as JSON values."""
         return dataclasses.asdict(self) | {"passed": self.passed}
 
 
@@ -77,12 +77,12 @@ def verify_archive(
 
     Args:
         archive: the archive.
-        sample: results whose coefficients are counted anew; None: all.
-        seed: which are in the sample.
+        sample: number of results whose coefficients are counted again; None: all.
+        seed: seed that draws the sample.
         progress: called with the number of files compared so far.
 
     Returns:
-        What was found.
+        The outcome.
     """
     plan = archive.plan
     proof = Proof(plan.files)
@@ -119,7 +119,7 @@ def _verify_shard(
 
 
 def _check_output(archive: Archive, record: Record) -> str:
-    """Returns what is wrong with a result's bytes, "" if nothing is."""
+    """Returns the fault of a result's bytes, or ""."""
     try:
         data = archive.target.read(record.output)
     except FileNotFoundError:
@@ -130,7 +130,7 @@ def _check_output(archive: Archive, record: Record) -> str:
 
 
 def _check(archive: Archive, row: Row, record: Record, proof: Proof, chosen: bool) -> str:
-    """Returns what is wrong with a result, "" if nothing is; counts what was counted anew."""
+    """Returns the fault of a result, or ""; counts results whose coefficients were counted."""
     problem = _check_output(archive, record)
     if problem or not chosen:
         return problem
@@ -139,7 +139,7 @@ def _check(archive: Archive, row: Row, record: Record, proof: Proof, chosen: boo
 
 
 def _count_anew(archive: Archive, row: Row, record: Record) -> str:
-    """Returns what is wrong with a result's coefficients, or with its file, "" if nothing is."""
+    """Returns the fault of a result's coefficients, or of its input file, or ""."""
     original = fetch(archive, row)
     if hashlib.sha256(original).hexdigest() != record.input_sha256:
         return f"{row.path} is not the file that was restored"
@@ -159,7 +159,7 @@ def _count_anew(archive: Archive, row: Row, record: Record) -> str:
         )
     if verdict.passed:
         return ""
-    # Of some files, fewer coefficients can be kept than is guaranteed: as many as were recorded.
+    # Some results keep fewer coefficients than are guaranteed: as many as their report says.
     recorded = record.kept / record.coefficients if record.coefficients else 0.0
     if isinstance(verdict, Verdict) and verdict.luma.inner.share >= recorded:
         return ""

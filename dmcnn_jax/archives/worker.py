@@ -1,9 +1,9 @@
-"""A worker: a process that loads the models once and restores the shards that it is told to.
+"""A worker: a process that loads the models once and restores the shards requested from it.
 
     python -m dmcnn_jax.archives.worker TARGET
 
-Requests and answers are lines of JSON on standard input and output; `worker_process` is the other
-end. When standard input ends, so does the process: its parent is gone.
+Requests and answers are lines of JSON on standard input and output; `worker_client.py` sends the
+requests. The process ends when its standard input does, which means that its parent is gone.
 """
 
 import json
@@ -41,7 +41,7 @@ def main() -> int:
 
 
 class _Worker:
-    """What answers requests.
+    """Answers requests with the models loaded.
 
     Args:
         target: address of the archive.
@@ -64,11 +64,11 @@ class _Worker:
         self.restorer = PictureRestorer(archive)
 
     def respond(self, request: dict[str, Any], answer: Any) -> dict[str, Any]:
-        """Does what a request says and returns the answer."""
+        """Performs a request and returns the answer."""
         import dataclasses
 
         from dmcnn_jax.archives.shard import BusyError, run_shard
-        from dmcnn_jax.archives.worker_process import isolate
+        from dmcnn_jax.archives.worker_client import isolate
 
         shard = request["shard"]
         if "row" in request:
@@ -89,14 +89,14 @@ class _Worker:
 
 
 def _take_stdout() -> TextIO:
-    """Returns a file for answers; what else is printed goes to standard error."""
+    """Returns a file for answers, and redirects all other output to standard error."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return answers
 
 
 def _read_requests(requests: "queue.SimpleQueue[dict[str, Any]]") -> None:
-    """Passes requests on, and ends the process with its parent."""
+    """Queues requests, and ends the process when its parent ends."""
     for line in sys.stdin:
         requests.put(json.loads(line))
     from dmcnn_jax.system.partial_files import remove_open

@@ -15,7 +15,7 @@ from dmcnn_jax.cli.process import (
 )
 
 _NAME = "dmcnn-archive"
-_INTERRUPTED = "interrupted; what is done stays done, and the same command goes on from there"
+_INTERRUPTED = "interrupted; finished files are kept, and the same command resumes"
 
 _EXAMPLES = """examples:
   dmcnn-archive plan photos/ cleaned/                 a folder, with its subfolders
@@ -26,13 +26,13 @@ _EXAMPLES = """examples:
   dmcnn-archive run cleaned/ --workers 4              on four of them
   dmcnn-archive run cleaned/ --address auto           on a Ray cluster
   dmcnn-archive run cleaned/ --shard 17/400           job 17 of 400, without Ray
-  dmcnn-archive status cleaned/                       what is done, how fast, what failed
-  dmcnn-archive verify cleaned/                       each result with the bytes recorded
+  dmcnn-archive status cleaned/                       files done and failed, rate
+  dmcnn-archive verify cleaned/                       compares results with their digests
 
 The plan, reports and journals are in the folder _archive of the target.
 
-exit status: 0 done (files that can't be restored are rows of the report), 1 shards were left, or
-verify found something wrong, 2 the arguments are wrong, 130 interrupted.
+exit status: 0 done (files that can't be restored are listed in the report), 1 shards are left, or
+verify found a fault, 2 the arguments are wrong, 130 interrupted.
 """
 
 
@@ -48,14 +48,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     """Returns the parser of `dmcnn-archive`."""
     parser = command_parser(
-        _NAME, "Restores archives of any number of JPEG files, each of them once.", _EXAMPLES
+        _NAME, "Restores archives of any number of JPEG files, each file once.", _EXAMPLES
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_plan(commands.add_parser("plan", help="list the files and fix how they are restored"))
-    _add_run(commands.add_parser("run", help="restore what is missing"))
+    _add_run(commands.add_parser("run", help="restore the files that are not done"))
     for name, purpose in (
-        ("status", "say what is done, what failed, how fast it goes and when it ends"),
-        ("verify", "check that each file has its result, with the bytes recorded"),
+        ("status", "print the files done and failed, the rate and the time left"),
+        ("verify", "check that each file has its result, with the recorded bytes"),
     ):
         command = commands.add_parser(name, help=purpose, description=f"{name}: {purpose}.")
         _add_target(command.add_argument)
@@ -66,7 +66,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _add_target(add: Callable[..., argparse.Action]) -> None:
-    add("plan", metavar="PLAN", help="the target that a plan was made for: a folder or an address")
+    add("plan", metavar="PLAN", help="target of a plan: a folder or an address")
 
 
 def _add_plan(parser: argparse.ArgumentParser) -> None:
@@ -83,8 +83,8 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     add(
         "source",
         metavar="SOURCE",
-        help="a folder; an address as s3://bucket/photos; a tar file or a pattern of some; or a"
-        " .txt file with an address on each line",
+        help="a folder; an address such as s3://bucket/photos; a tar file, or a pattern for"
+        " several; or a .txt file with an address on each line",
     )
     add("target", metavar="TARGET", help="folder or address for the results and the plan")
     add(
@@ -92,20 +92,20 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
         type=number_between(int, 1, 10**6),
         default=1000,
         metavar="N",
-        help="files of a shard, which is the unit of work (default: 1000)",
+        help="number of files in a shard, the unit of work (default: 1000)",
     )
     add(
         "--cores-per-worker",
         type=number_between(int, 1, 1024),
         default=1,
         metavar="N",
-        help="cores of each worker (default: 1, fastest for many small files); it is part of the"
-        " plan, since OpenVINO's last bits depend on it",
+        help="cores of each worker (default: 1, fastest for many small files); part of the plan,"
+        " since the last bits of OpenVINO's results depend on it",
     )
     add(
         "--overwrite",
         action="store_true",
-        help="let the target hold something already; files with the names of results are replaced",
+        help="accept a target that is not empty; files with the names of results are replaced",
     )
     add("-q", "--quiet", action="store_true", help="print errors only")
     add_format_options(parser.add_argument_group("output").add_argument)
@@ -117,45 +117,45 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
 def _add_run(parser: argparse.ArgumentParser) -> None:
     from dmcnn_jax.cli.restore_arguments import number_between
 
-    parser.description = "Restores what is missing of an archive, and nothing else."
+    parser.description = "Restores the files of an archive that are not done."
     add = parser.add_argument
     _add_target(add)
     add(
         "--workers",
         type=number_between(int, 1, 10**5),
         metavar="N",
-        help="number of workers (default: as many as there are cores, or GPUs, for)",
+        help="number of workers (default: as many as cores or GPUs allow)",
     )
     add(
         "--driver",
         choices=("auto", "ray", "processes"),
         default="auto",
-        help="what runs the workers: Ray, or plain processes of this machine (default: Ray if it is"
-        " installed and no --shard is given)",
+        help="driver of the workers: Ray, or plain processes on this machine (default: Ray if it"
+        " is installed and no --shard is given)",
     )
     add(
         "--address",
         metavar="HOST:PORT",
-        help="a Ray cluster, or auto for the one that this machine belongs to (default: Ray is"
-        " started on this machine alone)",
+        help="address of a Ray cluster, or auto for the cluster of this machine (default: start"
+        " Ray on this machine only)",
     )
     add(
         "--gpus-per-worker",
         type=number_between(float, 0, 64),
         default=0,
         metavar="G",
-        help="GPUs that Ray gives each worker, as 1 or 0.5 (default: 0, on the CPU)",
+        help="GPUs that Ray gives each worker, such as 1 or 0.5 (default: 0, on the CPU)",
     )
     add(
         "--shard",
         type=_share,
         metavar="I/N",
-        help="do the I-th of N shares of the shards, from 1/N to N/N, without Ray: for job arrays",
+        help="restore the I-th of N shares of the shards, 1/N to N/N, without Ray; for job arrays",
     )
     add(
         "--retry-failed",
         action="store_true",
-        help="restore files again that are recorded as failed",
+        help="restore again the files recorded as failed",
     )
     add("-q", "--quiet", action="store_true", help="print errors only")
 
@@ -168,9 +168,9 @@ def _add_sample(add: Callable[..., argparse.Action]) -> None:
         type=number_between(int, 0, 10**12),
         default=100,
         metavar="N",
-        help="results whose coefficients are counted anew, about (default: 100)",
+        help="approximate number of results whose coefficients are counted again (default: 100)",
     )
-    add("--all", action="store_true", help="count those of all results anew")
+    add("--all", action="store_true", help="count the coefficients of all results again")
 
 
 def _share(text: str) -> tuple[int, int]:
@@ -230,7 +230,7 @@ def _plan(options: argparse.Namespace) -> int:
         say(
             _NAME,
             f"{plan.files:,} files in {plan.shards:,} shards, to be restored by the {restore.size}"
-            f" models with {restore.engine}; go on with {_NAME} run {options.target}",
+            f" models with {restore.engine}; next: {_NAME} run {options.target}",
         )
     return 0
 
@@ -286,7 +286,7 @@ def _run_shards(options: argparse.Namespace) -> int:
     tell(f"{result.finished:,} shards are done: {counts or 'no files'}")
     missing = len(pending) - result.finished
     if missing:
-        say(_NAME, f"{missing:,} shards are left; the same command goes on with them")
+        say(_NAME, f"{missing:,} shards are left; the same command restores them")
     return 1 if missing else 0
 
 

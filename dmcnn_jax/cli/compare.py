@@ -1,4 +1,4 @@
-"""The command `dmcnn-compare`: measures models on folders of images; tables, plots, pictures."""
+"""The command `dmcnn-compare`: measures models on folders of images."""
 
 import argparse
 from collections.abc import Sequence
@@ -73,7 +73,7 @@ def _run(options: argparse.Namespace) -> None:
     from dmcnn_jax.evaluation import comparison, comparison_tables
     from dmcnn_jax.system.atomic_write import write_file
 
-    # Every name is looked up before anything is measured.
+    # All names are checked before anything is measured.
     folders = [comparison.parse_folder(text) for text in options.images]
     entries = [comparison.parse_entry(text, options.qualities) for text in options.models]
     crop = parse_crop(options.crop, folders)

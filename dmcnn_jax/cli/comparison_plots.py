@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def plot_flops(results: Mapping[str, Any]) -> bytes:
     """Returns a PNG file of PSNR against FLOPs per pixel, one panel per table.
 
-    Systems that are over 1 dB worse than the JPEG would squash the rest: they are drawn as arrows
-    at the lower edge, with their PSNR.
+    Systems over 1 dB worse than the JPEG would compress the scale, so they are drawn as arrows at
+    the lower edge, with their PSNR.
     """
     tables = results["tables"]
     figure, axes = _figure(len(tables), side=5)

@@ -13,7 +13,7 @@ _EXAMPLES = """examples:
   dmcnn-evaluate --color --images photos/ --quality 20
 """
 
-# Options that have a meaning with --color only, and those that have none with it.
+# Options that apply only with --color, and options that don't apply with it.
 _COLOR_ONLY = ("chroma", "subsampling")
 _LUMA_ONLY = ("luma", "project", "ensemble", "gallery")
 
@@ -78,8 +78,8 @@ def _add_color_options(add: Callable[..., argparse.Action]) -> None:
     add(
         "--color",
         action="store_true",
-        help="measure what dmcnn-restore makes of colour files that Pillow writes: PSNR of RGB and"
-        " chroma, and the shift of the mean colour",
+        help="measure dmcnn-restore on colour files that Pillow writes: PSNR of RGB and of chroma,"
+        " and the shift of the mean colour",
     )
     add("--chroma", metavar="NAME", help="weights that restore chroma (default: bundled)")
     add(

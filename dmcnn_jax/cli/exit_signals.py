@@ -1,4 +1,4 @@
-"""Signals at the start and the end of a process, in a module that is imported at once."""
+"""Signals at the start and the end of a process, in a module that imports quickly."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ SIGNALS = [
 def exit_on_signals(last_words: str) -> None:
     """Makes SIGINT, SIGTERM and SIGHUP end the process at once, with status 130.
 
-    Half-written files are removed. Signals that are ignored stay ignored, as nohup wants it.
+    Half-written files are removed. Ignored signals stay ignored, so that nohup works.
 
     Args:
         last_words: a line for standard error.
@@ -33,9 +33,9 @@ def end_process(last_words: str) -> None:
     Args:
         last_words: a line for standard error; "": none.
     """
-    # Whoever writes files has imported it.
+    # A process that writes files has imported this module.
     if (partial := sys.modules.get("dmcnn_jax.system.partial_files")) is not None:
         getattr(partial, "remove_open", int)()  # absent while it is being imported
     if last_words:
-        os.write(2, f"\n{last_words}\n".encode())  # `print` may be what was interrupted
+        os.write(2, f"\n{last_words}\n".encode())  # the signal may have interrupted a `print`
     os._exit(130)  # `cli.process.INTERRUPTED`, which takes longer to import

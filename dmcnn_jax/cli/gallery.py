@@ -27,7 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
         _EXAMPLES,
     )
     add = parser.add_argument
-    add("jpegs", help="a JPEG file, or a folder of them")
+    add("jpegs", help="a JPEG file, or a folder of JPEG files")
     add(
         "restored",
         help="the restored picture, or a folder of pictures with the same names, to which -restored"

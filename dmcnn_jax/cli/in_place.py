@@ -1,4 +1,4 @@
-"""Plans `dmcnn-restore --in-place` and `--undo`: which files, and where their originals are."""
+"""Plans `dmcnn-restore --in-place` and `--undo`: the files, and the places of their originals."""
 
 import argparse
 import dataclasses
@@ -12,29 +12,30 @@ from dmcnn_jax.cli.restore_planning import Plan, Task
 from dmcnn_jax.images.input_folders import Skipped, find_jpegs
 
 SUFFIX = "_original"
-"""What ExifTool, and this package, add to the name of a file whose original is kept beside it."""
+"""The suffix of originals kept beside their files, as ExifTool names them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Originals:
-    """Where originals are kept.
+    """The place of originals.
 
     Attributes:
-        folder: a real path; None: each beside its file.
-        inside: whether originals are kept inside the restored files, where that is possible.
+        folder: a real path; None: originals are kept beside their files.
+        inside: whether originals are kept inside the restored files where possible.
     """
 
     folder: Path | None = None
     inside: bool = False
 
     def path_of(self, path: Path) -> Path:
-        """Returns where the original of a file is kept, if that is not inside the restored one.
+        """Returns the path of a file's original, unless it is kept inside the restored file.
 
-        It follows from the file's place alone, however it was named. In a folder, the structure of
-        the folder that this one lies in is mirrored; files from elsewhere have their full path.
+        It depends only on the file's real path, not on how the user named the file. A folder of
+        originals mirrors the structure of the folder that contains it; files from elsewhere are
+        kept there under their full path.
 
         Args:
-            path: of a file that is no link; with a folder, a real path.
+            path: path of a file that is not a link; with a folder of originals, a real path.
         """
         if self.folder is None:
             return path.with_name(path.name + SUFFIX)
@@ -43,20 +44,20 @@ class Originals:
         return self.folder / path.relative_to(around if inside else path.anchor)
 
     def holds(self, path: Path) -> bool:
-        """Returns whether a real path is that of an original, or of a folder of originals."""
+        """Returns whether a real path is an original, or a folder of originals."""
         if path.name.endswith(SUFFIX) and not path.is_dir():
             return True
         return self.folder is not None and path.is_relative_to(self.folder)
 
 
 def check_usage(options: argparse.Namespace) -> None:
-    """Checks that the options fit `--in-place` or `--undo`, if one of them is given.
+    """Checks that the options can be combined with `--in-place` or `--undo`, if one is given.
 
     Args:
         options: of the command.
 
     Raises:
-        UsageError: if they don't.
+        UsageError: if they can't.
     """
     if not (options.in_place or options.undo):
         if options.originals is not None:
@@ -81,7 +82,7 @@ def check_usage(options: argparse.Namespace) -> None:
     for name, given in conflicts.items():
         if given:
             raise UsageError(
-                f"{mode} can't be combined with {name}: it replaces JPEG files where they are"
+                f"{mode} can't be combined with {name}, which replaces JPEG files in place"
             )
 
 
@@ -92,7 +93,7 @@ def parse_originals(where: str | None) -> Originals:
         where: "beside", "inside", a folder, which need not exist, or None for the default.
 
     Raises:
-        UsageError: if it is neither.
+        UsageError: if it is none of these.
     """
     if where in (None, "beside"):
         return Originals()
@@ -105,13 +106,13 @@ def parse_originals(where: str | None) -> Originals:
 
 
 def plan_in_place(inputs: Sequence[str], originals: Originals) -> Plan:
-    """Returns which files are replaced, and where the original of each is kept.
+    """Returns the plan of replacing files, with the place of each file's original.
 
-    The target of a task is the real file: where its source is a link, the link stays.
+    The target of a task is the real file: if its source is a link, the link stays.
 
     Args:
         inputs: files and folders.
-        originals: where they are kept; these are left out.
+        originals: their place; originals found among the inputs are left out.
     """
     tasks: list[Task] = []
     remarks: list[str] = []
@@ -129,13 +130,13 @@ def plan_in_place(inputs: Sequence[str], originals: Originals) -> Plan:
         if task.source is None or task.refusal:
             continue
         real = Path(real_path(task.source))
-        # Messages name the file as the user does, unless that is a link to it.
+        # Messages use the user's name for the file, unless it is a link.
         task.target = real if task.source.is_symlink() else task.source
         task.original = originals.path_of(real if originals.folder else task.target)
         if real in known:
-            task.skip = f"it was named before, as {known[real]}"
+            task.skip = f"it was named before, as  {known[real]}"
         elif originals.holds(real):
-            task.skip = "an original that was kept"
+            task.skip = "an original kept by --in-place"
         else:
             task.refusal = _describe_obstacle(real)
         known.setdefault(real, task.source)
@@ -143,16 +144,16 @@ def plan_in_place(inputs: Sequence[str], originals: Originals) -> Plan:
 
 
 def _describe_obstacle(path: Path) -> str:
-    """Returns why a file can't be replaced, "" if it can."""
+    """Returns why a file can't be replaced, or ""."""
     try:
         mode = path.stat().st_mode
     except OSError:
-        return ""  # reading it says what is wrong
+        return ""  # reading the file will give the error
     if not path.is_file():
         return "not a regular file"
-    # Who may write everything is still told what was meant to stay.
+    # Root can write read-only files, but they are refused all the same.
     if not mode & 0o222 or not os.access(path, os.W_OK):
-        return "read-only; make it writable to have it replaced"
+        return "read-only; make it writable to replace it"
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        return "its folder is read-only; make it writable to have the file replaced"
+        return "its folder is read-only; make it writable to replace the file"
     return ""

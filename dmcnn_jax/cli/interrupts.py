@@ -1,4 +1,4 @@
-"""Makes signals end a command in an orderly way: by a KeyboardInterrupt in the main thread."""
+"""Makes signals end a command cleanly, by a KeyboardInterrupt in the main thread."""
 
 import contextlib
 import gc
@@ -21,16 +21,15 @@ def run_main(
     interrupted: str = "interrupted",
     errors: tuple[type[Exception], ...] = USER_ERRORS,
 ) -> int:
-    """Runs a command's body, which a signal ends in an orderly way at any moment.
+    """Runs a command's body, which a signal can end cleanly at any moment.
 
-    Imports take time, in which an interrupt must not show a traceback either: the body imports what
-    is slow.
+    Slow imports belong in the body, so that an interrupt during them shows no traceback either.
 
     Args:
         name: of the command.
         body: as in `run_command`; it parses the arguments too.
-        argv: of the command's `main`; None: the process has nothing else to do.
-        interrupted: what to say of an interrupt.
+        argv: as passed to the command's `main`; None: the process ends after the command.
+        interrupted: message after an interrupt.
         errors: types of errors that are reported as one line; others are raised.
 
     Returns:
@@ -39,22 +38,22 @@ def run_main(
     with signals_as_interrupt(f"{name}: {interrupted}", keep=argv is None):
         status = run_command(name, body, interrupted=interrupted, errors=errors)
     if status == INTERRUPTED and argv is None:
-        # A normal exit waits for threads, a minute for that of JAX's interrupted search for TPUs.
+        # A normal exit waits for threads; JAX's interrupted search for TPUs takes a minute.
         os._exit(status)
     return status
 
 
 @contextlib.contextmanager
 def signals_as_interrupt(last_words: str, *, keep: bool = False) -> Iterator[None]:
-    """Raises KeyboardInterrupt on SIGINT, SIGTERM and SIGHUP inside the block; for the main thread.
+    """Raises KeyboardInterrupt in the main thread on SIGINT, SIGTERM and SIGHUP in the block.
 
     A further signal ends the process at once, with status 130; half-written files are removed.
-    Signals that are ignored stay ignored, as nohup wants it.
+    Ignored signals stay ignored, so that nohup works.
 
     Args:
         last_words: a line for standard error if a further signal comes inside the block.
-        keep: whether signals after the block are handled too, by ending the process at once: for a
-            process that has nothing left to do. Otherwise the previous handlers are restored.
+        keep: whether signals after the block end the process at once, for a process with no work
+            left. Otherwise the previous handlers are restored.
     """
     handler = _RetryingInterrupt(last_words)
     previous = {number: signal.signal(number, handler) for number in heeded_signals()}
@@ -68,12 +67,13 @@ def signals_as_interrupt(last_words: str, *, keep: bool = False) -> Iterator[Non
 
 
 class _RetryingInterrupt:
-    """A signal handler that raises KeyboardInterrupt, again and again until it is not dropped.
+    """A signal handler that raises KeyboardInterrupt repeatedly, until it is not dropped.
 
     Python drops exceptions raised inside a garbage collector callback, and JAX installs a slow one.
-    NumPy prints a traceback of one raised while it is imported. A signal that arrives during a
-    callback or an import is therefore sent again every 50 ms. Sending it once would not be enough:
-    a signal that arrives just before the main thread starts to wait for a lock does not wake it.
+    NumPy prints the traceback of a KeyboardInterrupt raised during its import. A signal that
+    arrives during a callback or an import is therefore sent again every 50 ms. Sending it once
+    would not be enough: a signal that arrives just before the main thread starts to wait for a lock
+    does not wake it.
     """
 
     def __init__(self, last_words: str) -> None:
@@ -94,7 +94,7 @@ class _RetryingInterrupt:
         raise KeyboardInterrupt
 
     def stop(self) -> None:
-        """Stops sending the signal again; a further one ends the process without words."""
+        """Stops resending the signal; a further signal ends the process silently."""
         self._stopped.set()
         self._last_words = ""
 
@@ -106,7 +106,7 @@ class _RetryingInterrupt:
 
 
 def _delaying_frames(frame: types.FrameType | None) -> int:
-    """Returns how many of a frame and its callers import modules or collect garbage."""
+    """Returns how many frames, among a frame and its callers, import modules or collect garbage."""
     callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
     count = 0
     while frame is not None:

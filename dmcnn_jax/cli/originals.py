@@ -1,8 +1,8 @@
-"""Replaces files and keeps their originals, so that a kill at any moment loses nothing.
+"""Replaces files and keeps their originals; a kill at any moment loses nothing.
 
-The new file is complete, under a temporary name, before the original gets a second name; only then
-does the new one take the first. Whenever that ends, there is the old file, or the new one and the
-original.
+The new file is written completely under a temporary name. Then the original gets a second name, and
+the new file takes the first name. A kill at any moment leaves either the old file, or the new file
+and the original.
 """
 
 import contextlib
@@ -23,14 +23,14 @@ def replace_keeping_original(
 
     Args:
         path: of the file, without links.
-        original: where it is kept; None: the new content is enough to have it back.
-        before: what the file held when it was read.
-        after: what it is to hold.
+        original: path at which it is kept; None: it can be recovered from the new content.
+        before: content of the file when it was read.
+        after: new content.
         preserve_times: whether the new file gets the times of the old one.
 
     Raises:
         ValueError: if the file was changed since it was read, or `original` is another file.
-        OSError: if something can't be written. The file is then as it was, and `original` as well.
+        OSError: if something can't be written. The file and `original` are then unchanged.
     """
     state: os.stat_result | None = None
     made = False
@@ -56,22 +56,22 @@ def replace_keeping_original(
 
 
 def keep_original(path: Path, original: Path, content: bytes) -> bool:
-    """Gives a file a second name that stays when the first one gets another content.
+    """Gives a file a second name, which keeps the content when the first name is replaced.
 
-    That is a hard link; on another disk, and on file systems without hard links, a copy. One that
-    an interrupted run left is accepted.
+    The second name is a hard link; on another disk, or without hard links, a copy. A second name
+    that an interrupted run left is accepted.
 
     Args:
         path: of the file, without links.
-        original: the second name. Folders are made.
-        content: what the file holds.
+        original: the second name; its folders are created.
+        content: content of the file.
 
     Returns:
         Whether the second name is new.
 
     Raises:
-        ValueError: if it is that of another file.
-        OSError: if it can't be made.
+        ValueError: if the second name belongs to another file.
+        OSError: if the second name can't be created.
     """
     original.parent.mkdir(parents=True, exist_ok=True)
     if os.path.lexists(original):
@@ -79,7 +79,7 @@ def keep_original(path: Path, original: Path, content: bytes) -> bool:
             return False
         if not (original.is_file() and original.lstat().st_size == 0):
             raise ValueError(_TAKEN.format(original))
-        original.unlink()  # a copy that an interrupted run had only begun
+        original.unlink()  # an incomplete copy of an interrupted run
     try:
         try:
             os.link(path, original)
@@ -99,14 +99,14 @@ def keep_original(path: Path, original: Path, content: bytes) -> bool:
 
 
 def put_back(path: Path, original: Path) -> None:
-    """Replaces a file by its original, which loses its second name.
+    """Replaces a file by its original, and removes the original's second name.
 
     Args:
         path: of the file, without links.
         original: a regular file.
 
     Raises:
-        OSError: if that fails; both files are then as they were.
+        OSError: if that fails; both files are then unchanged.
     """
     if os.path.samestat(path.stat(), original.stat()):
         original.unlink()  # renaming would leave both names
@@ -124,7 +124,7 @@ def put_back(path: Path, original: Path) -> None:
         original.unlink()
 
 
-_CHANGED = "it was changed while it was being restored; left as it is now"
+_CHANGED = "the file was changed while it was being restored; not replaced"
 _TAKEN = (
     "{} exists and is not this file's original; move it away, or choose another place with"
     " --originals"
@@ -132,7 +132,7 @@ _TAKEN = (
 
 
 def _is_kept(path: Path, original: Path, content: bytes) -> bool:
-    """Returns whether a file's second name exists and would keep the content."""
+    """Returns whether a file's second name exists and keeps the content."""
     state = original.lstat()  # a link to the file itself keeps nothing
     if os.path.samestat(state, path.stat()):
         return state.st_nlink > 1  # a mounted folder can give one name two paths
@@ -145,12 +145,12 @@ def _is_kept(path: Path, original: Path, content: bytes) -> bool:
 
 
 def _identity(state: os.stat_result) -> tuple[int, ...]:
-    """Returns what tells a file that was replaced or written; its number of names does not."""
+    """Returns values that change when a file is replaced or written; its link count is not one."""
     return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
 
 
 def _copy_attributes(path: Path, temporary: str, *, times: bool) -> None:
-    """Copies owner, mode, extended attributes and perhaps times, as far as the system allows."""
+    """Copies owner, mode, extended attributes and, on request, times, as far as possible."""
     state = path.stat()
     if hasattr(os, "chown"):
         for owner in ((state.st_uid, state.st_gid), (-1, state.st_gid)):
@@ -163,7 +163,7 @@ def _copy_attributes(path: Path, temporary: str, *, times: bool) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Has the names in a folder written to the disk, where the system can do so."""
+    """Flushes the names in a folder to the disk, if the system supports it."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

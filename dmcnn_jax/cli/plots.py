@@ -54,7 +54,7 @@ def _run(options: argparse.Namespace) -> None:
     for output in options.output:
         if output.endswith(".csv"):
             if len(options.runs) > 1:
-                raise UsageError(f"{output!r} is a table, which is of one run; name one RUN")
+                raise UsageError(f"{output!r} is a table, which holds one run; expected one RUN")
             write_csv(options.runs[0], output)
             continue
         buffer = io.BytesIO()

@@ -18,21 +18,21 @@ from dmcnn_jax.system.printable import printable
 from dmcnn_jax.version import __version__
 
 OK, FAILED, USAGE, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
-"""Exit statuses. 130 is what shells report for a program that Ctrl-C ended; 141, for one that ended
-since nobody reads its output any more, as after `| head`."""
+"""Exit statuses. Shells report 130 for a program that Ctrl-C ended, and 141 for one whose output is
+no longer read, as after `| head`."""
 
 USER_ERRORS = (ValueError, OSError, ImportError, RuntimeError, FloatingPointError)
-"""Errors that a user can mend; any other is a bug, and keeps its traceback."""
+"""Errors that a user can resolve; any other error is a bug, and keeps its traceback."""
 
 
 _OUTPUT = "standard output"
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, without the list of all options or control characters."""
+    """A parser whose errors are one line, without the list of options and control characters."""
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        """Exits, after a help text or a version too if nobody reads it."""
+        """Exits, even if the reader of a help text or version has gone."""
         with ending_unread():
             super().exit(status, message)
 
@@ -48,7 +48,7 @@ class UsageError(ValueError):
 def command_parser(
     prog: str | None, description: str | None, examples: str = "", *, name: str = "%(prog)s"
 ) -> argparse.ArgumentParser:
-    """Returns a parser that keeps the line breaks of its texts and knows --version.
+    """Returns a parser that keeps the line breaks of its texts and supports --version.
 
     A mistake in the arguments is one line and exit status 2.
 
@@ -78,7 +78,7 @@ def prepare_process() -> None:
 
 
 def silence_pillow() -> None:
-    """Suppresses what Pillow prints of files, in lines of its own; errors are raised as ever."""
+    """Suppresses the lines that Pillow prints about files; its errors are still raised."""
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").addHandler(logging.NullHandler())
 
@@ -93,9 +93,9 @@ def run_command(
     """Runs a command's body; an error becomes one line on standard error.
 
     Args:
-        name: of the command, which the line begins with.
+        name: name of the command, with which the line begins.
         body: the work; it returns an exit status, or None for 0.
-        interrupted: what to say of an interrupt that carries no message of its own.
+        interrupted: message after an interrupt that carries none.
         errors: types of errors that are reported as one line; others are raised.
 
     Returns:
@@ -122,9 +122,10 @@ def run_command(
 
 @contextlib.contextmanager
 def naming_output() -> Iterator[None]:
-    """Makes an OSError of writing to standard output, in the block, say so.
+    """Makes an OSError from writing to standard output in the block name it.
 
-    Nothing more is written there then: Python would try again at its end, and print a traceback.
+    The remaining output is discarded; otherwise Python would write it at exit, and print a
+    traceback.
     """
     try:
         yield
@@ -137,7 +138,7 @@ def naming_output() -> Iterator[None]:
 
 @contextlib.contextmanager
 def ending_unread() -> Iterator[None]:
-    """Ends the process without a word if the reader of what the block prints has gone.
+    """Ends the process silently if the reader of the block's output has gone.
 
     The exit status is 141.
     """
@@ -155,20 +156,20 @@ def ending_unread() -> Iterator[None]:
 
 
 def _is_unread(error: BrokenPipeError) -> bool:
-    """Returns whether the broken pipe is standard output, and not one to another process."""
+    """Returns whether the broken pipe is standard output, not a pipe to another process."""
     if error.filename == _OUTPUT:
         return True
     try:
         output = select.poll()
         output.register(sys.stdout.fileno(), 0)
         return any(event & select.POLLERR for _, event in output.poll(0))
-    except (AttributeError, OSError, ValueError):  # Windows has no poll; in tests it may be no file
+    except (AttributeError, OSError, ValueError):  # no poll on Windows; not a file in tests
         return False
 
 
 def _discard_output() -> None:
-    """Makes all that is still written to standard output vanish."""
-    with contextlib.suppress(OSError, ValueError):  # it may be no file, as in tests
+    """Discards all further output to standard output."""
+    with contextlib.suppress(OSError, ValueError):  # it may not be a file, as in tests
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)

@@ -1,10 +1,10 @@
-"""Real paths of many files."""
+"""Resolves the real paths of many files."""
 
 import os
 
 
 class RealPaths:
-    """Resolves paths as `os.path.realpath`, with one look-up for each folder and each file.
+    """A resolver of paths like `os.path.realpath`, with one look-up per folder and per file.
 
     Folders must not be moved between the calls.
     """

@@ -13,9 +13,9 @@ from dmcnn_jax.system.atomic_write import naming_errors
 
 
 class RecordSpool:
-    """Records of a run's files: counted, and kept in a temporary file if a report is wanted.
+    """The records of a run's files: counted, and kept in a temporary file if a report is wanted.
 
-    So the memory of a run doesn't grow with what was done.
+    So a run's memory doesn't grow with the number of finished files.
 
     Args:
         files: number of files.

@@ -64,16 +64,16 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _use_device(name: str) -> None:
-    """Makes JAX use a kind of device; raises a RuntimeError here, not in the middle of the work."""
+    """Makes JAX use a kind of device; raises a RuntimeError now instead of during the work."""
     import jax
 
     jax.config.update("jax_platforms", name)
     try:
         jax.devices()
-    except (RuntimeError, AssertionError) as error:  # an assertion if JAX lacks the plugin
+    except (RuntimeError, AssertionError) as error:  # AssertionError: JAX lacks the plugin
         raise RuntimeError(
-            f'--device {name}: JAX finds none here; it needs the device and pip install "dmcnn-jax'
-            f'[{name}]"; without --device, JAX takes the best that it finds'
+            f'--device {name}: JAX finds no such device; it needs pip install "dmcnn-jax'
+            f'[{name}]"; without --device, JAX takes the best device that it finds'
         ) from error
 
 

@@ -27,9 +27,9 @@ _EXAMPLES = """examples:
   dmcnn-restore --serve                             a local web page to drop files on
   dmcnn-restore --verify photo.jpg photo.png        could photo.png be the original?
 
-exit status: 0 all files are done, 1 a file failed (or --verify found less than is guaranteed),
-2 the arguments are wrong, 130 interrupted. Results that exist are skipped, which is not a failure,
-unless --overwrite is given. Inputs are only replaced by --in-place, which keeps them.
+exit status: 0 all files are done, 1 a file failed (or --verify found less than is guaranteed), 2
+the arguments are wrong, 130 interrupted. Existing results are skipped, which is not a failure,
+unless --overwrite is given. Only --in-place replaces inputs, and keeps them as originals.
 
 Compiled programs are cached in the user's cache folder, so that the next start is quick. The
 environment variable DMCNN_JAX_CACHE names another folder; if it is empty, nothing is cached.
@@ -80,7 +80,7 @@ def _add_output_options(add: Callable[..., argparse.Action]) -> None:
         metavar="PATH",
         help="folder for the results (default: photo-restored.png and holiday-restored/ beside the"
         " inputs); for a single input also a file, whose extension gives the type, or - for stdout."
-        " Of several input folders, each gets a folder of its own there",
+        " Several input folders get one folder each in it",
     )
     add_format_options(add)
     add(
@@ -98,25 +98,26 @@ def _add_output_options(add: Callable[..., argparse.Action]) -> None:
     add(
         "--originals",
         metavar="WHERE",
-        help="where --in-place keeps originals and --undo finds them: beside (default: photo.jpg is"
-        " kept as photo.jpg_original); inside the restored file, a few hundred bytes, where that is"
-        " possible, else beside; or a folder, which mirrors the one that it lies in",
+        help="place where --in-place keeps originals and --undo finds them: beside (default:"
+        " photo.jpg is kept as photo.jpg_original); inside the restored file, which takes a few"
+        " hundred bytes, or beside where that is impossible; or a folder, which mirrors the folder"
+        " that contains it",
     )
 
 
 def add_format_options(add: Callable[..., argparse.Action]) -> None:
-    """Adds the options of what is written."""
+    """Adds the options of the output's format."""
     add(
         "--suffix",
         metavar="TEXT",
-        help="what follows the inputs' names in those of results, as in photo_clean.png for _clean,"
-        " and in those of folders beside the inputs (default: -restored; with -o, nothing)",
+        help="suffix of the results' names, such as _clean for photo_clean.png, and of the names"
+        " of folders beside the inputs (default: -restored; with -o, none)",
     )
     add(
         "--format",
         metavar="EXT",
         help="type of the files written to folders: png, tif, webp, jpg (default: png);"
-        " CMYK files are written as tif, unless it is jpg",
+        " CMYK files are written as tif, unless the type is jpg",
     )
     add("--bits", type=int, choices=(8, 16), default=8, help="bits per sample; 16 for PNG, TIFF")
     add(
@@ -124,30 +125,32 @@ def add_format_options(add: Callable[..., argparse.Action]) -> None:
         type=number_between(int, 1, 100),
         metavar="Q",
         help="quality of WebP (default: lossless), and of JPEG files whose pixels are compressed"
-        " anew (default: restored coefficients are written, and all that the file carries)",
+        " again (default: restored coefficients are written, and the file's other contents are"
+        " kept)",
     )
     add(
         "--budget",
         type=_budget,
         metavar="LOSS",
-        help="what a JPEG file may lose to rounding, as 0.1dB (default), or its size, as 300kB",
+        help="limit on a JPEG file's loss from rounding, such as 0.1dB (default), or on its size,"
+        " such as 300kB",
     )
     add(
         "--subsampling",
         choices=("4:4:4",),
-        help="write a JPEG file's chroma at full size, as it was restored (default: at the size"
-        " that the file has)",
+        help="write a JPEG file's chroma at full size, at which it was restored (default: at its"
+        " size in the input)",
     )
     add(
         "--upright",
         action="store_true",
-        help="turn the pixels as the camera's orientation says, and reset it (default: both stay as"
-        " they are, and viewers turn the picture)",
+        help="turn the pixels by the camera's orientation, and reset it (default: both are kept,"
+        " and viewers turn the picture)",
     )
 
 
 def add_restoring_options(add: Callable[..., argparse.Action]) -> None:
-    """Adds the options of how pictures are restored."""
+    """Adds the options of restoring."""
     add(
         "--weights",
         "--model",
@@ -187,14 +190,14 @@ def add_restoring_options(add: Callable[..., argparse.Action]) -> None:
         "--no-trial",
         dest="trial",
         action="store_false",
-        help="restore without trying first, on parts of the picture, whether that helps; pixel art"
-        " and dithering come out worse",
+        help="skip the trial, which restores parts of the picture to see whether restoring helps;"
+        " pixel art and dithering come out worse without it",
     )
     add(
         "--decoded",
         action="store_true",
-        help="also restore PNG, lossless WebP, BMP and TIFF files in folders, if their pixels show"
-        " the JPEG files that they came from (default: such files only where they are named)",
+        help="also restore PNG, lossless WebP, BMP and TIFF files in folders, if their pixels"
+        " reveal the JPEG files they were decoded from (default: only such files that are named)",
     )
     add(
         "--allow-truncated",
@@ -221,7 +224,7 @@ def add_earlier_save_options(add: Callable[..., argparse.Action]) -> None:
         "--prior-grid",
         type=_grid,
         metavar="X,Y",
-        help="where the blocks of the earlier save begin: pixels from the left and the top, 0 to 7",
+        help="offset of the earlier save's blocks: pixels from the left and the top, 0 to 7",
     )
 
 
@@ -229,14 +232,14 @@ def _add_running_options(add: Callable[..., argparse.Action]) -> None:
     add(
         "--device",
         choices=("cpu", "cuda", "tpu"),
-        help="where to run (default: an accelerator, if there is one)",
+        help="device that runs the networks (default: an accelerator, if there is one)",
     )
     add_engine_options(add)
     add("-q", "--quiet", action="store_true", help="print errors only")
 
 
 def add_engine_options(add: Callable[..., argparse.Action]) -> None:
-    """Adds the options of what computes, and how much."""
+    """Adds the options of the engine, and of limits."""
     add(
         "--engine",
         choices=("auto", "jax", "openvino", "openvino-float32", "openvino-bfloat16"),
@@ -264,7 +267,8 @@ def _add_other_modes(add: Callable[..., argparse.Action]) -> None:
     add(
         "--undo",
         action="store_true",
-        help="put back the originals of files that --in-place replaced and nobody changed since",
+        help="put back the originals of files that --in-place replaced, unless the files were"
+        " changed since",
     )
     add(
         "--serve",

@@ -1,4 +1,4 @@
-"""Restores many files: one is read and one is written while the device restores another."""
+"""Restores many files; reads one and writes another while the device restores a third."""
 
 import argparse
 import concurrent.futures
@@ -40,13 +40,13 @@ _COMMAND = "dmcnn-restore"
 class BatchRun:
     """One run of `dmcnn-restore` over its inputs.
 
-    Everything that can be checked is checked before the first file is restored.
+    The constructor checks inputs, outputs and options before the first file is restored.
 
     Args:
-        options: of the command, as `dmcnn_jax.cli.restore_arguments.make_parser` parses them.
+        options: the command's options, from the parser of `restore_arguments.make_parser`.
 
     Raises:
-        UsageError: if inputs, outputs and options don't fit each other.
+        UsageError: if inputs, outputs and options contradict each other.
         OSError, ImportError: if the model can't be loaded.
     """
 
@@ -81,14 +81,14 @@ class BatchRun:
             try:
                 self._restore_all(reader, writer)
             except KeyboardInterrupt:
-                entropy.abandon()  # the reader's file may take libjpeg long
+                entropy.abandon()  # libjpeg may take long on the file being read
                 raise
         return self._finish(time.perf_counter() - start)
 
     def _restore_all(
         self, reader: concurrent.futures.Executor, writer: concurrent.futures.Executor
     ) -> None:
-        """Restores the files in turn, while the next is read and the last is written."""
+        """Restores the files in turn, while the next is read and the previous one written."""
         upcoming = (task for task in self.tasks if not (task.refusal or task.skip))
         ahead = self._start_reading(reader, next(upcoming, None))
         writing: Future[None] | None = None
@@ -98,7 +98,7 @@ class BatchRun:
                 continue
             began = time.perf_counter()
             reading = ahead
-            # At most one file waits to be restored, and one to be written.
+            # At most one file waits to be restored, and one waits to be written.
             ahead = self._start_reading(reader, next(upcoming, None))
             planes = self._restore(task, reading)
             if writing is not None:
@@ -154,10 +154,10 @@ class BatchRun:
         return tasks
 
     def _check_jpeg_options(self) -> None:
-        """Checks options that only some JPEG files have or can't have.
+        """Checks the options that apply only to some kinds of JPEG results.
 
         Raises:
-            UsageError: if an option doesn't fit the files that are written.
+            UsageError: if an option doesn't apply to the results.
         """
         options = self.options
         of_coefficients = any(style.holds_coefficients for style in self.formats.values())
@@ -196,7 +196,8 @@ class BatchRun:
             return None
         if task.source is not None and os.path.isfile(task.source):
             return reader.submit(self._read, task)
-        # In this thread: one that waits for a terminal or a pipe can't be interrupted.
+        # Read in the main thread: a thread that waits for a terminal or a pipe can't be
+        # interrupted.
         reading: Future[JpegFile] = Future()
         try:
             reading.set_result(self._read(task))
@@ -221,8 +222,8 @@ class BatchRun:
         return file
 
     def _restore(self, task: Task, reading: "Future[JpegFile] | None") -> "Planes | None":
-        """Returns restored planes; None if there are none to write, which is recorded."""
-        assert reading is not None  # each file was started on before its turn
+        """Returns restored planes; if there are none to write, records why and returns None."""
+        assert reading is not None  # reading began before the file's turn
         done = 0.0
 
         def progress(share: float) -> None:
@@ -235,7 +236,7 @@ class BatchRun:
             redirected = self._redirect_inks(task) if len(file.components) == 4 else None
             keep_target = not (self.options.overwrite or self.options.in_place)
             if task.target and keep_target and os.path.lexists(task.target):
-                self._record_skipped(task)  # another process was faster
+                self._record_skipped(task)  # another process has written the result
                 done = 1.0
                 return None
             planes = self.restorer.restore_planes(file, progress)
@@ -249,10 +250,10 @@ class BatchRun:
             self.bar.update(1 - done)
 
     def _redirect_inks(self, task: Task) -> str | None:
-        """Changes the target of a CMYK file to TIFF, if it was not named and can't hold CMYK.
+        """Changes the target of a CMYK file to TIFF, unless the target was named or can hold CMYK.
 
         Returns:
-            A note that says so, None if the target stays.
+            A note on the change; None if the target stays.
 
         Raises:
             ValueError: if the target was named, or is an input.
@@ -277,7 +278,7 @@ class BatchRun:
         return f"a CMYK file, written as TIFF, since {name} can't hold it"
 
     def _write(self, task: Task, planes: "Planes", began: float) -> None:
-        """Makes the result and writes it, in the writer's thread."""
+        """Renders the result and writes it, in the writer's thread."""
         from dmcnn_jax.restoration.writing import make_result
 
         original: str | None = None
@@ -301,7 +302,7 @@ class BatchRun:
                     times = task.source.stat()
                     os.utime(task.target, ns=(times.st_atime_ns, times.st_mtime_ns))
         except FileExistsError:
-            self._record_skipped(task)  # it appeared in the meantime
+            self._record_skipped(task)  # the file appeared in the meantime
             return
         except Exception as error:
             self._record_failure(task, error)
@@ -316,7 +317,7 @@ class BatchRun:
         self._record(task, record)
 
     def _replace(self, task: Task, file: "JpegFile", result: "Outcome") -> str:
-        """Replaces a file in place and keeps its original; returns where that is, for a report."""
+        """Replaces a file in place and keeps its original; returns the original's place."""
         from dmcnn_jax.restoration.results import JpegRestoration
 
         assert task.target and task.original and isinstance(result, JpegRestoration)
@@ -341,7 +342,7 @@ class BatchRun:
         )
 
     def _record_unprocessed(self, task: Task) -> None:
-        """Records a file that must not or need not be restored."""
+        """Records a file that is refused or skipped."""
         if task.refusal:
             self._record_failure(task, ValueError(task.refusal))
         else:
@@ -374,7 +375,7 @@ class BatchRun:
 
 
 def _make_folder(folder: Path) -> None:
-    """Creates a folder and those above it, unless it exists.
+    """Creates a folder and its parents, unless it exists.
 
     Raises:
         NotADirectoryError: if there is a file of that name.
@@ -388,7 +389,7 @@ def _make_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _worker() -> Iterator[concurrent.futures.ThreadPoolExecutor]:
-    """Yields a thread that runs tasks in turn; if the block fails, waiting tasks are dropped."""
+    """Yields an executor with one thread; if the block fails, waiting tasks are dropped."""
     pool = concurrent.futures.ThreadPoolExecutor(1)
     try:
         yield pool

@@ -1,4 +1,4 @@
-"""Plans `dmcnn-restore`: which file is restored to where, before anything is read."""
+"""Plans `dmcnn-restore` before anything is read: the files, and their results' paths."""
 
 import collections
 import dataclasses
@@ -19,11 +19,11 @@ class Task:
     """One file to restore.
 
     Attributes:
-        source: its path, None for standard input.
-        target: path of the result, None for standard output.
-        refusal: why it must not be restored, or "".
-        skip: why it need not be restored, or "".
-        original: where its original is kept, if it is restored in place.
+        source: path of the file; None for standard input.
+        target: path of the result; None for standard output.
+        refusal: reason why it must not be restored, or "".
+        skip: reason why it need not be restored, or "".
+        original: path at which its original is kept, if it is restored in place.
     """
 
     source: Path | None
@@ -44,17 +44,17 @@ class Task:
 
     @property
     def output(self) -> str | None:
-        """Path of the result in reports, None for standard output."""
+        """Path of the result in reports; None for standard output."""
         return None if self.target is None else str(self.target)
 
 
 @dataclasses.dataclass
 class Plan:
-    """What a run restores.
+    """The plan of a run.
 
     Attributes:
         tasks: in the order of the inputs; the files of a folder are sorted.
-        remarks: lines to say beforehand.
+        remarks: lines to print before restoring.
     """
 
     tasks: list[Task]
@@ -70,11 +70,11 @@ def plan(
     *,
     decoded: bool = False,
 ) -> Plan:
-    """Returns which files are restored to where.
+    """Returns the plan of restoring inputs to an output.
 
-    One folder's structure is mirrored in the output folder; of several folders each is mirrored in
-    a subfolder of its own, named after it. Results that would have the same name get different ones
-    (`distinct_targets`).
+    A single folder's structure is mirrored in the output folder; each of several folders is
+    mirrored in its own subfolder, named after it. Results that would have the same name get
+    distinct ones (`distinct_targets`).
 
     Args:
         inputs: files, folders, "-" for standard input.
@@ -82,15 +82,15 @@ def plan(
             `photo-restored.png` and `holiday-restored/`.
         extension: of files that are written to folders, with its dot.
         overwrite: whether existing files are replaced.
-        suffix: what follows the names of inputs in those of results, and in those of folders beside
-            the inputs; None: "-restored" beside the inputs, nothing in folders.
-        decoded: whether PNG, WebP, BMP and TIFF files in folders are restored, too.
+        suffix: added to the names of results, and of folders beside the inputs; None: "-restored"
+            beside the inputs, nothing in folders.
+        decoded: whether PNG, WebP, BMP and TIFF files in folders are restored too.
 
     Returns:
         The plan.
 
     Raises:
-        UsageError: if inputs and output don't fit each other.
+        UsageError: if inputs and output contradict each other.
     """
     folders = _folders(inputs)
     _check_usage(inputs, output, folders)
@@ -113,7 +113,7 @@ def plan(
         destination = Path(output)
         to_file = _names_a_file(inputs, output, folders)
         if to_file and suffix is not None:
-            raise UsageError(f"--suffix doesn't go with -o {output!r}, which names the result")
+            raise UsageError(f"--suffix can't be used with -o {output!r}, which names the result")
         if not to_file and destination.is_file():
             raise UsageError(f"-o {output!r} is a file; expected a folder for several pictures")
         mirrors, skipped = mirror_folders(folders, destination), Skipped()
@@ -138,14 +138,14 @@ def plan(
 
 
 def mirror_folders(folders: Sequence[Path], output: Path) -> dict[Path, Path]:
-    """Returns the folder that each input folder is mirrored in.
+    """Returns for each input folder the folder that mirrors it.
 
-    One folder is mirrored in the output itself. Of several, each gets a subfolder that has its
-    name; where names are equal, as many parent folders come before them as tell them apart:
-    `2023/may` and `2024/may` rather than `may`.
+    A single folder is mirrored in the output itself. Several folders each get a subfolder with
+    their name; equal names are preceded by as many parent folders as distinguish them: `2023/may`
+    and `2024/may` instead of `may`.
 
     Args:
-        folders: input folders; the same one may be named twice.
+        folders: input folders; one may be named twice.
         output: the output folder.
     """
     parts = {folder: folder.resolve().parts[1:] for folder in folders}
@@ -162,7 +162,8 @@ def mirror_folders(folders: Sequence[Path], output: Path) -> dict[Path, Path]:
 
 
 def _folders(inputs: Sequence[str]) -> list[Path]:
-    # os.path.isdir is False, where Path.is_dir raises, for names too long and unsearchable folders.
+    # os.path.isdir returns False, where Path.is_dir raises, for long names and unsearchable
+    # folders.
     return [Path(each) for each in inputs if each != "-" and os.path.isdir(each)]
 
 
@@ -178,12 +179,12 @@ def _check_usage(inputs: Sequence[str], output: str | None, folders: Sequence[Pa
         raise UsageError(f"{str(unnamed[0])!r} has no name; name a folder for its pictures with -o")
 
 
-# What follows the names of inputs in those of results beside them, if nothing else is said.
+# The default suffix of results beside their inputs.
 _BESIDE = "-restored"
 
 
 def _check_suffix(suffix: str | None, inputs: Sequence[str], output: str | None) -> None:
-    """Raises a UsageError if a suffix can't be part of a name, or there are no names to choose."""
+    """Raises a UsageError if a suffix can't be part of a name, or doesn't apply."""
     if suffix is None:
         return
     if set(suffix) & {"/", "\\"} or not suffix.isprintable():
@@ -193,18 +194,18 @@ def _check_suffix(suffix: str | None, inputs: Sequence[str], output: str | None)
 
 
 def _name_of(folder: Path) -> str:
-    """Returns the name of a folder, also of one that is given as "." or ".."."""
+    """Returns the name of a folder, even if it is given as "." or ".."."""
     return folder.name if folder.name not in ("", "..") else folder.resolve().name
 
 
 def _folder_beside(folder: Path, suffix: str) -> Path:
-    """Returns where the pictures of a folder go if nothing else is said: `holiday-restored`."""
+    """Returns the default output folder of a folder, such as `holiday-restored`."""
     around = folder.parent if folder.name not in ("", "..") else folder.resolve().parent
     return around / f"{_name_of(folder)}{suffix}"
 
 
 def _names_a_file(inputs: Sequence[str], output: str, folders: Sequence[Path]) -> bool:
-    """Returns whether the output is the name of a file: one input, and an extension."""
+    """Returns whether the output names a file: there is one input, and an extension."""
     return (
         not folders
         and len(inputs) == 1
@@ -220,7 +221,7 @@ def _task_without_folder(name: str, output: str | None, ending: str) -> Task:
     Args:
         name: of the input.
         output: "-" for standard output, or None.
-        ending: what follows the input's name, without its extension, in that of the result.
+        ending: added to the input's name, without its extension, in the result's name.
     """
     if name == "-":
         return Task(None, None)
@@ -247,7 +248,7 @@ def _folder_tasks(
 
 
 def _describe_mirrors(mirrors: Mapping[Path, Path], output: Path) -> list[str]:
-    """Returns a line for each input folder that shares its name with another: where it goes."""
+    """Returns a line for each input folder that shares its name, with its output folder."""
     return [
         f"{folder} goes to {mirror}: another input folder is also called {folder.resolve().name!r}"
         for folder, mirror in mirrors.items()
@@ -256,14 +257,14 @@ def _describe_mirrors(mirrors: Mapping[Path, Path], output: Path) -> list[str]:
 
 
 def _refuse_special(tasks: Sequence[Task], named: set[Path]) -> None:
-    """Refuses named inputs that are pipes or devices: a batch could wait for them for ever."""
+    """Refuses named inputs that are pipes or devices, for which a batch could wait forever."""
     for task in tasks:
         if task.source in named and os.path.exists(task.source) and not os.path.isfile(task.source):
             task.refusal = task.refusal or "not a regular file; name it alone, or pipe it in by -"
 
 
 def _skip_repeated(tasks: Sequence[Task], real_path: RealPaths) -> None:
-    """Marks tasks whose file was named before, with the same result."""
+    """Marks tasks that repeat the file and result of an earlier one."""
     known: set[tuple[str, Path]] = set()
     for task in tasks:
         if task.source is None or task.target is None:
@@ -275,7 +276,7 @@ def _skip_repeated(tasks: Sequence[Task], real_path: RealPaths) -> None:
 
 
 def _name_apart(tasks: Sequence[Task]) -> list[str]:
-    """Changes targets that several tasks share; returns a line that says so, if there are any."""
+    """Changes targets that several tasks share; returns a line about them, if there are any."""
     named = [task for task in tasks if task.source and task.target and not task.skip]
     pairs = [(task.source, task.target) for task in named if task.source and task.target]
     renamed = []
@@ -292,7 +293,7 @@ def _name_apart(tasks: Sequence[Task]) -> list[str]:
 
 
 def _refuse_and_skip(tasks: Sequence[Task], overwrite: bool, real_path: RealPaths) -> None:
-    """Marks tasks whose results must not, or need not, be written."""
+    """Marks tasks whose results must not or need not be written."""
     sources = {real_path(task.source): task.source for task in tasks if task.source}
     for task in tasks:
         if task.target is None or task.skip:
@@ -309,5 +310,5 @@ def _refuse_and_skip(tasks: Sequence[Task], overwrite: bool, real_path: RealPath
 
 
 def already_there(target: Path) -> str:
-    """Returns why a file whose result exists is skipped."""
+    """Returns the reason for skipping a file whose result exists."""
     return f"{target} exists; --overwrite replaces it"

@@ -1,4 +1,4 @@
-"""What `dmcnn-restore` says of each file: a line for people, and a JSON report for programs."""
+"""The report of `dmcnn-restore` on each file: a line for people, and JSON for programs."""
 
 import itertools
 import json
@@ -18,7 +18,7 @@ from dmcnn_jax.system.printable import printable
 
 
 def describe_file(record: FileRecord) -> str:
-    """Returns what a terminal shows of a file after its name; control characters are escaped."""
+    """Returns a terminal's text after a file's name, with control characters escaped."""
     from dmcnn_jax.jpeg.attachments import describe_size
 
     if record["status"] == "failed":
@@ -46,10 +46,10 @@ def describe_file(record: FileRecord) -> str:
 
 
 def describe_models(planes: Mapping[str, str | None]) -> str:
-    """Returns which model restored what: "luma by dmcnn-any, Cb and Cr by dmcnn-chroma".
+    """Returns the models by plane, such as "luma by dmcnn-any, Cb and Cr by dmcnn-chroma".
 
     Args:
-        planes: for each plane of a file the model that restored it, None if it is as decoded.
+        planes: the model that restored each plane of a file; None if the plane is as decoded.
     """
     models = set(planes.values())
     if len(models) == 1:
@@ -71,10 +71,10 @@ def describe_counts(counts: Mapping[Status, int], seconds: float) -> str:
 
 
 def check_report(path: str | None, pictures: Sequence[str | os.PathLike[str]]) -> None:
-    """Checks, before all the work, that a report may be written to a path.
+    """Checks before restoring that a report may be written to a path.
 
     Raises:
-        UsageError: if it would overwrite a picture, or its folder doesn't exist or takes no files.
+        UsageError: if it would overwrite a picture, or its folder doesn't exist or isn't writable.
     """
     if path is None or path == "-":
         return
@@ -83,7 +83,7 @@ def check_report(path: str | None, pictures: Sequence[str | os.PathLike[str]]) -
         raise UsageError(f"--json {path!r} would overwrite a picture; choose another name")
     if os.path.isdir(real) or not os.path.isdir(os.path.dirname(real)):
         raise UsageError(f"--json {path!r}; expected the name of a file in a folder that exists")
-    try:  # permissions don't say it all: disks are read-only or full
+    try:  # permissions are not enough: the disk may be read-only or full
         with partial_file(Path(real).parent) as (_, handle):
             os.close(handle)
     except OSError as error:
@@ -103,7 +103,7 @@ def write_report(path: str, files: Iterable[str], summary: Mapping[str, Any]) ->
     Args:
         path: of the report; "-" for standard output.
         files: the records as JSON, indented.
-        summary: what comes after them.
+        summary: the report's "summary".
     """
     parts = (part for i, text in enumerate(files) for part in (",\n" if i else "", text))
     end = textwrap.indent(json.dumps(summary, indent=2), "  ").lstrip()

@@ -1,4 +1,4 @@
-"""`dmcnn-restore --undo`: puts back the originals that `--in-place` kept."""
+"""Runs `dmcnn-restore --undo`: puts back the originals that `--in-place` kept."""
 
 import argparse
 import os
@@ -68,18 +68,18 @@ def undo(options: argparse.Namespace) -> int:
 
 
 def _undo_one(task: Task, inside: bool, max_pixels: int) -> tuple[Status, str]:
-    """Returns what became of a file, and the reason or where its original was.
+    """Returns the outcome for a file, and the reason or the place of its original.
 
     Args:
-        task: the file, and where its original may be.
+        task: the file, and the possible place of its original.
         inside: whether the original may be inside the file.
-        max_pixels: of a picture whose original is.
+        max_pixels: size limit of a picture whose original is inside it.
     """
     if task.refusal:
         return "failed", task.refusal
     if task.skip:
         return "skipped", task.skip
-    assert task.target is not None and task.original is not None  # it is neither refused nor left
+    assert task.target is not None and task.original is not None  # neither refused nor skipped
     try:
         if inside and not os.path.lexists(task.original):
             return _undo_from_inside(task.target, max_pixels)
@@ -94,7 +94,7 @@ def _undo_one(task: Task, inside: bool, max_pixels: int) -> tuple[Status, str]:
 
 
 def _undo_from_inside(path: Path, max_pixels: int) -> tuple[Status, str]:
-    """Returns what became of a file whose original is inside it, and the reason or "inside"."""
+    """Returns the outcome for a file whose original is inside it, and the reason or "inside"."""
     data = path.read_bytes()
     certificate = read_certificate(data)
     if certificate is None:
@@ -108,7 +108,7 @@ def _undo_from_inside(path: Path, max_pixels: int) -> tuple[Status, str]:
 
 
 def _describe_obstacle(path: Path, original: Path) -> str:
-    """Returns why a file's original must not or can't replace it, "" if it may or is absent."""
+    """Returns why a file's original must not or can't replace it; "" if it may, or is absent."""
     data = path.read_bytes()
     certificate = read_certificate(data)
     if not os.path.lexists(original):
@@ -119,7 +119,7 @@ def _describe_obstacle(path: Path, original: Path) -> str:
         return f"{original} is not a regular file"
     kept = original.read_bytes()
     if kept == data:
-        return ""  # left by a run that was interrupted before it replaced the file
+        return ""  # kept by a run that was interrupted before it replaced the file
     by_hand = f"to lose the changes, rename {original} yourself"
     if certificate is None:
         return f"its picture was changed since, or never restored; {by_hand}"

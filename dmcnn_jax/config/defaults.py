@@ -1,6 +1,6 @@
 """Every setting, with its meaning, unit and default.
 
-A file in `configs/` changes a few of them. On the command line, any can be changed:
+A file in `configs/` changes a few settings. On the command line, any can be changed:
 `--config.train.learning_rate=3e-4`, `--config.train.patch_sizes="(64, 128)"`.
 """
 
@@ -63,9 +63,9 @@ def default_config() -> "ml_collections.ConfigDict":
     data.source = "packaged"
     # Folder of TFDS data sets; empty: TFDS's default, ~/tensorflow_datasets.
     data.data_dir = ""
-    # Where training pairs are made. "device": in the training step, from tiles in memory.
-    # "tf.data": by TensorFlow, which reads images when they are needed. "auto": "tf.data" for
-    # "tfds:" sources, "device" for others.
+    # Place where training pairs are made. "device": in the training step, from tiles in memory.
+    # "tf.data": by TensorFlow, which reads images when needed. "auto": "tf.data" for "tfds:"
+    # sources, "device" for others.
     data.pipeline = "auto"
     # Validation images, named as in `source`: all of these are used, or `validation_images` of a
     # TFDS data set. Empty: `validation_images` of `source` are set aside, and not trained on.
@@ -111,7 +111,7 @@ def default_config() -> "ml_collections.ConfigDict":
     train.clip_norm = 0.0
     # Decay of the exponential moving average of the weights, used for evaluation and release.
     train.ema_decay = 0.999
-    # Whether the network that restores luma first is trained too, within that for photographs.
+    # Whether the network for photographs also trains its first part, the network of luma.
     train.unfreeze = False
     # Steps between validations (each with a checkpoint), between additional checkpoints (0: none),
     # and between lines of the log.
@@ -123,15 +123,14 @@ def default_config() -> "ml_collections.ConfigDict":
     # "plateau" (the paper's) multiplies the learning rate by `factor` when the validation loss has
     # not fallen by the relative amount `rtol` for `patience` validations. A stage has converged
     # when that would happen again after `reductions` such reductions; the next stage starts at
-    # `train.learning_rate` times `restart`.
-    # "cosine" lowers the rate along a cosine over all steps, to `min_lr_ratio` times
-    # `train.learning_rate`; stages never converge early.
-    # "constant" keeps the rate, and lowers it to 0 over the last `cooldown` of all steps, as
-    # 1 - √(share of the cooldown done). A run whose `train.stage_steps` are changed to N when
-    # N · (1 - `cooldown`) steps are done begins to cool down there.
-    # "clock" does the same by the clock: the run takes `minutes`, which `train.stage_steps` divide
-    # among stages, and warms up over the first 2 % of them. It validates, and saves a checkpoint,
-    # every `validate_minutes`. The number of steps follows from the speed of the machine.
+    # `train.learning_rate` times `restart`. "cosine" lowers the rate along a cosine over all steps,
+    # to `min_lr_ratio` times `train.learning_rate`; stages never converge early. "constant" keeps
+    # the rate, and lowers it to 0 over the last `cooldown` of all steps, as 1 - √(share of the
+    # cooldown done). A run whose `train.stage_steps` are changed to N when N · (1 - `cooldown`)
+    # steps are done begins to cool down there. "clock" is "constant" by the clock: the run takes
+    # `minutes`, which `train.stage_steps` divide among stages, and warms up over the first 2 % of
+    # them. It validates, and saves a checkpoint, every `validate_minutes`. The number of steps
+    # follows from the speed of the machine.
     schedule.name = "plateau"
     schedule.factor = 1 / 3
     schedule.patience = 5
@@ -144,8 +143,8 @@ def default_config() -> "ml_collections.ConfigDict":
     schedule.warmup_steps = 0
     # Length of a run by the clock, and time between its validations, minutes.
     schedule.minutes = 5.0
-    # "wall", or "processor" for the processor time of all cores: on a CPU that is shared with other
-    # work, runs of the same minutes then get the same share of it.
+    # "wall", or "processor" for the processor time of all cores: on a CPU shared with other work,
+    # runs of equal minutes then do equal work.
     schedule.clock = "wall"
     schedule.validate_minutes = 1.0
 

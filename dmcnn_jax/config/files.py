@@ -1,4 +1,4 @@
-"""Loads the Python files in `configs/`, and changes fields as a command line asks."""
+"""Loads the Python files in `configs/`, and sets fields from a command line."""
 
 import ast
 import difflib
@@ -16,17 +16,17 @@ from dmcnn_jax.system.bundled import CONFIGS
 
 
 def find_config(name: str) -> str:
-    """Finds the file of a configuration: one that is named, or one that comes with the package.
+    """Finds the file of a configuration, given by its path or by the name of a packaged one.
 
     Args:
         name: a path, or the name of a packaged configuration ("qf20", "ablations/full",
-            "configs/qf20.py"), and perhaps a colon and an argument.
+            "configs/qf20.py"), optionally with a colon and an argument.
 
     Returns:
         The path of the file, and the colon and the argument.
 
     Raises:
-        FileNotFoundError: if there is no such file; the message says which name is the nearest.
+        FileNotFoundError: if there is no such file; the message names the nearest one.
     """
     if Path(name).is_file():
         return name
@@ -111,7 +111,7 @@ def set_fields(config: ml_collections.ConfigDict, items: Sequence[str]) -> None:
         items: "FIELD=VALUE", with a Python literal or plain text as the value.
 
     Raises:
-        ValueError: for an item of another form, an unknown field, or a value of another type.
+        ValueError: if an item has another form, a field is unknown, or a value has another type.
     """
     for item in items:
         field, equals, text = item.partition("=")

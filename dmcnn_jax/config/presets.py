@@ -83,14 +83,14 @@ def set_photographs(config: ml_collections.ConfigDict) -> None:
     config.data.subsampling = ("4:2:0",) * 5 + ("4:2:2", "4:4:4", "4:4:4")
     config.train.optimizer = "muon"
     config.train.learning_rate = 2e-3
-    # About twice the norm of most gradients. Without it, a picture that the network fails on fills
-    # the optimizer's memory for hundreds of steps.
+    # About twice the norm of most gradients. Without clipping, a picture on which the network fails
+    # dominates the optimizer's momentum for hundreds of steps.
     config.train.clip_norm = 1.0
     config.schedule.name = "constant"
 
 
 def set_budget(config: ml_collections.ConfigDict, budget: str) -> None:
-    """Sets a training budget that networks are compared at: Adam, cosine schedule, quality 10.
+    """Sets a training budget for comparing networks: Adam, cosine schedule, quality 10.
 
     Args:
         config: changed in place: quality, `train` and `schedule`; the budget is added to the name.
@@ -100,8 +100,8 @@ def set_budget(config: ml_collections.ConfigDict, budget: str) -> None:
             are then eight times as large, and steps an eighth.
 
     Raises:
-        ValueError: for an unknown budget, or "time-own" of an optimizer with a line search, whose
-            rate can't follow a clock.
+        ValueError: if the budget is unknown, or is "time-own" with an optimizer with a line search,
+            whose rate can't follow a clock.
     """
     name, _, own = budget.partition("-")
     if name not in _BUDGETS or own not in ("", "own"):
@@ -140,9 +140,9 @@ _OWN = ("optimizer", "learning_rate", "momentum", "weight_decay", "clip_norm", "
 
 
 def ablation_config(name: str, budget: str) -> ml_collections.ConfigDict:
-    """Returns the configuration that an ablation changes: DMCNN on a budget.
+    """Returns the base configuration of an ablation: DMCNN on a budget.
 
-    F is 24 on "cpu" and "time", else the paper's 64.
+    F is 24 on "cpu" and "time", otherwise the paper's 64.
 
     Args:
         name: name of the ablation.

@@ -12,7 +12,7 @@ from dmcnn_jax.config.types import Config
 
 @dataclasses.dataclass(frozen=True)
 class PackOptions:
-    """What a phase packs besides the images as they are.
+    """The reduced copies and graphics in a phase's pack.
 
     Attributes:
         scales: lowest and highest factor by which each copy of an image is reduced; None: as
@@ -34,9 +34,9 @@ class TrainPhase:
         name: name of the phase, unique within the recipe.
         config: the configuration. The command that runs the recipe sets `name`, `workdir`,
             `data.source` and, with `start`, `init_from`.
-        start: name of the earlier phase whose best weights it starts from; "": those that
-            `config.init_from` names, or random ones.
-        pack: how its images are packed.
+        start: name of the earlier phase whose best weights it starts from; "": the weights named by
+            `config.init_from`, or random ones.
+        pack: options of its pack.
     """
 
     name: str
@@ -65,7 +65,7 @@ def check_phases(phases: Sequence[Phase]) -> None:
     """Checks that names are unique, and that phases use only earlier ones.
 
     Raises:
-        ValueError: for the first phase that doesn't fit, with its name.
+        ValueError: for the first invalid phase, with its name.
     """
     if not phases:
         raise ValueError("the recipe has no phases; expected at least one")

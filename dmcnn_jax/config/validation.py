@@ -1,4 +1,4 @@
-"""Checks configurations, and whether a run can be resumed with a changed one."""
+"""Checks configurations, and whether a run can be resumed with a changed configuration."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -9,8 +9,8 @@ from dmcnn_jax.config.defaults import default_config
 from dmcnn_jax.config.types import Config
 
 OPTIMIZERS = ("adam", "sgd", "muon", "lbfgs")
-"""Values of `config.train.optimizer`: the keys of `training.optimizers.OPTIMIZERS`, a room
-above this one."""
+"""Values of `config.train.optimizer`: the keys of `training.optimizers.OPTIMIZERS`, which this room
+may not import."""
 
 # Networks of colour, trained on RGB tiles.
 _COLOR_MODELS = ("chroma", "photo")
@@ -72,7 +72,7 @@ def _validate_data(config: Config, expect: _Expect) -> None:
 
 
 def _validate_color(config: Config, expect: _Expect) -> None:
-    """Checks the fields that the networks of colour need together."""
+    """Checks the combination of fields that networks of colour need."""
     data, model = config.data, config.model.name
     expect(data.luma == "rgb", "data.luma", f"'rgb' for the model {model!r}")
     expect(
@@ -211,14 +211,14 @@ def check_resumable(
     """Checks that a run can be resumed with a configuration.
 
     Args:
-        begun: the configuration that the run was begun with, as a dictionary; fields that were
-            added since count as their defaults.
+        begun: the run's original configuration, as a dictionary; fields added since have their
+            defaults.
         config: the configuration to resume with.
         schedule: `Schedule.state` of the run.
         workdir: folder of the run, for the message.
 
     Raises:
-        ValueError: if a field differs that the weights depend on, with both values.
+        ValueError: if a field on which the weights depend differs; the message has both values.
     """
     after = flatten(config)
     before = {k: v for k, v in flatten(default_config()).items() if k in after} | flatten(begun)
@@ -233,7 +233,7 @@ def check_resumable(
 
 
 def _different_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Describes each field that differs and may not, except those of stages."""
+    """Describes each field that differs and must not, except those of stages."""
     stage_fields = {f"train.{name}" for name in _STAGES}
     return [
         f"config.{field} was {before.get(field)!r} and is {after.get(field)!r}"
@@ -247,7 +247,7 @@ def _different_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> li
 def _different_stages(
     before: Mapping[str, Any], after: Mapping[str, Any], schedule: Mapping[str, Any]
 ) -> list[str]:
-    """Describes what differs in stages that are over, or have begun."""
+    """Describes the differences in stages that are finished or have begun."""
     stage, done = schedule["stage"], schedule["stage_step"]
     different = []
     # The current stage keeps its patches and batches; its number of steps may change.
@@ -267,7 +267,7 @@ def _different_stages(
 
 
 def _per_stage(values: Any, flat: Mapping[str, Any]) -> list[Any]:
-    """Returns values for each stage, where one may stand for all."""
+    """Returns values for each stage; a single value may stand for all."""
     return values * len(flat["train.patch_sizes"]) if len(values) == 1 else values
 
 
@@ -287,7 +287,7 @@ def flatten(config: Config | Mapping[str, Any], prefix: str = "") -> dict[str, A
     """Returns a configuration's fields by their dotted names; sequences become lists."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
-        if hasattr(value, "items"):  # a ConfigDict is no Mapping
+        if hasattr(value, "items"):  # a ConfigDict is not a Mapping
             flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = list(value) if isinstance(value, tuple | list) else value

@@ -1,8 +1,9 @@
 """Training pairs of chroma made on the device, inside the jitted training step.
 
-A colour JPEG holds Y, Cb and Cr, and mostly subsamples Cb and Cr by 2 × 2. The pairs are what
-Pillow's files hold: libjpeg's colour conversion and subsampling are integer arithmetic, which is
-repeated here bit for bit. The luma of the same file, restored by an existing network, is the guide.
+A colour JPEG holds Y, Cb and Cr, and mostly subsamples Cb and Cr by 2 × 2. The pairs equal the
+contents of Pillow's files: libjpeg's colour conversion and subsampling are integer arithmetic,
+which is repeated here bit for bit. The luma of the same file, restored by an existing network, is
+the guide.
 """
 
 import dataclasses
@@ -66,7 +67,7 @@ class Guide:
 
 @functools.cache
 def load_guide(name: str) -> Guide:
-    """Loads the network that `config.data.guide` names, once.
+    """Loads the network named by `config.data.guide`, once.
 
     Raises:
         FileNotFoundError: if there are no such weights.
@@ -89,7 +90,7 @@ class ColorSampler(TileSampler):
         return sorted(set(self._subsamplings))
 
     def draw_subsampling(self, stage: int, stage_step: int) -> tuple[int, int]:
-        """Draws vertical and horizontal subsampling factors; arguments as of `draw_tiles`."""
+        """Draws vertical and horizontal subsampling factors; arguments as in `draw_tiles`."""
         rng = np.random.default_rng((self._seed, stage, stage_step))
         return self._subsamplings[int(rng.integers(len(self._subsamplings)))]
 
@@ -188,7 +189,7 @@ def compress(
 def encode(
     rgb: jax.Array, tables: Tables, subsampling: tuple[int, int]
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-    """Returns the coefficients in the colour files that Pillow writes of pictures.
+    """Returns the coefficients of the colour files that Pillow writes for pictures.
 
     Args:
         rgb: uint8 [..., H, W, 3], of any size.

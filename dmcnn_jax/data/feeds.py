@@ -1,9 +1,9 @@
-"""Opens the data for training and validation that `config.data` names.
+"""Opens the data for training and validation, as set in `config.data`.
 
 A feed returns the arrays from which the jitted training step makes its batch:
 
     inputs(stage, stage_step) -> {name: array}     a pure function of its arguments
-    fingerprint                                    differs where the images differ
+    fingerprint                                    differs if the images differ
     skipped                                        number of unusable images by reason
 
 `luma_pairs.TileFeed` sends tiles, from which the step makes pairs; `tf_pipeline.PipelineFeed` sends
@@ -26,7 +26,7 @@ from dmcnn_jax.data import images as images_module
 from dmcnn_jax.data import tiles as tiles_module
 
 Inputs = Mapping[str, jax.Array] | chroma_pairs.ColorInputs | photo_pairs.PhotoInputs
-"""What a feed sends to the training step."""
+"""The inputs that a feed sends to the training step."""
 
 
 class Feed(Protocol):
@@ -38,7 +38,7 @@ class Feed(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Text that differs where the images differ."""
+        """Text that differs if the images differ."""
 
     def inputs(self, stage: int, stage_step: int) -> Inputs:
         """Returns the inputs of a training step.
@@ -50,7 +50,7 @@ class Feed(Protocol):
 
 
 def example_inputs(feed: Feed, stage: int) -> list[Inputs]:
-    """Returns inputs of a stage for each program that its training step is compiled to.
+    """Returns example inputs of a stage, one for each program of its training step.
 
     Args:
         feed: the feed.
@@ -68,11 +68,11 @@ def uses_tf_data(config: Config) -> bool:
 
 
 def open_data(config: Config, mesh: jax.sharding.Mesh) -> tuple[Feed, tiles_module.Tiles]:
-    """Opens the data to train and to validate on.
+    """Opens the data for training and validation.
 
     Args:
         config: configuration of the run.
-        mesh: devices to put batches on.
+        mesh: devices that hold the batches.
 
     Returns:
         The feed, and validation tiles.
@@ -129,11 +129,13 @@ def make_batch(
     Coefficients are always computed here, by `jpeg.encode`: tf.data writes and reads JPEG files,
     but can't read their coefficients, which don't follow from decoded pixels. `jpeg.encode` gives
     libjpeg's coefficients bit for bit, at less than a thousandth of a step's arithmetic. Pixels
-    that libjpeg decoded inside tf.data come along as "decoded", so that each step verifies this.
+    that libjpeg decoded inside tf.data are passed along as "decoded", so that each step verifies
+    this.
 
     Args:
         inputs: result of `Feed.inputs`.
-        key: random key of what the feed has not drawn yet: crops, flips, transpositions, tables.
+        key: random key for everything that the feed has not drawn: crops, flips, transpositions,
+            tables.
         patch_size: side of the patches, pixels.
         config: configuration of the run.
         batched: sharding of a batch.
@@ -156,7 +158,7 @@ def make_batch(
 
 
 def validation_batch(tiles: np.ndarray, config: Config) -> dict[str, Any]:
-    """Makes a batch of validation tiles, at the quality of `config` or as `photo_pairs` says.
+    """Makes a batch of validation tiles, at the quality of `config` or those of `photo_pairs`.
 
     Args:
         tiles: uint8 [B, side, side], or [B, side, side, 3] of RGB.
@@ -180,14 +182,14 @@ def validation_batch(tiles: np.ndarray, config: Config) -> dict[str, Any]:
 def split_images(
     config: Config, images: images_module.Images
 ) -> tuple[np.ndarray, tiles_module.Tiles]:
-    """Splits images into those to train on and validation tiles, as `config.data` says.
+    """Splits images into training images and validation tiles, as set in `config.data`.
 
     Args:
         config: configuration of the run.
         images: all images.
 
     Returns:
-        int32 indices of the images to train on, and tiles of others.
+        int32 indices of the training images, and tiles of the others.
 
     Raises:
         ValueError: if there are fewer than two images, or none can be used.
@@ -220,7 +222,7 @@ def _open_tiles(config: Config) -> tuple[tiles_module.Tiles, tiles_module.Tiles]
 
 
 def _open_named_validation(config: Config) -> tiles_module.Tiles:
-    """Opens the tiles that `config.data.validation` names, gray images as evaluation reads them."""
+    """Opens the tiles named by `config.data.validation`, gray images as evaluation reads them."""
     source = config.data.validation
     if not source.startswith("tfds:"):
         return sources.open_source(source, keep_gray=True, **_options(config))
@@ -241,7 +243,7 @@ def _open_images(config: Config, source: str) -> images_module.Images:
 
 
 class _TileOptions(TypedDict):
-    """Keyword arguments that say how images are cut into tiles."""
+    """Keyword arguments for cutting images into tiles."""
 
     tile: int
     luma: str

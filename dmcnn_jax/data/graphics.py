@@ -1,7 +1,7 @@
-"""Graphics drawn by code, for training: what networks for photographs would otherwise not know.
+"""Graphics drawn by code, for training: kinds of pictures that photographs don't cover.
 
 Text, screenshots, charts, drawings, pixel art, dithering, flat colours, diagrams, halftone prints
-and scanned pages. Each picture follows from a seed and its number.
+and scanned pages. Each picture is determined by a seed and its number.
 """
 
 import colorsys
@@ -24,7 +24,7 @@ class Graphics:
 
     Args:
         count: number of pictures.
-        side: of each, pixels.
+        side: side of each picture, pixels.
         seed: random seed.
     """
 
@@ -48,7 +48,7 @@ class Graphics:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of what the pictures follow from."""
+        """Digest of the arguments that determine the pictures."""
         return digest(["graphics", self._count, self._side, self._seed])
 
     def _kind(self, index: int) -> str:
@@ -141,7 +141,7 @@ def _dithering(side: int, rng: _Random) -> Image.Image:
 
 
 def _flat(side: int, rng: _Random) -> Image.Image:
-    """Flat or slowly changing colours, many of them saturated."""
+    """Draws flat or slowly changing colours, many of them saturated."""
     if rng.random() < 0.5:
         image = Image.new("RGB", (side, side), _color(rng))
     else:
@@ -156,7 +156,7 @@ def _flat(side: int, rng: _Random) -> Image.Image:
 
 
 def _diagram(side: int, rng: _Random) -> Image.Image:
-    """Thin lines: curves, grids and hatching."""
+    """Draws thin lines: curves, grids and hatching."""
     paper, ink = _contrast(rng)
     image = Image.new("RGB", (side, side), paper)
     pen = ImageDraw.Draw(image)
@@ -176,7 +176,7 @@ def _diagram(side: int, rng: _Random) -> Image.Image:
 
 
 def _halftone(side: int, rng: _Random) -> Image.Image:
-    """Printed dots of a smooth picture, on a turned grid of each ink."""
+    """Draws a smooth picture as printed dots, on a rotated grid for each ink."""
     tones = np.asarray(_smooth(side, rng), float) / 255
     y, x = np.mgrid[:side, :side]
     inks = []
@@ -190,7 +190,7 @@ def _halftone(side: int, rng: _Random) -> Image.Image:
 
 
 def _scan(side: int, rng: _Random) -> Image.Image:
-    """A page that was scanned: turned, blurred, unevenly lit, with noise."""
+    """Draws a scanned page: rotated, blurred, unevenly lit, with noise."""
     page = _text(side, rng).rotate(
         rng.uniform(-4, 4), Image.Resampling.BICUBIC, fillcolor=_pale(rng)
     )
@@ -257,7 +257,7 @@ def _write(pen: ImageDraw.ImageDraw, corner: tuple, text: str, ink: Color, size:
 def _write_lines(
     image: Image.Image, box: tuple[int, int, int, int], ink: Color, rng: _Random
 ) -> None:
-    """Fills a rectangle with lines of text of one size; what is too long is cut off."""
+    """Fills a rectangle with lines of text of one size; cuts off long lines."""
     left, top, right, bottom = box
     if right - left < 8 or bottom - top < 8:
         return

@@ -14,7 +14,7 @@ from PIL import AvifImagePlugin, Image, ImageOps
 from dmcnn_jax.images.color import Range, rgb_to_y
 from dmcnn_jax.images.input_folders import find_files
 
-# Images are read on all cores at once; a decoder with threads of its own would make their square.
+# Images are read on all cores at once; a decoder with its own threads would start too many.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 EXTENSIONS = frozenset(
@@ -35,10 +35,10 @@ EXTENSIONS = frozenset(
         ".webp",
     }
 )
-"""Suffixes of the files that are looked at in a folder."""
+"""Suffixes of image files in a folder."""
 
-# Photographs that scikit-image's wheel contains. Its drawings, scans and microscope slides are left
-# out: their statistics are not those of photographs.
+# Photographs in scikit-image's wheel. Its drawings, scans and microscope slides are left out, since
+# their statistics are not those of photographs.
 PACKAGED = (
     "astronaut.png",
     "brick.png",
@@ -57,7 +57,7 @@ PACKAGED = (
 
 
 class Images(Protocol):
-    """Images in a fixed order, any of which can be opened at any time."""
+    """Images in a fixed order, with random access."""
 
     def __len__(self) -> int:
         """Returns the number of images."""
@@ -66,11 +66,11 @@ class Images(Protocol):
         """Returns the name of an image in messages."""
 
     def open(self, index: int) -> str | os.PathLike | io.BytesIO:
-        """Returns an image as something that Pillow opens."""
+        """Returns an image as an object that Pillow can open."""
 
     @property
     def fingerprint(self) -> str:
-        """Text that differs where the images differ."""
+        """Text that differs if the images differ."""
 
 
 class ImageFiles:
@@ -101,7 +101,7 @@ class ImageFiles:
 
 
 class UnusableImageError(Exception):
-    """An image that can't be trained on; the message is the reason under which it is counted."""
+    """An image unusable for training; the message is the reason under which it is counted."""
 
 
 def open_images(source: str) -> ImageFiles:
@@ -204,7 +204,7 @@ def read_luma(
 
 
 def select_channels(rgb: np.ndarray, luma: str) -> np.ndarray:
-    """Returns what networks are trained on: luma, or RGB as it is.
+    """Returns the channels that networks are trained on: luma, or unchanged RGB.
 
     Args:
         rgb: uint8 [..., 3].
@@ -242,7 +242,7 @@ def read_rgb(file: str | os.PathLike | io.BytesIO, max_short_side: int = 0) -> n
 
 
 def read_usable(images: Images, index: int, max_short_side: int, smallest: int) -> np.ndarray:
-    """Reads an image to train on.
+    """Reads an image for training.
 
     Args:
         images: images to choose from.

@@ -2,7 +2,7 @@
 
 Randomness is stateless: the order of tiles is a permutation drawn from (seed, epoch) on the host;
 crops, flips, transpositions and quantisation tables are drawn from (seed, step). So the batch of
-any step can be made at any time, on its own, on any number of devices.
+any step can be made independently, at any time, on any number of devices.
 """
 
 import functools
@@ -25,7 +25,7 @@ class TileSampler:
     Args:
         tiles: tiles to train on.
         config: configuration of the run.
-        mesh: devices to put the tiles on.
+        mesh: devices that hold the tiles.
 
     Attributes:
         skipped: number of images that gave no tile, by reason.
@@ -36,7 +36,7 @@ class TileSampler:
         self.skipped = tiles.skipped
         self._tiles, self._seed, self._sizes = tiles, config.seed, batch_sizes(config)
         self._batched = devices.batched(mesh)
-        # Not a constant of the step: runs that differ in it alone share a compiled program.
+        # Not a constant of the step, so that runs that differ only in it share a compiled program.
         self.qualities = devices.to_devices(
             np.asarray(quality_bounds(config), np.int32), devices.replicated(mesh)
         )
@@ -46,7 +46,7 @@ class TileSampler:
 
     @property
     def fingerprint(self) -> str:
-        """Text that differs where the tiles differ."""
+        """Text that differs if the tiles differ."""
         return self._tiles.fingerprint
 
     def __str__(self) -> str:
@@ -79,20 +79,20 @@ class TileFeed(TileSampler):
     """A feed of luma tiles, from which the training step makes pairs."""
 
     def inputs(self, stage: int, stage_step: int) -> dict[str, jax.Array]:
-        """Returns what `draw_tiles` does, and "qualities", `self.qualities`."""
+        """Returns the result of `draw_tiles`, and "qualities", `self.qualities`."""
         return {**self.draw_tiles(stage, stage_step), "qualities": self.qualities}
 
 
 def epoch_indices(count: int, batch_size: int, step: int, seed: Sequence[int]) -> np.ndarray:
     """Returns which examples are in a batch, as a pure function of the batch's number.
 
-    Each epoch goes through all examples in an order of its own; a batch may span several epochs.
+    Each epoch covers all examples in its own order; a batch may span several epochs.
 
     Args:
         count: number of examples in the data set.
         batch_size: number of examples in a batch, which may exceed `count`.
         step: number of the batch, from 0.
-        seed: integers that the orders are drawn from, together with the epoch.
+        seed: integers from which the orders are drawn, together with the epoch.
 
     Returns:
         int32 [batch_size], 0 to count - 1.
@@ -120,8 +120,8 @@ def select_tiles(
     """Returns the tiles of a batch, inside the jitted step.
 
     Args:
-        tiles: what `TileSampler.draw_tiles` returned, "tiles".
-        indices: the same, "indices"; None if it returned none.
+        tiles: "tiles" of the result of `TileSampler.draw_tiles`.
+        indices: "indices" of that result; None without them.
         batched: sharding of a batch.
     """
     if indices is None:
@@ -149,9 +149,9 @@ def make_batch(
             standard table of its quality.
 
     Returns:
-        A batch: "original", uint8 [B, patch_size, patch_size]; "coefficients", int32
-        [B, patch_size/8, patch_size/8, 64]; and "table", int32 [B, 8, 8]. Coefficients and table
-        are those of a file that Pillow writes of the original with this table.
+        A batch: "original", uint8 [B, patch_size, patch_size]; "coefficients", int32 [B,
+        patch_size/8, patch_size/8, 64]; and "table", int32 [B, 8, 8]. Coefficients and table are
+        those of the file that Pillow writes for the original with this table.
     """
     corner_key, turn_key, quality_key = jax.random.split(key, 3)
     original = crop_patches(tiles, corner_key, turn_key, patch_size)
@@ -184,7 +184,7 @@ def draw_tables(
     tables = tuple(jpeg.quality_table(qualities, base) for base in bases)
     if not random_table_prob:
         return tables
-    # The fold gives varied tables keys of their own, so qualities don't depend on the probability.
+    # The fold gives varied tables separate keys, so qualities don't depend on the probability.
     chosen_key, *table_keys = jax.random.split(jax.random.fold_in(key, 1), 1 + len(bases))
     chosen = jax.random.bernoulli(chosen_key, random_table_prob, (count, 1, 1))
     return tuple(

@@ -1,8 +1,8 @@
-"""Reads the luma of original images: what restored pictures are measured against.
+"""Reads the luma of original images, against which restored pictures are measured.
 
 The Y of a colour image is computed, in one of two ranges (see `images.color`). A gray image has no
-Y to compute: its pixels are taken unchanged, 0 to 255, as the literature does. Its JPEG
-figures for the gray images of Classic5 are reproduced only in this way.
+Y to compute; its pixels are taken unchanged, 0 to 255, as in the literature. Only in this way are
+the literature's JPEG figures for the gray images of Classic5 reproduced.
 """
 
 import io
@@ -38,7 +38,7 @@ def read_original_luma(file: str | os.PathLike | io.BytesIO, luma: str) -> np.nd
 
 
 def is_gray(file: str | os.PathLike | io.BytesIO) -> bool:
-    """Returns whether a file holds a gray image: 1, 8 or 16 bits a pixel, with or without alpha.
+    """Returns whether a file holds a gray image: 1, 8 or 16 bits per pixel, with or without alpha.
 
     A colour file whose pixels all happen to be gray counts as colour, and so does a palette.
 

@@ -1,4 +1,4 @@
-"""What is packed for the network for photographs: reduced copies of photographs, and graphics."""
+"""Sources of packs for the network for photographs: reduced copies of photographs, and graphics."""
 
 from dmcnn_jax.data.graphics import Graphics
 from dmcnn_jax.data.images import Images
@@ -13,18 +13,18 @@ def join_sources(
     copies: int = 1,
     graphics: int = 0,
 ) -> tuple[Images, list[int]]:
-    """Returns the images to pack, and for each the number that `write_pack` calls `copies_of`.
+    """Returns the images to pack, and the argument `copies_of` of `write_pack`.
 
     Args:
         photographs: images to reduce.
         tile: side of a tile, pixels; no photograph is reduced to less.
-        scales: lowest and highest factor, above 0 and at most 1, of which one is drawn for each
-            copy; None: photographs stay as they are.
-        copies: how many times each photograph is packed, which takes `scales` if more than once.
+        scales: lowest and highest factor, above 0 and at most 1; a factor between them is drawn for
+            each copy. None: photographs are not reduced.
+        copies: how many times each photograph is packed; more than once needs `scales`.
         graphics: how many pictures drawn by code are added, two tiles wide and high.
 
     Raises:
-        ValueError: if there are copies without scales, which would not differ.
+        ValueError: if there are copies without scales, since these would be equal.
     """
     if copies > 1 and not scales:
         raise ValueError(f"copies is {copies} without scales, by which copies differ; expected 1")
@@ -34,6 +34,6 @@ def join_sources(
     numbers = [index // copies for index in range(len(sources[0]))]
     if graphics:
         sources.append(Graphics(graphics, 2 * tile))
-        # They count as a single image, so that images set aside for validation are photographs.
+        # Graphics count as a single image, so that validation images are photographs.
         numbers += [len(photographs)] * graphics
     return JoinedImages(sources), numbers

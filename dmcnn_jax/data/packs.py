@@ -49,9 +49,9 @@ def write_pack(
         luma: "studio", "full", or "rgb" for tiles of RGB.
         max_short_side: as in `read_rgb`.
         compact: whether tiles are stored as lossless WebP instead of an array.
-        copies_of: for each image, a number that images of the same content share, which are
-            neighbours: they count as one, so that none is trained on if another is set aside for
-            validation. None: all differ.
+        copies_of: a number for each image. Images with the same content are adjacent and share a
+            number: they count as one, so that none is used for training if another is set aside for
+            validation. None: all images differ.
         progress: wraps the loop over images.
 
     Returns:
@@ -61,7 +61,7 @@ def write_pack(
     Raises:
         FileExistsError: if there is something at `path`.
         ValueError: if no image gives a tile.
-        OSError: if it can't be written; nothing of it is left.
+        OSError: if it can't be written; no part of it is left behind.
     """
     names: list[str] = []
     owners: list[int] = []
@@ -98,14 +98,14 @@ def open_pack(path: str | os.PathLike, *, tile: int, luma: str) -> Tiles:
 
     Args:
         path: its folder.
-        tile: side that its tiles must have, pixels.
-        luma: what its tiles must hold: "studio", "full" or "rgb".
+        tile: required side of its tiles, pixels.
+        luma: required content of its tiles: "studio", "full" or "rgb".
 
     Returns:
         The tiles; an array is memory-mapped, WebP images are decoded.
 
     Raises:
-        ValueError: if it is of another version, holds other tiles, or not as many as it should.
+        ValueError: if it is of another version, or the kind or number of its tiles is wrong.
     """
     path = Path(path)
     about = json.loads((path / "pack.json").read_text())
@@ -117,7 +117,7 @@ def open_pack(path: str | os.PathLike, *, tile: int, luma: str) -> Tiles:
     for field, expected in (("tile", tile), ("luma", luma)):
         found = about[field]
         if found != expected:
-            # A network takes either RGB or luma, so that setting the field would not help.
+            # A network takes either RGB or luma, so setting the field would not help.
             other = "" if "rgb" in (found, expected) else f"set --config.data.{field}={found}, or "
             raise ValueError(
                 f"{str(path)!r} holds tiles of {field} {found!r}, but config.data.{field} is "
@@ -174,7 +174,7 @@ def _array_writer(folder: Path, shape: tuple[int, ...]) -> Iterator[Callable[[np
 
 @contextlib.contextmanager
 def _webp_writer(folder: Path, shape: tuple[int, ...]) -> Iterator[Callable[[np.ndarray], None]]:
-    """Yields a function that writes tiles, uint8 [count, *shape], to WebP images of their own."""
+    """Yields a function that writes tiles, uint8 [count, *shape], to a new WebP image."""
     tiles_per_file = max(1, _WEBP_ROWS // shape[0])
     numbers = itertools.count()
 
@@ -188,7 +188,7 @@ def _webp_writer(folder: Path, shape: tuple[int, ...]) -> Iterator[Callable[[np.
 
 
 def _read_webp(folder: Path, tile: int, colors: bool) -> np.ndarray:
-    """Reads all tiles of a pack's WebP images into one array, none of them twice in memory."""
+    """Reads all tiles of a pack's WebP images into one array, without a second copy in memory."""
     paths = sorted(folder.glob("tiles-*.webp"))
     ends = np.cumsum([0, *(_height(path) // tile for path in paths)])
     shape = (tile, tile, 3) if colors else (tile, tile)

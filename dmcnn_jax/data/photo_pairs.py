@@ -1,7 +1,7 @@
 """Training pairs of whole colour files made on the device, inside the jitted training step.
 
-They are what `chroma_pairs` makes, with all planes to restore and no guide: the coefficients that
-Pillow's file of a patch would hold, and the patch itself in YCbCr.
+They differ from those of `chroma_pairs` in that all planes are restored, without a guide. A pair is
+the coefficients of the file that Pillow would write for a patch, and the patch itself in YCbCr.
 """
 
 import functools
@@ -28,7 +28,7 @@ from dmcnn_jax.models.photo import PhotoInput
 VALIDATION_QUALITIES = (10, 30, 70)
 """Qualities of validation tiles, in turn."""
 
-# Share of patches whose colour is removed, so that the network knows gray pictures.
+# Share of patches whose colour is removed, so that the network learns gray pictures.
 _GRAY_SHARE = 1 / 16
 
 
@@ -72,7 +72,7 @@ def make_batch(
 ) -> dict[str, Any]:
     """Makes pairs: crops, flips and transposes tiles at random, and compresses them.
 
-    Of some patches the colour is removed first.
+    The colour of some patches is removed first.
 
     Args:
         inputs: result of `PhotoFeed.inputs`.

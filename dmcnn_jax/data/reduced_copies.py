@@ -1,7 +1,7 @@
-"""Writes reduced copies of photographs, small enough to be sent to a machine without a network.
+"""Writes reduced copies of photographs, small enough for transfer to a machine without a network.
 
 Photographs become AVIF files with full chroma, in a tenth of their pixels' bytes; drawings, which
-such a code would blur, become lossless WebP.
+AVIF would blur, become lossless WebP.
 """
 
 import io
@@ -36,7 +36,7 @@ def write_copies(
     seed: int = 0,
     progress: ProgressBar = no_progress,
 ) -> dict[str, float]:
-    """Writes copies: photographs to train on and to validate on, and drawings, in three folders.
+    """Writes copies to three folders: training photographs, validation photographs and drawings.
 
     Args:
         folder: folder to make.
@@ -98,7 +98,7 @@ def write_copies(
 
 
 def use_copies(data: DataConfig, folder: str | os.PathLike, tile: int) -> None:
-    """Sets the sources of a configuration to what `write_copies` wrote.
+    """Sets the sources of a configuration to the folders that `write_copies` wrote.
 
     Args:
         data: `config.data`, changed in place. Networks for colour get the drawings as well; those
@@ -118,7 +118,7 @@ def use_copies(data: DataConfig, folder: str | os.PathLike, tile: int) -> None:
     data.source = str(root / ("training" if data.luma == "rgb" else _PHOTOGRAPHS))
     data.validation = str(root / _VALIDATION)
     data.tile, data.max_short_side = tile, 0
-    # A device that trains by the clock has the memory.
+    # Devices that train by the clock have enough memory.
     data.device_bytes = 8 * 2**30
 
 

@@ -11,7 +11,7 @@ from dmcnn_jax.data.images import Images, digest, read_rgb
 
 
 class RescaledImages:
-    """Each image several times in a row, reduced by factors that are drawn at random.
+    """Images each repeated several times in a row, reduced by random factors.
 
     Reducing removes artifacts of images that were JPEGs themselves; different factors show a
     network the same content at different scales.
@@ -20,8 +20,8 @@ class RescaledImages:
         images: images to reduce.
         copies: how many times each image is in the sequence.
         scales: lowest and highest factor, above 0 and at most 1, drawn uniformly.
-        shortest: shorter side below which no copy is reduced, pixels; smaller images stay as they
-            are.
+        shortest: shorter side below which no copy is reduced, pixels; smaller images are not
+            reduced.
         seed: random seed.
     """
 
@@ -41,7 +41,7 @@ class RescaledImages:
         return len(self._images) * self._copies
 
     def name(self, index: int) -> str:
-        """Returns the name of the image that a copy is of."""
+        """Returns the name of a copy's image."""
         return self._images.name(index // self._copies)
 
     def open(self, index: int) -> io.BytesIO:
@@ -59,13 +59,13 @@ class RescaledImages:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of what the copies follow from."""
+        """Digest of the images and arguments that determine the copies."""
         options = [self._copies, list(self._scales), self._shortest, self._seed]
         return digest([self._images.fingerprint, options])
 
 
 class JoinedImages:
-    """Images of several sources, one source after the other.
+    """The concatenated images of several sources.
 
     Args:
         sources: the sources.
@@ -79,12 +79,12 @@ class JoinedImages:
         return len(self._places)
 
     def name(self, index: int) -> str:
-        """Returns the name that the source gives."""
+        """Returns the image's name in its source."""
         source, i = self._places[index]
         return source.name(i)
 
     def open(self, index: int) -> str | os.PathLike | io.BytesIO:
-        """Returns what the source opens."""
+        """Returns the image, opened by its source."""
         source, i = self._places[index]
         return source.open(i)
 

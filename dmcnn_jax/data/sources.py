@@ -10,12 +10,12 @@ from dmcnn_jax.data.tiles import Tiles, cut_images
 def open_source(
     source: str, *, tile: int, luma: str, max_short_side: int, keep_gray: bool = False
 ) -> Tiles:
-    """Opens what `config.data.source` names, as tiles.
+    """Opens the data named by `config.data.source` as tiles.
 
     Args:
         source: "packaged", a folder of images, or a pack.
-        tile: side of the tiles, pixels; a pack must have been made with the same.
-        luma: "studio", "full", or "rgb" for tiles of RGB; a pack must have been made with the same.
+        tile: side of the tiles, pixels; a pack must have the same.
+        luma: "studio", "full", or "rgb" for tiles of RGB; a pack must have the same.
         max_short_side: images whose shorter side is longer are reduced to it first, pixels; 0:
             never. Not used for packs, whose images were reduced when they were made.
         keep_gray: as in `cut_images`; not used for packs.

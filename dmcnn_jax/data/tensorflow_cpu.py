@@ -2,8 +2,9 @@
 
 import os
 
-# Hides TensorFlow's remarks on import, which don't concern users of this package. That on oneDNN
-# appears at every log level while oneDNN is on; decoding and cropping JPEGs don't use it.
+# Hides TensorFlow's messages on import, which don't concern users of this package. The message on
+# oneDNN appears at every log level unless oneDNN is disabled; decoding and cropping JPEGs don't use
+# oneDNN.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 

@@ -1,4 +1,4 @@
-"""Training pairs made by tf.data, of images that are read when they are needed."""
+"""Training pairs made by tf.data, from images that are read when needed."""
 
 import threading
 from collections import Counter
@@ -16,10 +16,10 @@ from dmcnn_jax.data.tensorflow_cpu import tf
 from dmcnn_jax.jpeg.tables import ZIGZAG
 from dmcnn_jax.system import devices
 
-# Number of batches that are sent to the devices before the training step asks for them.
+# Number of batches sent to the devices ahead of the training step.
 _AHEAD = 2
 
-# Number of unusable images in a row after which the data set is given up.
+# Number of consecutive unusable images after which an error is raised.
 _ATTEMPTS = 100
 
 # Offset, in bytes, of the only table in the files that TensorFlow writes: it follows SOI, APP0, and
@@ -32,9 +32,9 @@ class PipelineFeed:
 
     Args:
         images: all images.
-        chosen: int32 [count], indices of the images to train on.
+        chosen: int32 [count], indices of the training images.
         config: configuration of the run.
-        mesh: devices to put batches on.
+        mesh: devices that hold the batches.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class PipelineFeed:
     ) -> None:
         self._images, self._chosen, self._config = images, chosen, config
         self._sizes, self._batched = batch_sizes(config), devices.batched(mesh)
-        # By index, so that an image is counted once, however often it is drawn.
+        # By index, so that each image is counted once, however often it is drawn.
         self._reasons: dict[int, str] = {}
         self._lock = threading.Lock()
         self._error: BaseException | None = None
@@ -56,7 +56,7 @@ class PipelineFeed:
 
     @property
     def fingerprint(self) -> str:
-        """Text that differs where the images differ."""
+        """Text that differs if the images differ."""
         return self._images.fingerprint
 
     @property
@@ -91,7 +91,8 @@ class PipelineFeed:
             try:
                 batch = next(self._batches)
             except tf.errors.OpError:
-                # An exception of Python code inside tf.data is clearer than TensorFlow's of it.
+                # Re-raised, since the original exception inside tf.data is clearer than
+                # TensorFlow's.
                 if self._error is not None:
                     raise self._error from None
                 raise
@@ -135,7 +136,7 @@ class PipelineFeed:
         return dataset.batch(share, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
     def example(self, stage: int, position: int) -> tuple[np.ndarray, np.int32]:
-        """Returns an original, which is a pure function of the arguments, the seed and the images.
+        """Returns an original, as a pure function of the arguments, the seed and the images.
 
         Args:
             stage: index of the stage.
@@ -222,5 +223,5 @@ def compress(original: tf.Tensor, quality: tf.Tensor) -> dict[str, tf.Tensor]:
     }
 
 
-# Where in a file's zigzag order each element of a table is: int32 [64].
+# Position of each element of a table in a file's zigzag order: int32 [64].
 _ZIGZAG_RANK = np.argsort(ZIGZAG).astype(np.int32)

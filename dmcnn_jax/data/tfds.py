@@ -80,7 +80,7 @@ class TfdsImages:
 
 
 def _open_builder(tfds: Any, name: str, data_dir: str | None) -> Any:
-    """Returns the builder of a data set, which is prepared first if need be."""
+    """Returns the builder of a data set; prepares the data set first if necessary."""
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:
@@ -155,7 +155,8 @@ class _ArrayRecords:
 class _TfRecords:
     """Records of TFRecord files by index.
 
-    A record is its length (8 bytes), a checksum of that (4), the data, and a checksum of those (4).
+    A record is its length (8 bytes), the length's checksum (4), the data, and the data's checksum
+    (4).
     """
 
     def __init__(self, instructions: Sequence[Any]) -> None:

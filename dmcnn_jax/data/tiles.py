@@ -20,18 +20,18 @@ from dmcnn_jax.data.images import (
 )
 from dmcnn_jax.data.originals import is_gray
 
-# Number of tiles whose pixels enter a fingerprint.
+# Number of tiles whose pixels a fingerprint includes.
 SAMPLED_TILES = 64
 
 ProgressBar = Callable[[Iterable, int], Iterable]
-"""Wraps an iterable of known length to show how far a loop over it has come, as tqdm does."""
+"""Wraps an iterable of known length to show the progress of a loop over it, as tqdm does."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def no_progress(items: Iterable, total: int) -> Iterable:
-    """Returns the items as they are: a `ProgressBar` that shows nothing."""
+    """Returns the items unchanged: a `ProgressBar` that shows nothing."""
     del total
     return items
 
@@ -70,7 +70,7 @@ class Tiles:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of names, of which tile is from which image, and of the pixels of some tiles."""
+        """Digest of the names, of each tile's image, and of the pixels of some tiles."""
         sample = np.linspace(0, len(self) - 1, min(len(self), SAMPLED_TILES)).astype(int)
         pixels = hashlib.sha256(self.take(sample).tobytes()).hexdigest()
         return digest([list(self.names), self.images.tolist(), self.side, pixels])
@@ -80,7 +80,7 @@ class Tiles:
         return np.asarray(self.pixels[self.rows[indices]])
 
     def of_images(self, chosen: Iterable[int]) -> "Tiles":
-        """Returns the tiles of some of the images, given by index; no pixel is copied."""
+        """Returns the tiles of some images, given by index, without copying pixels."""
         chosen = sorted(chosen)
         (kept,) = np.nonzero(np.isin(self.images, chosen))
         images = np.searchsorted(chosen, self.images[kept]).astype(np.int32)
@@ -176,7 +176,7 @@ def cut_each(
     progress: ProgressBar,
     keep_gray: bool = False,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields index and tiles of each image that gives any, so that not all are in memory at once.
+    """Yields the index and tiles of each image that gives any, one image at a time to save memory.
 
     Args:
         images: images to read.
@@ -217,7 +217,7 @@ def cut_each(
 
 
 def format_counts(skipped: Mapping[str, int]) -> str:
-    """Returns counts in words: "3 unreadable, 1 smaller than 56 pixels", or "none"."""
+    """Returns counts as text, such as "3 unreadable, 1 smaller than 56 pixels", or "none"."""
     return ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "none"
 
 

@@ -1,4 +1,4 @@
-"""The colour protocol: measures what `dmcnn-restore` makes of colour photographs.
+"""The colour protocol: measures `dmcnn-restore` on colour photographs.
 
     dmcnn-evaluate --color --images FOLDER --quality 10
 
@@ -99,7 +99,7 @@ def evaluate(
     source: str = "",
     total: int | None = None,
 ) -> dict[str, Any]:
-    """Measures a restorer on images, each counted once.
+    """Measures a restorer on images; each image counts once.
 
     Args:
         restorer: the restorer.
@@ -113,7 +113,7 @@ def evaluate(
         {"images": source, "quality": quality, "subsampling": …, "mean": {"jpeg": M, "restored": M,
         "kept": K}, "per_image": [{"name": …, "model": name or None, "jpeg": M, "restored": M,
         "kept": K}, …]}. M is what `measure_picture` returns; K is {"luma": share, "chroma": share}
-        of the file's coefficients that the pixels reproduce, None where that is not counted.
+        of the file's coefficients that the pixels reproduce, None if they are not counted.
 
     Raises:
         ValueError: if there is no image.
@@ -157,7 +157,7 @@ def _measure_image(
 
 
 def _mean(shares: Iterable[float | None]) -> float | None:
-    """Returns the mean of the shares that were counted, None if none was."""
+    """Returns the mean of the counted shares; None if there are none."""
     counted = [share for share in shares if share is not None]
     return float(np.mean(counted)) if counted else None
 
@@ -220,7 +220,7 @@ def evaluate_model(model: Model, config: Config, images: str | os.PathLike = "")
 
 
 def format_table(results: Mapping[str, Any]) -> str:
-    """Returns a table of the means that `evaluate` returned, of gains, and of the worst colours.
+    """Returns a table of `evaluate`'s means, of gains, and of the largest colour shifts.
 
     Gains are finite even if an image is reproduced exactly, see `results.gains`.
     """

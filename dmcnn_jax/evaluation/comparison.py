@@ -2,9 +2,9 @@
 
     dmcnn-compare DMCNN=runs/qf{q} --images LIVE1=FOLDER --qualities 10 20
 
-Each measurement is saved in `measured.json` of the output folder as soon as it is made, under a key
-made of the weights, the images and the quality. An interrupted comparison resumes there, and a new
-one measures only what is not known yet.
+Each measurement is saved immediately in `measured.json` of the output folder, under a key made of
+the weights, the images and the quality. An interrupted comparison resumes from it, and a new
+comparison measures only missing values.
 """
 
 import dataclasses
@@ -73,8 +73,7 @@ def parse_entry(text: str, qualities: Sequence[int]) -> Entry:
 
     Raises:
         FileNotFoundError: if there are no such weights.
-        ValueError: if they are no weights of ours, or the label is the name of another network than
-            theirs.
+        ValueError: if they are not this package's weights, or the label names a different network.
     """
     label, name = _split_label(text)
     paths = {q: find_weights(name.replace("{q}", str(q))) for q in qualities}
@@ -119,7 +118,7 @@ def _split_label(text: str) -> tuple[str, str]:
 
 
 class MeasurementCache:
-    """Measurements saved in a JSON file.
+    """A cache of measurements in a JSON file.
 
     Args:
         path: of the file; made with the first measurement.
@@ -137,11 +136,11 @@ class MeasurementCache:
             except ValueError as error:
                 raise ValueError(
                     f"{str(path)!r} is not a record of measurements ({error});"
-                    " remove it to begin anew"
+                    " remove it to start again"
                 ) from error
 
     def get(self, key: str, measure: Callable[[], Any]) -> Any:
-        """Returns the value of a key; if there is none yet, measures and saves it.
+        """Returns the value of a key; measures and saves it if it is missing.
 
         Infinite PSNR, which JSON lacks, is saved as null, and read as None.
         """
@@ -167,8 +166,9 @@ def compare(
         entries: the models.
         folders: the images.
         qualities: of the JPEGs.
-        measured: where measurements are saved.
-        against: row that gains in PSNR are relative to: "JPEG", or the label of an entry.
+        measured: the cache of measurements.
+        against: the row relative to which gains in PSNR are computed: "JPEG", or the label of an
+            entry.
         resamples: of the bootstrap.
 
     Returns:
@@ -176,7 +176,7 @@ def compare(
         "count", "rows": [row]}]}, where complexity is what `measure_complexity` returns. A row has
         "label", "system", "measured" (the means of all four measures, or None), "gain" ({"mean",
         "low", "high"}, dB, or None), "paper" and "later" (published figures, or None). Published
-        systems that were not measured have rows, too.
+        systems that were not measured have rows too.
 
     Raises:
         ValueError: if two entries have one label, or `against` is no label.
@@ -330,8 +330,8 @@ def _digest_file(path: Path) -> str:
 def digest_images(folder: Folder) -> str:
     """Returns a digest of the images' names and contents.
 
-    Gray images are marked, so that measurements of earlier versions, which squeezed gray images
-    into 16 to 235, are not used.
+    Gray images are marked, so that measurements of earlier versions, which scaled gray images to 16
+    to 235, are not used.
     """
     names = [
         f"{name} {_digest_file(path)}{' gray' if is_gray(path) else ''}"

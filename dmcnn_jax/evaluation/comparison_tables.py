@@ -27,7 +27,7 @@ def to_markdown(results: Mapping[str, Any]) -> str:
     lines += [
         "DMCNN's paper: PSNR / SSIM 8×8 / PSNR-B; later papers: PSNR / SSIM Gauss. Gains in PSNR "
         "are means over images, with the 95 % interval of a paired bootstrap. The field is the "
-        "side, in pixels, of the receptive field, measured by gradient; a DCT branch sees more.",
+        "side, in pixels, of the receptive field, measured by gradient; a DCT branch extends it.",
         "",
     ]
     return "\n".join(lines)

@@ -115,7 +115,7 @@ def _nested_programs(equation: JaxprEqn, platform_branches: Mapping[int, int]) -
 
 
 def _flops(equation: JaxprEqn) -> float | None:
-    """Returns the FLOP of a floating-point convolution or matrix product, None for all else."""
+    """Returns the FLOP of a floating-point convolution or matrix product; None for all else."""
     output = equation.outvars[0].aval if equation.outvars else None
     if not jnp.issubdtype(getattr(output, "dtype", jnp.int32), jnp.floating):
         return None
@@ -156,7 +156,8 @@ def receptive_field(module: nn.Module, variables: Mapping[str, Any]) -> int:
     """Measures the receptive field of the pixel branch by gradient.
 
     The gradient of `restore_pixels` is taken at eight output pixels, along the diagonal of a block,
-    with respect to a random input image. The DCT branch, which sees whole blocks, is not included.
+    with respect to a random input image. The DCT branch, which depends on whole blocks, is not
+    included.
 
     Args:
         module: the network.

@@ -1,9 +1,9 @@
-"""Draws pictures to test with that are no photographs: text, charts, pixel art, scans, textures.
+"""Draws test pictures other than photographs: text, charts, pixel art, scans, textures.
 
 They have nothing in common with the graphics that networks are trained on (`data.graphics`). Each
 kind is drawn by code from a seed, so that a set of any size can be made anywhere and needs no
-licence. `GRAPHICS` are what restoring must not harm, `SURFACES` what looks like a trace of an
-earlier save and is none.
+licence. `GRAPHICS` are pictures that restoring must not harm; `SURFACES` are pictures that only
+seem to have traces of an earlier save.
 """
 
 import itertools
@@ -44,7 +44,7 @@ def draw(kind: str, seed: int, height: int = 192, width: int = 256) -> np.ndarra
 
 
 def _pixel_art(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Mirrored sprites of few colours, magnified without smoothing."""
+    """Draws mirrored sprites of few colours, magnified without smoothing."""
     scale = int(rng.choice([1, 2, 3, 4, 8]))
     rows, columns = -(-height // scale), -(-width // scale)
     palette = _palette(rng, int(rng.integers(3, 12)))
@@ -57,7 +57,7 @@ def _pixel_art(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def _dithered(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A smooth picture in two levels or a few colours, by error diffusion or by a Bayer matrix."""
+    """Draws a smooth picture in two levels or few colours, by error diffusion or a Bayer matrix."""
     smooth = _clouds(rng, height, width, rng.uniform(1.5, 2.5)) * rng.uniform(40, 80) + 128
     if rng.random() < 0.5:
         gray = Image.fromarray(np.clip(smooth, 0, 255).astype(np.uint8))
@@ -73,7 +73,7 @@ def _dithered(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def _text(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Lines of text of one size, ink on paper, at any contrast."""
+    """Draws lines of text of one size, ink on paper, at any contrast."""
     paper, ink = _colors_of_contrast(rng, rng.uniform(10, 255))
     image = Image.new("RGB", (width, height), paper)
     _write_lines(rng, ImageDraw.Draw(image), (4, 4, width, height), int(rng.integers(8, 24)), ink)
@@ -81,7 +81,7 @@ def _text(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def _screenshot(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Windows with title bars, buttons, icons and text."""
+    """Draws windows with title bars, buttons, icons and text."""
     image = Image.new("RGB", (width, height), _color(rng))
     pen = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(2, 5))):
@@ -99,7 +99,7 @@ def _screenshot(rng: np.random.Generator, height: int, width: int) -> np.ndarray
 
 
 def _chart(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Axes with labels and a grid, and bars, curves or points."""
+    """Draws axes with labels and a grid, and bars, curves or points."""
     image = Image.new("RGB", (2 * width, 2 * height), (255, 255, 255))
     pen = ImageDraw.Draw(image)
     left, bottom = 60, 2 * height - 40
@@ -124,7 +124,7 @@ def _chart(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def _line_drawing(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Thin smooth lines on plain paper: plans, comics, handwriting."""
+    """Draws thin smooth lines on plain paper: plans, comics, handwriting."""
     paper, ink = _colors_of_contrast(rng, rng.uniform(80, 255))
     image = Image.new("RGB", (2 * width, 2 * height), paper)
     pen = ImageDraw.Draw(image)
@@ -139,7 +139,7 @@ def _line_drawing(rng: np.random.Generator, height: int, width: int) -> np.ndarr
 
 
 def _flat_shapes(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Areas of plain colour with smooth or stepped edges: logos, maps, cartoons."""
+    """Draws areas of plain colour with smooth or stepped edges: logos, maps, cartoons."""
     scale = int(rng.integers(1, 3))
     image = Image.new("RGB", (scale * width, scale * height), _color(rng))
     pen = ImageDraw.Draw(image)
@@ -157,7 +157,7 @@ def _flat_shapes(rng: np.random.Generator, height: int, width: int) -> np.ndarra
 
 
 def _code(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Squares or stripes in black and white, of whole pixels: bar codes and matrix codes."""
+    """Draws squares or stripes in black and white, of whole pixels: bar codes and matrix codes."""
     module = int(rng.integers(1, 9))
     shape = (-(-height // module), -(-width // module))
     cells = rng.random((1, shape[1]) if rng.random() < 0.3 else shape) < 0.5
@@ -167,7 +167,7 @@ def _code(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def _halftone(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A scan of print: dots of four inks on turned screens, slightly blurred, on grained paper."""
+    """Draws scanned print: dots of four inks on rotated screens, blurred, on grainy paper."""
     y, x = np.mgrid[:height, :width]
     pitch = rng.uniform(3, 8)
     picture = np.ones((height, width, 3))
@@ -185,7 +185,7 @@ def _halftone(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def _scanned_text(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A page that was scanned: blurred ink, uneven light, the grain of paper and sensor."""
+    """Draws a scanned page: blurred ink, uneven light, the grain of paper and sensor."""
     image = Image.new("L", (width, height), 255)
     _write_lines(
         rng, ImageDraw.Draw(image), (4, 4, width, height), int(rng.integers(10, 24)), (0,) * 3
@@ -198,14 +198,14 @@ def _scanned_text(rng: np.random.Generator, height: int, width: int) -> np.ndarr
 
 
 def _texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Fine texture of even tone: gravel, plaster, grass, fabric; deviation of 2 to 8 levels."""
+    """Draws fine uniform texture: gravel, plaster, grass, fabric; deviation of 2 to 8 levels."""
     grain = _grain(rng, height, width, rng.uniform(0, 2), rng.uniform(2, 8))
     tone = rng.uniform(15, 240, 1) if rng.random() < 0.5 else rng.uniform(15, 240, 3)
     return _to_pixels(grain[..., None] + tone)
 
 
 def _bricks(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A pale wall, tiles or planks: a regular pattern of low contrast, with texture."""
+    """Draws a pale wall, tiles or planks: a regular pattern of low contrast, with texture."""
     tall, wide = int(rng.integers(6, 30)), int(rng.integers(10, 70))
     y, x = np.mgrid[:height, :width]
     row = y // tall
@@ -216,7 +216,7 @@ def _bricks(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def _faint_text(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Gray text on gray paper, at a contrast of 4 to 60 levels."""
+    """Draws gray text on gray paper, at a contrast of 4 to 60 levels."""
     paper = int(rng.integers(70, 256))
     ink = paper - int(rng.integers(4, 61))
     image = Image.new("L", (width, height), paper)
@@ -227,7 +227,7 @@ def _faint_text(rng: np.random.Generator, height: int, width: int) -> np.ndarray
 
 
 def _gradient(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A linear or radial gradient, plain or with noise that hides its steps."""
+    """Draws a linear or radial gradient, plain or with noise that hides its steps."""
     y, x = np.mgrid[:height, :width] - rng.uniform(0, 200, (2, 1, 1))
     angle = rng.uniform(0, 2 * np.pi)
     along = np.hypot(x, y) if rng.random() < 0.4 else np.cos(angle) * x + np.sin(angle) * y
@@ -238,7 +238,7 @@ def _gradient(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def _microscopy(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Blurred cells on a plain ground, with the noise of a sensor."""
+    """Draws blurred cells on a plain ground, with the noise of a sensor."""
     picture = np.zeros((height, width))
     y, x = np.mgrid[:height, :width]
     for _ in range(int(rng.integers(5, 40))):
@@ -251,14 +251,14 @@ def _microscopy(rng: np.random.Generator, height: int, width: int) -> np.ndarray
 
 
 def _noise(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """White noise, in gray or in colour."""
+    """Draws white noise, in gray or in colour."""
     channels = int(rng.choice([1, 3]))
     noise = rng.normal(0, rng.uniform(2, 40), (height, width, channels))
     return _to_pixels(noise + rng.uniform(40, 215, channels))
 
 
 def _night(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A dark scene with a few lights, and the noise of a sensor at high gain."""
+    """Draws a dark scene with a few lights, and the noise of a sensor at high gain."""
     scene = np.exp(_clouds(rng, height, width, 2) * 0.8) * rng.uniform(3, 15)
     for _ in range(int(rng.integers(1, 12))):
         lights = np.zeros((height, width))
@@ -292,7 +292,7 @@ SURFACES: Mapping[str, Painter] = {
     "noise": _noise,
     "night": _night,
 }
-"""Seven kinds of pictures of even tone, or with little in them but noise."""
+"""Seven kinds of pictures of uniform tone, or with little but noise."""
 
 
 def _clouds(rng: np.random.Generator, height: int, width: int, slope: float) -> np.ndarray:

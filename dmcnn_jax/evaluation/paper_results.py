@@ -1,4 +1,4 @@
-"""Figures that papers print, shown beside measured ones.
+"""Published figures of papers, shown beside measured ones.
 
 The two sets of tables differ by 0.03 to 0.17 dB for the same systems, and use different windows for
 SSIM: never mix them in one column.

@@ -2,8 +2,8 @@
 
     python -m dmcnn_jax.main --config configs/photo.py --config.data.source=PACK --mode=evaluate
 
-Each picture is compressed as Pillow does and restored whole. What the network and libjpeg make of
-it is rounded to 8 bits, in YCbCr and in RGB, and compared with the original.
+Each picture is compressed as by Pillow and restored as a whole. The results of the network and of
+libjpeg are rounded to 8 bits, in YCbCr and in RGB, and compared with the original.
 """
 
 import itertools
@@ -49,7 +49,7 @@ def evaluate(
     """Measures a restorer on images.
 
     Args:
-        restore: what restores a picture.
+        restore: restores a picture.
         images: names and pictures, uint8 [H, W, 3].
         qualities: JPEG qualities, 1 to 100.
         subsamplings: of chroma, names as in `jpeg.SUBSAMPLING_FACTORS`.
@@ -58,8 +58,7 @@ def evaluate(
     Returns:
         {"mean": [row, …], "per_image": [row, …]}: a row is {"name", "quality", "subsampling",
         "jpeg": M, "model": M}, without a name if it is the mean of images, where M is {"rgb",
-        "luma", "chroma"}, PSNR in dB; chroma is Cb and Cr together. Means count a PSNR of over
-        100 dB as that.
+        "luma", "chroma"}, PSNR in dB; chroma is Cb and Cr together. Means limit PSNR to 100 dB.
 
     Raises:
         ValueError: if there is no image.
@@ -88,7 +87,7 @@ def evaluate_model(model: Model, config: Config, images: str | os.PathLike = "")
 def open_pictures(
     config: Config, images: str | os.PathLike = ""
 ) -> tuple[Iterable[tuple[str, np.ndarray]], int]:
-    """Opens the pictures to measure on.
+    """Opens the pictures for measuring.
 
     Args:
         config: of a run.
@@ -108,7 +107,7 @@ def open_pictures(
 
 
 def restore_by_photo(model: Model) -> Restore:
-    """Returns what restores pictures by a `PhotoNet`."""
+    """Returns a function that restores pictures by a `PhotoNet`."""
 
     def restore(coefficients: PhotoInput, table: np.ndarray, mask: np.ndarray) -> jax.Array:
         return _image(model.module, model.variables, coefficients, table, mask)
@@ -117,12 +116,12 @@ def restore_by_photo(model: Model) -> Restore:
 
 
 def restore_by_pair(luma: Model, chroma: Model) -> Restore:
-    """Returns what restores pictures by a network of luma, whose result guides one of chroma."""
+    """Returns a function that restores luma, and then chroma guided by it, by two networks."""
 
     def restore(coefficients: PhotoInput, table: np.ndarray, mask: np.ndarray) -> jax.Array:
         y = _luma(luma.module, luma.variables, coefficients.luma, table[:, 0], mask)
         down, across = coefficients.subsampling
-        # Coded blocks of chroma that end beyond the picture see the guide's border repeated.
+        # The guide's border is repeated for coded blocks of chroma that end beyond the picture.
         height, width = 8 * mask.any(axis=(0, 2)).sum(), 8 * mask.any(axis=(0, 1)).sum()
         rows, columns = y.shape[1:3]
         inside = y[:, :height, :width]

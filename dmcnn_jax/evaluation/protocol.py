@@ -2,8 +2,8 @@
 
     dmcnn-evaluate --weights dmcnn-small-qf10 --images FOLDER --quality 10
 
-The original is the Y of a colour image (BT.601, 16 to 235, MATLAB's rgb2ycbcr), or a gray image as
-it is, 0 to 255. It is compressed as a grayscale JPEG at one quality. The decoded JPEG and the
+The original is the Y of a colour image (BT.601, 16 to 235, MATLAB's rgb2ycbcr), or an unchanged
+gray image, 0 to 255. It is compressed as a grayscale JPEG at one quality. The decoded JPEG and the
 model's output, both rounded to 8 bits, are compared with it by PSNR, SSIM with both windows, and
 PSNR-B. See `dmcnn_jax.evaluation.color_protocol` for the measures of colour files.
 """
@@ -53,9 +53,9 @@ def measure_image(
         ensemble: whether to average over the eight rotations and reflections of the image.
 
     Returns:
-        {"jpeg": M, "model": M}, where M is what `metrics.measure` returns, and the measured planes,
-        uint8 [H, W], under the same keys. With `project`, both also have "unprojected", the output
-        before projection.
+        {"jpeg": M, "model": M}, where M is the result of `metrics.measure`, and the measured
+        planes, uint8 [H, W], under the same keys. With `project`, both also have "unprojected", the
+        output before projection.
     """
     table = jpeg.quality_table(quality)
     coefficients = np.asarray(jpeg.encode(original, table))
@@ -82,7 +82,7 @@ def evaluate(
     gallery: Gallery | None = None,
     samples: Samples | None = None,
 ) -> dict[str, Any]:
-    """Measures a model on images, each counted once.
+    """Measures a model on images; each image counts once.
 
     Args:
         model: the model.
@@ -129,7 +129,7 @@ def evaluate(
 
 
 def format_table(results: Mapping[str, Any]) -> str:
-    """Returns a table of the means that `evaluate` returned, and of the gains over the JPEG.
+    """Returns a table of `evaluate`'s means, and of the gains over the JPEG.
 
     Gains are finite even if an image is reproduced exactly, see `results.gains`.
     """
@@ -157,17 +157,17 @@ def format_table(results: Mapping[str, Any]) -> str:
 def write_gallery(
     path: str | os.PathLike, gallery: Gallery, results: Mapping[str, Any]
 ) -> tuple[str, ...]:
-    """Writes a gallery that `evaluate` filled; returns and raises the same as `Gallery.write`."""
-    # A gallery may be published: it has the names of model and images, not where they lie.
+    """Writes a gallery filled by `evaluate`; returns and raises as `Gallery.write`."""
+    # A gallery may be published, so it has the names of model and images without their folders.
     shown = {**results, "images": Path(results["images"]).name}
     gallery.title, gallery.about = Path(results["model"]).name, _describe(shown)
     return gallery.write(path)
 
 
 def read_original(path: str | os.PathLike, luma: str) -> np.ndarray:
-    """Reads the luma of an image to measure on.
+    """Reads the luma of an image for measuring.
 
-    A gray image is taken as it is, 0 to 255; see `data.originals`.
+    A gray image is taken unchanged, 0 to 255; see `data.originals`.
 
     Args:
         path: of the image.
@@ -181,7 +181,7 @@ def read_original(path: str | os.PathLike, luma: str) -> np.ndarray:
     """
     try:
         plane = read_original_luma(path, luma)
-    # A decoder may raise anything on a damaged file.
+    # A decoder may raise any error on a damaged file.
     except Exception as error:
         raise ValueError(f"{os.fspath(path)!r} can't be read ({error}); remove it") from error
     if min(plane.shape) < metrics.SMALLEST_SIDE:
@@ -240,10 +240,10 @@ def evaluate_folder(
 
 
 def evaluate_config(config: Config, weights: str | os.PathLike, workdir: Path) -> None:
-    """Evaluates a run: prints a table, writes results.json and sample.png, maybe a gallery.
+    """Evaluates a run: prints a table, writes results.json, sample.png and perhaps a gallery.
 
-    This is what `--mode=evaluate` does, and the end of training. Results of another model stay:
-    beside them, the files are results-NAME.json and sample-NAME.png.
+    `--mode=evaluate` runs this, and training at its end. Results of another model are kept; the new
+    files beside them are results-NAME.json and sample-NAME.png.
 
     Args:
         config: of the run. Without `config.evaluate.images`, the tiles set aside for validation are
@@ -287,7 +287,7 @@ def evaluate_config(config: Config, weights: str | os.PathLike, workdir: Path) -
 def _evaluate_luma(
     model: Model, config: Config, gallery: Gallery | None, samples: Samples
 ) -> dict[str, Any]:
-    """Measures a model on what `config` names; returns the results."""
+    """Measures a model on the images of `config`; returns the results."""
     options = config.evaluate
     if options.images:
         return evaluate_folder(
@@ -319,7 +319,7 @@ def _evaluate_luma(
 
 
 def _choose_results(output: Path, model: str) -> tuple[Path, str]:
-    """Returns the file for the results of a model, and a note if others' are there.
+    """Returns the file for a model's results, and a note if another model's results exist.
 
     Args:
         output: folder of the results.

@@ -1,4 +1,4 @@
-"""What the protocols share: gains, and results as JSON."""
+"""Shared by the protocols: gains, and results as JSON."""
 
 import json
 import math
@@ -10,14 +10,14 @@ from typing import Any
 from dmcnn_jax.system.atomic_write import write_file
 
 PSNR_LIMIT = 100.0
-"""PSNR in dB that gains count an exactly reproduced image as, whose PSNR is infinite."""
+"""PSNR in dB by which gains replace the infinite PSNR of an exactly reproduced image."""
 
 
 def gains(rows: Sequence[Mapping[str, Any]], measure: str, before: str, after: str) -> list[float]:
     """Returns the gain of each image in one measure.
 
-    PSNR and PSNR-B count as `PSNR_LIMIT` where they are higher, so that gains are finite for images
-    that are reproduced exactly: by both, by the JPEG alone or by the restored image alone.
+    PSNR and PSNR-B are limited to `PSNR_LIMIT`, so that gains are finite for images reproduced
+    exactly by the JPEG, the restored image or both.
 
     Args:
         rows: of each image, {before: {measure: value}, after: {measure: value}}.
@@ -46,7 +46,7 @@ def to_json(value: Any) -> str:
 
 
 def write_results(path: str | os.PathLike, results: Mapping[str, Any]) -> None:
-    """Writes results as JSON, see `to_json`, to a temporary name first; makes the folder."""
+    """Writes results as JSON (`to_json`), under a temporary name first; creates the folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, to_json(results).encode())

@@ -1,4 +1,4 @@
-"""The picture of an evaluation: a few photographs, their JPEGs, and what was restored."""
+"""The sample picture of an evaluation: a few photographs, their JPEGs, and restored pictures."""
 
 import os
 from collections.abc import Mapping
@@ -9,12 +9,12 @@ from PIL import Image
 from dmcnn_jax.images import labels
 from dmcnn_jax.system.atomic_write import replacing
 
-# Photographs shown, and the longest side shown of each.
+# Number of photographs shown, and the longest side shown of each.
 _COUNT, _SIDE = 3, 512
 
 
 class Samples:
-    """The first photographs of an evaluation; of large ones, the middle."""
+    """The first photographs of an evaluation; large ones are cropped to the middle."""
 
     def __init__(self) -> None:
         self._rows: dict[str, list[tuple[str, np.ndarray]]] = {}
@@ -26,7 +26,7 @@ class Samples:
         planes: Mapping[str, np.ndarray],
         measured: Mapping[str, Mapping[str, float]],
     ) -> None:
-        """Adds a picture, if it is of a new photograph and there is room.
+        """Adds a picture if it belongs to a new photograph and there is room.
 
         Args:
             name: of the picture; that of a tile has its number in brackets after the photograph's.

@@ -1,6 +1,6 @@
 """Models in file formats of other programs, and back.
 
 `exporter` has the two functions that callers need, `export_model` and `import_model`. Each format
-is a file of its own: `weights` (npz, safetensors), `orbax_checkpoint`, `pytorch`, `onnx` and
+has its own file: `weights` (npz, safetensors), `orbax_checkpoint`, `pytorch`, `onnx` and
 `stablehlo`. `torch_dmcnn` and `torch_baselines` are the networks in PyTorch.
 """

@@ -41,7 +41,7 @@ FORMATS: dict[str, Format] = {
 
 @dataclasses.dataclass(frozen=True)
 class ExportResult:
-    """The result of an export: what was written, and how close it is to the model.
+    """The result of an export: the file, and its largest difference from the model.
 
     Attributes:
         path: file or directory.
@@ -62,8 +62,8 @@ class ExportResult:
 def export_model(model: Model, path: str | os.PathLike, format: str = "") -> ExportResult:
     """Writes a model, reads it back, and compares outputs.
 
-    It is written to a temporary name and renamed when the outputs agree; an existing file is
-    replaced only then.
+    It is written under a temporary name and renamed when the outputs agree; only then is an
+    existing file replaced.
 
     Args:
         model: the model to write.
@@ -71,11 +71,11 @@ def export_model(model: Model, path: str | os.PathLike, format: str = "") -> Exp
         format: a name of `FORMATS`; empty: chosen by the suffix of `path`.
 
     Returns:
-        What was written, and the largest difference from the model.
+        The file written, and the largest difference from the model.
 
     Raises:
-        ValueError: for an unknown format, a model that the format has no program for, or outputs
-            that differ by more than the format's tolerance.
+        ValueError: if the format is unknown, has no program for the model, or its outputs differ by
+            more than its tolerance.
         FileExistsError: if there is a directory of that name.
         ImportError: if a package that the format needs is not installed.
     """
@@ -105,8 +105,8 @@ def import_model(source: str | os.PathLike, like: str | os.PathLike = "") -> Mod
     Args:
         source: a bundled name, a .safetensors file, or a workdir; or an .npz file, a PyTorch state
             dict (.pt, .pth), or an Orbax directory that `export_model` wrote.
-        like: another such source of the same network, for weights that don't name theirs, as those
-            of other programs may not; empty for none.
+        like: another such source of the same network, for weights that don't name their network,
+            such as those of other programs; empty for none.
 
     Returns:
         The model.
@@ -142,7 +142,7 @@ def _choose_format(path: Path, name: str) -> Format:
 
 
 def _find_format(path: Path) -> Format:
-    """Returns the format to read a source as; safetensors for everything `find_weights` takes."""
+    """Returns the format of a source; safetensors for everything that `find_weights` accepts."""
     if path.is_dir():
         return ORBAX if is_checkpoint(path) else SAFETENSORS
     suffixed = (format for format in FORMATS.values() if path.suffix in format.suffixes)
@@ -152,7 +152,7 @@ def _find_format(path: Path) -> Format:
 def _largest_differences(model: Model, format: Format, path: Path) -> Iterator[float]:
     """Yields the largest difference between the outputs of a model and its export, image by image.
 
-    If the export computes in float32, the model is asked to do so too.
+    If the export computes in float32, so does the model here.
     """
     run = format.run(path)
     if format.float32 and hasattr(model.module, "dtype"):
@@ -171,7 +171,7 @@ def _largest_differences(model: Model, format: Format, path: Path) -> Iterator[f
         for coefficients, table in _test_batches(model.module, format.subsamplings):
             output = run(coefficients, table)
             difference = np.abs(output - expected(coefficients, table))
-            # NaN, in either, must not pass for a small number.
+            # A NaN in either must not count as a small number.
             difference = np.where(np.isfinite(difference), difference, np.inf)
             yield from difference.reshape(len(difference), -1).max(axis=1).tolist()
 
@@ -182,8 +182,8 @@ def _test_batches(
     """Yields coefficients and tables of one image, and of several.
 
     Args:
-        module: the network that they are for.
-        subsamplings: names of those of photographs.
+        module: the network.
+        subsamplings: names of the subsamplings of photographs.
     """
     rng = np.random.default_rng(0)
     if isinstance(module, PhotoNet):

@@ -1,4 +1,4 @@
-"""The parts of an export format, and what several formats share."""
+"""The parts of an export format, and helpers that several formats share."""
 
 import dataclasses
 import importlib
@@ -21,29 +21,31 @@ Coefficients = np.ndarray | ChromaInput | PhotoInput
 """The first argument of a network."""
 
 Runner = Callable[[Coefficients, np.ndarray], np.ndarray]
-"""Restores a batch: coefficients and tables → float32 [B, H, W]; of colour, [B, H, W, planes]."""
+"""Restores a batch: coefficients and tables → float32 [B, H, W], or [B, H, W, planes] for
+colour."""
 
 Reader = Callable[[Path, Mapping[str, Any] | None], Model]
-"""Reads a file as a model, given what to assume about weights that don't name their network."""
+"""Reads a file as a model; the second argument describes weights that don't name their network."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """A file format that models are written in.
+    """An export format.
 
     Attributes:
         name: as in `--format`.
-        suffixes: of paths that mean this format where none is named; "" for none.
-        tolerance: maximum difference between the outputs of the model and of what was written, in
-            pixels scaled to [0, 1]. Programs of other frameworks add in another order.
+        suffixes: suffixes of paths that select this format if none is named; "" for no suffix.
+        tolerance: maximum difference between the outputs of the model and of the export, in pixels
+            scaled to [0, 1]. Other frameworks add numbers in another order.
         write: writes a model to a path.
-        run: opens what was written, as a function to compare with the model.
-        read: reads what was written as a model; None for programs, which can't be read back.
+        run: opens the export as a function to compare with the model.
+        read: reads the export as a model; None for programs, which can't be read back.
         packages: modules that writing, reading and running import, checked beforehand.
         extra: extra of this package that installs them.
-        float32: whether the written program computes in float32, whatever the model computes in.
-        details: what a report adds to the name.
-        subsamplings: of the pictures that a written network for photographs restores.
+        float32: whether the written program computes in float32, whatever the model's dtype.
+        details: text that a report adds to the name.
+        subsamplings: subsamplings of the pictures that an exported network for photographs
+            restores.
     """
 
     name: str
@@ -75,12 +77,12 @@ class Format:
 
 
 def make_model(path: Path, variables: Mapping[str, Any], about: Mapping[str, Any]) -> Model:
-    """Makes a model of variables that were read.
+    """Makes a model from variables read from a file.
 
     Args:
         path: of the file, for errors and as the model's name.
         variables: arrays as a Flax tree.
-        about: what is known about the weights; "model" is the configuration of the network.
+        about: description of the weights; "model" is the configuration of the network.
 
     Returns:
         The model.
@@ -130,7 +132,7 @@ def named_inputs(coefficients: Coefficients, table: np.ndarray) -> dict[str, np.
         table: the table, or those of all planes.
 
     Returns:
-        int32 arrays: "coefficients" and "table"; of a network for photographs "luma", "chroma",
+        int32 arrays: "coefficients" and "table"; for a network for photographs "luma", "chroma",
         "table" and "subsampling".
     """
     table = np.asarray(table, np.int32)
@@ -145,5 +147,5 @@ def named_inputs(coefficients: Coefficients, table: np.ndarray) -> dict[str, np.
 
 
 def reading_runner(read: Reader) -> Callable[[Path], Runner]:
-    """Returns a format's `run` that reads the file as a model and runs that."""
+    """Returns a `run` function of a format, which reads the file as a model and runs the model."""
     return lambda path: model_runner(read(path, None))

@@ -1,4 +1,4 @@
-"""The network as an ONNX program, by way of its PyTorch module: any number and size of images."""
+"""The network as an ONNX program, from its PyTorch module; for any number and size of images."""
 
 import contextlib
 import json
@@ -94,7 +94,7 @@ def run(path: Path) -> Runner:
 
 
 class _Program(NamedTuple):
-    """A PyTorch module to trace, and what is said about it.
+    """A PyTorch module to trace, with its description.
 
     Attributes:
         module: it returns the outputs in their order.
@@ -152,8 +152,8 @@ def _photo_program(network: "Restorer") -> _Program:
         of_red, of_green, of_blue = LUMA_WEIGHTS
         y, cb, cr = ycbcr[..., 0], ycbcr[..., 1] - 128, ycbcr[..., 2] - 128
         red, blue = 2 * (1 - of_red) * cr, 2 * (1 - of_blue) * cb
-        # Differences from luma, not sums with it, so that all three are exactly luma where there is
-        # no colour.
+        # Computed as differences from luma, so that all three channels are exactly luma without
+        # colour.
         green = -(of_red * red + of_blue * blue) / of_green
         return torch.stack([y + red, y + green, y + blue], -1)
 
@@ -174,7 +174,7 @@ def _photo_program(network: "Restorer") -> _Program:
 
 @contextlib.contextmanager
 def _silence_exporter() -> Iterator[None]:
-    """Suppresses PyTorch's remarks about its exporter and about optional packages."""
+    """Suppresses PyTorch's messages about its exporter and optional packages."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

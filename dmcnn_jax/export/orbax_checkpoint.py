@@ -26,7 +26,7 @@ def write(model: Model, path: Path) -> None:
 
 
 def read(path: Path, like: Mapping[str, Any] | None = None) -> Model:
-    """Reads what `write` wrote, which always names its network; `like` is not used."""
+    """Reads a directory of `write`, which always names its network; `like` is not used."""
     del like
     import orbax.checkpoint as ocp
 
@@ -35,7 +35,7 @@ def read(path: Path, like: Mapping[str, Any] | None = None) -> Model:
         def restore(**items: Any) -> Any:
             try:
                 return checkpointer.restore(path.absolute(), args=ocp.args.Composite(**items))
-            # Damage shows as any error, of the parsers of Orbax and of TensorStore.
+            # Damage can cause any error of the parsers of Orbax and TensorStore.
             except Exception as error:
                 reason = shorten_name(" ".join(str(error).split()))
                 raise ValueError(
@@ -44,7 +44,7 @@ def read(path: Path, like: Mapping[str, Any] | None = None) -> Model:
                 ) from error
 
         about = choose_about(path, restore(about=ocp.args.JsonRestore()).about, None)
-        # A target puts the arrays on this machine's devices, wherever they were saved.
+        # A target places the arrays on this machine's devices, wherever they were saved.
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         target = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
@@ -55,7 +55,7 @@ def read(path: Path, like: Mapping[str, Any] | None = None) -> Model:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Returns whether a directory is one that `write` wrote."""
+    """Returns whether `write` wrote a directory."""
     return (path / "variables").is_dir()
 
 

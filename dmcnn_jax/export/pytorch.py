@@ -30,7 +30,7 @@ from dmcnn_jax.system.messages import shorten_name
 if TYPE_CHECKING:
     from dmcnn_jax.export.torch_dmcnn import Restorer
 
-# The key under which PyTorch keeps a module's state that is no tensor.
+# The key under which PyTorch keeps a module's state that is not a tensor.
 EXTRA_STATE = "_extra_state"
 
 # BatchNorm counts batches in an integer, which inference doesn't need.
@@ -93,7 +93,7 @@ def from_torch(
 
 
 def state_dict(model: Model) -> dict[str, Any]:
-    """Returns the PyTorch state dict of a model, with what it says about itself.
+    """Returns the PyTorch state dict of a model, with its description.
 
     Raises:
         ValueError: if the model has no PyTorch module.
@@ -103,8 +103,8 @@ def state_dict(model: Model) -> dict[str, Any]:
     about = json.loads(json.dumps(dict(model.about)))
     fields = about["model"]
     module_class(fields["name"])
-    # Fields that PyTorch classes don't have (of the loss, of JAX's precision) are kept apart, so
-    # that they are restored when the weights come back.
+    # Fields that PyTorch classes lack (of the loss, of JAX's precision) are stored separately, so
+    # that they are restored when the weights are read back.
     jax_only = getattr(type(model.module), "JAX_ONLY_FIELDS", ())
     about["model"] = {k: v for k, v in fields.items() if k not in jax_only}
     about["jax_only"] = {k: v for k, v in fields.items() if k in jax_only}
@@ -219,7 +219,7 @@ def _name_variables(
         _, *layer, name = path
         axes: tuple[int, ...] | None = None
         if name == "kernel" and leaf.ndim == 4:
-            # Of a network within the network the paths are its own, without its name.
+            # Paths of a nested network are relative to it, without its name.
             kind = kinds.get(tuple(layer)) or kinds[tuple(layer[1:])]
             axes = (2, 3, 0, 1) if kind is Deconv else (3, 2, 0, 1)
         elif name == "kernel" and leaf.ndim == 2:

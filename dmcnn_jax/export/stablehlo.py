@@ -1,4 +1,4 @@
-"""The network as a StableHLO program, by jax.export: any number and size of images."""
+"""The network as a StableHLO program, by jax.export; for any number and size of images."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,14 +18,14 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 SUBSAMPLING = "4:2:0"
-"""The subsampling of pictures that programs of networks for photographs take; gray ones count as
-such. Shapes follow from it, and each of the others would need a program of its own."""
+"""The subsampling of pictures for exported networks for photographs, gray pictures included. It
+determines shapes, so each other subsampling would need another program."""
 
 
 def write(model: Model, path: Path) -> None:
     """Writes one program for all `PLATFORMS`.
 
-    Its arguments are coefficients and table; of networks for photographs, those of `_photo`.
+    Its arguments are coefficients and table; for networks for photographs, those of `_photo`.
 
     Raises:
         ValueError: for a network of chroma.
@@ -104,7 +104,7 @@ STABLEHLO = Format(
     tolerance=1e-6,
     write=write,
     run=run,
-    # jax.export serialises with it, and does not install it.
+    # jax.export needs it to serialise, and does not install it.
     packages=("flatbuffers",),
     details=f", for {', '.join(PLATFORMS)}",
     subsamplings=(SUBSAMPLING,),

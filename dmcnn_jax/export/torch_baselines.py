@@ -1,4 +1,4 @@
-"""The networks that DMCNN is compared with, in PyTorch, for weights trained with dmcnn_jax.
+"""The other systems' networks in PyTorch, for weights trained with dmcnn_jax.
 
     python tools/export_params.py runs/dncnn --format torch -o dncnn.pt
 
@@ -7,7 +7,7 @@
 >>> image = model(coefficients, table)["image"]                 # doctest: +SKIP
 
 Inputs and outputs are those of `torch_dmcnn.DMCNN`. The files in dmcnn_jax/models/baselines name
-the papers, and what had to be assumed beyond them.
+the papers, and the assumptions beyond them.
 """
 
 import math
@@ -317,7 +317,7 @@ class _Diffusion(nn.Module):
 
 
 def _stack(inputs: int, features: int, depth: int, outputs: int | None) -> nn.Sequential:
-    """Returns convolutions with ReLU; with `outputs`, the last is linear, of that many channels."""
+    """Returns convolutions with ReLU; `outputs` makes the last linear, with that many channels."""
     stack = nn.Sequential()
     for i in range(1, depth + 1):
         last = outputs if i == depth else None

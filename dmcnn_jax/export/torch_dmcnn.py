@@ -6,8 +6,8 @@
 >>> model = torch_dmcnn.load("dmcnn.pt")                        # doctest: +SKIP
 >>> image = model(coefficients, table)["image"]                 # doctest: +SKIP
 
-The input is not pixels but what the JPEG file holds: integer coefficients [B, H/8, W/8, 64] of
-whole blocks, channel 8*v + u with v the vertical frequency (natural order, not zigzag), and the
+The input is the JPEG file's data instead of pixels: integer coefficients [B, H/8, W/8, 64] of whole
+blocks, channel 8*v + u with v the vertical frequency (natural order, not zigzag), and the
 quantisation table [B, 8, 8] in the same order; jpeglib, among others, reads both. Equations and
 reasons are in dmcnn_jax/models/dmcnn.py; modules have the same names here as there, and arrays
 between them are [B, C, H, W].
@@ -72,7 +72,7 @@ class Restorer(nn.Module):
             float32 [B, 1, H, W], levels scaled to [0, 1].
         """
         levels = _saturate(k * steps).unflatten(3, (8, 8))
-        # Sums instead of matrix products, which PyTorch lacks for integers on GPUs.
+        # Sums instead of matrix products, since PyTorch lacks these for integers on GPUs.
         terms = (levels[..., v, None, :] * self.integer_dct[v, :, None] for v in range(8))
         columns = _saturate(_shift(sum(terms), 11))
         terms = (columns[..., u, None] * self.integer_dct[u] for u in range(8))
@@ -88,11 +88,11 @@ class Restorer(nn.Module):
         return to_blocks(image * 255 - 128) @ self.basis.T
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Returns what the state dict says about the model: JSON."""
+        """Returns the state dict's description of the model: JSON."""
         return self.about
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Adopts what a state dict says about the model.
+        """Adopts a state dict's description of the model.
 
         Raises:
             ValueError: if it belongs to a model of another configuration.
@@ -118,7 +118,7 @@ class DMCNN(Restorer):
         dct_branch: whether there is a DCT branch.
         rectifier: how the output of the DCT branch is limited to the quantisation intervals:
             "interval", "leaky", "decoded" or "none".
-        margin: what the intervals are widened by on both sides, grey levels.
+        margin: grey levels by which the intervals are widened on both sides.
         multi_scale: whether there are estimates at half and quarter size.
         residual: initial r, the share of the DCT branch's estimate in the image that the pixel
             branch corrects.
@@ -165,7 +165,7 @@ class DMCNN(Restorer):
         self.r = nn.Parameter(torch.tensor(residual)) if learn_residual and dct_branch else residual
 
     def forward(self, coefficients: Tensor, table: Tensor) -> dict[str, Tensor]:
-        """Estimates the original from what the file holds.
+        """Estimates the original from the file's coefficients and table.
 
         Args:
             coefficients: k, integers [B, H/8, W/8, 64].
@@ -231,7 +231,7 @@ class TableConditioned(nn.Module):
             encoding: of the table, float32 [B, inputs]: `encode_steps`.
         """
         if not self.conditioned_layers:
-            # A name that is bound in one branch only would split the graph of torch.compile.
+            # A name bound in only one branch would split the graph of torch.compile.
             return lambda i, x: x
         code = self.table_prelu(self.table_dense(encoding))
 

@@ -10,7 +10,8 @@ Equations and reasons are in dmcnn_jax/models/photo.py; modules have the same na
 and arrays between them are [B, C, H, W].
 
 The subsampling is a tensor, and no shape depends on it, so that one exported program serves 4:2:0,
-4:2:2 and 4:4:4: where the model in JAX reshapes by subsampling factors, this gathers by positions.
+4:2:2 and 4:4:4: the model in JAX reshapes by subsampling factors, but this one gathers by
+positions.
 """
 
 import os
@@ -37,7 +38,7 @@ _HALF = 4
 # Chroma varies about a quarter as much as luma.
 _CHROMA_SCALE = 4
 
-# Corrections are limited to so many times the error to expect.
+# Corrections are limited to this multiple of the expected error.
 _MAX_CORRECTION = 32
 
 # Grey levels by which intervals shrink on both sides once a DMCNN has restored luma.
@@ -73,7 +74,7 @@ def load(path: str | os.PathLike) -> "PhotoNet":
 
 
 class _LumaNetwork(DMCNN):
-    """The DMCNN that restores luma first, without a description of its own in the state dict."""
+    """The DMCNN that restores luma first, without its own description in the state dict."""
 
     get_extra_state = nn.Module.get_extra_state
     set_extra_state = nn.Module.set_extra_state
@@ -159,7 +160,7 @@ class PhotoNet(Restorer, TableConditioned):
     def forward(
         self, luma: Tensor, chroma: Tensor, table: Tensor, subsampling: Tensor
     ) -> dict[str, Tensor]:
-        """Estimates the original from what a colour file holds.
+        """Estimates the original from a colour file's coefficients and tables.
 
         A gray file is one whose chroma has no coefficients, 4:2:0, with chroma's tables zero.
 
@@ -167,7 +168,7 @@ class PhotoNet(Restorer, TableConditioned):
             luma: k of Y, integers [B, h, w, 64].
             chroma: k of Cb and Cr, integers [B, 2, ⌈h / s⌉, ⌈w / t⌉, 64].
             table: Q of Y, Cb and Cr, integers [B, 3, 8, 8]. Zeros for Cb and Cr stand for the
-                standard table of chroma that belongs to luma's.
+                standard chroma table of luma's quality.
             subsampling: rows and columns of the picture to a chroma sample, integers [2]: (2, 2)
                 for 4:2:0, (1, 2) for 4:2:2 and (1, 1) for 4:4:4.
 
@@ -212,7 +213,7 @@ class PhotoNet(Restorer, TableConditioned):
         return (planes / 255 + 128 / 255).clamp(0, 1)
 
     def _rectify(self, planes: Tensor, k: Tensor, steps: Tensor, margin: float) -> Tensor:
-        """Returns what brings planes [B, C, 8h, 8w] to the intervals around k [B, C, h, w, 64]."""
+        """Returns the change of planes [B, C, 8h, 8w] into the intervals of k [B, C, h, w, 64]."""
         blocks = to_blocks((planes * 255 - 128).flatten(0, 1)[:, None])
         x = (blocks @ self.basis.T).unflatten(0, (-1, planes.shape[1]))
         centre = k * steps[:, :, None, None].float()
@@ -225,7 +226,7 @@ class PhotoNet(Restorer, TableConditioned):
     ) -> Tensor:
         """Runs the U-Net: corrections in units of `_expected_errors`, [B, 3, H, W].
 
-        `planes` are Y, Cb and Cr as decoded, and how Y was changed, in those units, [B, 4, H, W].
+        `planes` are Y, Cb and Cr as decoded, and the change of Y, in those units, [B, 4, H, W].
         """
         subsampling = torch.log2(factors.float()).expand(steps.shape[0], 3, 2)
         condition = self.conditioning(torch.cat([encode_steps(steps), subsampling], 2).flatten(1))
@@ -341,7 +342,7 @@ def _mean_of_upsampled(planes: Tensor, factors: Tensor) -> Tensor:
 def _mean(planes: Tensor, like: Tensor, factors: Tensor) -> Tensor:
     """Averages planes [B, C, H, W] over samples, to the height and width of `like`.
 
-    Samples may reach into one block more at the right and at the bottom, which counts as zero.
+    Samples may extend by one block to the right and the bottom, where values count as zero.
     """
     planes = F.pad(planes, (0, 8, 0, 8))
     for axis, factor in enumerate(factors, 2):

@@ -24,10 +24,10 @@ def write_npz(model: Model, path: Path) -> None:
 
 
 def read_npz(path: Path, like: Mapping[str, Any] | None = None) -> Model:
-    """Reads what `write_npz` wrote; without "about", the network is that of `like`.
+    """Reads a file of `write_npz`; without "about", the network is that of `like`.
 
     Raises:
-        ValueError: if the file is no npz of arrays, names no network, or doesn't fit it.
+        ValueError: if the file is not an npz file of arrays, names no network, or doesn't fit it.
     """
     arrays = _load_npz(path)
     stored = arrays.pop("about", None)
@@ -40,7 +40,7 @@ def _load_npz(path: Path) -> dict[str, np.ndarray]:
         _check_expansion(path)
         with np.load(path, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
-    # Damage shows as any error, of the parsers of zip files and of arrays.
+    # Damage can cause any error of the parsers of zip files and arrays.
     except Exception as error:
         if isinstance(error, PermissionError | FileNotFoundError):
             raise
@@ -48,14 +48,14 @@ def _load_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _parse(about: np.ndarray) -> object:
-    """Returns the description that a file has of its weights; None if it is no JSON."""
+    """Returns a file's description of its weights; None if it is not JSON."""
     try:
         return json.loads(str(about))
     except (ValueError, RecursionError):
         return None
 
 
-# Arrays in an npz file may be compressed: weights to half their size, unless most of them are zero.
+# Arrays in an npz file may be compressed, weights to half their size unless most are zero.
 _MAX_EXPANSION, _ALLOWANCE = 20, 2**26
 
 

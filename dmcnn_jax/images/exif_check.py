@@ -1,4 +1,4 @@
-"""Checks that a file with a camera's EXIF data can be read: hostile data make programs fail."""
+"""Checks that Pillow can read EXIF data, since hostile data make programs fail."""
 
 import dataclasses
 import io
@@ -13,7 +13,7 @@ def check_exif(exif: bytes) -> None:
     """Checks, on a tiny picture, that Pillow reads and turns a file with EXIF data.
 
     Args:
-        exif: with their header.
+        exif: EXIF data with their header.
 
     Raises:
         ValueError: if it fails.
@@ -24,13 +24,13 @@ def check_exif(exif: bytes) -> None:
         with Image.open(file) as image:
             image.load()
             ImageOps.exif_transpose(image)
-    # Pillow doesn't say what it raises, and it is much.
+    # Pillow doesn't document its errors, which are of many types.
     except Exception as error:
         raise ValueError(f"Pillow can't read them: {error}") from error
 
 
 def reduce_exif(metadata: Metadata) -> Metadata:
-    """Returns metadata whose EXIF data hold the orientation alone; if they do already, none."""
+    """Returns metadata with EXIF data reduced to the orientation; removed if already reduced."""
     tag = Image.Exif()
     tag[Base.Orientation] = metadata.orientation
     data = tag.tobytes()

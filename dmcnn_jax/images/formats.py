@@ -36,7 +36,7 @@ FORMATS = {
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
 }
-"""Extensions that a picture can be written to, and Pillow's names of their formats."""
+"""Extensions of writable formats, and Pillow's names for these formats."""
 
 
 CMYK_FORMATS = ("TIFF", "JPEG")
@@ -45,11 +45,11 @@ CMYK_FORMATS = ("TIFF", "JPEG")
 
 @dataclasses.dataclass(frozen=True)
 class OutputFormat:
-    """A file format to write pictures in.
+    """The file format of a written picture.
 
     Attributes:
         format: a value of `FORMATS`.
-        quality: of JPEG (None: 95, where pixels are written) and WebP (None: lossless), 1 to 100.
+        quality: of JPEG (None: 95, if pixels are written) and WebP (None: lossless), 1 to 100.
         upright: whether pixels are turned as EXIF's orientation says, and the orientation reset.
     """
 
@@ -59,7 +59,7 @@ class OutputFormat:
 
     @property
     def lossy(self) -> bool:
-        """Whether pixels are changed by being written."""
+        """Whether writing changes pixels."""
         return self.format == "JPEG" or (self.format == "WEBP" and self.quality is not None)
 
     @property
@@ -71,7 +71,7 @@ class OutputFormat:
 def output_format(
     extension: str, quality: int | None = None, bits: int = 8, *, upright: bool = False
 ) -> OutputFormat:
-    """Returns the format that an extension stands for.
+    """Returns the format of an extension.
 
     Args:
         extension: with its dot, in any case.
@@ -108,13 +108,13 @@ def write(
             file open for writing in binary.
         pixels: uint8, or for PNG and TIFF uint16, [height, width], [height, width, 3], or for TIFF
             and JPEG [height, width, 4] (CMYK, 0 is no ink).
-        metadata: what to keep. Unless the style says otherwise, pixels stay as they lie in the
-            file, and so does the EXIF tag that says how to turn them.
+        metadata: metadata to keep. Unless the style is upright, pixels are stored unturned, with
+            the EXIF orientation tag unchanged.
         style: the format.
         overwrite: whether a file of this name is replaced.
 
     Returns:
-        What the JPEG file held and this one doesn't, in a few words each.
+        Contents of the JPEG file that this one doesn't have, in a few words each.
 
     Raises:
         FileExistsError: if there is such a file and it must stay.
@@ -129,7 +129,7 @@ def write(
     if isinstance(target, str | os.PathLike):
         with replacing(target, overwrite=overwrite) as file:
             return (*dropped, *_save(file, pixels, metadata, style))
-    # A pipe has no way back, which some formats need.
+    # Some formats need to seek back, which a pipe can't.
     buffer = io.BytesIO()
     dropped += _save(buffer, pixels, metadata, style)
     target.write(buffer.getbuffer())
@@ -137,11 +137,11 @@ def write(
 
 
 def pixels_as_written(pixels: np.ndarray, metadata: Metadata, style: OutputFormat) -> np.ndarray:
-    """Returns the pixels that a reader gets from what `write` makes of them, unturned.
+    """Returns the pixels, unturned, that a reader gets from the file that `write` writes.
 
     Args:
-        pixels: uint8 [height, width] or [height, width, 3]; for formats that are not lossy of any
-            kind, which come back as they are.
+        pixels: uint8 [height, width] or [height, width, 3]; of any kind for lossless formats, whose
+            pixels are returned unchanged.
         metadata: of the file; only its orientation matters.
         style: the format.
     """
@@ -201,7 +201,7 @@ def read(path: str | os.PathLike) -> np.ndarray:
             if is_tiff16(image):
                 with open(path, "rb") as file:
                     return read_tiff16(file.read(), image.tag_v2, name)
-            # Pillow turns TIFF images, and those only, by their orientation.
+            # Pillow turns only TIFF images by their orientation.
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             back = _TURNED_BACK.get(orientation) if image.format == "TIFF" else None
             plain = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
@@ -209,7 +209,7 @@ def read(path: str | os.PathLike) -> np.ndarray:
     except MemoryError:
         raise ValueError(f"{name}: a picture too large for the memory, or damaged") from None
     except (OSError, ValueError, TypeError, LookupError, struct.error, SyntaxError) as error:
-        # Errors of the file system have a number; Pillow's have none, and don't name the file.
+        # Errors of the file system have an errno; Pillow's have none, and don't name the file.
         if getattr(error, "errno", None) is not None or str(error).startswith(f"{name}: "):
             raise
         raise ValueError(f"{name}: a damaged picture ({error})") from None

@@ -1,4 +1,4 @@
-"""Finds the JPEG files of a folder, and says what it leaves out."""
+"""Finds the JPEG files of a folder, and reports files that it leaves out."""
 
 import dataclasses
 import os
@@ -10,11 +10,11 @@ from dmcnn_jax.images.extensions import JPEG_EXTENSIONS
 
 @dataclasses.dataclass
 class Skipped:
-    """Counts of what was left out of folders.
+    """Counts of files and links left out of folders.
 
     Attributes:
         apple_double: files of macOS's metadata beside pictures, named `._*`.
-        linked_again: links to folders that were visited already, or that the link lies in.
+        linked_again: links to folders already visited, or to folders that contain the link.
     """
 
     apple_double: int = 0
@@ -44,20 +44,20 @@ def find_jpegs(
 ) -> Iterator[tuple[Path, str]]:
     """Yields the JPEG files in a folder and below it.
 
-    Linked folders are followed once: first the tree itself is visited, then those folders that
-    links in it lead to and that were not visited yet. So a picture is found once, under the same
-    path in every run, and links in a circle end. A link to a folder that the link lies in is not
-    followed: it would lead out of the tree.
+    Linked folders are followed once: first the tree itself is visited, then folders that its links
+    lead to and that were not visited yet. So a picture is found once, under the same path in every
+    run, and circular links end. A link to a folder that contains the link is not followed, since it
+    would lead out of the tree.
 
     Args:
         folder: where to look.
-        output: a folder that is left out; None: none is.
+        output: a folder to leave out; None: no folder.
         skipped: counts what is left out; changed in place.
         extensions: of the files that are looked for, in lower case.
 
     Yields:
-        A path, and "". If the path can't be restored, the reason: a folder can't be read, or a name
-        is that of no regular file. Files are sorted within their folder.
+        A path, and "". If the path can't be restored, the reason: an unreadable folder, or an entry
+        that is not a regular file. Files are sorted within their folder.
     """
     left_out = set() if output is None else {os.path.realpath(output)}
     visited = left_out - {os.path.realpath(folder)}
@@ -75,9 +75,9 @@ def find_jpegs(
 
 
 def find_files(folder: Path, extensions: Collection[str]) -> list[Path]:
-    """Returns the regular files in a folder and below it, where none may be missed.
+    """Returns the regular files in a folder and below it; an unreadable folder is an error.
 
-    Linked folders are followed as `find_jpegs` does; files of macOS's metadata are left out.
+    Linked folders are followed as in `find_jpegs`; files of macOS's metadata are left out.
 
     Args:
         folder: where to look.
@@ -87,7 +87,7 @@ def find_files(folder: Path, extensions: Collection[str]) -> list[Path]:
         Paths, sorted.
 
     Raises:
-        PermissionError: if a folder can't be read; its files would be missing in silence.
+        PermissionError: if a folder can't be read, since its files would be missing silently.
     """
     paths = []
     for path, refusal in find_jpegs(folder, None, Skipped(), extensions):
@@ -105,7 +105,7 @@ def _visit(
     skipped: Skipped,
     extensions: Collection[str],
 ) -> Iterator[tuple[Path, str]]:
-    """Yields what `find_jpegs` does for a folder and its subfolders; links are only collected."""
+    """Yields the results of `find_jpegs` for a folder and its subfolders; only collects links."""
     stack = [folder]
     while stack:
         current = stack.pop()
@@ -134,15 +134,15 @@ def _visit(
 
 
 def _holds(test: Callable[[], bool]) -> bool:
-    """Returns the result of a test of a directory entry, False if it can't be made."""
+    """Returns the result of a test of a directory entry; False if the test fails."""
     try:
         return test()
-    except OSError:  # links in a circle, or into a folder that can't be searched
+    except OSError:  # circular links, or links into a folder that can't be searched
         return False
 
 
 def _describe_special(path: Path) -> str:
-    """Returns why a name that is neither a folder's nor a regular file's is not restored."""
+    """Returns why an entry that is neither a folder nor a regular file is not restored."""
     return "a link to nothing" if os.path.islink(path) else "not a regular file"
 
 

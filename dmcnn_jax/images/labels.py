@@ -14,7 +14,7 @@ _WHITE = 255
 
 @functools.cache
 def default_font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Returns Pillow's own font, so that pictures are the same on every machine.
+    """Returns Pillow's own font, so that pictures are equal on every machine.
 
     Args:
         size: height of the letters, pixels.
@@ -39,7 +39,7 @@ def arrange(rows: Sequence[Sequence[tuple[str, np.ndarray]]]) -> np.ndarray:
 def original_jpeg_restored(
     original: np.ndarray, jpeg: np.ndarray, restored: np.ndarray, psnrs: Sequence[float], name: str
 ) -> list[tuple[str, np.ndarray]]:
-    """Returns a row of `arrange`: a picture, its JPEG and what was restored of that.
+    """Returns a row of `arrange`: a picture, its JPEG and the restored picture.
 
     Args:
         original: uint8 [H, W].

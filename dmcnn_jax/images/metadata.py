@@ -22,19 +22,18 @@ _IPTC = 0x0404
 
 
 def prepare(metadata: Metadata, format_name: str, *, upright: bool) -> tuple[Metadata, list[str]]:
-    """Returns the metadata as a file of a format can hold them.
+    """Returns the metadata in the form that a format can hold.
 
-    What the file promises in XMP (a gain map, a motion photo's video) is removed with the thing
-    itself, which no format holds here. Extended XMP is joined with the main packet, except in JPEG
-    files, which hold 64 kB in one piece.
+    XMP entries on contents that are dropped (a gain map, a motion photo's video) are removed.
+    Extended XMP is joined with the main packet, except in JPEG files, whose segments hold 64 kB.
 
     Args:
         metadata: of the JPEG file.
         format_name: "PNG", "TIFF", "WEBP" or "JPEG".
-        upright: whether the pixels are turned as EXIF's orientation says.
+        upright: whether the pixels are turned by EXIF's orientation.
 
     Returns:
-        The metadata, and what is dropped, in a few words each.
+        The metadata, and the dropped contents, in a few words each.
     """
     dropped = [str(each) for each in metadata.attachments]
     packet, extension = metadata.xmp, metadata.extended_xmp
@@ -108,7 +107,7 @@ def png_profile(photoshop: bytes) -> str:
 def to_exif(metadata: Metadata) -> Image.Exif:
     """Returns a Pillow EXIF object that holds a file's EXIF data, XMP, IPTC data and comments.
 
-    Tags that describe how pixels are stored are left out: they belong to another file.
+    Tags on the storage of pixels are left out, since they describe another file.
     """
     exif = Image.Exif()
     exif.load(metadata.exif or b"")
@@ -116,7 +115,7 @@ def to_exif(metadata: Metadata) -> Image.Exif:
     for tag in unwanted.intersection(exif):
         del exif[tag]
     if exif.get(Base.Orientation, 1) not in range(1, 9):
-        del exif[Base.Orientation]  # readers complain of it
+        del exif[Base.Orientation]  # readers warn about it
     inner = exif.get_ifd(IFD.Exif)
     if IFD.Interop in inner:
         # Pillow writes directories of directories only if they are there as such.
@@ -133,7 +132,7 @@ def to_exif(metadata: Metadata) -> Image.Exif:
 
 
 def _has_resolution(exif: Image.Exif) -> bool:
-    """Returns whether EXIF's resolution makes sense; TIFF files can't hold another."""
+    """Returns whether EXIF's resolution is plausible; TIFF files can't hold others."""
     for tag in (Base.XResolution, Base.YResolution):
         dots = exif.get(tag)
         if not (isinstance(dots, int | float | IFDRational) and 0 < float(dots) < 2**32):
@@ -158,7 +157,7 @@ def iptc_record(photoshop: bytes) -> bytes | None:
 
 
 def decode_comment(comment: bytes) -> str:
-    """Returns a JPEG comment as text: UTF-8 if it is valid, else Latin-1.
+    """Returns a JPEG comment as text: UTF-8 if valid, otherwise Latin-1.
 
     A JPEG file does not declare the encoding of its comments.
     """
@@ -170,23 +169,63 @@ def decode_comment(comment: bytes) -> str:
 
 _RESOLUTION = frozenset({Base.XResolution, Base.YResolution, Base.ResolutionUnit})
 
-# The tags of TIFF 6.0 that describe how pixels are stored.
-# fmt: off
+# The tags of TIFF 6.0 on the storage of pixels. fmt: off
 _STORAGE = frozenset(
     {
-        Base.NewSubfileType, Base.SubfileType, Base.ImageWidth, Base.ImageLength,
-        Base.BitsPerSample, Base.Compression, Base.PhotometricInterpretation, Base.Thresholding,
-        Base.CellWidth, Base.CellLength, Base.FillOrder, Base.StripOffsets, Base.SamplesPerPixel,
-        Base.RowsPerStrip, Base.StripByteCounts, Base.MinSampleValue, Base.MaxSampleValue,
-        Base.PlanarConfiguration, Base.GrayResponseUnit, Base.GrayResponseCurve, Base.T4Options,
-        Base.T6Options, Base.PageNumber, Base.TransferFunction, Base.Predictor, Base.WhitePoint,
-        Base.PrimaryChromaticities, Base.ColorMap, Base.HalftoneHints, Base.TileWidth,
-        Base.TileLength, Base.TileOffsets, Base.TileByteCounts, Base.SubIFDs, Base.InkSet,
-        Base.ExtraSamples, Base.SampleFormat, Base.SMinSampleValue, Base.SMaxSampleValue,
-        Base.TransferRange, Base.ClipPath, Base.JPEGTables, Base.JPEGProc, Base.JpegIFOffset,
-        Base.JpegIFByteCount, Base.JpegRestartInterval, Base.JpegLosslessPredictors,
-        Base.JpegPointTransforms, Base.JpegQTables, Base.JpegDCTables, Base.JpegACTables,
-        Base.YCbCrCoefficients, Base.YCbCrSubSampling, Base.YCbCrPositioning,
+        Base.NewSubfileType,
+        Base.SubfileType,
+        Base.ImageWidth,
+        Base.ImageLength,
+        Base.BitsPerSample,
+        Base.Compression,
+        Base.PhotometricInterpretation,
+        Base.Thresholding,
+        Base.CellWidth,
+        Base.CellLength,
+        Base.FillOrder,
+        Base.StripOffsets,
+        Base.SamplesPerPixel,
+        Base.RowsPerStrip,
+        Base.StripByteCounts,
+        Base.MinSampleValue,
+        Base.MaxSampleValue,
+        Base.PlanarConfiguration,
+        Base.GrayResponseUnit,
+        Base.GrayResponseCurve,
+        Base.T4Options,
+        Base.T6Options,
+        Base.PageNumber,
+        Base.TransferFunction,
+        Base.Predictor,
+        Base.WhitePoint,
+        Base.PrimaryChromaticities,
+        Base.ColorMap,
+        Base.HalftoneHints,
+        Base.TileWidth,
+        Base.TileLength,
+        Base.TileOffsets,
+        Base.TileByteCounts,
+        Base.SubIFDs,
+        Base.InkSet,
+        Base.ExtraSamples,
+        Base.SampleFormat,
+        Base.SMinSampleValue,
+        Base.SMaxSampleValue,
+        Base.TransferRange,
+        Base.ClipPath,
+        Base.JPEGTables,
+        Base.JPEGProc,
+        Base.JpegIFOffset,
+        Base.JpegIFByteCount,
+        Base.JpegRestartInterval,
+        Base.JpegLosslessPredictors,
+        Base.JpegPointTransforms,
+        Base.JpegQTables,
+        Base.JpegDCTables,
+        Base.JpegACTables,
+        Base.YCbCrCoefficients,
+        Base.YCbCrSubSampling,
+        Base.YCbCrPositioning,
         Base.ReferenceBlackWhite,
     }
 )

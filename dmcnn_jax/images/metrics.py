@@ -152,7 +152,7 @@ def psnr_b(original: ArrayLike, output: ArrayLike) -> float:
 
     Returns:
         dB. Identical images have infinite PSNR-B only if pixels differ no more across block edges
-        than elsewhere: an original, too, can by chance have an edge on the grid.
+        than elsewhere, since an original too can have an edge on the grid by chance.
 
     Raises:
         TypeError: if either image is not uint8.
@@ -165,8 +165,8 @@ def psnr_b(original: ArrayLike, output: ArrayLike) -> float:
 def _blocking_effect(plane: np.ndarray) -> float:
     """Returns how much more neighbours differ across block edges than elsewhere, squared levels.
 
-    All differences across the lines of the 8 x 8 grid are summed, but their *number* is taken as
-    H (W/8 - 1) + W (H/8 - 1), not rounded: a little less than there are, where a side is not a
+    All differences across the lines of the 8 x 8 grid are summed, but their *number* is taken as H
+    (W/8 - 1) + W (H/8 - 1), not rounded: slightly less than the true number if a side is not a
     multiple of 8. Published figures are computed in this way.
     """
     height, width = plane.shape
@@ -176,7 +176,7 @@ def _blocking_effect(plane: np.ndarray) -> float:
     edge = int(across[_BLOCK - 1 :: _BLOCK].sum() + down[_BLOCK - 1 :: _BLOCK].sum())
     elsewhere = int(across.sum() + down.sum()) - edge
     edges = height * (width / _BLOCK - 1) + width * (height / _BLOCK - 1)
-    if edges == 0:  # a single block
+    if edges == 0:  # a single block has no edges
         return 0.0
     pairs = height * (width - 1) + width * (height - 1)
     excess = edge / edges - elsewhere / (pairs - edges)
@@ -240,7 +240,7 @@ def bootstrap(
 
 
 def format_gain(gain: Mapping[str, float]) -> str:
-    """Formats what `bootstrap` returned: "+1.446 (+1.350 … +1.548)"."""
+    """Formats a result of `bootstrap`, such as "+1.446 (+1.350 … +1.548)"."""
     return f"{gain['mean']:+.3f} ({gain['low']:+.3f} … {gain['high']:+.3f})"
 
 

@@ -1,4 +1,4 @@
-"""Turns pictures upright, as their EXIF orientation says, and resets what says so."""
+"""Turns pictures upright by their EXIF orientation, and resets the orientation."""
 
 import dataclasses
 import struct
@@ -9,7 +9,7 @@ from dmcnn_jax.jpeg.metadata import Metadata
 
 
 def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Returns a picture as it is meant to be seen.
+    """Returns a picture turned upright.
 
     Args:
         pixels: [height, width] or [height, width, channels].
@@ -26,15 +26,16 @@ def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def turn_back(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Returns a picture as it was before `turn`: a view of the pixels."""
+    """Inverts `turn`; returns a view of the pixels."""
     return turn(pixels, {6: 8, 8: 6}.get(orientation, orientation))
 
 
 def upright(metadata: Metadata) -> Metadata:
-    """Returns the metadata of a picture that has been turned upright.
+    """Returns the metadata for a picture turned upright.
 
     EXIF's orientation becomes 1; its sizes and the resolution are exchanged if the picture's sides
-    are. Its thumbnail is cut off: it would lie on its side. XMP stays (`xmp.set_upright`).
+    are. Its thumbnail is removed, since it would be turned wrongly. XMP is unchanged
+    (`xmp.set_upright`).
     """
     exchanged = metadata.orientation >= 5
     resolution = metadata.resolution
@@ -61,7 +62,7 @@ def has_thumbnail(exif: bytes) -> bool:
 
 
 def _next_directory(exif: bytes) -> int:
-    """Returns where the first directory of EXIF data says where the second is."""
+    """Returns the position of the first EXIF directory's pointer to the second."""
     order = "<" if exif[_HEADER : _HEADER + 2] == b"II" else ">"
     (first,) = struct.unpack_from(f"{order}I", exif, _HEADER + 4)
     (count,) = struct.unpack_from(f"{order}H", exif, _HEADER + first)
@@ -69,7 +70,7 @@ def _next_directory(exif: bytes) -> int:
 
 
 def _upright_exif(exif: bytes, *, exchanged: bool) -> bytes:
-    """Returns EXIF data, changed in place, so that everything stays where offsets say."""
+    """Returns EXIF data, changed in place, so that all offsets remain valid."""
     data = bytearray(exif)
     order = "<" if data[_HEADER : _HEADER + 2] == b"II" else ">"
 
@@ -77,7 +78,7 @@ def _upright_exif(exif: bytes, *, exchanged: bool) -> bytes:
         return struct.unpack_from(order + kind, data, _HEADER + at)[0]
 
     def entries(start: int) -> dict[int, int]:
-        """Returns where the kind of each tag of a directory is."""
+        """Returns the position of the type of each tag of a directory."""
         ends = start + 2 + 12 * unpack("H", start)
         return {unpack("H", at): at + 2 for at in range(start + 2, ends, 12)}
 
@@ -98,5 +99,5 @@ def _upright_exif(exif: bytes, *, exchanged: bool) -> bytes:
             )
         struct.pack_into("4x", data, _HEADER + _next_directory(exif))
     except struct.error:
-        pass  # cut off: what comes before is set
+        pass  # cut off: the preceding tags are set
     return bytes(data)

@@ -1,4 +1,4 @@
-"""Gives results names of their own where their files' names differ by extension or folder only."""
+"""Gives results distinct names if their files' names differ only by extension or folder."""
 
 import collections
 import itertools
@@ -12,16 +12,16 @@ def distinct_targets(
     """Returns targets that differ from each other.
 
     Those of `IMG.jpg` and `IMG.jpeg` become `IMG.jpg.png` and `IMG.jpeg.png`, those of `a/IMG.jpg`
-    and `b/IMG.jpg` become `a-IMG.png` and `b-IMG.png`. Names are told apart whatever their case,
-    since Windows and macOS don't distinguish it. A name follows from the files alone, neither from
-    their order nor from what exists, so that a second run finds the results of the first.
+    and `b/IMG.jpg` become `a-IMG.png` and `b-IMG.png`. Names that differ only in case count as
+    equal, since Windows and macOS don't distinguish them. A name depends only on the files, not on
+    their order or on existing results, so that a second run finds the results of the first.
 
     Args:
         pairs: files, and the paths that their results would have.
-        others: paths that no result may have besides, in lower case (`target_key`).
+        others: further paths that no result may have, in lower case (`target_key`).
 
     Returns:
-        For each pair its target, another one if several pairs share it.
+        The target of each pair, changed if several pairs share it.
     """
     groups: dict[str, list[tuple[Path, Path]]] = collections.defaultdict(list)
     for source, target in pairs:
@@ -38,14 +38,14 @@ def distinct_targets(
 
 
 def target_key(target: Path) -> str:
-    """Returns what is equal for paths that Windows and macOS don't distinguish."""
+    """Returns a key that is equal for paths that Windows and macOS don't distinguish."""
     return str(target).casefold()
 
 
 def _name_apart(
     pairs: Sequence[tuple[Path, Path]], taken: set[str], others: Container[str]
 ) -> list[Path]:
-    """Returns different targets for files that would have the same one."""
+    """Returns distinct targets for files that would share one."""
     for candidates in _candidates(pairs):
         keys = set(map(target_key, candidates))
         if len(keys) == len(pairs) and not any(k in taken or k in others for k in keys):
@@ -54,7 +54,7 @@ def _name_apart(
 
 
 def _candidates(pairs: Sequence[tuple[Path, Path]]) -> Iterator[list[Path]]:
-    """Yields lists of targets, one for each file: the plainest first, numbered ones at last."""
+    """Yields lists of targets, one target for each file: the simplest first, numbered ones last."""
     parents = [source.absolute().parent.parts[1:] for source, _ in pairs]
 
     def named(length: int, whole: bool, number: int = 0) -> list[Path]:

@@ -1,8 +1,9 @@
 """Reads and writes 16-bit PNG files; Pillow keeps only the upper 8 bits of colours.
 
-PNG (ISO/IEC 15948) filters bytes, not samples: a filtered byte is the difference to a guess made
-from the same byte of neighbouring pixels. So the upper bytes of a 16-bit picture and its lower
-bytes are each an 8-bit picture, filtered row by row in the same way. Pillow decodes both, in C.
+PNG (ISO/IEC 15948) filters bytes, not samples: a filtered byte is the difference from a prediction
+by the corresponding bytes of neighbouring pixels. So the upper bytes of a 16-bit picture and its
+lower bytes are each an 8-bit picture, filtered row by row in the same way. Pillow decodes both, in
+C.
 """
 
 import io
@@ -48,8 +49,8 @@ def read_png16(data: bytes, name: str) -> np.ndarray:
     compressed = b"".join(payload for kind, payload in _chunks(data) if kind == b"IDAT")
     try:
         decompressor = zlib.decompressobj()
-        # Hardly more than the header announces, whatever the data would expand to. The checksum is
-        # looked at only at the end of the data, which is reached after a byte more.
+        # Expands hardly more data than the header announces. zlib verifies the checksum only at the
+        # end of the data, which needs one more byte.
         raw = decompressor.decompress(compressed, length + 1)
     except zlib.error as error:
         raise ValueError(f"{name}: a damaged PNG file ({error})") from None
@@ -68,13 +69,13 @@ def read_png16(data: bytes, name: str) -> np.ndarray:
 def write_png16(file: IO[bytes], pixels: np.ndarray, header: bytes) -> None:
     """Writes a 16-bit PNG file.
 
-    Each row is filtered by the difference to the pixel at its left or above it, whichever promises
-    to compress better. Memory is bounded by a band of rows.
+    Each row is filtered by the difference from the pixel to the left or above, whichever is
+    expected to compress better. Memory is bounded by a band of rows.
 
     Args:
         file: open for writing in binary.
         pixels: uint16 [height, width] or [height, width, 3].
-        header: an 8-bit PNG file, of any picture: its chunks of metadata are copied.
+        header: an 8-bit PNG file of any picture, whose metadata chunks are copied.
     """
     height, width = pixels.shape[:2]
     color_type = 2 if pixels.ndim == 3 else 0
@@ -118,7 +119,7 @@ def _every_second_byte(
 ) -> bytes:
     """Returns the upper (first = 0) or lower (first = 1) bytes of filtered rows of 16-bit samples.
 
-    Each row begins with the number of its filter, which stays.
+    Each row begins with the number of its filter, which is kept.
     """
     parts, position = [], 0
     for columns, rows in sizes:
@@ -136,7 +137,7 @@ def _decode_8_bits(filtered: bytes, header: bytes) -> np.ndarray:
 
     Args:
         filtered: the rows, uncompressed.
-        header: of the 16-bit file, the 13 bytes of IHDR.
+        header: the 13 bytes of the 16-bit file's IHDR.
     """
     file = io.BytesIO()
     file.write(SIGNATURE)
@@ -159,7 +160,7 @@ def _filter_rows(rows: np.ndarray, above: np.ndarray, size: int) -> bytes:
     left = np.concatenate([np.zeros((len(rows), size), np.uint8), rows[:, :-size]], axis=1)
     up = np.concatenate([above[None], rows[:-1]])
     filtered = np.stack([rows - left, rows - up])
-    # The usual guess at which compresses better: the smaller sum of signed differences.
+    # The usual heuristic for compressibility: the smaller sum of signed differences.
     cost = np.abs(filtered.view(np.int8).astype(np.int16)).sum(axis=2, dtype=np.int64)
     choice = cost.argmin(axis=0)
     best = np.where(choice[:, None] == 0, filtered[0], filtered[1])

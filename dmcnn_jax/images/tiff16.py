@@ -59,9 +59,9 @@ def read_tiff16(data: bytes, tags: ImageFileDirectory_v2, name: str) -> np.ndarr
     """Returns the pixels of a 16-bit TIFF file, unturned and without transparency.
 
     Pillow decodes 16-bit gray only. A row of RGB pixels is a row of gray ones three times as wide,
-    so a second directory that describes the same data as gray is put at the end of the file.
-    Compression is Pillow's matter then; differences between pixels are added up here, since they
-    are taken from pixels, not samples.
+    so a second directory that describes the same data as gray is put at the end of the file. Pillow
+    then decompresses the data. Differences are summed here, since they are between pixels, not
+    samples.
 
     Args:
         data: the file.
@@ -96,8 +96,8 @@ def read_tiff16(data: bytes, tags: ImageFileDirectory_v2, name: str) -> np.ndarr
 def write_tiff16(file: IO[bytes], pixels: np.ndarray, metadata: Metadata) -> None:
     """Writes a 16-bit TIFF file: its directory by Pillow, its pixels by zlib.
 
-    Samples are stored as differences to the pixel at the left, compressed: all readers of
-    compressed TIFF files know that. Beyond 32 MiB, compressed data waits in a temporary file.
+    Samples are stored as compressed differences from the pixel to the left, which all readers of
+    compressed TIFF files support. Beyond 32 MiB, compressed data waits in a temporary file.
 
     Args:
         file: open for writing in binary.
@@ -126,7 +126,8 @@ def write_tiff16(file: IO[bytes], pixels: np.ndarray, metadata: Metadata) -> Non
             counts.append(len(data))
         directory[ROWSPERSTRIP], directory[STRIPBYTECOUNTS] = _ROWS, tuple(counts)
         directory[STRIPOFFSETS] = tuple(int(end) for end in np.cumsum([0, *counts[:-1]]))
-        # Pillow adds the directory's own size to the offsets later: 16 bits might not hold them.
+        # Pillow later adds the directory's own size to the offsets, which might then exceed 16
+        # bits.
         directory.tagtype[STRIPBYTECOUNTS] = TiffTags.LONG
         directory.tagtype[STRIPOFFSETS] = TiffTags.LONG
         if sum(counts) > 2**32 - 2**24:
@@ -136,7 +137,7 @@ def write_tiff16(file: IO[bytes], pixels: np.ndarray, metadata: Metadata) -> Non
         shutil.copyfileobj(strips, file)
 
 
-# What the reader can do. The first value is what a missing tag means.
+# Values that the reader supports. The first is the default of a missing tag.
 _SUPPORTED: dict[int, tuple[int, ...]] = {
     PLANAR_CONFIGURATION: (1,),
     PREDICTOR: (1, _DIFFERENCES),
@@ -185,7 +186,7 @@ def _as_gray(data: bytes, tags: ImageFileDirectory_v2, samples: int) -> bytes:
 
 
 def _metadata_directory(metadata: Metadata) -> ImageFileDirectory_v2:
-    """Returns a TIFF directory that holds a file's metadata and nothing of its pixels yet."""
+    """Returns a TIFF directory with a file's metadata, not yet with its pixels."""
     exif = to_exif(metadata)
     directory = ImageFileDirectory_v2(prefix=b"II")
     for tag in exif:

@@ -1,7 +1,7 @@
-"""Edits XMP, the metadata in XML: joins its parts, drops entries that the result doesn't keep.
+"""Edits XMP, metadata in XML: joins its parts, and drops entries on contents that results lack.
 
-XMP comes from anywhere. It is parsed by the standard library, after a pass that refuses document
-types, and with them all entities that could expand or point elsewhere.
+XMP comes from untrusted files. It is parsed by the standard library, after a pass that refuses
+document types, and so all entities that could expand or point elsewhere.
 """
 
 import re
@@ -21,11 +21,11 @@ def has_promises(xmp: bytes) -> bool:
 
 
 def drop_promises(xmp: bytes, *, extension: bool = False) -> bytes:
-    """Removes what XMP says of gain maps, videos and further pictures in the same file.
+    """Removes XMP's entries about gain maps, videos and further pictures in the same file.
 
     Args:
         xmp: a packet.
-        extension: whether what it says of an extension is removed too.
+        extension: whether its reference to an extension is removed too.
 
     Raises:
         XmpError: if it can't be parsed safely.
@@ -104,7 +104,7 @@ _NOTE, _EXTENDED = "http://ns.adobe.com/xmp/note/", "HasExtendedXMP"
 
 _CAMERA = "http://ns.google.com/photos/1.0/camera/"
 _GAIN_MAPS = ("http://ns.adobe.com/hdr-gain-map/1.0/", "http://ns.apple.com/HDRGainMap/1.0/")
-# A list of the things in the file, of which the picture alone is left.
+# The list of the file's items, of which only the picture is left.
 _DIRECTORIES = (
     "http://ns.google.com/photos/1.0/container/",
     "http://ns.google.com/photos/dd/1.0/container/",
@@ -116,7 +116,7 @@ _PROMISES = re.compile(
 
 
 def _is_promise(space: str | None, name: str, extension: bool) -> bool:
-    """Returns whether a property says that the file holds something besides the picture."""
+    """Returns whether a property announces contents of the file besides the picture."""
     return (
         (extension and (space, name) == (_NOTE, _EXTENDED))
         or space in _GAIN_MAPS
@@ -142,7 +142,7 @@ def _refuse_doctype(*_: object) -> None:
 
 def _serialize(document: minidom.Document) -> bytes:
     try:
-        # Without an XML declaration: the packet's own header says what it is.
+        # Without an XML declaration, since the packet's own header takes its place.
         return "".join(node.toxml() for node in document.childNodes).encode()
     except (RecursionError, UnicodeEncodeError) as error:
         raise XmpError(f"it can't be written: {error}") from None

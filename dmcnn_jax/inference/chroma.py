@@ -36,13 +36,13 @@ def restore_chroma(
     mirrored: int = 0,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Restores Cb and Cr and brings them to full size, in tiles as `restore_plane`.
+    """Restores Cb and Cr and brings them to full size, in tiles as `luma.restore_luma`.
 
     Args:
         model: the model to run, a `ChromaNet`.
         coefficients: k of Cb and of Cr, integers [h, w, 64] each, natural order.
         tables: Q of Cb and of Cr, integers [8, 8] each.
-        guide: the restored luma, float32 [H, W], levels 0 to 255. Where the blocks of chroma reach
+        guide: the restored luma, float32 [H, W], levels 0 to 255. If the blocks of chroma extend
             further, its border is repeated.
         subsampling: rows and columns of the picture to a chroma sample, one of
             `CHROMA_SUBSAMPLINGS`.
@@ -106,7 +106,7 @@ def _restore_by_four(
 ) -> np.ndarray:
     """Restores 4:1:1 and other subsampling by four from a picture of half the size.
 
-    A sample of four columns is one of two columns in a picture half as wide, which networks are
+    A sample of four columns covers two columns in a picture half as wide, which networks are
     trained for. Its restored chroma is upsampled by libjpeg's filter and projected at full size.
     """
     down, across = (2 if factor == 4 else 1 for factor in subsampling)
@@ -149,7 +149,7 @@ def _restore_in_tiles(
 ) -> np.ndarray:
     """Restores chroma of a subsampling that networks are trained for; see `restore_chroma`."""
     down, across = 8 * subsampling[0], 8 * subsampling[1]  # pixels to a block
-    # Which pixels of the guide the rows and columns of the continued planes show.
+    # Indices of the guide's pixels for the rows and columns of the continued planes.
     guide_rows, guide_columns = (
         np.minimum(dihedral.mirror_index(block * blocks, *[block * mirrored] * 2)[0], size - 1)
         for block, blocks, size in zip(
@@ -240,7 +240,7 @@ def _engine_first_program(
     q: jax.Array,
     mask: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Runs what precedes an engine's layers: their input, and the encoded tables."""
+    """Computes the inputs of an engine's layers: their image, and the encoded tables."""
     inputs = ChromaInput(k, guide)
     base = apply_module(module, variables, inputs, q, mask, method="upsampled_centres")
     x = apply_module(module, variables, inputs, base, mask, method="layer_input")
@@ -259,7 +259,7 @@ def _engine_last_program(
     strength: jax.Array,
     project: jax.Array,
 ) -> jax.Array:
-    """Runs what follows an engine's layers: float32 [B, H, W, 2]."""
+    """Runs the rest of the network after an engine's layers: float32 [B, H, W, 2]."""
     inputs = ChromaInput(k, guide)
     base = apply_module(module, variables, inputs, q, mask, method="upsampled_centres")
     arguments = inputs, q, base, correction, mask
@@ -274,7 +274,7 @@ def _blend_and_project(
     strength: jax.Array,
     project: jax.Array,
 ) -> jax.Array:
-    """Blends the estimate with upsampled chroma and projects it; as `luma.blend_and_project`."""
+    """Blends the estimate with upsampled chroma and projects it, as in `luma.blend_and_project`."""
     image, start = estimates["image"], estimates["jpeg"]
     image = jnp.where(strength == 1, image, start + strength * (image - start))
     return jnp.where(project, project_upsampled(image, k, q), image)

@@ -36,11 +36,11 @@ def restore_luma(
     """Restores one plane of any size, in tiles of a few shapes.
 
     The result is that of the network over the whole plane at its exact size: tiles overlap by the
-    network's receptive field, and what lies outside of the plane is zero at every layer. Memory in
+    network's receptive field, and everything outside the plane is zero at every layer. Memory in
     addition to the result is bounded by a row of tiles.
 
-    Zeros outside are what networks are trained and published with, but along the border they
-    restore less than inside. A plane that is continued by its mirror image has no such border.
+    Networks are trained and published with zeros outside, but restore less along that border than
+    inside. A plane continued by its mirror image has no such border.
 
     Args:
         model: the model to run.
@@ -55,8 +55,8 @@ def restore_luma(
         size: height and width of the picture in pixels, if the last blocks of the plane reach
             beyond it. Published networks that run on pixels (`pixel_masks`) don't see the rest;
             other networks ignore it.
-        mirrored: blocks by which the plane is continued by its mirror image to every side before it
-            is restored, and cut again afterwards. 0: only zeros lie outside.
+        mirrored: blocks by which the plane is continued by its mirror image on every side before it
+            is restored; the result is cropped again. 0: only zeros lie outside.
         progress: called now and then with the share of the work done since the last call.
 
     Returns:
@@ -95,7 +95,7 @@ def _mean_over_symmetries(
     project: bool,
     progress: Progress | None,
 ) -> np.ndarray:
-    """Averages `_restore_in_tiles` over all symmetries; arguments and result as there."""
+    """Averages `_restore_in_tiles` over all symmetries; same arguments and result."""
     mean = np.zeros([8 * blocks for blocks in coefficients.shape[:2]], np.float32)
     for which in range(dihedral.COUNT):
         k, q = dihedral.turn(coefficients, table, which)
@@ -109,7 +109,7 @@ def _mean_over_symmetries(
 
 
 def _turn_picture(picture: Picture, shape: Sequence[int], which: int) -> Picture:
-    """Returns where the picture lies in a plane [H, W] that `dihedral.turn` has turned."""
+    """Returns the position of the picture in a plane [H, W] turned by `dihedral.turn`."""
     rows, columns = picture
     if which & 1:
         rows = shape[0] - rows[1], shape[0] - rows[0]
@@ -127,7 +127,7 @@ def _restore_in_tiles(
     project: bool,
     progress: Progress | None,
 ) -> np.ndarray:
-    """Restores a plane; `picture` is as in `TileSource`, the rest as in `restore_plane`."""
+    """Restores a plane; `picture` is as in `TileSource`, the rest as in `restore_luma`."""
     height, width, _ = coefficients.shape
     rows, columns = tiling.plan_plane(model.module, height, width)
     source = TileSource(coefficients, table, picture)
@@ -156,8 +156,8 @@ def _prepare_row(
 ) -> tuple[Callable, Iterator[tuple[np.ndarray, ...]]]:
     """Returns the program for a row of tiles, and its arguments for each tile.
 
-    Where the first pass sees further than the second one, it runs here, over the whole row, so that
-    the tiles of the second pass overlap by less.
+    If the first pass has a larger receptive field than the second, it runs here, over the whole
+    row, so that the tiles of the second pass overlap by less.
     """
     first_halo, _ = tiling.halos(model.module)
     tiled = len(rows.tiles) * len(columns.tiles) > 1
@@ -185,7 +185,7 @@ def _run_first_pass(
 
     Args:
         model: the model.
-        source: of the plane.
+        source: source of the plane's tiles.
         row: the row of tiles.
         rows: all rows.
         halo: blocks that the first pass sees to every side.
@@ -265,7 +265,7 @@ def _engine_first_pass_program(
     q: jax.Array,
     mask: jax.Array,
 ) -> jax.Array:
-    """Runs what precedes an engine's layers: their input, C and ÕD centred, [B, H, W, 1 or 2]."""
+    """Computes the input of an engine's layers: C and ÕD centred, [B, H, W, 1 or 2]."""
     dct = apply_module(module, variables, k, q, mask=mask, method="restore_coefficients")
     return apply_module(module, variables, k, q, dct, method="pixel_input")
 
@@ -299,7 +299,7 @@ def _engine_last_program(
     strength: jax.Array,
     project: jax.Array,
 ) -> jax.Array:
-    """Runs what follows an engine's layers: float32 [B, H, W, 1]."""
+    """Runs the rest of the network after an engine's layers: float32 [B, H, W, 1]."""
     arguments = k, q, centred_dct + 0.5, (correction,)
     estimates = apply_module(module, variables, *arguments, method="add_corrections")
     return blend_and_project(estimates["image"], k, q, strength, project)

@@ -1,4 +1,4 @@
-"""A network with its weights, and how it is loaded."""
+"""A network with its weights, and its loading."""
 
 import dataclasses
 import os
@@ -72,9 +72,9 @@ def load(name: str | os.PathLike, engine: str = "jax") -> Model:
         name: a bundled name ("dmcnn-qf10"), a weights file, or the workdir of a run.
         engine: runs its convolutions over whole images. "jax": JAX, in the dtype of the network.
             "openvino": OpenVINO on a CPU, in bfloat16 if the CPU has instructions for it, otherwise
-            in float32; "openvino-float32" and "openvino-bfloat16" choose. OpenVINO runs `DMCNN`,
-            `ChromaNet` and `PhotoNet` only. "auto": OpenVINO where JAX runs on a CPU, OpenVINO is
-            installed and can run the network; otherwise JAX.
+            in float32; "openvino-float32" and "openvino-bfloat16" choose. OpenVINO runs only
+            `DMCNN`, `ChromaNet` and `PhotoNet`. "auto": OpenVINO if JAX runs on a CPU and OpenVINO
+            is installed and can run the network; otherwise JAX.
 
     Returns:
         The model.
@@ -100,7 +100,7 @@ def load(name: str | os.PathLike, engine: str = "jax") -> Model:
 
 
 def is_openvino(engine: str) -> bool:
-    """Returns whether an engine means OpenVINO on this machine, for networks that it can run.
+    """Returns whether an engine selects OpenVINO on this machine, for networks that it can run.
 
     Args:
         engine: one of `ENGINES`.
@@ -119,29 +119,29 @@ def is_openvino(engine: str) -> bool:
 def estimate(
     module: nn.Module, variables: Mapping[str, Any], coefficients: Any, table: jax.Array
 ) -> dict[str, jax.Array]:
-    """Runs a network, compiled; arguments and estimates are those of its `__call__`."""
+    """Runs a compiled network; arguments and estimates as in its `__call__`."""
     return apply_module(module, variables, coefficients, table)
 
 
 def apply_module(
     module: nn.Module, variables: Mapping[str, Any], *arguments: Any, **options: Any
 ) -> Any:
-    """Runs a network without updating its variables, as `module.apply` but without its union type.
+    """Runs a network without updating its variables: `module.apply` without its union type.
 
     Args:
         module: the network.
         variables: its variables.
-        arguments: of its `__call__`, or of another method.
+        arguments: arguments of its `__call__`, or of another method.
         options: keyword arguments, "method" among them.
 
     Returns:
-        What the method returns.
+        The method's result.
     """
     return cast(Any, module.apply(variables, *arguments, **options))
 
 
 def check_restores_luma(model: Model) -> None:
-    """Checks that a model restores luma alone.
+    """Checks that a model restores only luma.
 
     Raises:
         ValueError: if it restores chroma, or luma and chroma together.

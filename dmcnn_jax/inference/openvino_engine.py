@@ -1,11 +1,11 @@
 """Runs the convolutions of a network on a CPU by OpenVINO, in bfloat16 if the CPU supports it.
 
-XLA's CPU backend computes bfloat16 convolutions in float32; those of OpenVINO (oneDNN) take half
-the time of float32 on a CPU with bfloat16 instructions. Everything else takes little time and stays
-in JAX and float32: decoding, the DCT branch, the sums that make the output, the projection.
+XLA's CPU backend computes bfloat16 convolutions in float32. OpenVINO's (oneDNN's) take half the
+time of float32 on a CPU with bfloat16 instructions. Everything else takes little time and stays in
+JAX and float32: decoding, the DCT branch, the final sums, the projection.
 
-A network is compiled once, for images of any size: a network for each size would have memory and
-threads of its own.
+A network is compiled once, for images of any size, since a compiled network for each size would
+have its own memory and threads.
 
 OpenVINO runs the layers that `wire_layers` of the network's module connects, and the last one, with
 the same weights. It is optional (`pip install "dmcnn-jax[openvino]"`), and imported on first use.
@@ -29,8 +29,8 @@ from dmcnn_jax.system.hidden_modules import hiding
 
 PRECISIONS = ("float32", "bfloat16")
 
-# OpenVINO keeps what it prepared for the sizes of images that it met last, a primitive or more for
-# each layer and size: by default 5000, which take hundreds of megabytes.
+# OpenVINO caches primitives for the latest sizes of images, at least one for each layer and size:
+# by default 5000, which take hundreds of megabytes.
 _KEPT_PRIMITIVES = 128
 
 
@@ -73,7 +73,7 @@ class Engine:
             raise ValueError(f"precision is {precision!r}; expected one of {PRECISIONS}")
         self.precision = precision
         self._module = module
-        # Of a network for photographs: the engine of the network that restores luma first.
+        # For a network for photographs, the engine of its first part, the network of luma.
         self.luma: Engine | None = None
         if isinstance(module, PhotoNet):
             luma = {"params": variables["frozen"]["luma"]}
@@ -86,14 +86,14 @@ class Engine:
     def __call__(
         self, x: np.ndarray, encoding: np.ndarray, mask: np.ndarray, *features: np.ndarray
     ) -> np.ndarray:
-        """Runs the layers on one image, as if it ended at the border of its mask.
+        """Runs the layers on one image, which ends at the border of its mask.
 
         Args:
             x: their input, float32 [1, H, W, C].
             encoding: the encoded quantisation tables, float32: those of `encode_table` for a
                 `DMCNN`, of `encode_tables` for a `ChromaNet`, of `encode_input` for a `PhotoNet`.
             mask: bool [1, h, w, 1], true on a rectangle; H and W are multiples of h and w.
-            features: of a `PhotoNet`, those of `coefficient_features`, float32 [1, h, w, N].
+            features: for a `PhotoNet`, the result of `coefficient_features`, float32 [1, h, w, N].
 
         Returns:
             float32 [1, H, W, N], zero outside of the rectangle.
@@ -159,7 +159,7 @@ class _Layers:
         return self._params[name]["kernel"].shape[2]
 
     def _parameter(self, shape: tuple[int, ...]) -> Any:
-        """Creates one input of the OpenVINO model; a length of -1 is any."""
+        """Creates one input of the OpenVINO model; -1 stands for any length."""
         self.inputs.append(self.ops.parameter(list(shape), np.float32))
         return self.inputs[-1]
 
@@ -248,7 +248,7 @@ _making = threading.Lock()
 
 
 def _masked_part(mask: np.ndarray, axis: int, length: int) -> slice:
-    """Returns where a mask's rectangle lies along an axis of an image that is `length` long."""
+    """Returns the position of a mask's rectangle along an axis of an image of given length."""
     found = np.flatnonzero(mask[0, :, :, 0].any(axis=2 - axis))
     unit = length // mask.shape[axis]
     return slice(unit * found[0], unit * (found[-1] + 1))
@@ -287,7 +287,7 @@ def _chroma_net(module: ChromaNet, layers: _Layers) -> Any:
 
 
 def _photo_net(module: PhotoNet, layers: _Layers) -> Any:
-    """Builds the convolutions of a `PhotoNet`, but for those of coefficients."""
+    """Builds the convolutions of a `PhotoNet`, except those of coefficients."""
 
     def block(i: int, x: Any, cells: int, dilation: int = 1) -> Any:
         y = layers.conv(f"block{i}_conv1", x, dilation=dilation)

@@ -18,10 +18,9 @@ def restore_plane(
     size: tuple[int, int] | None = None,
     **options: Unpack[PlaneOptions],
 ) -> np.ndarray:
-    """Restores one plane by `luma.restore_luma`, or as a gray file by a network for photographs.
+    """Restores one plane by `luma.restore_luma`, or like a gray file by a network for photographs.
 
-    Arguments, result and errors are those of `luma.restore_luma`; networks for photographs ignore
-    `size`.
+    Arguments, result and errors as in `luma.restore_luma`; networks for photographs ignore `size`.
     """
     if isinstance(model.module, PhotoNet):
         return restore_gray(model, coefficients, table, **options)

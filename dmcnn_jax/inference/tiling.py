@@ -15,22 +15,22 @@ from dmcnn_jax.system.malloc import trim_memory
 from dmcnn_jax.system.progress import Progress
 
 TILE_SIDES = (16, 32, 48, 64, 80, 96)
-"""Sides that tiles may have, in blocks. They are few, since each pair of sides is a program to
-compile, of which a picture needs one. The largest keeps a network of 64 channels near 2 GB."""
+"""Possible sides of tiles, in blocks. They are few, since each pair of sides needs a compiled
+program; a picture uses one pair. With the largest, a network of 64 channels takes about 2 GB."""
 
 STRIP_SIDES = (*TILE_SIDES, 256)
-"""Widths of tiles of the first pass, in blocks; on the grid of blocks, wide ones fit in memory."""
+"""Widths of tiles of the first pass, in blocks; on the grid of blocks, wide tiles fit in memory."""
 
 FEW_SIDES = (16, 32, 48, 64, 80, 100)
-"""Sides in place of all but the longest one after `use_few_shapes`."""
+"""Sides that replace all but the longest one after `use_few_shapes`."""
 
 LONGEST_SIDE = 144
 """The longest side of tiles for narrow networks, in blocks (`tile_sides`)."""
 
-# Channels of the network that the largest of TILE_SIDES is for, and how longer sides are spaced.
+# Number of channels for which the largest of TILE_SIDES is meant, and the spacing of longer sides.
 _FEATURES, _SPACING = 64, 16
 
-# Tiles that an accelerator computes at a time.
+# Number of tiles that an accelerator computes at a time.
 _BATCH = 4
 
 # Whether FEW_SIDES are in use.
@@ -38,10 +38,10 @@ _few_shapes = False
 
 
 def use_few_shapes(enabled: bool) -> None:
-    """Chooses how finely the sides of tiles are graded, for all models of this process.
+    """Chooses between fine and coarse grading of tile sides, for all models of this process.
 
-    Pictures of 300 to 800 pixels a side then need 16 programs of a network instead of 25, and have
-    a hundredth more to compute. On a CPU, the restored bits are the same.
+    With coarse grading, pictures of 300 to 800 pixels per side need 16 programs of a network, not
+    25, and a hundredth more computation. On a CPU, the restored bits are the same.
 
     Args:
         enabled: whether tiles have `FEW_SIDES`, for pictures of many sizes.
@@ -65,11 +65,11 @@ class Tile:
     core_stop: int
 
     def core_in_plane(self, block: int) -> slice:
-        """Returns where the core lies in the plane, given the side of a block in pixels."""
+        """Returns the core's position in the plane, given the side of a block in pixels."""
         return slice(block * self.core_start, block * self.core_stop)
 
     def core_in_tile(self, block: int) -> slice:
-        """Returns where the core lies in the tile, given the side of a block in pixels."""
+        """Returns the core's position in the tile, given the side of a block in pixels."""
         first, last = self.core_start - self.start, self.core_stop - self.start
         return slice(block * first, block * last)
 
@@ -79,8 +79,8 @@ class TilePlan:
     """Tiles along one axis.
 
     Attributes:
-        length: of every tile, in blocks.
-        tiles: whose cores cover the axis once, in order.
+        length: length of every tile, in blocks.
+        tiles: the tiles in order; their cores cover the axis once.
     """
 
     length: int
@@ -92,8 +92,8 @@ def plan_tiles(blocks: int, halo: int, sides: Sequence[int]) -> TilePlan:
 
     Args:
         blocks: length of the axis.
-        halo: blocks that a result depends on at either side.
-        sides: lengths that tiles may have, ascending.
+        halo: number of blocks on either side on which a result depends.
+        sides: possible lengths of tiles, ascending.
 
     Returns:
         The plan. A single tile may be longer than the axis; several lie within it.
@@ -107,7 +107,7 @@ def plan_tiles(blocks: int, halo: int, sides: Sequence[int]) -> TilePlan:
 
     side = min(sides, key=lambda side: (count(side) * side, -side))
     if math.isinf(count(side)):
-        # The network sees further than the largest tile, so that tiles would save nothing.
+        # The receptive field exceeds the largest tile, so tiles would save nothing.
         return plan_one_tile(blocks)
     tiles: list[Tile] = []
     for i in range(int(count(side))):
@@ -142,18 +142,18 @@ def plan_plane(module: nn.Module, rows: int, columns: int) -> tuple[TilePlan, Ti
 
 
 def halos(module: nn.Module) -> tuple[int, int | None]:
-    """Returns the distances that a network's passes see, in blocks.
+    """Returns the radii of the receptive fields of a network's passes, in blocks.
 
     Returns:
-        That of the first pass (0: the network runs in one pass) and that of the last one (None: it
-        is unknown).
+        The radius of the first pass (0: the network runs in one pass) and of the last pass (None:
+        unknown).
     """
     halo = getattr(module, "halo_blocks", None)
     return halo if isinstance(halo, tuple) else (0, halo)
 
 
 def tile_sides(module: nn.Module) -> tuple[int, ...]:
-    """Returns the sides that a network's tiles may have, in blocks, ascending.
+    """Returns the possible sides of a network's tiles, in blocks, ascending.
 
     Networks of fewer than 64 channels have memory for longer tiles, which overlap less.
     """
@@ -164,24 +164,24 @@ def tile_sides(module: nn.Module) -> tuple[int, ...]:
 
 
 def strip_sides() -> tuple[int, ...]:
-    """Returns the widths that tiles of the first pass may have, in blocks, ascending."""
+    """Returns the possible widths of tiles of the first pass, in blocks, ascending."""
     return _graded(STRIP_SIDES)
 
 
 def chroma_tile_sides(subsampling: tuple[int, int]) -> tuple[int, ...]:
-    """Returns the sides that tiles of chroma may have, in coded blocks, to cover as many pixels."""
+    """Returns the sides of chroma's tiles, in coded blocks, that cover as many pixels as luma's."""
     return tuple(side // max(subsampling) for side in _graded(TILE_SIDES))
 
 
 def _graded(sides: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the sides in use: these, or the few up to the longest of them."""
+    """Returns the given sides, or with `use_few_shapes` the few sides up to the longest of them."""
     if not _few_shapes:
         return sides
     return (*(side for side in FEW_SIDES if side < sides[-1]), sides[-1])
 
 
 def tile_grid(model: Model, rows: int, columns: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Returns how `restore_plane` tiles a plane.
+    """Returns the tiling of a plane by `restore_plane`.
 
     Args:
         model: the model.
@@ -193,7 +193,7 @@ def tile_grid(model: Model, rows: int, columns: int) -> tuple[tuple[int, int], t
     """
 
     def along(plan: TilePlan, blocks: int) -> tuple[int, int]:
-        # JAX computes the part of a tile that lies outside of the plane, other engines don't.
+        # JAX also computes the part of a tile outside the plane; other engines don't.
         length = min(plan.length, blocks) if model.engine else plan.length
         return len(plan.tiles), 8 * length
 
@@ -202,7 +202,7 @@ def tile_grid(model: Model, rows: int, columns: int) -> tuple[tuple[int, int], t
 
 
 def computed_pixels(model: Model, rows: int, columns: int) -> int:
-    """Returns the pixels of all tiles of `tile_grid`, overlaps included; arguments as there."""
+    """Returns the number of pixels in all tiles of `tile_grid`, with overlaps; same arguments."""
     return math.prod(count * pixels for count, pixels in tile_grid(model, rows, columns))
 
 
@@ -216,7 +216,7 @@ class TileSource:
         coefficients: k of the plane, integers [h, w, 64].
         table: Q, integers [8, 8].
         picture: first row and the row after the last, and the same for columns, of the picture in
-            the plane, in pixels; masks are of pixels then. None: masks are of blocks.
+            the plane, in pixels; masks are then of pixels. None: masks are of blocks.
     """
 
     def __init__(
@@ -230,7 +230,7 @@ class TileSource:
         self.width: int = coefficients.shape[1]
 
     def tile(self, top: int, rows: int, left: int, columns: int) -> tuple[np.ndarray, ...]:
-        """Cuts a tile, which may reach outside of the plane; all arguments are in blocks.
+        """Cuts a tile, which may extend beyond the plane; all arguments are in blocks.
 
         Returns:
             k, int32 [rows, columns, 64], zero outside; Q, int32 [8, 8]; and a mask that is true on
@@ -282,7 +282,7 @@ def run_plan(
     """
     count = len(rows.tiles) * len(columns.tiles)
     for row in rows.tiles:
-        # No name here keeps a row's first pass in memory while that of the next row is computed.
+        # No variable keeps a row's first pass in memory while the next row's is computed.
         results = run_on_tiles(*prepare_row(row), len(columns.tiles), by_engine)
         for column, result in zip(columns.tiles, results, strict=True):
             yield row, column, result
@@ -306,8 +306,8 @@ def run_on_tiles(
     Yields:
         The result of each tile, in order.
     """
-    # On a CPU, batches are no faster, nor is starting a batch before the last one is fetched, which
-    # would take twice the memory.
+    # On a CPU, batches are not faster. Neither is starting a batch before the previous one is
+    # fetched, which would take twice the memory.
     on_cpu = jax.default_backend() == "cpu"
     single = by_engine or on_cpu
     size = 1 if single or count < _BATCH else _BATCH
@@ -326,9 +326,9 @@ def run_on_tiles(
         if len(pending) > ahead:
             yield from fetch()
             if on_cpu and not by_engine and count > 1:
-                # XLA allocates all the memory of a tile at once. If something small lies in what
-                # the last tile freed, the allocator can't reuse it, and the next tile takes as much
-                # again.
+                # XLA allocates all memory of a tile as one block. If a small allocation lies in the
+                # block that the previous tile freed, the allocator can't reuse that block, and the
+                # next tile takes a new one.
                 trim_memory()
     while pending:
         yield from fetch()

@@ -34,11 +34,12 @@ def variable_shapes(module: nn.Module) -> dict[str, Any]:
     """Returns the tree of a network's variables as `jax.ShapeDtypeStruct`s, computing none.
 
     Raises:
-        ValueError: if there is no such network: its fields are sound each, but not together.
+        ValueError: if no such network exists, since its fields are valid individually but not
+            together.
     """
     try:
         shapes: dict[str, Any] = jax.eval_shape(partial(init_variables, module), jax.random.key(0))
-    except Exception as error:  # any of Flax or JAX
+    except Exception as error:  # any error of Flax or JAX
         raise ValueError(
             f"no {type(module).__name__} can be made of these fields: {shorten_name(str(error))}"
         ) from error
@@ -124,7 +125,7 @@ def widen_variables(
 
 
 def make_tree(arrays: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Returns a tree of arrays that were read by their paths in it.
+    """Returns the tree of arrays that are given by their paths.
 
     Args:
         arrays: arrays by names such as "g/conv1/kernel".

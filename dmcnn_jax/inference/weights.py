@@ -75,14 +75,14 @@ _COLLECTIONS = ("batch_stats", "frozen")
 
 
 def parse_about(text: str, source: str) -> dict[str, Any]:
-    """Returns the description that a file has of its weights.
+    """Returns a file's description of its weights.
 
     Args:
         text: JSON.
         source: the file, for the message.
 
     Raises:
-        ValueError: if it doesn't say which network they are of.
+        ValueError: if it doesn't name their network.
     """
     try:
         about = json.loads(text)
@@ -97,7 +97,7 @@ def parse_about(text: str, source: str) -> dict[str, Any]:
 
 
 def find_weights(name: str | os.PathLike) -> Path:
-    """Finds the weights file that a name or a path stands for.
+    """Finds the weights file for a name or a path.
 
     A bundled name always means the bundled weights, whatever the working directory contains; write
     "./NAME" for a file or a workdir of such a name.

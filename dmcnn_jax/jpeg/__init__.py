@@ -1,4 +1,4 @@
-"""JPEG on an accelerator: what libjpeg does to pixels and coefficients, bit for bit, in JAX.
+"""JPEG on an accelerator: libjpeg's arithmetic on pixels and coefficients, bit for bit, in JAX.
 
 A JPEG encoder transforms blocks of 8x8 pixels, divides each coefficient by its quantisation step
 and rounds; that rounding is the loss. The functions here are pure: they work under jit and vmap, on
@@ -28,8 +28,8 @@ Files and their planes:
 
     read, JpegFile, Component          a JPEG file: coefficients, tables, sampling and metadata
     Metadata                           EXIF, colour profile, XMP, IPTC, resolution, comments
-    Attachment                         what else a file holds: a gain map, a video, other data
-    JpegError, MAX_PIXELS              why a file is rejected; the default limit on its size
+    Attachment                         other contents of a file: a gain map, a video, other data
+    JpegError, MAX_PIXELS              the error for rejected files; the default limit on size
     printable                          a file name with unprintable characters escaped
     decode_planes                      the planes that libjpeg decodes, chroma at its own size
     SUBSAMPLING_FACTORS                "4:2:0" and the like, as rows and columns for each sample

@@ -1,4 +1,4 @@
-"""Finds what a JPEG file holds beside its picture: gain maps, videos, further pictures, other data.
+"""Finds a JPEG file's contents beside its picture: gain maps, videos, further pictures, other data.
 
 Phones and cameras append them to the picture: Ultra HDR files a gain map, motion photos a video,
 MPO files (CIPA DC-007) further pictures. Other programs add application segments of their own.
@@ -14,12 +14,12 @@ from dmcnn_jax.jpeg.frame import Segments
 
 @dataclasses.dataclass(frozen=True)
 class Attachment:
-    """Something that a JPEG file holds beside its picture and its metadata.
+    """A part of a JPEG file beside its picture and metadata.
 
     Attributes:
-        kind: what it is, in words: "gain map", "picture", "video", "APP4 data" or "other data".
-        size: in bytes; of several that are of one kind, all together.
-        count: how many there are of this kind.
+        kind: description: "gain map", "picture", "video", "APP4 data" or "other data".
+        size: in bytes, total of all attachments of this kind.
+        count: number of attachments of this kind.
     """
 
     kind: str
@@ -33,12 +33,12 @@ class Attachment:
 
 
 def find_attachments(segments: Segments, trailer: bytes, unread: int = 0) -> tuple[Attachment, ...]:
-    """Finds what a file holds beside its picture and its metadata.
+    """Finds the parts of a file beside its picture and metadata.
 
     Args:
         segments: application segments before the first scan, markers and payloads.
         trailer: the bytes after the end marker.
-        unread: the number of bytes after that, which count as part of the last attachment.
+        unread: the number of bytes after the trailer, which count as part of the last attachment.
 
     Returns:
         One attachment for each kind, in the file's order.
@@ -58,12 +58,12 @@ def find_attachments(segments: Segments, trailer: bytes, unread: int = 0) -> tup
 
 
 def end_of_picture(data: bytes, start: int = 0) -> int:
-    """Returns where a JPEG picture ends; the end of the data if they have no end marker."""
+    """Returns the end of a JPEG picture; the end of the data if there is no end marker."""
     return _end_of_picture(data, start)[0]
 
 
 def describe_size(size: int) -> str:
-    """Returns a number of bytes in words: "916 bytes", "1.2 MB"."""
+    """Returns a number of bytes as text, such as "916 bytes" or "1.2 MB"."""
     if size < 10_000:
         return f"{size} bytes"
     return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{round(size / 1e3)} kB"
@@ -74,7 +74,7 @@ _GAIN_MAP = re.compile(
     rb"ns\.adobe\.com/hdr-gain-map|ns\.apple\.com/HDRGainMap|urn:iso:std:iso:ts:21496|[\"'>]GainMap"
 )
 
-# How each part of a trailer begins: a JPEG picture, or the first box of a video (ISO 14496-12).
+# The start of each part of a trailer: a JPEG picture, or the first box of a video (ISO 14496-12).
 _PART = re.compile(rb"\xff\xd8\xff|.{4}ftyp", re.DOTALL)
 _MAX_PARTS = 100
 _MAX_HEAD = 2**18
@@ -82,7 +82,7 @@ _FILLER = re.compile(rb"[\0\xff\s]*")
 
 _MARKER = re.compile(rb"\xff([\x01-\xfe])")
 
-# Segments that the metadata covers, or that describe only how the file was written.
+# Segments that are read as metadata, or that describe only how the file was written.
 _KNOWN = {
     codes.APP0: (b"JFIF\0",),
     codes.APP1: (
@@ -118,7 +118,7 @@ def _describe_segment(marker: int, payload: bytes) -> Attachment | None:
 
 
 def _split_trailer(trailer: bytes, promises_gain_map: bool) -> list[Attachment]:
-    """Splits what follows the picture into pictures, videos and other data."""
+    """Splits the trailer into pictures, videos and other data."""
     found: list[Attachment] = []
     position = 0
     while (position := _end_of_filler(trailer, position)) < len(trailer):
@@ -137,7 +137,7 @@ def _split_trailer(trailer: bytes, promises_gain_map: bool) -> list[Attachment]:
             end, kind = _end_of_video(trailer, position), "video"
         found.append(Attachment(kind, end - position))
         position = end
-    # Some gain maps do not name themselves; the picture promises one then.
+    # Some gain maps do not identify themselves; then the picture's metadata announces one.
     kinds = [each.kind for each in found]
     if promises_gain_map and "gain map" not in kinds and "picture" in kinds:
         found[kinds.index("picture")] = Attachment("gain map", found[kinds.index("picture")].size)
@@ -145,24 +145,24 @@ def _split_trailer(trailer: bytes, promises_gain_map: bool) -> list[Attachment]:
 
 
 def _end_of_filler(data: bytes, position: int) -> int:
-    """Returns where bytes that mean nothing end, and a picture or video or other data begins."""
+    """Returns the end of filler bytes, where a picture, a video or other data begins."""
     match = _FILLER.match(data, position)
     end = match.end() if match else position
     if end > position and data[end - 1 : end + 1] == b"\xff\xd8":
         return end - 1
-    # The size before a video's first name begins with zeros, too.
+    # The size before a video's first name also begins with zeros.
     video = data.find(b"ftyp", end, end + 8) - 4
     return video if video >= position else end
 
 
 def _next_part(trailer: bytes, position: int) -> int:
-    """Returns where the next picture or video begins, or the trailer ends."""
+    """Returns the start of the next picture or video, or the end of the trailer."""
     starts = (trailer.find(b"\xff\xd8\xff", position), trailer.find(b"ftyp", position + 4) - 4)
     return min((start for start in starts if start >= position), default=len(trailer))
 
 
 def _end_of_picture(data: bytes, start: int) -> tuple[int, int]:
-    """Returns where a JPEG picture ends, and where its first scan begins."""
+    """Returns the end of a JPEG picture, and the start of its first scan."""
     position, head = start + 2, len(data)
     while found := _MARKER.search(data, position):
         marker, position = found[1][0], found.end()
@@ -181,7 +181,7 @@ def _end_of_picture(data: bytes, start: int) -> tuple[int, int]:
 
 
 def _end_of_video(data: bytes, position: int) -> int:
-    """Returns where the boxes of a video end."""
+    """Returns the end of a video's boxes."""
     while position + 8 <= len(data) and data[position + 4 : position + 8].isalnum():
         size = int.from_bytes(data[position : position + 4], "big")
         if size == 1:

@@ -1,17 +1,17 @@
-"""Puts another picture into a JPEG file, and keeps everything else that the file holds.
+"""Replaces the picture in a JPEG file, and keeps everything else in the file.
 
-The result has the application segments and comments of the original byte for byte, the other
-picture's tables and scans, and the original's trailer. What gives sizes or positions in the file is
-corrected where that is standard: the index of multi-picture files (MPF), EXIF's directories, and
-the picture's length in XMP's container directory.
+The result has the original's application segments and comments, byte for byte, the new picture's
+tables and scans, and the original's trailer. Sizes and positions in the file are corrected in three
+standard structures: the index of multi-picture files (MPF), EXIF's directories, and the picture's
+length in XMP's container directory.
 
-Limits. Positions that only a maker's own programs know are copied and not corrected, and a remark
-says so: previews behind the picture that maker notes point to (ExifTool lists them for Casio,
-Minolta, Olympus, Pentax, Sony and others), and AFCP, which measures from the file's start.
-Positions measured from the file's end or from the data themselves stay true: Samsung's trailer, the
-videos of motion photos, MPF inside further pictures. What describes the original encoding, such as
-the quality in segments of Photoshop and Ducky, still describes that one. Of XMP only the main
-packet is corrected, since it names its extension by an MD5 digest.
+Limits. Positions in makers' own formats are copied without correction, and a remark says so: maker
+notes that point to previews behind the picture (ExifTool lists them for Casio, Minolta, Olympus,
+Pentax, Sony and others), and AFCP, which measures from the file's start. Positions measured from
+the file's end, or from the data themselves, remain valid: Samsung's trailer, the videos of motion
+photos, MPF inside further pictures. Descriptions of the original encoding, such as the quality in
+segments of Photoshop and Ducky, are kept, and still describe the original. Only the main packet of
+XMP is corrected, since it identifies its extension by an MD5 digest.
 """
 
 import dataclasses
@@ -29,11 +29,11 @@ from dmcnn_jax.jpeg.moved_offsets import MPF, Move, move_exif, move_mpf, names_p
 
 @dataclasses.dataclass(frozen=True)
 class CarriedFile:
-    """A JPEG file with another picture.
+    """A JPEG file whose picture was replaced.
 
     Attributes:
         data: the file.
-        notes: remarks of one short phrase each, on what could not be kept or kept true.
+        notes: remarks of one short phrase each, on contents that could not be kept or corrected.
     """
 
     data: bytes
@@ -46,10 +46,10 @@ def replace_picture(
     """Returns a JPEG file with the picture of one file and everything else of another.
 
     Segments after the original's first scan are moved before it, since many programs read none
-    there. Fill bytes, and stray bytes between segments, are left out.
+    after it. Fill bytes, and stray bytes between segments, are left out.
 
     The colours of a JPEG file depend on its JFIF and Adobe segments and, without them, on the
-    numbers of its components. The segments are always the original's, so the caller has to write
+    numbers of its components. The result has the original's segments, so the caller has to write
     the picture with the original's colour space and component numbers.
 
     Args:
@@ -57,12 +57,12 @@ def replace_picture(
         picture: a JPEG file without damage, of the same size and colour space. Its own application
             segments and comments are left out.
         added: markers (0xE0..0xEF, 0xFE) and payloads of further segments, at most 65533 bytes
-            each. They come after those of the original.
+            each. They follow the original's segments.
 
     Raises:
         JpegError: a file can't be read.
-        ValueError: the picture is damaged, or of another size or colour space, or would be taken
-            for one of another colour space in the result; or an added segment is impossible.
+        ValueError: the picture is damaged, has another size or colour space, or would be read with
+            another colour space in the result; or an added segment is impossible.
     """
     old = parse(original, "original", ANY_SIZE)
     new = parse(picture, "picture", ANY_SIZE)
@@ -89,7 +89,7 @@ _MAX_PAYLOAD = 65_533
 _MAX_ROUNDS = 5
 
 _EXIF = b"Exif\0"
-# The first segment of a JUMBF box of the C2PA's type.
+# The start of the first segment of a C2PA JUMBF box.
 _CREDENTIALS = re.compile(rb"JP.{22}c2pa", re.DOTALL)
 _AFCP = b"AXS!", b"AXS*"  # 12 bytes before the end
 _MAX_POSITIONS = 5
@@ -108,12 +108,12 @@ def _check_added(added: Sequence[tuple[int, bytes]]) -> None:
 
 
 def _arrange(old: Stream, new: Stream) -> tuple[list[ApplicationSegment], list[ApplicationSegment]]:
-    """Returns the segments to write before the picture's scans, and those after them."""
+    """Returns the segments to write before the picture's scans, and those to write after them."""
     early = [each for each in old.segments if not each.after_scan]
     late = [each for each in old.segments if each.after_scan]
     if _color(new, _pairs(early)) == _color(new, _pairs(early + late)):
         return early + late, []
-    # Decoders don't take colours from segments that come so late, but would if they came first.
+    # Decoders ignore colour information in such late segments, but would use it before the scans.
     naming_colors = (codes.APP0, codes.APP14)
     return (
         early + [each for each in late if each.marker not in naming_colors],
@@ -145,7 +145,7 @@ def _correct_lengths(
     """Corrects the picture's length in XMP.
 
     Args:
-        segments: to be written before the picture.
+        segments: the segments to write before the picture.
         old_end: the original picture's length in bytes.
         rest: the number of bytes after the segments, up to the end of the picture.
 
@@ -159,7 +159,7 @@ def _correct_lengths(
         if each.marker == codes.APP1 and each.payload.startswith(XMP)
     }
     values = {v.value for packet in packets.values() for v in find_primary_lengths(packet)} - {0}
-    # The length depends on the number of its digits, unless the packet's padding makes up for them.
+    # The length depends on its own number of digits, unless the packet's padding compensates.
     for _ in range(_MAX_ROUNDS if old_end in values else 0):
         end = _end_of_picture(payloads, rest)
         for index, packet in packets.items():
@@ -178,13 +178,13 @@ def _correct_lengths(
 def _correct_offsets(
     segments: Sequence[ApplicationSegment], payloads: Sequence[bytes], move: Move, trailer: bytes
 ) -> tuple[list[bytes], tuple[str, ...]]:
-    """Corrects offsets that point behind the picture, in MPF and EXIF.
+    """Corrects offsets in MPF and EXIF that point behind the picture.
 
     Args:
-        segments: of the original.
-        payloads: of these segments in the result.
-        move: where the trailer was and is; byte-order marks are filled in here.
-        trailer: what follows the picture.
+        segments: the original's segments.
+        payloads: payloads of these segments in the result.
+        move: old and new position of the trailer; byte-order marks are filled in here.
+        trailer: the bytes after the picture.
 
     Returns:
         The payloads, and remarks.
@@ -211,7 +211,7 @@ def _correct_offsets(
 
 
 def _notes(old: Stream, segments: Sequence[ApplicationSegment]) -> tuple[str, ...]:
-    """Returns remarks on what of the original is not where it was, or not true of the result."""
+    """Returns remarks on parts of the original that were moved, or don't describe the result."""
     notes = []
     if moved := sum(each.after_scan for each in segments):
         notes.append(f"{_count(moved, 'segment')} after the first scan moved before it")
@@ -237,7 +237,7 @@ def _pairs(segments: Sequence[ApplicationSegment]) -> Segments:
 
 
 def _end_of_picture(payloads: Sequence[bytes], rest: int) -> int:
-    """Returns the size of a picture of these segments and so many bytes after them."""
+    """Returns the size of a picture from its segments and the number of bytes after them."""
     return len(_SOI) + sum(4 + len(payload) for payload in payloads) + rest
 
 

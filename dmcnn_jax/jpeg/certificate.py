@@ -1,16 +1,16 @@
-"""A segment in the JPEG files that are written, by which they are recognised later.
+"""The certificate in restored JPEG files: a segment by which they are recognised later.
 
 It is an APP9 segment: "dmcnn_jax", a zero byte, and JSON with
 
-- "version": of the package that wrote the file
-- "models": for each component the name of the model that restored it, null if it is as it was
-- "tables": for each component the table of the file that was restored, in zigzag order, one byte an
-  entry (two, big-endian, if an entry exceeds 255), in base64
-- "digest": SHA-256 of the picture as it was written, in base64
-- "original": SHA-256 of the file that was restored, in base64
+- "version": version of the package that wrote the file
+- "models": for each component the name of the model that restored it, null if it was not restored
+- "tables": for each component the original file's table, in zigzag order, one byte an entry (two,
+  big-endian, if an entry exceeds 255), in base64
+- "digest": SHA-256 of the picture as written, in base64
+- "original": SHA-256 of the original file, in base64
 
-A program that changes the picture and keeps the segment does not keep the digest, so that its file
-counts as new.
+If a program changes the picture and keeps the segment, the digest no longer matches, and the file
+counts as not restored.
 """
 
 import base64
@@ -30,13 +30,13 @@ from dmcnn_jax.version import __version__
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Certificate:
-    """What a restored JPEG file says of itself.
+    """The contents of a certificate.
 
     Attributes:
-        version: of this package, which wrote it.
-        models: that restored each component; None: it is as it was.
-        tables: of the file that was restored, for each component, int32 [8, 8], natural order.
-        original: digest of the file that was restored; None: it is not known.
+        version: version of the package that wrote it.
+        models: the model that restored each component; None: it was not restored.
+        tables: the original file's table for each component, int32 [8, 8], natural order.
+        original: digest of the original file; None: unknown.
     """
 
     version: str
@@ -45,7 +45,7 @@ class Certificate:
     original: str | None = None
 
     def is_of(self, original: bytes) -> bool:
-        """Returns whether a file is the one that was restored, to the byte."""
+        """Returns whether a file is the original, byte for byte."""
         return self.original == _digest(original)
 
 
@@ -55,10 +55,10 @@ def make_segment(
     """Returns the marker and the payload of a certificate.
 
     Args:
-        models: that restored each component; None: it is as it was.
-        tables: of the file that was restored, for each component, integers [8, 8], natural order.
-        plain: the plain stream of the picture that was written (`markers.Stream.plain`).
-        original: the file that was restored.
+        models: the model that restored each component; None: it was not restored.
+        tables: the original file's table for each component, integers [8, 8], natural order.
+        plain: the plain stream of the written picture (`markers.Stream.plain`).
+        original: the original file.
     """
     content = {
         "version": __version__,
@@ -71,7 +71,7 @@ def make_segment(
 
 
 def find_certificate(segments: Segments, plain: bytes) -> Certificate | None:
-    """Returns the certificate of a file; None if it has none, or one of another picture.
+    """Returns the certificate of a file; None if it has none, or one for another picture.
 
     Args:
         segments: the file's application segments.
@@ -89,12 +89,12 @@ def find_certificate(segments: Segments, plain: bytes) -> Certificate | None:
                         original=content.get("original"),
                     )
             except (ValueError, LookupError, TypeError, RecursionError, binascii.Error):
-                continue  # not one of ours
+                continue  # not written by this package
     return None
 
 
 def is_certificate(marker: int, payload: bytes) -> bool:
-    """Returns whether a segment is a certificate, of whatever picture."""
+    """Returns whether a segment is a certificate, even one for another picture."""
     return marker == APP9 and payload.startswith(_IDENTIFIER)
 
 

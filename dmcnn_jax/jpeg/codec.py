@@ -53,10 +53,10 @@ def encode(plane: ArrayLike, table: ArrayLike) -> jax.Array:
 def decode(coefficients: ArrayLike, table: ArrayLike) -> jax.Array:
     """Computes the pixels that libjpeg decodes from quantised DCT coefficients.
 
-    Exact to the last bit for all that an encoder makes of pixels with quantisation steps up to 800,
-    and whenever the products with the table add up to at most 2900 in each column of a block.
-    Beyond, in crafted files, libjpeg's builds disagree; here, intermediate values saturate at
-    16 bits.
+    Exact to the last bit for all coefficients that an encoder computes from pixels with
+    quantisation steps up to 800, and whenever the products with the table add up to at most 2900 in
+    each column of a block. Beyond these limits, in crafted files, libjpeg's builds disagree; here,
+    intermediate values saturate at 16 bits.
 
     Args:
         coefficients: integers [..., h, w, 64] within 16 bits, natural order.

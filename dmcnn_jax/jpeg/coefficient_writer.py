@@ -1,9 +1,9 @@
 """Writes quantised coefficients as a JPEG stream; libjpeg does the entropy coding.
 
-jpeglib's libjpeg codes the scans, with Huffman tables made for them, in a process of its own: where
-it fails, it ends its process. What depends on the picture (frame header, quantisation tables,
-numbers of components) is written here, so that any JPEG file's components can be written, also
-those that jpeglib has no names for.
+jpeglib's libjpeg codes the scans, with optimised Huffman tables, in a separate process, because
+libjpeg ends its process when it fails. The frame header, quantisation tables and component numbers
+are written here, so that the components of any JPEG file can be written, even those that jpeglib
+has no names for.
 """
 
 import json
@@ -22,10 +22,10 @@ from dmcnn_jax.jpeg.reader import Component
 from dmcnn_jax.jpeg.tables import ZIGZAG
 
 MAX_BASELINE_STEP = 255
-"""The largest quantisation step in a baseline file: tables have 8 bits there."""
+"""The largest quantisation step in a baseline file, whose tables have 8 bits."""
 
 MAX_MAGNITUDE = 1023
-"""The largest magnitude of an AC coefficient in a file of 8 bits a sample (T.81, table F.2)."""
+"""The largest magnitude of an AC coefficient in a file of 8 bits per sample (T.81, table F.2)."""
 
 
 def write_coefficients(
@@ -35,11 +35,11 @@ def write_coefficients(
 
     Args:
         components: one, three or four, with numbers, coefficients, tables and sampling factors.
-            Blocks that fill up interleaved units are added.
+            Blocks that pad interleaved units are added.
         height: of the picture, pixels.
         width: of the picture, pixels.
-        progressive: whether the scans are progressive, in the order that mozjpeg finds smallest;
-            else they are sequential.
+        progressive: whether the scans are progressive, in the order for which mozjpeg finds the
+            smallest size; otherwise they are sequential.
 
     Returns:
         A JPEG stream: baseline if it is sequential and no step exceeds 255.
@@ -97,8 +97,8 @@ def _code_scans(
 
     Args:
         components: one, or three that are interleaved.
-        height: of the picture that they are, pixels.
-        width: of the picture that they are, pixels.
+        height: of the picture, pixels.
+        width: of the picture, pixels.
         progressive: as in `write_coefficients`.
     """
     numbers = bytes(c.id for c in components)
@@ -123,7 +123,7 @@ def _code_scans(
 
 
 def _run_libjpeg(request: bytes, progressive: bool) -> bytes:
-    """Returns the JPEG stream that libjpeg makes of a request to `coefficient_writer_process`.
+    """Returns the JPEG stream that libjpeg writes for a request to `coefficient_writer_process`.
 
     Raises:
         ValueError: if it fails.
@@ -163,7 +163,7 @@ def _run_libjpeg(request: bytes, progressive: bool) -> bytes:
 
 
 def _number_tables(components: Sequence[Component]) -> dict[bytes, int]:
-    """Returns the slots of the tables, by their entries in zigzag order, uint16 in bytes."""
+    """Returns the slots of the tables; keys are their entries in zigzag order, uint16 as bytes."""
     tables: dict[bytes, int] = {}
     for component in components:
         tables.setdefault(_entries(component), len(tables))
@@ -175,7 +175,7 @@ def _entries(component: Component) -> bytes:
 
 
 def _table_payload(slot: int, entries: bytes) -> bytes:
-    """Returns the content of a DQT segment: entries have 8 bits where that is enough (B.2.4.1)."""
+    """Returns the payload of a DQT segment; entries have 8 bits if these suffice (B.2.4.1)."""
     if any(entries[::2]):
         return bytes((0x10 | slot,)) + entries
     return bytes((slot,)) + entries[1::2]

@@ -1,10 +1,11 @@
 """The process in which libjpeg codes coefficients. Run by path, not imported.
 
-Arguments are pairs: jpeglib's compiled library, and the file that it writes. The first writes the
-coefficients from standard input, sequentially; a second, mozjpeg's, makes that file progressive.
-Standard input holds a line of JSON, {"size": [height, width], "blocks": [[rows, columns], ...],
-"factors": [[vertical, horizontal], ...]}, and then the coefficients of each component, int16
-[rows, columns, 64] in natural order. Exit status 0: the files are written.
+Arguments are pairs of a compiled library of jpeglib and the file that it writes. The first library
+writes the coefficients from standard input to a sequential file; the second, mozjpeg's, converts
+that file to a progressive one. Standard input holds a line of JSON, {"size": [height, width],
+"blocks": [[rows, columns], ...], "factors": [[vertical, horizontal], ...]}, and then the
+coefficients of each component, int16 [rows, columns, 64] in natural order. Exit status 0: the files
+are written.
 """
 
 import ctypes
@@ -42,8 +43,8 @@ def write(
         library: the path of jpeglib's compiled libjpeg.
         source: a file whose parameters it copies; None for the library's defaults.
         target: the file that it writes.
-        header: what standard input says of the components.
-        planes: their coefficients.
+        header: the line of JSON on standard input.
+        planes: the components' coefficients.
     """
     write_jpeg_dct = ctypes.CDLL(library).write_jpeg_dct
     count = len(planes)

@@ -1,11 +1,11 @@
-"""Corrects what XMP says of the picture's size in bytes, and changes nothing else in it.
+"""Corrects the picture's size in bytes in XMP, and changes nothing else in the packet.
 
-Google's container directory (Motion Photo 1.0, Ultra HDR, dynamic depth) lists what a file holds,
-each item with its length in bytes. The picture itself is the item "Primary". Its length is mostly
-absent or 0, but some programs give it, and then it is measured from the file's start.
+Google's container directory (Motion Photo 1.0, Ultra HDR, dynamic depth) lists the items in a file
+with their lengths in bytes. The picture itself is the item "Primary". Its length is mostly absent
+or 0, but some programs write it, measured from the file's start.
 
-Other positions in XMP stay true when the picture changes its size: `MicroVideoOffset` is measured
-from the file's end, and the lengths of other items are their own.
+Other positions in XMP remain valid when the picture's size changes: `MicroVideoOffset` is measured
+from the file's end, and the lengths of other items don't change.
 """
 
 import dataclasses
@@ -20,11 +20,11 @@ _ATTRIBUTE = re.compile(rb"([^\s=\"'<>/]+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')")
 
 @dataclasses.dataclass(frozen=True)
 class PrimaryLength:
-    """The picture's length, as an XMP packet gives it.
+    """The picture's length in an XMP packet.
 
     Attributes:
         value: in bytes.
-        start, end: where the packet has its digits.
+        start, end: positions of its digits in the packet.
     """
 
     value: int
@@ -39,8 +39,8 @@ def find_primary_lengths(packet: bytes) -> tuple[PrimaryLength, ...]:
         packet: XMP in UTF-8.
 
     Returns:
-        One for each item "Primary" that has a length, in the packet's order; none if the packet is
-        no XML, or declares a document type.
+        A length for each item "Primary" that has one, in the packet's order; none if the packet is
+        not XML, or declares a document type.
     """
     if b"Primary" not in packet or b"Length" not in packet:
         return ()
@@ -55,12 +55,12 @@ def find_primary_lengths(packet: bytes) -> tuple[PrimaryLength, ...]:
 def set_primary_lengths(packet: bytes, old: int, new: int) -> bytes:
     """Replaces the picture's length in an XMP packet.
 
-    Only the digits change, and the white space of the packet's padding if there are more or fewer
-    of them: the packet keeps its size if the padding allows.
+    Only the digits change, and the packet's padding if their number changes, so that the packet
+    keeps its size if the padding suffices.
 
     Args:
         packet: XMP in UTF-8.
-        old: the length to replace; others are left.
+        old: the length to replace; other values are kept.
         new: the length to write.
     """
     digits = b"%d" % new
@@ -72,7 +72,7 @@ def set_primary_lengths(packet: bytes, old: int, new: int) -> bytes:
 
 
 class _DocumentTypeError(Exception):
-    """A document type is declared: entities could expand or point elsewhere."""
+    """A declared document type, whose entities could expand or point elsewhere."""
 
 
 @dataclasses.dataclass
@@ -81,9 +81,9 @@ class _Element:
 
     Attributes:
         field: "Semantic" or "Length" if it is a field of an item, else None.
-        semantic: what the item is that it describes, as far as it says so.
-        lengths: the item's.
-        text: its own text so far, and where that starts.
+        semantic: the item's semantic, if read so far.
+        lengths: the item's lengths.
+        text: the element's text so far, and its start.
     """
 
     field: str | None
@@ -93,7 +93,7 @@ class _Element:
     start: int = 0
 
     def set_field(self, field: str, text: str, start: int) -> None:
-        """Stores a field of the item; a length that is no number is not one."""
+        """Stores a field of the item; ignores a length that is not a number."""
         digits = text.strip()
         if field == "Semantic":
             self.semantic = digits
@@ -103,7 +103,7 @@ class _Element:
 
 
 class _Finder:
-    """Handlers of one pass over a packet."""
+    """The handlers of one pass over a packet."""
 
     def __init__(self, packet: bytes) -> None:
         self.packet = packet
@@ -125,7 +125,7 @@ class _Finder:
         self.open.append(element)
 
     def _attribute_start(self, name: str) -> int:
-        """Returns where the value of an attribute of the current tag starts."""
+        """Returns the start of the value of an attribute in the current tag."""
         for found in _ATTRIBUTE.finditer(self.packet, self.parser.CurrentByteIndex):
             if found[1] == name.encode():
                 return found.start(2) if found[2] is not None else found.start(3)
@@ -147,7 +147,7 @@ class _Finder:
             self.found += [each for each in element.lengths if self._is_plain(each)]
 
     def _is_plain(self, length: PrimaryLength) -> bool:
-        """Returns whether the packet has the digits as such, not as references or in UTF-16."""
+        """Returns whether the packet has the digits literally, not as references or in UTF-16."""
         return self.packet[length.start : length.end] == b"%d" % length.value
 
     def _refuse(self, *_: object) -> None:
@@ -161,7 +161,7 @@ def _field(name: str) -> str | None:
 
 
 def _adjust_padding(packet: bytes, surplus: int) -> bytes:
-    """Shortens the packet's padding by so many spaces if it has them; lengthens it if negative."""
+    """Removes spaces from the packet's padding if possible; a negative number adds spaces."""
     end = packet.rfind(b"<?xpacket end")
     if end < 0:
         return packet

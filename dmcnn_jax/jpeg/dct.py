@@ -1,10 +1,11 @@
-"""The orthonormal 8x8 block DCT, its inverse, and the interval that a coefficient stands for.
+"""The orthonormal 8x8 block DCT, its inverse, and the interval of a quantised coefficient.
 
 The DCT of all blocks is a convolution of the plane at stride 8 with 64 fixed 8x8 kernels, the basis
 images, one channel for each frequency; its inverse is the transposed convolution with the same
 kernels. Since blocks do not overlap, that convolution equals a rearrangement of the plane into
-blocks of 64 pixels and one 64x64 matrix product, and it is computed in this way: on a CPU the
-convolution is as fast forwards, but its gradient and its transpose take several times as long.
+blocks of 64 pixels and one 64x64 matrix product. It is computed in this way because on a CPU the
+convolution's gradient and transpose take several times as long, though the convolution itself is as
+fast.
 
 Everything is float32 at the highest matrix precision, whatever the dtype of the input and the
 default precision of the device: bfloat16 or TensorFloat-32 products move coefficients.
@@ -133,7 +134,7 @@ def dequantize(coefficients: Array, table: ArrayLike) -> jax.Array:
 
 
 def block_coefficients(plane: np.ndarray) -> np.ndarray:
-    """Transforms the blocks of a plane, or of a part of one; by NumPy. Inverse of decoding.
+    """Transforms the blocks of a plane, or a part of one, by NumPy: the inverse of decoding.
 
     Args:
         plane: [8h, 8w], levels.

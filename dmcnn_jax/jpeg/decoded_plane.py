@@ -1,7 +1,7 @@
 """Finds the block grid of a plane whose pixels a JPEG decoder made.
 
-On the grid of the file, and on no other, coefficients lie on the lattices of its quantisation steps
-(`lattice`), blurred only by rounding to whole pixels. All 64 grids are tried on a sample.
+Only on the file's own grid do coefficients lie on the lattices of its quantisation steps
+(`lattice`), blurred by nothing but rounding to whole pixels. All 64 grids are tried on a sample.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ ROUNDING_NOISE = 1 / 12
 # The sample: the number of windows, and their side in pixels.
 _WINDOWS, _SIDE = 4, 200
 
-# Grids with this share of the most evidence may be the true one.
+# Grids whose evidence reaches this share of the maximum are candidates for the true grid.
 _RUNNER_UP = 0.15
 
 NOISE_SIZE = 2.6
@@ -34,9 +34,9 @@ def find_grid(plane: np.ndarray) -> tuple[int, int, float]:
         plane: [height, width], levels 0 to 255.
 
     Returns:
-        Where its first whole block begins, columns and rows from the corner, 0 to 7; and the
-        evidence of AC coefficients for it, in nats: some, or none, for pixels of no JPEG file,
-        hundreds for those of one.
+        The offset of its first whole block from the corner, columns and rows, 0 to 7; and the
+        evidence of AC coefficients for it, in nats: hundreds for pixels of a JPEG file, little or
+        none for others.
     """
     windows = list(_busiest_windows(plane))
     grid, evidence = choose_grid(
@@ -55,18 +55,18 @@ def choose_grid(
     *,
     dc: bool = False,
 ) -> tuple[int, float]:
-    """Returns the grid that coefficients speak for.
+    """Returns the grid with the most evidence in its coefficients.
 
-    Grids moved by half a block come next to the true one, since their coefficients are averages of
-    two lattice points. Of the grids with much evidence, the one with the fewest coefficients is
-    taken.
+    Grids moved by half a block have the second most evidence, since their coefficients are averages
+    of two lattice points. So, among the grids with much evidence, the one with the fewest
+    coefficients is chosen.
 
     Args:
         candidates: for each grid planes whose blocks begin in the corner, [height, width], levels 0
             to 255, and which pixels of them are exact, as in `distinct_coefficients`.
-        noise: variance of what was added to coefficients after they were decoded.
-        dc: whether DC coefficients count, too. In even areas they are multiples of 8 without any
-            compression, so that they only tell grids of a compressed plane apart.
+        noise: variance of the noise added to coefficients after decoding.
+        dc: whether DC coefficients count too. In uniform areas they are multiples of 8 even without
+            compression, so they only distinguish grids of a plane known to be compressed.
 
     Returns:
         The index of the grid, and the evidence of the coefficients for it, in nats.
@@ -92,14 +92,14 @@ def distinct_coefficients(
 ) -> np.ndarray:
     """Returns coefficients of the whole blocks of a plane: float32 [blocks, 64].
 
-    Blocks that say nothing are left out. Clipping has changed the coefficients of some; repeated
-    ones, as in drawings, are no more evidence than one of them.
+    Uninformative blocks are left out: clipping has changed the coefficients of some, and repeated
+    blocks, as in drawings, are no more evidence than a single one.
 
     Args:
         plane: [height, width], levels 0 to 255; blocks begin in its corner.
         known: bool [height, width], pixels that were not clipped; None: those strictly inside the
             range of levels.
-        dc: whether blocks that differ in their DC coefficients only are distinct.
+        dc: whether blocks that differ only in their DC coefficients are distinct.
     """
     x, exact = _transform(plane, known)
     return _distinct(x[exact], dc=dc)
@@ -127,7 +127,7 @@ def _busiest_windows(plane: np.ndarray) -> Iterator[np.ndarray]:
     """Yields the windows of a plane that vary most: float32, at most `_SIDE` pixels square."""
     height, width = plane.shape
     tall, wide = min(_SIDE, height), min(_SIDE, width)
-    # All windows have the same grid: they are whole blocks apart.
+    # All windows share one grid, since they are whole blocks apart.
     tops = range(0, height - tall + 1, _SIDE)
     lefts = range(0, width - wide + 1, _SIDE)
     places = [(top, left) for top in tops for left in lefts]

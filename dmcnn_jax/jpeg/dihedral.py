@@ -1,4 +1,4 @@
-"""Turns and mirrors an image in the eight possible ways, by the coefficients of its JPEG.
+"""Rotates and mirrors an image in the eight possible ways, through its JPEG's coefficients.
 
 Mirroring an image mirrors each block and the order of the blocks, and in the DCT negates the odd
 frequencies along that axis: cos((2(7 - x) + 1)uπ/16) = (-1)^u cos((2x + 1)uπ/16). Transposing it
@@ -46,7 +46,7 @@ def continue_mirrored(
 
     Args:
         coefficients: k, integers [h, w, 64], natural order.
-        blocks: by how many blocks to each side; or ((above, below), (before, after)), as in
+        blocks: number of blocks added on each side; or ((above, below), (before, after)), as in
             `np.pad`.
 
     Returns:
@@ -63,12 +63,12 @@ def continue_mirrored(
 
 
 def mirror_index(size: int, before: int, after: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns what lies where along an axis that is continued by its mirror image.
+    """Returns the source index of each position along an axis continued by its mirror image.
 
     Args:
-        size: of the axis.
-        before: by how much it is continued at its start.
-        after: by how much it is continued at its end.
+        size: length of the axis.
+        before: number of positions added at its start.
+        after: number of positions added at its end.
 
     Returns:
         For each position of the longer axis the index on the axis, int [before + size + after]; and

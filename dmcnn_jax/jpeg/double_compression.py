@@ -23,53 +23,53 @@ from dmcnn_jax.jpeg.tables import STANDARD_LUMA, nearest_quality, quality_table
 
 _BASIS = BASIS_IMAGES.reshape(64, 64)
 
-# Thresholds of detection: standard deviations from chance, the share of what is expected, and by
-# what factor the best grid's deviation exceeds that of the second best. Over 50 photographs
-# compressed twice by standard tables, the smallest were 27, 0.68 and 4.9.
+# Thresholds of detection: standard deviations from chance, the share of the expected evidence, and
+# the ratio of the best grid's deviation to the second best. Over 50 photographs compressed twice by
+# standard tables, the smallest values were 27, 0.68 and 4.9.
 _MIN_DEVIATION, _MIN_SHARE, _MIN_LEAD = 12.0, 0.5, 1.25
 
-# A prior compression can be detected only after a gentle one: the file's mean quantisation step is
-# at most this, as from about quality 65 on.
+# A prior compression can be detected only if the file's own compression is gentle: its mean
+# quantisation step is at most this value, reached at about quality 65.
 _MAX_MEAN_STEP = 40.0
 
-# A prior compression matters up to this quality, and if its mean quantisation step was larger than
+# A prior compression matters if its quality is at most this, and its mean quantisation step exceeds
 # the file's by this factor.
 _MAX_QUALITY, _MIN_COARSENESS = 90, 1.3
 
 # The least share of the file's coefficients that a prior compression must explain, and the share
-# from which no other one is looked for. Among 990 true ones, one in a hundred explains less than
-# 0.79; the false ones that were known before this was asked for explain 0.35 or less.
+# above which the search ends. Among 990 true prior compressions, one in a hundred explains less
+# than 0.79; the false ones known before this check existed explain 0.35 or less.
 _MIN_EXPLAINED, _WELL_EXPLAINED = 0.7, 0.9
 
-# For a step of a table that is no standard one: its least deviation from chance, how many such
-# steps a table needs, and how far they may be from a smooth table, in octaves.
+# For tables that are not standard: the least deviation of a step from chance, the number of such
+# steps that a table needs, and their largest distance from a smooth table, in octaves.
 _MIN_STEP_DEVIATION, _MIN_STEPS, _NEAR = 4.0, 5, 0.35
 
 # The largest mean step of such a table: that of the standard table at quality 5.
 _MAX_MEAN = 255.0
 
 ROWS_AT_ONCE = 32
-"""Rows of blocks that are handled at a time."""
+"""Rows of blocks processed at a time."""
 
-# Iterations in which `requantize` extrapolates cut blocks.
+# Number of iterations by which `requantize` extrapolates cut blocks.
 _ITERATIONS = 5
 
-# Grey levels that conversion to RGB and back, and rounding to whole pixels, may move a coefficient.
+# Grey levels by which conversion to RGB and back, and rounding to pixels, may move a coefficient.
 _ROUNDING = 1.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PriorCompression:
-    """A compression of a picture before that of its file.
+    """A compression of a picture before the one in its file.
 
     Attributes:
-        quality: of the standard luma table that is nearest to its table, 1 to 100.
-        table: its table, int32 [8, 8]; where it is no standard one, as far as it could be found.
-        left, top: where its first whole block begins, in pixels from the corner, 0 to 7.
-        share: the evidence, as a share of what such a compression yields: about 1 if it was
+        quality: quality of the standard luma table nearest to its table, 1 to 100.
+        table: its table, int32 [8, 8]; if it is not a standard one, as far as it could be found.
+        left, top: offset of its first whole block from the corner, in pixels, 0 to 7.
+        share: the evidence, relative to the expectation for such a compression: about 1 if it was
             detected; any value, or NaN, if it was given by the caller.
         explained: the share of the file's coefficients that it explains (`explained_share`), from 0
-            to 1; NaN if there is nothing to compare.
+            to 1; NaN if no coefficients could be compared.
     """
 
     quality: int
@@ -91,17 +91,17 @@ def find_prior_compression(
     """Looks for a prior, coarser compression in the luma plane of a file.
 
     Standard tables of every quality are tried first, then a table whose steps are found one by one.
-    What is detected must also explain the file's own coefficients.
+    A detected compression must also explain the file's own coefficients.
 
     Args:
         component: the plane, at full size.
-        quality: the prior quality, 1 to 100, if it is known. Then only the grid is looked for, and
-            the prior compression need not explain the coefficients.
-        grid: where the prior blocks begin, columns and rows from the corner, if that is known.
+        quality: the prior quality, 1 to 100, if known. Then only the grid is searched for, and the
+            prior compression need not explain the coefficients.
+        grid: offset of the prior blocks from the corner, columns and rows, if known.
 
     Returns:
-        The prior compression, or None if none is detected. With a given quality never None: if no
-        grid is detected, the file's own is assumed.
+        The prior compression, or None if none is detected. Never None if the quality is given:
+        without a detected grid, the file's own is assumed.
 
     Raises:
         ValueError: the quality or grid is out of range.
@@ -173,9 +173,9 @@ def explained_share(
     """Returns the share of a file's coefficients that a prior compression explains.
 
     The prior picture is decoded to whole pixels and compressed again on the file's grid. A
-    coefficient agrees if the result lies in its quantisation interval, up to rounding. AC
-    coefficients are counted that are not zero in the file; zeros agree too easily. Where the
-    picture's border cuts prior blocks, nothing is compared.
+    coefficient agrees if the result lies in its quantisation interval, up to rounding. Only AC
+    coefficients that are not zero in the file are counted, since zeros agree too easily. Prior
+    blocks cut by the picture's border are not compared.
 
     Args:
         component: the plane in the file.
@@ -183,7 +183,7 @@ def explained_share(
         coefficients: what `requantize` returned.
 
     Returns:
-        From 0 to 1: near 1 for a true prior compression. NaN if there is nothing to compare.
+        From 0 to 1: near 1 for a true prior compression. NaN if no coefficients can be compared.
     """
     above, before = prior.margins
     table = component.table.reshape(64).astype(np.float32)
@@ -268,10 +268,10 @@ def _find_standard(
 def _find_other(
     periodicity: Periodicity, component: Component, only: int | None
 ) -> PriorCompression | None:
-    """Looks for a prior compression by a table that is no standard one.
+    """Looks for a prior compression by a table that is not a standard one.
 
-    The nearest of a family of smooth tables is looked for. On its grid, each step is then replaced
-    by the one near it for which the coefficients are most periodic.
+    First finds the nearest of a family of smooth tables. Then replaces each of its steps by the
+    nearby step for which the coefficients on its grid are most periodic.
 
     Args:
         periodicity: of the plane.
@@ -305,7 +305,8 @@ def _leading_grid(deviations: np.ndarray, only: int | None) -> int | None:
 
     Args:
         deviations: the best of each grid, [64].
-        only: the only grid that is considered; None: all. Others are compared with it all the same.
+        only: the only grid that is considered; None: all. The other grids are still compared with
+            it.
 
     Returns:
         Its index, 8 · top + left, or None.
@@ -318,7 +319,7 @@ def _leading_grid(deviations: np.ndarray, only: int | None) -> int | None:
 
 
 def _coarsest(deviations: np.ndarray, tables: np.ndarray, index: int) -> int:
-    """Returns the coarsest table that explains as much: multiples of 16 are also multiples of 8."""
+    """Returns the coarsest equally good table, since multiples of 16 are also multiples of 8."""
     means = tables.mean(axis=1)
     for factor in (4, 3, 2):
         near = np.flatnonzero(np.abs(np.log(means / (factor * means[index]))) < 0.06)
@@ -331,10 +332,9 @@ def _coarsest(deviations: np.ndarray, tables: np.ndarray, index: int) -> int:
 
 @functools.cache
 def _smooth_tables() -> np.ndarray:
-    """Returns tables that rise from low to high frequencies less or more than the standard one.
+    """Returns smooth tables that rise from low to high frequencies less or more than the standard.
 
-    In octaves, they rise by 0 to 1.4 times as much; their means, also in octaves, are 16 to the
-    octave.
+    In octaves, they rise by 0 to 1.4 times as much; there are 16 means per octave.
 
     Returns:
         float64 [tables, 64].
@@ -347,7 +347,7 @@ def _smooth_tables() -> np.ndarray:
 
 
 def _nearby_steps(periodicity: Periodicity, grid: int, smooth: np.ndarray) -> np.ndarray:
-    """Returns the steps near those of a smooth table that coefficients are most periodic in.
+    """Returns the steps near a smooth table's for which coefficients are most periodic.
 
     Args:
         periodicity: of the plane.
@@ -367,8 +367,8 @@ def _nearby_steps(periodicity: Periodicity, grid: int, smooth: np.ndarray) -> np
 def _complete_table(steps: np.ndarray, smooth: np.ndarray) -> np.ndarray:
     """Completes a table of which some steps were found.
 
-    Where all coefficients were quantised to zero, a step leaves no trace. Missing steps follow the
-    smooth table, scaled by the steps found, those of near frequencies most.
+    A step leaves no trace if all its coefficients were quantised to zero. Missing steps follow the
+    smooth table, scaled by the steps found, weighted by nearness in frequency.
 
     Args:
         steps: of `FREQUENCIES`, 0 where none was found.

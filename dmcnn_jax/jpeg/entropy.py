@@ -1,10 +1,10 @@
 """Decodes JPEG streams to quantised coefficients, by libjpeg in a process of its own.
 
 Entropy decoding is sequential, bit by bit, so it needs compiled code: jpeglib's libjpeg-turbo. That
-code only prints its warnings, and treats data that ends early or is invalid as a warning. And no
-file may bring this process down. So libjpeg runs in a separate process, where crashes, endless
-loops and printing do no harm. It is kept for the next file, starts in 20 ms, and costs two copies:
-of the stream in memory, and of the coefficients through a pipe.
+code only prints its warnings, and data that ends early or is invalid causes no more than a warning.
+No file may crash this process, either. So libjpeg runs in a separate process, where crashes,
+endless loops and printing do no harm. The process is reused for the next file, starts in 20 ms, and
+costs two copies: of the stream in memory, and of the coefficients through a pipe.
 """
 
 import atexit
@@ -43,12 +43,12 @@ def decode(
             which memory is allocated.
         shapes: rows and columns of blocks, for each component.
         scans: the number of scans in the stream, which sets the time limit.
-        progress: called with 0 a few times a second, in another thread; what it raises ends
-            libjpeg's process, and is raised here.
+        progress: called with 0 a few times a second, in another thread; an exception that it raises
+            ends libjpeg's process, and is raised here.
 
     Returns:
         int16 [rows, columns, 64] in natural order for each component, and libjpeg's first warning,
-        empty if there was none. Where data is missing or invalid, coefficients are zero or
+        empty if there was none. If data is missing or invalid, its coefficients are zero or
         arbitrary.
 
     Raises:
@@ -58,8 +58,8 @@ def decode(
     global worker
     limit = _time_limit(sum(rows * columns for rows, columns in shapes), scans, len(stream))
     with _lock:
-        # A worker from before a fork is the parent's. If one has died since its last file, this
-        # file is not to blame.
+        # A worker from before a fork belongs to the parent. If a worker has died since its last
+        # file, this file is not the cause.
         if worker is None or not worker.is_usable():
             worker = _Worker()
         try:
@@ -108,15 +108,15 @@ _CHECK_INTERVAL = 0.2
 
 
 def abandon() -> None:
-    """Makes a decoding under way in another thread fail, because nobody needs it any longer."""
+    """Makes a decoding in another thread fail, because its result is no longer needed."""
     if worker is not None and worker.owner == os.getpid():
         worker.process.kill()
 
 
-# The time limit in seconds: at least, for each block, for each block in each scan, for each byte.
-# On two busy cores of 2020, libjpeg and the pipe took at most 1.5 us a block, 30 ns a block in each
-# scan that holds next to nothing, and 120 ns a byte. Four times that: 200 s for 196 megapixels in
-# 442 scans (38 s measured), 23 s for a photograph of 12 megapixels (0.3 to 1.2 s).
+# The time limit in seconds: a minimum, and times per block, per block and scan, and per byte. On
+# two busy cores of 2020, libjpeg and the pipe took at most 1.5 us per block, 30 ns per block in
+# each nearly empty scan, and 120 ns per byte. The limit is four times that: 200 s for 196
+# megapixels in 442 scans (38 s measured), 23 s for a photograph of 12 megapixels (0.3 to 1.2 s).
 TIME_LIMIT = 20.0
 SECONDS_PER_BLOCK, SECONDS_PER_BLOCK_AND_SCAN, SECONDS_PER_BYTE = 6e-6, 0.12e-6, 0.5e-6
 
@@ -125,7 +125,7 @@ _LIBRARY = "cjpeglib_turbo210.*"
 
 
 def _time_limit(blocks: int, scans: int, size: int) -> float:
-    """Returns the seconds that libjpeg may take for blocks in a number of scans and bytes."""
+    """Returns libjpeg's time limit, in seconds, for numbers of blocks, scans and bytes."""
     per_block = SECONDS_PER_BLOCK + SECONDS_PER_BLOCK_AND_SCAN * scans
     return TIME_LIMIT + per_block * blocks + SECONDS_PER_BYTE * size
 
@@ -231,7 +231,7 @@ class _Worker:
 
 
 def find_library(pattern: str) -> Path:
-    """Returns the path of a compiled libjpeg that jpeglib brings.
+    """Returns the path of a compiled libjpeg in jpeglib.
 
     Args:
         pattern: of its file's name.

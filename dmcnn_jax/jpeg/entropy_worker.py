@@ -1,10 +1,10 @@
 """The process in which libjpeg decodes. Run by path, not imported.
 
-Each line on standard input asks for the coefficients of the JPEG stream that is now in the source
-file, and holds the number of blocks of each component. The reply on standard output is a byte that
-is 1 on success, the length of libjpeg's messages and their text, and on success the coefficients,
-int16 [blocks, 64] for each component. The process ends when standard input does, also in the middle
-of a file: nobody waits for it any longer.
+Each line on standard input requests the coefficients of the JPEG stream that is now in the source
+file, and gives the number of blocks of each component. The reply on standard output is a byte that
+is 1 on success, the length and text of libjpeg's messages, and on success the coefficients, int16
+[blocks, 64] for each component. The process ends when standard input does, even in the middle of a
+file, since then its client has ended.
 """
 
 import ctypes
@@ -23,13 +23,14 @@ def main(library: str, source: str) -> None:
         library: the path of jpeglib's compiled libjpeg.
         source: the path of the file that the client writes each stream to.
     """
-    # The client decides when to stop: a terminal or a service manager signals both.
+    # Ignored, since a terminal or a service manager signals the client too, which ends this
+    # process.
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     read = ctypes.CDLL(library).read_jpeg_dct
-    # libjpeg prints its warnings to standard error: it becomes a pipe to this process. Python's own
-    # messages go to the old one.
+    # libjpeg prints its warnings to standard error, which becomes a pipe to this process. Python's
+    # own messages go to the former standard error.
     sys.stderr = os.fdopen(os.dup(2), "w")
     messages, standard_error = os.pipe()
     os.dup2(standard_error, 2)
@@ -41,7 +42,7 @@ def main(library: str, source: str) -> None:
 
 
 def receive(requests: "queue.SimpleQueue[bytes]") -> None:
-    """Passes requests on, and ends the process with the client that sends them."""
+    """Queues requests, and ends the process when its client ends."""
     for line in sys.stdin.buffer:
         requests.put(line)
     os._exit(0)
@@ -56,7 +57,7 @@ def answer(read: Callable[..., int], path: bytes, sizes: list[int], messages: in
     output = sys.stdout.buffer
     output.write(bytes((success,)) + len(text).to_bytes(4, sys.byteorder) + text)
     if success:
-        while planes:  # each is freed as soon as it is sent
+        while planes:  # each array is freed as soon as it is sent
             output.write(memoryview(planes.pop(0)).cast("B"))
     output.flush()
 

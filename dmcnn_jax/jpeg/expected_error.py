@@ -2,9 +2,9 @@
 
 The coefficients of a photograph at a frequency follow a Laplace distribution closely (Lam and
 Goodman, *A mathematical analysis of the DCT coefficient distributions for images*, IEEE Trans.
-Image Processing 9, 2000). Here its rate λ grows as a power of the frequency, λ = a r^b with
-r = √(u² + v²), so that frequencies at which a file holds zeros only have one too. a and b are those
-of greatest likelihood given the file's integers.
+Image Processing 9, 2000). Here its rate λ grows as a power of the frequency, λ = a r^b with r =
+√(u² + v²), so that it is defined even at frequencies where a file holds only zeros. a and b
+maximise the likelihood of the file's integers.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ def expected_error(component: Component) -> float:
 
     Returns:
         The mean over the samples, in squared grey levels. On photographs it is 1 to 2 times the
-        error, as textures differ from place to place.
+        true error, since textures vary over the picture.
     """
     k = np.abs(component.coefficients.reshape(-1, 64).astype(np.int32))
     q = component.table.reshape(64).astype(np.float64)
@@ -30,7 +30,7 @@ def expected_error(component: Component) -> float:
     rate = _rates(zero[1:], nonzero[1:], sums[1:], q[1:])
     inside = _zero_error(rate, q[1:])
     within = (zero[1:] * inside + nonzero[1:] * q[1:] ** 2 / 12) / blocks
-    # The mean of a block is spread over many steps, evenly within each.
+    # DC coefficients extend over many steps, and are uniform within each.
     return float((q[0] ** 2 / 12 + within.sum()) / 64)
 
 
@@ -66,4 +66,4 @@ def _zero_error(rate: np.ndarray, q: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         tail = np.exp(-t) * (half**2 + 2 * half / rate + 2 / rate**2)
         exact = (2 / rate**2 - tail) / -np.expm1(-t)
-    return np.where(t < 1e-2, half**2 / 3, exact)  # as of an even distribution
+    return np.where(t < 1e-2, half**2 / 3, exact)  # variance of a uniform distribution

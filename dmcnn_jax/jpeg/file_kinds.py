@@ -2,7 +2,7 @@
 
 import re
 
-# How files of other kinds begin.
+# The first bytes of other kinds of files.
 _OTHER_KINDS = (
     (rb"\x89PNG\r\n\x1a\n", "a PNG image"),
     (rb"GIF8", "a GIF image"),
@@ -18,13 +18,13 @@ _OTHER_KINDS = (
 
 
 def describe_other(head: bytes) -> str | None:
-    """Describes a file that does not begin as a JPEG file does.
+    """Describes a file that does not begin like a JPEG file.
 
     Args:
-        head: the first bytes of the file, at least 12 if it has so many.
+        head: the first bytes of the file, at least 12 if the file is that long.
 
     Returns:
-        A few words, or None if it begins as a JPEG file.
+        A few words, or None if it begins like a JPEG file.
     """
     if head[:2] == b"\xff\xd8":
         return None

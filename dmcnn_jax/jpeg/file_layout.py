@@ -1,4 +1,4 @@
-"""Divides a JPEG file into its segments, the data of its scans, and all bytes around them."""
+"""Divides a JPEG file into its segments, the data of its scans, and all other bytes."""
 
 import dataclasses
 import re
@@ -12,11 +12,11 @@ from dmcnn_jax.jpeg.table_segments import read_quantisation_tables
 
 
 class Piece(NamedTuple):
-    """Some bytes of a file.
+    """A piece of a file.
 
     Attributes:
         kind: "segment", from its marker to its end; "data", the entropy-coded data of a scan;
-            "other": what lies between segments, and what follows the picture.
+            "other": bytes between segments, and after the picture.
         marker: of a segment; 0 for other pieces.
         start, end: positions in the file.
     """
@@ -28,7 +28,7 @@ class Piece(NamedTuple):
 
 
 class ScanTables(NamedTuple):
-    """What a component's data in a scan depend on, besides coefficients.
+    """The tables and factors on which a component's data in a scan depend.
 
     Attributes:
         id: the component's number.
@@ -47,7 +47,7 @@ class ScanTables(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ScanHeader:
-    """What the segments before a scan's data say of it.
+    """The properties of a scan, from the segments before its data.
 
     Attributes:
         sequential: whether it is a scan of a sequential file.
@@ -84,14 +84,14 @@ def divide(data: bytes) -> Iterator[Piece]:
 
 
 def read_scan_header(data: bytes) -> ScanHeader:
-    """Returns what is known of a scan from a file up to its header.
+    """Returns a scan's properties from the part of a file that ends with its header.
 
     Args:
         data: the file's bytes before the data of the scan.
 
     Raises:
         ValueError: the bytes don't end with a scan header, or a header is malformed.
-        LookupError: the header names what isn't defined.
+        LookupError: the header refers to a table or component that isn't defined.
     """
     huffman = dict(_TYPICAL)
     quantisation: dict[int, np.ndarray] = {}
@@ -151,7 +151,7 @@ TYPICAL_SEGMENTS = bytes.fromhex(
     "c4c5c6c7c8c9cad2d3d4d5d6d7d8d9dae2e3e4e5e6e7e8e9eaf2f3f4f5f6f7f8"
     "f9fa"
 )  # fmt: skip
-"""The Huffman tables that T.81 gives as typical (annex K), as four segments."""
+"""The typical Huffman tables of T.81 (annex K), as four segments."""
 
 
 # As in `markers`: any number of 0xFF may precede a marker.

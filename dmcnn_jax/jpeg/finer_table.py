@@ -1,19 +1,20 @@
 """Rounds coefficients under a finer quantisation table, inside the intervals that a file allows.
 
-A file says of each coefficient that it lay in the interval (k - 1/2, k + 1/2) · Q. Under a table
-Q' ≤ Q there is always a multiple of Q' strictly inside it: an open interval of length Q holds one
-of each Q' < Q, and k · Q itself if Q' = Q. So a restored picture can be stored as a JPEG file each
-of whose coefficients is one that the original may have had. That is checked in integers:
-2 |n Q' - k Q| < Q.
+A file's integer k states that the coefficient lay in the interval (k - 1/2, k + 1/2) · Q. Under a
+table Q' ≤ Q there is always a multiple of Q' strictly inside it: an open interval of length Q
+contains a multiple of each Q' < Q, and k · Q itself if Q' = Q. So a restored picture can be stored
+as a JPEG file whose coefficients are all possible for the original. This is checked in integers: 2
+|n Q' - k Q| < Q.
 """
 
 import numpy as np
 
 DEAD_ZONE = 0.1
-"""How far rounding leans towards zero, in steps: 0 would round to the nearest multiple.
+"""Bias of rounding towards zero, in steps; 0 would round to the nearest multiple.
 
 Small coefficients cost bits. On photographs restored from qualities 10 to 90, at equal error, 0.1
-and 0.2 save about as much (2 to 4 % of the bytes); larger ones cost more error than they save.
+and 0.2 save about equally much (2 to 4 % of the bytes); with larger values, the added error
+outweighs the saving.
 """
 
 
@@ -25,7 +26,7 @@ def round_coefficients(
     Args:
         x: floating point [blocks, 64], in grey levels of the orthonormal DCT, natural order.
         table: Q', the steps, integers [64], at most those of `original`.
-        k: the file's coefficients, integers [blocks, 64]; None: nothing is bounded.
+        k: the file's coefficients, integers [blocks, 64]; None: no bounds.
         original: Q, the file's steps, integers [64].
 
     Returns:

@@ -1,4 +1,4 @@
-"""Frame headers of JPEG files: size, components, sampling (T.81, B.2.2), and what tells colours."""
+"""Frame headers of JPEG files: size, components, sampling (T.81, B.2.2), and the colour model."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -17,11 +17,11 @@ Segments = list[tuple[int, bytes]]
 
 @dataclasses.dataclass(frozen=True)
 class ApplicationSegment:
-    """A segment of application data or a comment, and where the file has it.
+    """A segment of application data or a comment, and its position in the file.
 
     Attributes:
         marker: 0xE0..0xEF application data, 0xFE comment.
-        payload: what follows the length.
+        payload: the bytes after the length.
         start: position of the payload in the file.
         after_scan: whether it comes after the first scan.
         misstated: whether its length was impossible, so that the payload was read as empty.
@@ -38,7 +38,7 @@ MAX_SIDE = 65_500
 """libjpeg's limit on the sides of an image, in pixels."""
 
 ANY_SIZE = MAX_SIDE**2
-"""The limit on pixels for files whose size has been checked before."""
+"""The limit on pixels for files whose size is already checked."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -85,12 +85,12 @@ class Frame:
 
     @property
     def max_horizontal(self) -> int:
-        """The largest horizontal sampling factor, that of components at full width."""
+        """The largest horizontal sampling factor, which components at full width have."""
         return max(c.horizontal for c in self.components)
 
     @property
     def max_vertical(self) -> int:
-        """The largest vertical sampling factor, that of components at full height."""
+        """The largest vertical sampling factor, which components at full height have."""
         return max(c.vertical for c in self.components)
 
 
@@ -126,7 +126,7 @@ def read_frame(payload: bytes, *, progressive: bool, max_pixels: int) -> Frame:
 
 
 def color_model(components: tuple[FrameComponent, ...], segments: Segments) -> ColorModel:
-    """Returns what the components are, by libjpeg's rules."""
+    """Returns the colour model of the components, by libjpeg's rules."""
     if len(components) == 1:
         return "gray"
     if len(components) == 4:
@@ -187,7 +187,7 @@ def _set_sizes(frame: Frame) -> None:
 
 
 def _adobe_transform(segments: Segments) -> int | None:
-    """Returns the colour transform that Adobe's last segment names: 0 none, 1 YCbCr, 2 YCCK."""
+    """Returns the colour transform in the last Adobe segment: 0 none, 1 YCbCr, 2 YCCK."""
     transform = None
     for marker, payload in segments:
         if marker == APP14 and payload[:5] == b"Adobe" and len(payload) >= 12:

@@ -1,7 +1,7 @@
 """Codes quantised coefficients as the data of a sequential scan (ITU-T T.81, F.1.2), in NumPy.
 
-Any encoder's data come out bit for bit if the coefficients, the Huffman tables, the restart
-interval and the padding are its own: in sequential scans nothing else is left to choose.
+The data of any encoder are reproduced bit for bit from its coefficients, Huffman tables, restart
+interval and padding, since a sequential scan leaves it no other choice.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,9 +28,10 @@ class CodedPlane(NamedTuple):
     """A component in a scan.
 
     Attributes:
-        coefficients: integers [rows, columns, 64], natural order, with the blocks that fill up
+        coefficients: integers [rows, columns, 64], natural order, with the blocks that pad
             interleaved units.
-        vertical, horizontal: its blocks in a unit; 1 and 1 if it is the only component.
+        vertical, horizontal: rows and columns of its blocks in a unit; 1 and 1 if it is the only
+            component.
         dc: the code of its DC differences.
         ac: the code of its AC coefficients.
     """
@@ -61,10 +62,10 @@ def make_code(counts: bytes, symbols: bytes) -> HuffmanCode:
 
 
 def fill_units(coefficients: np.ndarray, vertical: int, horizontal: int) -> np.ndarray:
-    """Adds the blocks that fill up interleaved units, as libjpeg makes them.
+    """Adds the blocks that pad interleaved units, as libjpeg does.
 
-    Their AC coefficients are zero. Their DC coefficient is that of the block before them in the
-    unit, so that it costs least.
+    Their AC coefficients are zero. Their DC coefficient is that of the preceding block in the unit,
+    which costs fewest bits.
 
     Args:
         coefficients: integers [rows, columns, 64].
@@ -91,9 +92,9 @@ def encode_scan(
     """Codes the data of a sequential scan.
 
     Args:
-        planes: its components, of equally many units.
+        planes: its components, with equal numbers of units.
         restart_interval: units between restart markers; 0: no markers.
-        padding: the bit, 0 or 1, that fills up the last byte before a marker.
+        padding: the bit, 0 or 1, that pads the last byte before a marker.
 
     Returns:
         The data, with a zero byte after each 0xFF, and restart markers.
@@ -125,12 +126,12 @@ def encode_scan(
 
 
 class _Events(NamedTuple):
-    """Bits to be written.
+    """Bits to write.
 
     Attributes:
         values: uint64, right-aligned.
         lengths: in bits, 0 to 32, int64.
-        ends: indices of the events that fill up a byte; their lengths are still open.
+        ends: indices of the events that pad a byte; their lengths are not yet known.
     """
 
     values: np.ndarray
@@ -138,7 +139,7 @@ class _Events(NamedTuple):
     ends: np.ndarray
 
 
-# Blocks coded at a time, about: they take 100 bytes for each coefficient that is not zero.
+# Approximate number of blocks coded at a time; they take 100 bytes for each nonzero coefficient.
 _BAND_BLOCKS = 16384
 
 _ZERO_RUN, _END_OF_BLOCK = 0xF0, 0x00
@@ -169,13 +170,13 @@ def _unit_bands(planes: Sequence[CodedPlane]) -> Iterator[np.ndarray]:
 def _predict(
     blocks: np.ndarray, planes: Sequence[CodedPlane], starts: np.ndarray, predictions: list[int]
 ) -> np.ndarray:
-    """Returns the differences of DC coefficients from those before them (F.1.1.5.1).
+    """Returns the differences of DC coefficients from the preceding ones (F.1.1.5.1).
 
     Args:
         blocks: as `_unit_bands` yields them.
         planes: the components.
         starts: which units begin an interval, bool [units].
-        predictions: the last DC coefficient of each plane, which is brought up to date.
+        predictions: the last DC coefficient of each plane, updated in place.
 
     Returns:
         int32 [units, blocks of a unit].
@@ -196,7 +197,7 @@ def _predict(
 def _code_blocks(
     blocks: np.ndarray, differences: np.ndarray, planes: Sequence[CodedPlane], ends: np.ndarray
 ) -> _Events:
-    """Returns the bits of units, without those that fill up bytes (F.1.2).
+    """Returns the bits of units, without those that pad bytes (F.1.2).
 
     Args:
         blocks: as `_unit_bands` yields them.
@@ -209,7 +210,7 @@ def _code_blocks(
     dc_codes, dc_lengths = _stack([p.dc for p in planes])
     ac_codes, ac_lengths = _stack([p.ac for p in planes])
 
-    # Each coefficient that is not zero, in its order.
+    # The nonzero coefficients, in order.
     ac = np.ascontiguousarray(blocks.reshape(-1, 64)[:, 1:])
     flat = np.flatnonzero(ac)
     block, position = np.divmod(flat, 63)
@@ -218,12 +219,12 @@ def _code_blocks(
     before = np.where(follows, np.append(-1, position[:-1])[: len(flat)], -1)
     zero_runs, run = np.divmod(position - before - 1, 16)
 
-    # Where each event goes: DC, then runs of 16 zeros and coefficients, end of block, padding.
+    # The order of events: DC, then runs of 16 zeros and coefficients, end of block, padding.
     unfinished = ac[:, 62] == 0
     closing = np.zeros((len(blocks), len(in_unit)), bool)
     closing[:, -1] = ends
     after = unfinished + closing.ravel().astype(np.int64)
-    others = np.arange(len(ac)) + np.cumsum(after) - after  # events before a block, but AC
+    others = np.arange(len(ac)) + np.cumsum(after) - after  # events before a block, without AC
     ac_place = np.arange(len(flat)) + np.cumsum(zero_runs) + others[block] + 1
     ac_events = np.bincount(block, 1 + zero_runs, len(ac)).astype(np.int64)
     dc_place = others + np.cumsum(ac_events) - ac_events
@@ -277,7 +278,7 @@ def _check(lengths: np.ndarray, kind: str) -> None:
 
 
 class _BitWriter:
-    """Joins bits to bytes, band after band."""
+    """A writer that joins bits to bytes, band by band."""
 
     def __init__(self, padding: int) -> None:
         self.padding = padding
@@ -307,7 +308,7 @@ class _BitWriter:
 
 
 def _join(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray, total: int) -> bytes:
-    """Returns values as a sequence of bits, filled up with zeros.
+    """Returns values as a sequence of bits, padded with zeros.
 
     Args:
         values: uint64, right-aligned.
@@ -320,7 +321,7 @@ def _join(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray, total: in
     # A shift by 64 is undefined; such values have no bits.
     spread[lengths == 0] = 0
     size = total // 32 + 2
-    # No two values share a bit, so that sums, exact in float64, are the words.
+    # No two values share a bit, so the words are sums, which float64 represents exactly.
     words = np.bincount(word, (spread >> np.uint64(32)).astype(np.float64), size)
     words[1:] += np.bincount(word, (spread & np.uint64(0xFFFFFFFF)).astype(np.float64), size)[:-1]
     return words.astype(np.uint32).astype(">u4").tobytes()

@@ -1,7 +1,7 @@
 """Estimates a quantisation table from the coefficients of pixels that a JPEG decoder made.
 
-A decoded coefficient is k · Q, a point of a lattice, but for noise from rounding to whole pixels.
-The lattice of each frequency is found by its likelihood (compare Fan and de Queiroz,
+Except for noise from rounding to whole pixels, a decoded coefficient is k · Q, a point of a
+lattice. The lattice of each frequency is found by maximum likelihood (compare Fan and de Queiroz,
 *Identification of bitmap compression history*, 2003).
 """
 
@@ -18,30 +18,30 @@ STEPS = np.arange(1, 256)
 # Histograms of absolute coefficients: the width of a bin in grey levels, and the number of bins.
 _BIN, _BINS = 0.25, 4608
 
-# The share of coefficients that may lie anywhere: of blocks that were changed after decoding.
+# The share of coefficients that may have any value, since their blocks were changed after decoding.
 _STRAY = 0.1
 
 # Coefficients nearer to zero than this many standard deviations of the noise may be zeros.
 _NONZERO = 9.0
 
-# The evidence for a step, in nats, from which it counts as known.
+# The least evidence for a step, in nats, at which it counts as known.
 _MIN_EVIDENCE = 8.0
 
-# By how much the best step of a frequency may be likelier than that of a standard table: nats, and
-# a share of the evidence.
+# The largest excess in likelihood of a frequency's best step over a standard table's: in nats, and
+# as a share of the evidence.
 _TOLERANCE, _TOLERANCE_SHARE = 10.0, 0.03
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TableEstimate:
-    """A quantisation table that was estimated.
+    """An estimated quantisation table.
 
     Attributes:
-        table: int32 [8, 8]. Steps that are not known are chosen such that they do no harm.
-        known: bool [8, 8], whether coefficients determine the step, by themselves or by agreement
-            of the others with a standard table.
-        quality: of the standard table that it is; None: it is none.
-        evidence: for AC steps, in nats, against coefficients on no lattice.
+        table: int32 [8, 8]. Unknown steps are chosen such that they do no harm.
+        known: bool [8, 8], whether the step is determined, by its own coefficients or because the
+            others agree with a standard table.
+        quality: quality of the standard table that it equals; None: it isn't one.
+        evidence: evidence for the AC steps, in nats, relative to coefficients on no lattice.
     """
 
     table: np.ndarray
@@ -51,10 +51,10 @@ class TableEstimate:
 
 
 def step_evidence(x: np.ndarray, noise: float) -> np.ndarray:
-    """Returns the evidence that coefficients give for each quantisation step.
+    """Returns the evidence in coefficients for each quantisation step.
 
     The density of coefficients on the lattice of a step q, blurred by the noise, is q Σ N(x - kq)
-    times their smooth density. What is smooth is the same for all steps, and left out.
+    times their smooth density. The smooth density is the same for all steps, and left out.
 
     Args:
         x: coefficients [blocks, frequencies], not quantised.
@@ -76,10 +76,11 @@ def step_evidence(x: np.ndarray, noise: float) -> np.ndarray:
 
 
 def estimate_table(evidence: np.ndarray, base: np.ndarray = STANDARD_LUMA) -> TableEstimate:
-    """Returns the table that evidence speaks for.
+    """Returns the table with the most evidence.
 
-    A standard table that agrees is taken as a whole. Otherwise each step is the likeliest one, and
-    those without evidence follow the nearest standard table, up to the largest known step.
+    A standard table that agrees with the evidence is taken as a whole. Otherwise each step is its
+    likeliest value, and steps without evidence follow the nearest standard table, up to the largest
+    known step.
 
     Args:
         evidence: what `step_evidence` returned, or a sum of such arrays.
@@ -97,7 +98,7 @@ def estimate_table(evidence: np.ndarray, base: np.ndarray = STANDARD_LUMA) -> Ta
         )
     known = best >= _MIN_EVIDENCE
     table = _complete(np.where(known, steps, 0), tables) if known.any() else np.ones(64)
-    # Coefficients that are not zero, and on no lattice, have a step of 1 or one that is too small.
+    # Nonzero coefficients on no lattice have a step of 1, or one too small to detect.
     seen = np.isfinite(best) & (evidence.min(axis=1) < -_MIN_EVIDENCE) & ~known
     table = np.where(seen, 1, table)
     return TableEstimate(
@@ -109,7 +110,7 @@ def estimate_table(evidence: np.ndarray, base: np.ndarray = STANDARD_LUMA) -> Ta
 
 
 def _complete(steps: np.ndarray, tables: np.ndarray) -> np.ndarray:
-    """Returns a table whose unknown steps, zeros, are those of the nearest standard table."""
+    """Returns a table with its unknown steps, given as 0, from the nearest standard table."""
     known = steps > 0
     distances = np.abs(np.log2(tables[:, known]) - np.log2(steps[known])).mean(axis=1)
     return np.where(known, steps, np.minimum(tables[distances.argmin()], steps.max()))
@@ -117,7 +118,7 @@ def _complete(steps: np.ndarray, tables: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=8)
 def _log_ratios(noise: float) -> np.ndarray:
-    """Returns what a coefficient adds to the evidence for each step: float32 [bins, steps]."""
+    """Returns a coefficient's contribution to the evidence for each step: float32 [bins, steps]."""
     x = (np.arange(_BINS) * _BIN)[:, None]
     variance = noise + _BIN**2 / 12
     nearest = x - np.rint(x / STEPS) * STEPS

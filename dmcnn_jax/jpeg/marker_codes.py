@@ -1,4 +1,4 @@
-"""The marker codes of JPEG files (ITU-T T.81, table B.1), which are supported, and their syntax."""
+"""The marker codes of JPEG files (ITU-T T.81, table B.1), supported and unsupported."""
 
 import re
 
@@ -31,14 +31,14 @@ UNSUPPORTED = {
 }
 """Markers of files that can't be restored, and the reasons."""
 
-# Reserved for extensions that were never defined. No image has them, so the bytes are not a marker.
+# Reserved for extensions that were never defined, so these bytes are not a marker.
 RESERVED = frozenset([*range(0x02, 0xC0), 0xC8, *range(0xF0, 0xFE)])
 
 END_OF_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-"""What ends entropy-coded data, in which 0xFF is followed by 0 or begins a restart marker.
+"""The end of entropy-coded data, in which 0xFF is followed by 0 or begins a restart marker.
 
-Any number of 0xFF may precede a marker. Were they part of the pattern, a file full of them would
-take quadratic time.
+Any number of 0xFF may precede a marker. They are not part of the pattern, since a file full of them
+would then take quadratic time.
 """
 
 

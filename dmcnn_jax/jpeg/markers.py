@@ -1,10 +1,9 @@
 """The syntax of JPEG files, down to the entropy-coded data but not into it (ITU-T T.81, annex B).
 
-A strict pass over the bytes comes before any decoder sees them. It finds out what the file holds,
-in which tables and scans, and whether that can be complete; it refuses by name what can't be
-restored; and it writes a plain stream of checked parts only, for the decoder. A file that is
-malformed before its first scan is refused. From there on, errors are damage: the image up to that
-point may still be there.
+A strict pass over the bytes precedes any decoder. It reads the file's contents, tables and scans,
+and checks whether they can be complete; it refuses unsupported kinds by name; and it writes a plain
+stream of checked parts only, for the decoder. A file that is malformed before its first scan is
+refused. Later errors count as damage, since the image up to that point may be intact.
 """
 
 import dataclasses
@@ -51,12 +50,12 @@ class Stream:
         restart_interval: MCUs between restart markers in the first scan, 0 without.
         scans: the number of scans.
         segments: application data and comments, in the file's order.
-        trailer: what follows the end marker; without one, what follows the last complete segment of
-            a complete image.
+        trailer: the bytes after the end marker; without one, those after the last complete segment
+            of a complete image.
         stray: bytes between segments that belong to none.
-        unread: bytes from a segment on that makes no sense, if the image is incomplete there.
-        plain: a JPEG stream of the same coefficients, of checked parts and nothing else.
-        damage: what is missing or broken, as far as markers show; None if nothing is.
+        unread: bytes from the first invalid segment to the end, if the image is incomplete there.
+        plain: a JPEG stream of the same coefficients, with checked parts only.
+        damage: the missing or broken parts, as far as markers reveal them; None if there are none.
         notes: harmless oddities.
     """
 
@@ -85,8 +84,8 @@ class Stream:
 def parse(data: bytes, name: str, max_pixels: int) -> Stream:
     """Reads and checks the markers of a JPEG file.
 
-    Takes time in proportion to the bytes, whatever they are, and allocates nothing in proportion to
-    the size that the file claims.
+    Takes time proportional to the number of bytes, whatever their values, and no memory
+    proportional to the size that the header claims.
 
     Args:
         data: the file.
@@ -94,8 +93,8 @@ def parse(data: bytes, name: str, max_pixels: int) -> Stream:
         max_pixels: the largest width * height to accept.
 
     Raises:
-        JpegError: the data is no JPEG image, of an unsupported kind, larger than ``max_pixels``, or
-            malformed before the first scan.
+        JpegError: the data is not a JPEG image, is of an unsupported kind, is larger than
+            ``max_pixels``, or is malformed before the first scan.
     """
     parser = _Parser(data, max_pixels)
     try:
@@ -112,8 +111,8 @@ def parse(data: bytes, name: str, max_pixels: int) -> Stream:
 _MAX_SEGMENTS = 20_000
 _MAX_SCANS = 500
 
-# A damaged file is worth its memory if at least this share of it could be there, were all its codes
-# the shortest. They never are: a file below this share has lost all but a percent or two.
+# A damaged file is decoded only if at least this share of it could be present, if all its codes
+# were the shortest. They never are: a file below this share has lost all but a percent or two.
 _MIN_SHARE = 0.1
 
 _MARKER = re.compile(rb"\xff([\x01-\xfe])")
@@ -126,10 +125,10 @@ class _Parser:
         self.data = data
         self.max_pixels = max_pixels
         self.position = 0
-        self.marker = codes.SOI  # the last one read
+        self.marker = codes.SOI  # the last marker read
         self.marker_start = 0
         self.unread = 0
-        self.misstated = 0  # segments that give an impossible length
+        self.misstated = 0  # segments with an impossible length
         self.frame: Frame | None = None
         self.quantisation: dict[int, np.ndarray] = {}  # slot: int32 [8, 8]
         self.huffman: HuffmanTables = {}
@@ -138,7 +137,7 @@ class _Parser:
         self.segments: list[ApplicationSegment] = []
         self.trailer = b""
         self.scans = 0
-        self.share = 1.0  # of the first scan that can be there at most
+        self.share = 1.0  # largest possible share of the first scan
         self.parts = [b"\xff\xd8"]
         self.damage: str | None = None
         self.notes: list[str] = []
@@ -211,7 +210,7 @@ class _Parser:
         found = _MARKER.search(self.data, self.position)
         if not found:
             if self.scans:
-                # Some writers omit the marker; decoding shows whether the data is complete.
+                # Some programs omit the end marker; decoding shows whether the data is complete.
                 self.notes.append("the end-of-image marker is missing")
                 return False
             raise MalformedError("the file ends within its header; it is cut off")
@@ -234,7 +233,7 @@ class _Parser:
         payload = self._payload(marker)
         if marker in codes.UNSUPPORTED or marker in codes.RESERVED:
             raise MalformedError(
-                f"marker ff {marker:02x} at byte {found.start()} has no place there"
+                f"marker ff {marker:02x} at byte {found.start()} is not allowed there"
             )
         self._handle(marker, payload)
         return True
@@ -252,7 +251,7 @@ class _Parser:
         if self.misstated:
             segments = _count(self.misstated, "metadata segment")
             notes.append(f"{segments} of an impossible length, read as empty")
-        # One at the end is common.
+        # One surplus marker at the end is common.
         if self.surplus_restarts > 1:
             notes.append(f"{self.surplus_restarts} surplus restart markers")
         return notes
@@ -261,7 +260,7 @@ class _Parser:
         length = int.from_bytes(self.data[self.position : self.position + 2], "big")
         end = self.position + length
         if length < 2 and end <= len(self.data) - 2 and _is_ignored(marker):
-            # libjpeg reads the two bytes of the length, and skips nothing.
+            # libjpeg reads only the two bytes of the length, and skips no payload.
             self.misstated += 1
             self.position += 2
             return b""
@@ -387,5 +386,5 @@ def _count(number: int, what: str) -> str:
 
 
 def _is_ignored(marker: int) -> bool:
-    """Returns whether a segment describes nothing that is needed to decode the image."""
+    """Returns whether a segment can be ignored in decoding the image."""
     return codes.APP0 <= marker <= codes.APP15 or marker in (codes.COM, codes.DNL)

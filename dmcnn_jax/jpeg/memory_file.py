@@ -1,6 +1,6 @@
 """A file in memory that a child process opens by name.
 
-libjpeg opens files by name. A file on the disk would stay there if this process were killed.
+libjpeg opens files by name. A file on the disk would remain if this process were killed.
 """
 
 import os
@@ -8,15 +8,15 @@ import tempfile
 
 
 class MemoryFile:
-    """A file that this process and its children open by name, and that ends with them.
+    """A file that this process and its children open by name, and that disappears when they end.
 
-    On Linux it is in memory. Where that is not possible, it is in the temporary folder: on macOS
-    and BSD without a name there, so that it ends with the processes all the same; on Windows with a
-    name, until it is closed.
+    On Linux it is in memory. Elsewhere it is in the temporary folder: on macOS and BSD without a
+    name, so that it still disappears with the processes; on Windows with a name, until it is
+    closed.
 
     Attributes:
         path: its name, in this process and in children that inherit `descriptors`.
-        descriptors: what a child has to inherit: `pass_fds` of `subprocess.Popen`.
+        descriptors: descriptors that a child has to inherit: `pass_fds` of `subprocess.Popen`.
 
     Raises:
         OSError: if it can't be created.
@@ -24,7 +24,7 @@ class MemoryFile:
 
     def __init__(self) -> None:
         self._place = "memory"
-        self._name = ""  # of a file that has to be deleted
+        self._name = ""  # path of a file to delete
         handle = _open_in_memory()
         path = None if handle is None else _path_of(handle)
         if path is None:
@@ -66,28 +66,28 @@ class MemoryFile:
     def clear(self) -> None:
         """Frees the memory."""
         os.ftruncate(self._handle, 0)
-        # Where opening by descriptor duplicates it, children share the position.
+        # On systems where opening duplicates the descriptor, children share its position.
         os.lseek(self._handle, 0, os.SEEK_SET)
 
     def close(self) -> None:
-        """Closes it; it ends when its last child does."""
+        """Closes the file, which disappears when its last child ends."""
         os.close(self._handle)
         if self._name:
             os.unlink(self._name)
 
 
-# Folders in which a process finds its open files under their numbers.
+# Folders that list a process's open files by number.
 _DESCRIPTORS = ("/proc/self/fd", "/dev/fd")
 
 
 def _path_of(handle: int) -> str | None:
-    """Returns the name by which a process opens its open file; None if the system has none."""
+    """Returns a path that opens a descriptor's file again; None if the system has none."""
     paths = (f"{folder}/{handle}" for folder in _DESCRIPTORS)
     return next((path for path in paths if os.path.exists(path)), None)
 
 
 def _open_in_memory() -> int | None:
-    """Opens a file in memory; returns None if the system has none, or forbids it."""
+    """Opens a file in memory; returns None if the system has no such files, or forbids them."""
     if not hasattr(os, "memfd_create"):
         return None
     try:

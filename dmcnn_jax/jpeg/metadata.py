@@ -1,7 +1,7 @@
 """Reads the metadata of JPEG files: EXIF, colour profile, XMP, IPTC, resolution and comments.
 
 Metadata is in application segments of at most 64 kB each, so larger items are split over several.
-None of it is needed to decode the image: malformed items are left out, with a remark.
+Since the image can be decoded without metadata, malformed items are left out, with a remark.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from dmcnn_jax.jpeg.marker_codes import APP0, APP1, APP2, APP13, COM
 
 Resolution = tuple[float, float]
 
-# How the segments of XMP, of its extension and of Photoshop's resources begin.
+# The prefixes of segments with XMP, its extension, and Photoshop's resources.
 XMP = b"http://ns.adobe.com/xap/1.0/\0"
 EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 PHOTOSHOP = b"Photoshop 3.0\0"
@@ -33,8 +33,8 @@ class Metadata:
         extended_xmp: the parts of an XMP packet beyond 64 kB, as in the file: payloads of segments,
             each with a GUID of 32 bytes, the total length and the part's offset.
         photoshop: Photoshop's image resources, which hold IPTC data (captions, copyright).
-        attachments: what the file holds besides; `carrying.replace_picture` keeps it, and other
-            outputs do not.
+        attachments: the file's other contents, which `carrying.replace_picture` keeps and other
+            outputs don't.
     """
 
     exif: bytes | None = None
@@ -55,11 +55,11 @@ def collect(
 
     Args:
         segments: markers and payloads, in the file's order.
-        trailer: what follows the end marker.
-        unread: the number of bytes after that.
+        trailer: the bytes after the end marker.
+        unread: the number of bytes after the trailer.
 
     Returns:
-        The metadata, and remarks on what was left out.
+        The metadata, and remarks on items that were left out.
     """
     notes: list[str] = []
     exif = _exif(segments, notes)
@@ -89,12 +89,12 @@ _SHORT, _LONG, _RATIONAL = 3, 4, 5
 
 
 def _first(segments: Segments, marker: int, prefix: bytes) -> bytes | None:
-    """Returns the first payload of a marker that begins with a prefix, without it."""
+    """Returns the first payload of a marker that begins with a prefix, without the prefix."""
     return next(iter(_all(segments, marker, prefix)), None)
 
 
 def _all(segments: Segments, marker: int, prefix: bytes) -> tuple[bytes, ...]:
-    """Returns the payloads of a marker that begin with a prefix, without it."""
+    """Returns the payloads of a marker that begin with a prefix, without the prefix."""
     return tuple(
         payload[len(prefix) :]
         for each, payload in segments
@@ -108,19 +108,19 @@ def _exif(segments: Segments, notes: list[str]) -> bytes | None:
         for marker, payload in segments
         if marker == APP1 and payload.startswith(_EXIF) and len(payload) > len(_EXIF)
     ]
-    # EXIF over 64 kB continues in the next segment; but some programs write all of it twice.
+    # EXIF over 64 kB continues in the next segment; but some programs write all of EXIF twice.
     continued = [p for p in pieces[1:] if not p.startswith((b"II*\0", b"MM\0*"))]
     if not pieces:
         return None
     tiff = b"".join([pieces[0], *continued])
     if not _is_tiff(tiff):
-        notes.append("EXIF data that make no sense are left out")
+        notes.append("malformed EXIF data are left out")
         return None
     return b"Exif\0\0" + tiff
 
 
 def _is_tiff(data: bytes) -> bool:
-    """Returns whether data begins as a TIFF structure, with a first directory that has entries."""
+    """Returns whether data begins like a TIFF structure whose first directory has entries."""
     order = _BYTE_ORDERS.get(data[:4])
     if order is None or len(data) < 8:
         return False
@@ -150,13 +150,13 @@ def _jfif_resolution(segments: Segments) -> Resolution | None:
     if payload is None or len(payload) < 7:
         return None
     unit, x, y = struct.unpack_from(">2xBHH", payload)
-    # With unit 0, the numbers are only the aspect ratio of a pixel.
+    # With unit 0, the numbers only give the aspect ratio of a pixel.
     inches = {1: 1.0, 2: 2.54}.get(unit)
     return (x * inches, y * inches) if inches and x and y else None
 
 
 def _plausible(resolution: Resolution | None, notes: list[str]) -> Resolution | None:
-    # Output formats can't store others.
+    # Output formats can't store other resolutions.
     if resolution and not all(0.01 <= dots < 65535.5 for dots in resolution):
         notes.append("an implausible resolution is left out")
         return None
@@ -172,7 +172,7 @@ def _tiff_resolution(tags: dict[int, float]) -> Resolution | None:
 
 
 def _tiff_tags(tiff: bytes) -> dict[int, float]:
-    """Returns the single numbers in the first directory of a TIFF structure, as far as valid."""
+    """Returns the valid single-number tags in the first directory of a TIFF structure."""
     tags: dict[int, float] = {}
     order = _BYTE_ORDERS.get(tiff[:4])
     if order is None:
@@ -193,5 +193,5 @@ def _tiff_tags(tiff: bytes) -> dict[int, float]:
                 numerator, denominator = struct.unpack_from(f"{order}II", tiff, offset)
                 tags[tag] = numerator / denominator if denominator else 0.0
     except struct.error:
-        pass  # cut off: keep the tags before
+        pass  # cut off: keep the preceding tags
     return tags

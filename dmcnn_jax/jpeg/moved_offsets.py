@@ -1,7 +1,7 @@
-"""Corrects offsets into what follows the picture, when the picture's size changes.
+"""Corrects offsets into the trailer after a picture, when the picture's size changes.
 
-Two structures have such offsets and are standard: the index of a multi-picture file (MPF, CIPA
-DC-007), and EXIF's directories (TIFF 6.0). Both measure them from their own byte-order mark.
+Two standard structures have such offsets: the index of a multi-picture file (MPF, CIPA DC-007), and
+EXIF's directories (TIFF 6.0). Both measure offsets from their own byte-order mark.
 """
 
 import dataclasses
@@ -19,12 +19,12 @@ _MAX_DIRECTORIES = 20
 
 @dataclasses.dataclass(frozen=True)
 class Move:
-    """Where a structure and the trailer were, and where they are now.
+    """The old and new positions of a structure and the trailer.
 
     Attributes:
         old_mark, new_mark: positions of the structure's byte-order mark.
         old_end, new_end: positions of the first byte after the picture.
-        trailer: the number of bytes from there on.
+        trailer: the number of bytes after the picture.
     """
 
     old_mark: int
@@ -34,7 +34,7 @@ class Move:
     trailer: int
 
     def between(self, old_mark: int, new_mark: int) -> "Move":
-        """Returns the move of the same trailer, seen from other marks."""
+        """Returns the move of the same trailer relative to other marks."""
         return dataclasses.replace(self, old_mark=old_mark, new_mark=new_mark)
 
     def is_inside(self, offset: int) -> bool:
@@ -42,7 +42,7 @@ class Move:
         return self.old_end <= self.old_mark + offset < self.old_end + self.trailer
 
     def offset(self, offset: int) -> int:
-        """Returns the new offset for an old one that points into the trailer."""
+        """Returns the new value of an offset that points into the trailer."""
         return offset + self.old_mark - self.old_end + self.new_end - self.new_mark
 
 
@@ -54,13 +54,13 @@ def move_mpf(payload: bytes, move: Move) -> tuple[bytes, tuple[str, ...]]:
         move: where the segment's byte-order mark and the trailer were and are.
 
     Returns:
-        The payload, and remarks on entries that point nowhere and are left as they are.
+        The payload, and remarks on invalid entries, which are kept unchanged.
     """
     tiff, notes = bytearray(payload[len(MPF) :]), []
     order = _BYTE_ORDERS.get(bytes(tiff[:4]))
     entries = _find_mp_entries(bytes(tiff), order) if order else None
     if order is None or entries is None:
-        return payload, ("an index of further pictures (MPF) is unreadable and left as it is",)
+        return payload, ("an index of further pictures (MPF) is unreadable and kept unchanged",)
     for number, at in enumerate(entries, 1):
         size, offset = struct.unpack_from(f"{order}II", tiff, at + 4)
         moved = None
@@ -80,10 +80,10 @@ def move_mpf(payload: bytes, move: Move) -> tuple[bytes, tuple[str, ...]]:
 
 
 def move_exif(payload: bytes, move: Move) -> bytes:
-    """Corrects offsets of EXIF's directories that point behind the picture.
+    """Corrects offsets in EXIF's directories that point behind the picture.
 
-    Thumbnails are nearly always inside the segment, and their offsets stay as they are. Offsets in
-    maker notes stay, too; `names_position` finds them.
+    Thumbnails are nearly always inside the segment; their offsets don't change. Offsets in maker
+    notes are not corrected; `names_position` finds them.
 
     Args:
         payload: of the segment, with its header of 6 bytes.
@@ -103,15 +103,15 @@ def move_exif(payload: bytes, move: Move) -> bytes:
 
 
 def names_position(payload: bytes, move: Move, positions: Iterable[int]) -> bool:
-    """Returns whether EXIF seems to give a position behind the picture that is no longer true.
+    """Returns whether EXIF seems to hold an outdated position behind the picture.
 
-    Makers have formats of their own for their notes, so that only the numbers are searched for, in
+    Maker notes have no common format, so the function searches for the numbers themselves, in
     either byte order, measured from the byte-order mark or from the file's start.
 
     Args:
         payload: of the segment, corrected.
         move: where the segment's byte-order mark and the trailer were and are.
-        positions: of what the original file has behind the picture.
+        positions: positions of the parts that the original file has behind the picture.
     """
     offsets = {each - mark for each in positions for mark in (0, move.old_mark)}
     numbers = [struct.pack(f"{order}I", each) for each in offsets for order in "<>" if each < 2**32]
@@ -119,7 +119,7 @@ def names_position(payload: bytes, move: Move, positions: Iterable[int]) -> bool
 
 
 def _find_mp_entries(tiff: bytes, order: str) -> range | None:
-    """Returns where an index has its entries of 16 bytes; None if it is malformed."""
+    """Returns the position of an index's entries of 16 bytes; None if the index is malformed."""
     try:
         (start,) = struct.unpack_from(f"{order}I", tiff, 4)
         (count,) = struct.unpack_from(f"{order}H", tiff, start)
@@ -133,7 +133,7 @@ def _find_mp_entries(tiff: bytes, order: str) -> range | None:
 
 
 def _long_entries(tiff: bytes, order: str) -> Iterator[tuple[int, int]]:
-    """Yields tags of single numbers, and where the numbers are, in all directories of a TIFF."""
+    """Yields the single-number tags in all directories of a TIFF, with the numbers' positions."""
     (first,) = struct.unpack_from(f"{order}I", tiff, 4)
     waiting, seen = [first], set[int]()
     while waiting and len(seen) < _MAX_DIRECTORIES:

@@ -1,16 +1,16 @@
 """Evidence of a prior compression: periodic histograms of DCT coefficients on moved block grids.
 
-On the grid of a prior compression, and on no other, AC coefficients lie near multiples of the prior
-quantisation steps, as far as the second compression and rounding to whole pixels let them (Fridrich
-and Lukáš, 2003, on histograms of coefficients; Bianchi and Piva, 2012, on moved grids).
+Only on the grid of a prior compression do AC coefficients lie near multiples of the prior
+quantisation steps, blurred by the second compression and rounding to whole pixels (Fridrich and
+Lukáš, 2003, on histograms of coefficients; Bianchi and Piva, 2012, on moved grids).
 
 All 64 grids and all steps are tried on a sample of the picture. For a coefficient x that a prior
 quantisation step q would not have set to zero, cos(2π x / q) is 1 at a multiple of q, and averages
 zero or less over the smooth, falling densities of natural pictures. The noise of the second
 compression, of variance σ², reduces it by exp(-2π² σ² / q²).
 
-DC coefficients are left out: where a picture is of even tone, all its blocks share one DC
-coefficient, which lies near a multiple of some step on every grid.
+DC coefficients are left out: in areas of uniform tone, all blocks share one DC coefficient, which
+lies near a multiple of some step on every grid.
 """
 
 import dataclasses
@@ -23,8 +23,8 @@ from dmcnn_jax.jpeg.dct import BASIS_IMAGES, decode_unrounded, to_blocks
 from dmcnn_jax.jpeg.reader import Component
 
 FREQUENCIES = np.array([8 * v + u for v in range(8) for u in range(8 - v)][1:])
-"""Frequencies used, in natural order: those with 0 < v + u < 8. Beyond, a prior compression has
-left little but zeros."""
+"""Frequencies used, in natural order: those with 0 < v + u < 8. At higher ones, a prior compression
+leaves little but zeros."""
 
 STEPS = np.arange(1, 256)
 """Quantisation steps that are tried: those of baseline files."""
@@ -37,8 +37,8 @@ _BIN, _BINS = 0.5, 2048
 # The sample: the number of windows, and their side in blocks. Moved grids use one block less.
 _WINDOWS, _SIDE = 6, 33
 
-# Nearly flat blocks may be many and the same: less variation is ignored, in grey levels of a
-# block's AC coefficients.
+# Nearly flat blocks may be numerous and equal. Blocks with less variation than this are ignored:
+# grey levels of a block's AC coefficients.
 _FLAT = 10.0
 
 # Random numbers that hash a block's coefficients, to find equal blocks.
@@ -47,13 +47,13 @@ _HASH_KEYS = np.random.default_rng(0).integers(1, 2**40, len(FREQUENCIES))
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Periodicity:
-    """How periodic coefficients are, for each grid (8 · top + left), frequency and step.
+    """The periodicity of coefficients, for each grid (8 · top + left), frequency and step.
 
     Attributes:
         sums: Σ cos(2π x / q) over the coefficients x that q would not have set to zero: float64
             [64, frequencies, steps].
         counts: the number of these coefficients, the same shape.
-        weights: exp(-2π² σ² / q²), what noise leaves of each cosine, the same shape.
+        weights: exp(-2π² σ² / q²), the factor by which noise reduces each cosine, the same shape.
     """
 
     sums: np.ndarray
@@ -64,12 +64,13 @@ class Periodicity:
         """Weighs the evidence for tables of prior quantisation steps.
 
         Args:
-            steps: of each table, integers [tables, frequencies], or those of each grid, [64,
-                tables, frequencies]; 0 leaves a frequency out.
+            steps: the steps of each table, integers [tables, frequencies], or of each table for
+                each grid, [64, tables, frequencies]; 0 leaves a frequency out.
 
         Returns:
             float64 [64, tables] each: the deviation from chance, in standard deviations; and the
-            share of what such a prior compression would yield. The share hardly depends on the
+            evidence relative to the expectation for such a prior compression. The share hardly
+            depends on the
             picture: it is near 1 if there was one, and below 0.3 on other grids and in files that
             were compressed once.
         """
@@ -89,18 +90,18 @@ class Periodicity:
 
 
 def measure_periodicity(component: Component) -> Periodicity:
-    """Measures how periodic the coefficients of a plane are, on every grid.
+    """Measures the periodicity of a plane's coefficients on every grid.
 
     Args:
         component: the plane in its file.
 
     Returns:
-        The figures.
+        The measured periodicity.
     """
     histograms = _histograms(component)
     kept = np.where((np.arange(_BINS) * _BIN)[:, None] >= STEPS / 2, _cosines(), 0)
     sums = (histograms.reshape(-1, _BINS) @ kept).reshape(64, len(FREQUENCIES), -1)
-    # Counts from the first bin that a quantisation step does not set to zero.
+    # Sums over bins, from the first that a quantisation step does not set to zero.
     above = np.cumsum(histograms[..., ::-1], axis=-1, dtype=np.float64)[..., ::-1]
     counts = above[..., np.ceil(STEPS / 2 / _BIN).astype(int)]
     own = component.table.reshape(64)[FREQUENCIES, None].astype(np.float64)
@@ -110,10 +111,10 @@ def measure_periodicity(component: Component) -> Periodicity:
     sums = sums.astype(np.float64)
     sums[0], counts[0] = _own_grid(histograms[0], own)
     weights[0] = np.exp(-2 * (np.pi / STEPS) ** 2 * (own**2 / 12 + 1 / 12))
-    # Steps that are hardly coarser beat with the file's own.
+    # Steps only slightly coarser than the file's own beat with them.
     weights[0][own * 1.5 > STEPS] = 0
-    # Where a picture doesn't vary along one axis, moving the grid along it changes nothing, and
-    # coefficients of the other axis are multiples of the file's own steps there too.
+    # If a picture doesn't vary along one axis, moving the grid along it changes nothing, and
+    # coefficients of the other axis are still multiples of the file's own steps.
     v, u = np.divmod(FREQUENCIES, 8)
     weights[np.ix_(range(1, 8), u == 0)] = 0
     weights[np.ix_(range(8, 64, 8), v == 0)] = 0
@@ -156,7 +157,7 @@ def _sample(component: Component) -> Iterator[np.ndarray]:
 def _distinct_coefficients(window: np.ndarray, top: int, left: int) -> np.ndarray:
     """Returns coefficients of the blocks on a moved grid: float32 [blocks, frequencies].
 
-    Blocks that say nothing are left out: clipped, flat and repeated ones.
+    Uninformative blocks are left out: clipped, flat and repeated ones.
     """
     part = window[top:, left:]
     part = part[: part.shape[0] // 8 * 8, : part.shape[1] // 8 * 8]
@@ -167,7 +168,7 @@ def _distinct_coefficients(window: np.ndarray, top: int, left: int) -> np.ndarra
     blocks = blocks[(blocks.min(axis=1) > 0.5) & (blocks.max(axis=1) < 254.5)]
     x = (blocks - 128) @ np.ascontiguousarray(_BASIS[FREQUENCIES].T)
     x = x[np.square(x).sum(axis=1) > _FLAT**2]
-    # Drawings repeat themselves: equal blocks are no more evidence than one of them.
+    # Drawings repeat themselves; equal blocks are no more evidence than one of them.
     _, different = np.unique(np.rint(x / 2).astype(np.int64) @ _HASH_KEYS, return_index=True)
     return x[different]
 
@@ -191,8 +192,8 @@ def _noise(component: Component) -> float:
 def _own_grid(histogram: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns sums and counts of the file's grid, whose coefficients are multiples of its steps.
 
-    Each coefficient stands for an interval, of which only the part beyond half the prior
-    quantisation step counts. Otherwise, the ends of such intervals would look like a period.
+    Each coefficient represents an interval, of which only the part beyond half the prior
+    quantisation step counts. Otherwise the ends of such intervals would look periodic.
 
     Args:
         histogram: of the first grid, [frequencies, bins].

@@ -78,7 +78,7 @@ def project_upsampled_in_bands(
 ) -> None:
     """Projects an upsampled plane of any size in place, a band of blocks at a time.
 
-    Arguments are those of `project_upsampled_band`.
+    Arguments as in `project_upsampled_band`.
     """
     block = 8 * subsampling[0]
     for first in range(0, len(coefficients), PROJECTED_ROWS):
@@ -108,7 +108,7 @@ def project_upsampled_band(
 def _correction(
     plane: jax.Array, coefficients: jax.Array, table: jax.Array, margin: float
 ) -> jax.Array:
-    """Returns what to add to a plane; exactly zero where a block lies within its intervals."""
+    """Returns the correction to add to a plane; exactly zero for blocks within their intervals."""
     lower, upper = interval(coefficients, table, margin)
     x = dct(plane * 255 - 128)
     return idct(jnp.clip(x, lower, upper) - x) / 255

@@ -1,6 +1,6 @@
-"""Tells whether a restored JPEG file is still as it was written, by its certificate and original.
+"""Checks whether a restored JPEG file is unchanged, by its certificate and its original.
 
-Nothing is decoded: markers are parsed, and bytes compared.
+Only parses markers and compares bytes; decodes nothing.
 """
 
 from dmcnn_jax.jpeg.carrying import replace_picture
@@ -11,7 +11,7 @@ from dmcnn_jax.jpeg.markers import parse
 
 
 def read_certificate(data: bytes) -> Certificate | None:
-    """Returns the certificate of a file; None if it has none, or one of another picture.
+    """Returns the certificate of a file; None if it has none, or one for another picture.
 
     Args:
         data: any file.
@@ -24,9 +24,9 @@ def read_certificate(data: bytes) -> Certificate | None:
 
 
 def is_as_written(restored: bytes, original: bytes) -> bool:
-    """Returns whether a restored file has its original's metadata still, and everything else.
+    """Returns whether a restored file still has its original's metadata and other contents.
 
-    Its picture is put into the original again, which must give the same bytes.
+    Putting its picture into the original again must give the same bytes.
 
     Args:
         restored: a file with a certificate.

@@ -1,6 +1,6 @@
 """Reads JPEG files: quantised coefficients, tables, sampling and metadata.
 
-A file is read whole, or refused with the reason in a ``JpegError`` of one line:
+A file is read completely, or refused by a ``JpegError`` with the reason in one line:
 
 - Baseline, extended sequential and progressive files of 8 bits, Huffman-coded, with one component,
   three or four, are read, at any size and sampling by whole factors, with or without restart
@@ -9,8 +9,8 @@ A file is read whole, or refused with the reason in a ``JpegError`` of one line:
 - Truncated and damaged files are refused, unless ``allow_truncated``. libjpeg itself decodes them,
   with gray where data is missing, and only prints a warning. Damage that leaves a valid file, such
   as flipped bits, can't be detected.
-- Files that have all blocks of the image count as whole, as libjpeg reads them, with a note: bytes
-  between segments or before the end marker, surplus restart markers, metadata segments of an
+- Files with all blocks of the image count as complete, as in libjpeg; a note names their oddities:
+  bytes between segments or before the end marker, surplus restart markers, metadata segments of an
   impossible length, no end marker. A height that follows the image data (DNL) is read.
 - Sizes that the header claims are checked against a limit, and against the length of the data,
   before memory is allocated for them.
@@ -42,10 +42,10 @@ class Component:
     """One colour component of a JPEG file.
 
     Attributes:
-        id: the number that the file gives it.
+        id: its number in the file.
         coefficients: int16 [ceil(height / 8), ceil(width / 8), 64], natural order, read-only. Edge
-            blocks are whole. Blocks beyond these, which only fill up interleaved units, are left
-            out, as in libjpeg.
+            blocks are whole. Blocks beyond these, which only pad interleaved units, are left out,
+            as in libjpeg.
         table: int32 [8, 8], quantisation steps from 1 to 65535, natural order, read-only.
         vertical, horizontal: sampling factors as in the file, 1..4.
         subsampling: image rows and columns for each sample of this plane: (2, 2) for the chroma of
@@ -77,11 +77,11 @@ class JpegFile:
         progressive: whether coefficients came in several scans.
         restart_interval: MCUs between restart markers in the first scan, 0 without.
         metadata: EXIF, colour profile and so on.
-        damage: what is missing or broken, None for a whole file.
+        damage: the missing or broken parts; None for a complete file.
         notes: oddities that affect nothing but metadata, for a report.
         data: the file itself.
-        certificate: what the file says of its restoration, if `dmcnn_jax` restored it and nobody
-            has changed the picture since; else None.
+        certificate: the file's record of its restoration, if `dmcnn_jax` restored it and the
+            picture is unchanged since; else None.
     """
 
     name: str
@@ -119,12 +119,12 @@ def read(
         allow_truncated: whether to read truncated and damaged files as far as possible. Missing
             blocks have zero coefficients.
         name: the file's name in messages, instead of its path.
-        progress: called with 0 now and then, in another thread; what it raises ends the reading,
-            and is raised here.
+        progress: called with 0 at intervals, in another thread; an exception that it raises ends
+            the reading, and is raised here.
 
     Raises:
-        JpegError: the file is not a JPEG file, of a kind that can't be restored, malformed,
-            truncated, or larger than ``max_pixels``. One line, with the file's name.
+        JpegError: the file is not a JPEG file, is of a kind that can't be restored, malformed,
+            truncated, or larger than ``max_pixels``. The message is one line with the file's name.
         OSError: the file can't be opened or read.
         TypeError: the source is none of the above, such as an image already decoded.
     """
@@ -161,7 +161,7 @@ def read(
 
 
 def decode_planes(file: JpegFile) -> tuple[np.ndarray, ...]:
-    """Decodes the planes of a file as libjpeg does, before it brings chroma to full size.
+    """Decodes the planes of a file as libjpeg does, without upsampling chroma.
 
     Args:
         file: what ``read`` returned.
@@ -172,25 +172,25 @@ def decode_planes(file: JpegFile) -> tuple[np.ndarray, ...]:
     return tuple(decode_plane(component) for component in file.components)
 
 
-# libjpeg has decoded all blocks when it warns of that, and it warns of nothing before.
+# When libjpeg gives this warning, it has decoded all blocks without an earlier warning.
 _PADDING = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
 
-# Some cameras leave a few bytes between the image data and the end marker, some programs fill
-# thousands with one value. Anything else may be the end of data in which decoding went astray.
+# Some cameras leave a few bytes between the image data and the end marker; some programs write
+# thousands of one value. Any other bytes may be the rest of data that was decoded wrongly.
 _MAX_VARIED_PADDING = 16
 
 # Blocks decoded at a time: images of all sizes share one compiled function.
 _CHUNK = 2048
 
 
-# Files up to this size are read whole, larger ones as far as the image and this much after it.
+# Files up to this size are read completely; larger ones up to the image's end and this much more.
 _WHOLE, _TRAILER = 2**25, 2**24
 
 
 def _load(
     source: str | os.PathLike | bytes | IO[bytes], name: str | None
 ) -> tuple[bytes, int, str]:
-    """Returns a source's bytes, how many more it has, and a printable name for messages."""
+    """Returns a source's bytes, the number of unread bytes, and a printable name for messages."""
     default: str | bytes
     unread = 0
     if isinstance(source, bytes | bytearray | memoryview):
@@ -212,11 +212,11 @@ def _load(
 
 
 def _load_file(file: IO[bytes]) -> tuple[bytes, int]:
-    """Reads a file as far as it matters; returns also the number of bytes after that, if known."""
+    """Reads the relevant part of a file; also returns the number of bytes after it, if known."""
     head = file.read(16)
     if not isinstance(head, bytes):
         raise TypeError(f"source gives {type(head).__name__}; expected a file open in binary mode")
-    # Only JPEG files are read to the end: others may be endless.
+    # Only JPEG files are read to the end, since others may be endless.
     if describe_other(head):
         return head, 0
     data, wanted = head, _WHOLE
@@ -232,7 +232,7 @@ def _load_file(file: IO[bytes]) -> tuple[bytes, int]:
 
 
 def _count_unread(file: IO[bytes]) -> int:
-    """Returns how many bytes come after a file's position; 0 for a pipe."""
+    """Returns the number of bytes after a file's position; 0 for a pipe."""
     if not file.seekable():
         return 0
     here = file.tell()
@@ -242,18 +242,18 @@ def _count_unread(file: IO[bytes]) -> int:
 def _damaged(name: str, damage: str) -> JpegError:
     reason = damage.removeprefix("Corrupt JPEG data: ")
     return JpegError(
-        f"{name}: truncated or damaged: {reason}; allow_truncated=True reads what is there"
+        f"{name}: truncated or damaged: {reason}; allow_truncated=True reads the intact part"
     )
 
 
 def _describe_padding(plain: bytes, size: int) -> str:
-    """Returns a note of the bytes between a file's image data and its end marker.
+    """Returns a note on the bytes between a file's image data and its end marker.
 
     Args:
         plain: the checked stream.
         size: the number of these bytes.
     """
-    # libjpeg has read a few of them ahead.
+    # libjpeg has already read a few of them.
     note = f"at least {size} stray byte{'s' if size > 1 else ''} after the image data"
     if size > _MAX_VARIED_PADDING and len(set(plain[-2 - size : -2])) > 1:
         note += "; if the picture looks broken, the file is damaged"

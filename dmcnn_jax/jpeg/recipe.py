@@ -1,16 +1,16 @@
-"""What a restored JPEG file lacks to give its original back, in a few hundred bytes: a recipe.
+"""Recipes: the few hundred bytes that a restored JPEG file lacks to rebuild its original.
 
 - a byte, the version of the format
 - SHA-256 of the original
 - a line of JSON and bytes, deflated
 
-The JSON is a list of parts, which give the original one after the other: a number stands for so
-many of the bytes after the line; [start, length] for a range of the restored file; an object for
-the data of a scan, coded anew (`ScanRecipe`).
+The JSON is a list of parts, whose concatenation is the original. A number stands for that many of
+the bytes after the line; [start, length] for a range of the restored file; an object for the data
+of a scan, coded again (`ScanRecipe`).
 
-A restored file can hold its recipe: in APP9 segments of "dmcnn_jax original", a zero byte, the
-segment's index and the number of segments, one byte each, and a part of the recipe. Ranges count as
-if these segments were absent.
+A restored file can hold its recipe, in APP9 segments of "dmcnn_jax original", a zero byte, the
+segment's index and the number of segments, one byte each, and a part of the recipe. Positions of
+ranges are counted without these segments.
 """
 
 import dataclasses
@@ -29,12 +29,12 @@ VERSION = 1
 
 @dataclasses.dataclass(frozen=True)
 class ScanRecipe:
-    """How the data of a scan differ from those that libjpeg would write.
+    """The differences between a scan's data and the data that libjpeg would write.
 
     Attributes:
-        padding: the bit that fills up the last byte before a marker.
-        filler: differences of the coefficients in blocks that fill up interleaved units from those
-            of `fill_units`, int16, little-endian; empty: there are none.
+        padding: the bit that pads the last byte before a marker.
+        filler: differences of the coefficients in blocks that pad interleaved units from those of
+            `fill_units`, int16, little-endian; empty: no differences.
         patches: positions and values of single bytes that differ.
     """
 
@@ -43,7 +43,7 @@ class ScanRecipe:
     patches: tuple[tuple[int, int], ...] = ()
 
 
-# Bytes to be written as they are, a range of the restored file, the data of a scan.
+# Literal bytes, a range of the restored file, or the data of a scan.
 Part = bytes | tuple[int, int] | ScanRecipe
 
 
@@ -76,7 +76,7 @@ def unpack(recipe: bytes, size: int) -> list[Part]:
 
     Args:
         recipe: what `pack` returned.
-        size: of the restored file, by which the result is limited.
+        size: size of the restored file, which limits that of the result.
 
     Raises:
         ValueError, LookupError, TypeError, zlib.error: it is malformed.
@@ -93,11 +93,11 @@ def unpack(recipe: bytes, size: int) -> list[Part]:
         if isinstance(each, list):
             start, length = map(int, each)
             if start < 0 or length < 0:
-                raise ValueError("a range before the file")
+                raise ValueError("a range that begins before the file")
             parts.append((start, length))
             continue
         taken = int(each if isinstance(each, int) else each.get("filler", 0))
-        if not 0 <= taken <= len(rest) - position:  # else parts could overlap, without end
+        if not 0 <= taken <= len(rest) - position:  # otherwise endless parts could overlap
             raise ValueError("bytes outside the recipe")
         blob = bytes(rest[position : position + taken])
         position += taken
@@ -110,7 +110,7 @@ def unpack(recipe: bytes, size: int) -> list[Part]:
 
 
 def size_limit(size: int) -> int:
-    """Returns the largest original that a restored file of a size may claim, in bytes."""
+    """Returns the largest size of an original for a restored file's size, in bytes."""
     return _MIN_LIMIT + _MAX_GROWTH * size
 
 
@@ -124,7 +124,7 @@ def make_segments(recipe: bytes) -> list[tuple[int, bytes]]:
 
 
 def split_recipe(restored: bytes) -> tuple[bytes, bytes | None]:
-    """Returns a restored file without the recipe in it, and the recipe, None if there is none."""
+    """Returns a restored file without its recipe, and the recipe; None if there is none."""
     start = 4 + len(_IDENTIFIER)
     own = [
         piece
@@ -133,7 +133,7 @@ def split_recipe(restored: bytes) -> tuple[bytes, bytes | None]:
         and restored.startswith(_IDENTIFIER, piece.start + 4)
         and piece.end >= piece.start + start + 2
     ]
-    # A file that was restored twice has two recipes; the last is its own.
+    # A file that was restored twice holds two recipes, of which the last is its own.
     own = own[-restored[own[-1].start + start + 1] :] if own else []
     plain, recipe, position = [], [], 0
     for piece in own:
@@ -146,8 +146,8 @@ def split_recipe(restored: bytes) -> tuple[bytes, bytes | None]:
 _IDENTIFIER = b"dmcnn_jax original\0"
 _MAX_PART = 65_533 - len(_IDENTIFIER) - 2
 
-# No original is longer than its restored file by as much; a forged recipe could be.
+# No original exceeds its restored file by this much; a forged recipe could claim it.
 _MAX_GROWTH, _MIN_LIMIT = 64, 1 << 20
 
-# Parts take memory that their deflated text doesn't show.
+# Parts take memory out of proportion to their deflated text.
 _MAX_LINE = 1 << 20

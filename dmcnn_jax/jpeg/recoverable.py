@@ -1,4 +1,4 @@
-"""Puts another picture into a JPEG file, with what it takes to have the original file back."""
+"""Replaces the picture in a JPEG file, and adds a recipe that recovers the original file."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ def replace_recoverably(
     added: Sequence[tuple[int, bytes]] = (),
     max_pixels: int = MAX_PIXELS,
 ) -> CarriedFile | None:
-    """Returns what `carrying.replace_picture` does, with a recipe in it for `recover_original`.
+    """Returns the file of `carrying.replace_picture`, with a recipe for `recover_original`.
 
     Args:
         original: a JPEG file.
@@ -24,20 +24,20 @@ def replace_recoverably(
         max_pixels: the largest width * height to accept.
 
     Returns:
-        The file; None if the original can't be had back exactly (see `recovery`).
+        The file; None if the original can't be recovered exactly (see `recovery`).
     """
     plain, size = replace_picture(original, picture, added=added).data, 0
     for _ in range(_MAX_ROUNDS):
         recipe = make_recipe(original, plain, max_pixels=max_pixels)
         if recipe is None:
             return None
-        # A longer segment would move what follows the picture again; what comes after the deflated
-        # data isn't read.
+        # The recipe is padded to its reserved size, since a different size would move the trailer
+        # again; bytes after the deflated data aren't read.
         size = max(size, len(recipe))
         segments = make_segments(recipe.ljust(size, b"\0"))
         whole = replace_picture(original, picture, added=[*added, *segments])
-        # The segments move what follows the picture. That changes offsets in other segments, which
-        # the recipe has to name.
+        # The segments move the trailer, which changes offsets in other segments; the recipe has to
+        # hold these.
         moved, _ = split_recipe(whole.data)
         if moved == plain:
             return whole

@@ -1,12 +1,12 @@
-"""Gets the original JPEG file back from a restored one, bit for bit.
+"""Recovers the original JPEG file from a restored one, bit for bit.
 
-Each coefficient n · Q' of a restored file lies strictly inside the interval of the original's
-k · Q, so that k = round(n · Q' / Q): the restored file has all of the original's coefficients. And
-it carries the original's segments, and what follows the picture. What it lacks is the original's
-tables and headers, and how its scans were coded: that is its recipe (`recipe.py`).
+Each coefficient n · Q' of a restored file lies strictly inside the interval of the original's k ·
+Q, so that k = round(n · Q' / Q): the restored file determines all of the original's coefficients.
+It also keeps the original's segments and trailer. It lacks the original's tables and headers, and
+the coding of its scans. These are its recipe (`recipe.py`).
 
-Recipes are made for sequential files. In progressive scans encoders choose where bands end, and
-nothing tells what they chose.
+Recipes exist for sequential files only. In progressive scans, encoders choose where bands end, and
+the restored file doesn't reveal their choice.
 """
 
 import dataclasses
@@ -28,16 +28,15 @@ from dmcnn_jax.jpeg.recipe import VERSION, Part, ScanRecipe, pack, size_limit, s
 def make_recipe(
     original: bytes, restored: bytes, *, max_pixels: int = reader.MAX_PIXELS
 ) -> bytes | None:
-    """Returns what is needed, besides a restored file, to have the original file back.
+    """Returns the recipe that recovers the original file from a restored one.
 
     Args:
-        original: the JPEG file that was restored.
-        restored: the restored one, without a recipe of its own.
+        original: the original JPEG file.
+        restored: the restored file, without a recipe of its own.
         max_pixels: the largest width * height to accept.
 
     Returns:
-        The recipe; None if the original can't be rebuilt exactly, which is found out by rebuilding
-        it.
+        The recipe; None if the original can't be rebuilt exactly, which is tested by rebuilding it.
     """
     try:
         picture = reader.read(restored, max_pixels=max_pixels)
@@ -55,13 +54,13 @@ def recover_original(
     max_pixels: int = reader.MAX_PIXELS,
     name: str | None = None,
 ) -> bytes:
-    """Returns the file that was restored, bit for bit.
+    """Returns the original of a restored file, bit for bit.
 
     Args:
         restored: the restored file.
-        recipe: what `make_recipe` returned for this file; None: the one that the file holds.
+        recipe: the result of `make_recipe` for this file; None: the recipe inside the file.
         max_pixels: the largest width * height to accept.
-        name: the restored file's name, for errors; None: they name none.
+        name: the restored file's name, for errors; None: errors name no file.
 
     Raises:
         JpegError: the file holds no recipe, can't be read, or was changed since it was restored.
@@ -69,7 +68,7 @@ def recover_original(
     if recipe is None:
         restored, recipe = split_recipe(restored)
     if recipe is None:
-        raise _error(name, "it doesn't hold its original; look for a copy that was kept")
+        raise _error(name, "it doesn't hold its original; look for a kept copy")
     if recipe[:1] != bytes((VERSION,)):
         raise _error(
             name,
@@ -94,7 +93,7 @@ _CHANGED = (
     " that was kept"
 )
 
-# What a forged recipe can cause.
+# Errors that a forged recipe can cause.
 _MALFORMED = (
     MalformedError,
     ValueError,
@@ -106,18 +105,18 @@ _MALFORMED = (
     zlib.error,
 )
 
-# A range takes so many bytes in a recipe that shorter ones don't pay.
+# Shorter ranges take more bytes in a recipe than the literal bytes.
 _MIN_RANGE = 12
 
-# More single bytes than that, and something else is wrong.
+# More differing bytes than this mean that the scan was coded differently.
 _MAX_PATCHES = 100
 
 
 def _describe(original: bytes, picture: reader.JpegFile) -> list[Part]:
-    """Returns the parts of an original, of which the picture is restored.
+    """Returns the parts that give an original, from its restored file.
 
     Raises:
-        ValueError, LookupError: a scan can't be coded to the same data.
+        ValueError, LookupError: a scan's data can't be reproduced.
         MalformedError, EntropyError: the original can't be read.
     """
     restored = picture.data
@@ -161,13 +160,13 @@ def _describe_scan(
         recipe = dataclasses.replace(recipe, filler=filler)
         if parts := _try_scan(content, header, picture, recipe):
             return parts
-    raise ValueError("the scan's data can't be coded anew")
+    raise ValueError("the scan's data can't be reproduced")
 
 
 def _try_scan(
     content: bytes, header: ScanHeader, picture: reader.JpegFile, recipe: ScanRecipe
 ) -> list[Part]:
-    """Returns the parts that give a scan's data, if a recipe gives almost all of them."""
+    """Returns the parts that give a scan's data, if a recipe gives almost all of the data."""
     coded = np.frombuffer(_code_scan(header, picture, recipe), np.uint8)
     wanted = np.frombuffer(content, np.uint8)
     if len(coded) > len(wanted):
@@ -182,7 +181,7 @@ def _try_scan(
 def _code_scan(header: ScanHeader, picture: reader.JpegFile, recipe: ScanRecipe) -> bytes:
     """Returns the data of an original's scan, from the restored file."""
     if not header.sequential:
-        raise ValueError("progressive scans can't be coded anew")
+        raise ValueError("progressive scans can't be reproduced")
     planes = _fill_planes(header, picture)
     position = 0
     filler = np.frombuffer(recipe.filler, "<i2")
@@ -215,7 +214,7 @@ def _code_scan(header: ScanHeader, picture: reader.JpegFile, recipe: ScanRecipe)
 def _fill_planes(
     header: ScanHeader, picture: reader.JpegFile
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns the coefficients of a scan's components, and which blocks only fill up units."""
+    """Returns the coefficients of a scan's components, and which blocks only pad units."""
     by_id = {c.id: c for c in picture.components}
     planes = []
     for tables in header.components:
@@ -244,7 +243,7 @@ def _read_filler(original: bytes, header: ScanHeader, picture: reader.JpegFile) 
     stream = markers.parse(original, "original", picture.height * picture.width)
     if stream.scans > 1 or len(header.components) == 1:
         return b""
-    # In a picture of whole units, the same blocks belong to the picture.
+    # In a picture of whole units, these blocks belong to the picture.
     planes = _fill_planes(header, picture)
     tall = 8 * max(t.vertical for t in header.components)
     wide = 8 * max(t.horizontal for t in header.components)
@@ -263,7 +262,7 @@ def _read_filler(original: bytes, header: ScanHeader, picture: reader.JpegFile) 
 
 
 def _compare(content: bytes, restored: bytes, alike: Sequence[Piece]) -> list[Part]:
-    """Returns the parts that give a segment, where it is like one of the restored file."""
+    """Returns the parts that give a segment, by its similarity to one in the restored file."""
     if not alike or alike[0].end - alike[0].start != len(content):
         return [content]
     start, end = alike[0].start, alike[0].end
@@ -273,7 +272,7 @@ def _compare(content: bytes, restored: bytes, alike: Sequence[Piece]) -> list[Pa
 
 
 def _join(parts: Sequence[Part], restored: bytes) -> list[Part]:
-    """Joins ranges that follow each other, and bytes; writes short ranges as bytes."""
+    """Joins adjacent ranges and bytes; replaces short ranges by their bytes."""
     joined: list[Part] = []
     for part in parts:
         last = joined[-1] if joined else None
@@ -303,7 +302,7 @@ def _rebuild(picture: reader.JpegFile, parts: Sequence[Part]) -> bytes:
         ValueError, LookupError: the parts don't belong to the restored file.
     """
     rebuilt = bytearray()
-    # Coding takes time, and in a sequential file each component is in one scan.
+    # Limits a forged recipe's work: in a sequential file, each component is in one scan.
     if sum(isinstance(part, ScanRecipe) for part in parts) > len(picture.components):
         raise ValueError("more scans than components")
     for part in parts:
@@ -314,7 +313,7 @@ def _rebuild(picture: reader.JpegFile, parts: Sequence[Part]) -> bytes:
         else:
             rebuilt += part
         if len(rebuilt) > size_limit(len(picture.data)):
-            raise ValueError("an original of such a size isn't possible")
+            raise ValueError("such a large original is impossible")
     return bytes(rebuilt)
 
 

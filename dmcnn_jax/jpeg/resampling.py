@@ -37,7 +37,7 @@ def upsample(plane: np.ndarray, factors: tuple[int, int]) -> np.ndarray:
 
 
 def upsample_rows(plane: np.ndarray, factors: tuple[int, int], top: int, bottom: int) -> np.ndarray:
-    """Returns some rows of what `upsample` returns, computed from the plane rows that they need.
+    """Returns some rows of `upsample`'s result, computed from the plane rows that they need.
 
     Args:
         plane: as in `upsample`.
@@ -54,7 +54,7 @@ def upsample_rows(plane: np.ndarray, factors: tuple[int, int], top: int, bottom:
 
 
 def average_samples(plane: np.ndarray, factors: tuple[int, int]) -> np.ndarray:
-    """Returns a plane averaged over samples, as encoders do; its border is repeated to whole ones.
+    """Returns a plane averaged over samples, as in encoders; repeats its border to whole samples.
 
     Args:
         plane: [height, width].
@@ -72,10 +72,10 @@ def average_samples(plane: np.ndarray, factors: tuple[int, int]) -> np.ndarray:
 
 
 def fit_samples(plane: np.ndarray, factors: tuple[int, int]) -> np.ndarray:
-    """Returns the samples that `upsample` brings nearest to a plane at full size.
+    """Returns the samples whose `upsample` is nearest to a plane at full size.
 
-    The least squares solution, for each axis alone: where `upsample` is a triangle filter U, that
-    is (UᵀU)⁻¹Uᵀ, and UᵀU has three diagonals; where it repeats samples, it is their average.
+    This is the least squares solution along each axis. If `upsample` is a triangle filter U, the
+    solution is (UᵀU)⁻¹Uᵀ, where UᵀU is tridiagonal; if it repeats samples, their average.
 
     Args:
         plane: [height, width], floating point; its border is repeated to whole samples.
@@ -107,7 +107,7 @@ def _fit_axis(plane: np.ndarray) -> np.ndarray:
     count = len(projected)
     if count == 1:
         return projected / 2
-    diagonals = np.zeros((2, count), np.float32)  # of UᵀU: above the main one, and that
+    diagonals = np.zeros((2, count), np.float32)  # diagonals of UᵀU: the upper one and the main one
     diagonals[0, 1:] = 0.375
     diagonals[1] = 1.25
     diagonals[1, 0] += 0.375
@@ -134,7 +134,7 @@ def _double(plane: np.ndarray, axis: int) -> np.ndarray:
 def _scale(
     sums: np.ndarray, axis: int, divisor: int, biases: Sequence[int], dtype: np.dtype
 ) -> np.ndarray:
-    """Divides. Integers get a bias that alternates along an axis, so that rounding is unbiased."""
+    """Divides; integers after adding a bias that alternates along an axis, which cancels out."""
     if dtype != np.uint8:
         return sums / np.asarray(divisor, dtype)
     bias = np.resize(np.array(biases, np.uint16), sums.shape[axis])

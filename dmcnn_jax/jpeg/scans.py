@@ -73,7 +73,7 @@ def read_scan(payload: bytes, frame: Frame) -> Scan:
         if frame.components.index(component) < len(selected):
             raise MalformedError(
                 "a scan's components are out of the frame's order, which libjpeg can't decode"
-                " either; a program that shows the picture can save it anew"
+                " either; a program that shows the picture can save it again"
             )
         selected.append(ScanComponent(component, slots >> 4, slots & 15))
     scan = Scan(tuple(selected), payload[-3], payload[-2], payload[-1] >> 4, payload[-1] & 15)
@@ -90,7 +90,7 @@ def record_scan(scan: Scan, *, progressive: bool, huffman: HuffmanTables) -> Non
 
     Args:
         scan: the next scan of the file.
-        progressive: whether the file is.
+        progressive: whether the file is progressive.
         huffman: the tables defined so far.
 
     Raises:
@@ -105,9 +105,9 @@ def record_scan(scan: Scan, *, progressive: bool, huffman: HuffmanTables) -> Non
 def split_surplus_restarts(
     scan: Scan, frame: Frame, entropy: bytes, interval: int
 ) -> tuple[bytes, bytes]:
-    """Splits a scan's data before the first restart marker that is one too many.
+    """Splits a scan's data before its first surplus restart marker.
 
-    Decoders have all blocks by then, or meet that marker too early and miss the rest.
+    By then, decoders either have all blocks, or meet the marker too early and miss the rest.
 
     Args:
         scan: the scan.
@@ -116,7 +116,7 @@ def split_surplus_restarts(
         interval: MCUs between restart markers, 0 for none.
 
     Returns:
-        The data up to that marker, and the marker with what follows; empty if there is none.
+        The data up to that marker, and the data from it on; empty if there is none.
     """
     expected = _count_intervals(scan, frame, interval) - 1
     surplus = next(itertools.islice(_RESTART.finditer(entropy), expected, None), None)
@@ -134,7 +134,7 @@ def restart_damage(scan: Scan, frame: Frame, entropy: bytes, interval: int) -> s
         interval: MCUs between restart markers, 0 for none.
 
     Returns:
-        What is wrong with them, or None.
+        The fault, or None.
     """
     expected = _count_intervals(scan, frame, interval) - 1
     markers = b"".join(_RESTART.findall(entropy))
@@ -144,7 +144,7 @@ def restart_damage(scan: Scan, frame: Frame, entropy: bytes, interval: int) -> s
 
 
 def available_share(scan: Scan, frame: Frame, entropy: bytes, huffman: HuffmanTables) -> float:
-    """Returns the data's length as a share of the least that the scan's blocks can take.
+    """Returns the data's length as a share of the least length that the scan's blocks can take.
 
     Args:
         scan: the scan, checked by `record_scan`.
@@ -168,7 +168,7 @@ def available_share(scan: Scan, frame: Frame, entropy: bytes, huffman: HuffmanTa
 
 
 def count_blocks(scan: Scan, frame: Frame) -> int:
-    """Returns the number of blocks in a scan, with those that fill up interleaved units."""
+    """Returns the number of blocks in a scan, including those that pad interleaved units."""
     return _count_mcus(scan, frame) * (_blocks_in_mcu(scan) if scan.interleaved else 1)
 
 
@@ -227,7 +227,7 @@ def _count_mcus(scan: Scan, frame: Frame) -> int:
 
 
 def _count_intervals(scan: Scan, frame: Frame, interval: int) -> int:
-    """Returns into how many parts restart markers divide a scan, 1 for an interval of 0."""
+    """Returns the number of intervals between a scan's restart markers; 1 without markers."""
     return -(-_count_mcus(scan, frame) // interval) if interval else 1
 
 

@@ -1,4 +1,4 @@
-"""JPEG quantisation tables: the standard ones, and how a quality scales them.
+"""JPEG quantisation tables: the standard tables, and their scaling by quality.
 
 A table Q is an integer array ``[..., 8, 8]`` in natural order: ``Q[v, u]`` is the quantisation
 step, in grey levels of the orthonormal DCT, of vertical frequency v and horizontal frequency u.
@@ -69,7 +69,7 @@ def quality_table(quality: int | Array, base: jax.Array) -> jax.Array: ...
 
 
 def quality_table(quality: int | Array, base: Array = STANDARD_LUMA) -> Array:
-    """Returns the quantisation table that libjpeg, and so most programs, uses at a quality.
+    """Returns the quantisation table of a quality in libjpeg, and so in most programs.
 
     libjpeg scales the base table to 5000/quality per cent below quality 50, to 200 - 2*quality per
     cent from there on (``jpeg_quality_scaling``), in integers, and clips the steps to 1..255, as
@@ -120,7 +120,7 @@ def nearest_quality(table: np.ndarray, base: np.ndarray = STANDARD_LUMA) -> int:
 
 
 def varied_table(key: jax.Array, quality: jax.Array, base: np.ndarray = STANDARD_LUMA) -> jax.Array:
-    """Draws a random table like those of cameras and of other encoders.
+    """Draws a random table, similar to those of cameras and other encoders.
 
     With log2 of the base table, S, and its mean m: m + shift + contrast * (S - m) + noise, as
     powers of 2, scaled by the quality as in libjpeg. Contrast is uniform from 0 (flat) over 1 (as
@@ -159,9 +159,9 @@ def per_block(table: Array) -> Array:
 
 
 def check_table(table: ArrayLike, name: str = "table") -> Array:
-    """Returns an integer table [..., 8, 8] as an array, once it is checked.
+    """Checks an integer table [..., 8, 8] and returns it as an array.
 
-    Values are checked in NumPy arrays only: looking into a JAX array would wait for its device.
+    Values are checked only in NumPy arrays, since reading a JAX array would wait for its device.
 
     Raises:
         ValueError: the last two axes are not 8 by 8, the dtype is not integer, or a

@@ -21,14 +21,14 @@ class Network(nn.Module, abc.ABC):
     tiled, exported and compared by the existing commands.
 
     Attributes:
-        pixel_masks: whether a mask may be one of pixels, where the last blocks of a JPEG reach
-            beyond its picture: for networks whose authors ran them on pictures of exact size.
+        pixel_masks: whether a mask may be one of pixels, if the last blocks of a JPEG extend beyond
+            its picture. This is for networks whose authors ran them on pictures of exact size.
         JAX_ONLY_FIELDS: fields that affect only the loss, or the precision of JAX's arithmetic;
             exports to other frameworks omit them.
         supports_widening: whether the weights of a narrower network can initialise this one
-            (`inference.variables.widen_variables`). This needs layers that take the channels of
-            other layers as they are, or added, never concatenated.
-        identity_init_prefixes: what the names of layers begin with that are initialised to change
+            (`inference.variables.widen_variables`). This needs layers whose inputs are other
+            layers' channels, unchanged or added, never concatenated.
+        identity_init_prefixes: prefixes of the names of layers that are initialised to change
             nothing, so that weights without them can be loaded.
     """
 
@@ -39,10 +39,10 @@ class Network(nn.Module, abc.ABC):
 
     @property
     def halo_blocks(self) -> int | tuple[int, int] | None:
-        """The distance that the network sees to every side, in blocks of 8 pixels, rounded up.
+        """The radius of the receptive field, in blocks of 8 pixels, rounded up.
 
-        A pair gives it for `restore_coefficients` and for `restore_pixels`, where the first pass
-        sees further. None: the receptive field is unknown, and tiling is disabled.
+        A pair gives it for `restore_coefficients` and for `restore_pixels`, if the first pass has
+        the larger one. None: the receptive field is unknown, and tiling is disabled.
         """
         return None
 
@@ -59,14 +59,14 @@ class Network(nn.Module, abc.ABC):
         Args:
             coefficients: k, integers [B, H/8, W/8, 64].
             table: Q, integers [B, 8, 8].
-            mask: bool [B, H/8, W/8, 1], true on the rectangle of blocks that is the image. What
-                lies outside has no influence, as if the image ended there. With `pixel_masks` it
-                may be bool [B, H, W, 1], of pixels. None: everything is image.
+            mask: bool [B, H/8, W/8, 1], true on the rectangle of blocks that is the image. Values
+                outside have no influence, as if the image ended there. With `pixel_masks` it may be
+                bool [B, H, W, 1], of pixels. None: everything is image.
             train: whether batch statistics are used and updated, in networks that have them.
 
         Returns:
             float32 estimates of the original, pixels scaled to [0, 1], not clipped: "image", the
-            result, and "jpeg", what it started from (C for most networks), both [B, H, W, 1]; and
+            result, and "jpeg", the starting image (C for most networks), both [B, H, W, 1]; and
             further ones that the loss needs.
         """
         initial = self.restore_coefficients(coefficients, table, mask=mask)
@@ -103,7 +103,7 @@ class Network(nn.Module, abc.ABC):
             train: as in `__call__`.
 
         Returns:
-            As `__call__`.
+            As in `__call__`.
         """
 
     def loss(self, estimates: Mapping[str, jax.Array], original: jax.Array) -> jax.Array:

@@ -36,7 +36,7 @@ TRAINED_SUBSAMPLINGS = tuple(jpeg.SUBSAMPLING_FACTORS.values())
 """Rows and columns of the picture to a chroma sample that networks are trained for: 4:4:4, 4:2:2
 and 4:2:0."""
 
-# Chroma varies about a quarter as much as luma; scaled by this, layers see both in one range.
+# Chroma varies about a quarter as much as luma; this factor gives layers both in one range.
 _CHROMA_SCALE = 4
 
 # Mean quantisation step of chroma from which corrections are applied in full: that of quality 40.
@@ -66,7 +66,7 @@ class ChromaNet(nn.Module):
 
     Attributes:
         features: channels of the layers, at half scale.
-        dilations: of the layers between the first and the last.
+        dilations: dilations of the layers between the first and the last.
         margin: grey levels by which P widens intervals on both sides, since the encoder rounds both
             chroma and its averages to whole numbers.
         rectify: whether P is applied.
@@ -79,13 +79,13 @@ class ChromaNet(nn.Module):
 
     @property
     def halo_pixels(self) -> int:
-        """The distance that a correction sees to every side, in pixels."""
-        # At half scale, layers see their dilation, the first and the last one pixel; and a pixel of
-        # the picture may be the far one of its pair.
+        """The radius of a correction's receptive field, in pixels."""
+        # At half scale, layers extend it by their dilation, the first and the last by one pixel; a
+        # pixel of the picture may be the farther one of its pair.
         return 2 * (sum(self.dilations) + 2) + 1
 
     def halo(self, subsampling: tuple[int, int]) -> tuple[int, int]:
-        """Returns the distance seen down and across, in coded blocks of chroma.
+        """Returns the radius of the receptive field, down and across, in coded blocks of chroma.
 
         Args:
             subsampling: rows and columns of the picture to a chroma sample.
@@ -206,7 +206,7 @@ def wire_layers(x: Any, dilations: Sequence[int], layer: Callable) -> Any:
     """Connects all layers but the last, for Flax and for other engines.
 
     Args:
-        x: input of the layers, an array or what stands for one in another engine.
+        x: input of the layers, an array, or its counterpart in another engine.
         dilations: of the layers after the first.
         layer: `layer(i, x, dilation=1)`, a 3 × 3 convolution and its activation.
 
@@ -225,11 +225,11 @@ def correction_gate(
     subsampling: tuple[int, int],
     mask: jax.Array | None = None,
 ) -> jax.Array:
-    """Returns the factor that corrections are multiplied by, from 0 to 1.
+    """Returns the factor of corrections, from 0 to 1.
 
     It is 0 where a block of chroma and its neighbours have no coefficient, so that gray pictures
-    stay gray. It is small where tables are fine: little was lost there, and h, which was trained on
-    coarse tables too, mistakes smooth colour over detailed luma for a loss.
+    stay gray. It is small if tables are fine, since little was lost, and h, which was also trained
+    on coarse tables, mistakes smooth colour over detailed luma for a loss.
 
     Args:
         coefficients: k, integers [B, 2, h, w, 64].

@@ -1,7 +1,7 @@
 """Convolutions that are fast on CPUs, and on GPUs whose library is slow at them.
 
-A convolution is XLA's own, but for its gradient by the kernel on CPUs. `use_products` replaces it
-by matrix products on GPUs, see `models.products`.
+A convolution is XLA's own, except for its gradient with respect to the kernel on CPUs.
+`use_products` replaces it by matrix products on GPUs, see `models.products`.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def convolve(
     padding: Sequence[Sequence[int]] = ((0, 0), (0, 0)),
     dilation: int = 1,
 ) -> jax.Array:
-    """Computes `lax.conv_general_dilated`, with a faster gradient by the kernel on CPUs.
+    """Computes `lax.conv_general_dilated`, with a faster kernel gradient on CPUs.
 
     It supports jit, grad and vmap. It doesn't support `jvp`, since that gradient is a custom VJP,
     except for batches of symbolic size, which don't have it.
@@ -40,7 +40,7 @@ def convolve(
     """
     (top, bottom), (left, right) = padding
     options = stride, ((top, bottom), (left, right)), dilation
-    # The batch is a symbol in exported programs, which nobody trains with.
+    # The batch is a symbol only in exported programs, which are not used for training.
     known = isinstance(x.shape[0], int)
     return (_convolve_trained if known else _convolve)(options, x, kernel)
 
@@ -50,20 +50,20 @@ _by_products = False
 
 
 def use_products(enabled: bool) -> None:
-    """Chooses how GPUs compute convolutions, for programs that are compiled from now on.
+    """Chooses how GPUs compute convolutions, for programs compiled after the call.
 
     Args:
-        enabled: whether as matrix products; if not, by the GPU's library for convolutions.
+        enabled: True: as matrix products; False: by the GPU's convolution library.
     """
     global _by_products
     if enabled != _by_products:
         _by_products = enabled
-        # What JAX has traced holds the other choice.
+        # Programs already traced by JAX contain the previous choice.
         jax.clear_caches()
 
 
 def uses_products() -> bool:
-    """Returns what `use_products` has chosen; at first no."""
+    """Returns the choice of `use_products`, initially False."""
     return _by_products
 
 
@@ -75,7 +75,7 @@ def _convolve(options: Options, x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def convolve_by_xla(options: Options, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Computes `lax.conv_general_dilated`; arguments as of `convolve`."""
+    """Computes `lax.conv_general_dilated`; arguments as in `convolve`."""
     stride, padding, dilation = options
     return lax.conv_general_dilated(
         x,
@@ -117,14 +117,14 @@ def _backward(
 def _gradients(
     options: Options, x: jax.Array, kernel: jax.Array, cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Computes both gradients, that by the kernel in a way of its own on CPUs."""
+    """Computes both gradients; the kernel's by a separate method on CPUs."""
     own = partial(convolve_by_xla, options)
     (by_x,) = jax.linear_transpose(lambda x: own(x, kernel), x)(cotangent)
     on_cpu = kernel_gradient if _is_faster(options, x, cotangent) else xla_kernel_gradient
     on_cpu, default = (
         partial(function, options, kernel.shape) for function in (on_cpu, xla_kernel_gradient)
     )
-    # Chosen when it is lowered: a program may be compiled for another platform than this one.
+    # Chosen when lowered, since a program may be compiled for another platform.
     return by_x, lax.platform_dependent(x, cotangent, cpu=on_cpu, default=default)
 
 
@@ -138,7 +138,7 @@ _FEW_CHANNELS, _FEW_PIXELS = 8, 100
 
 
 def _is_faster(options: Options, x: jax.Array, cotangent: jax.Array) -> bool:
-    """Returns whether `kernel_gradient` is the faster one; it is correct in any case."""
+    """Returns whether `kernel_gradient` is faster than XLA's; it is correct in any case."""
     stride, _, dilation = options
     batch, height, width, features = cotangent.shape
     few = min(x.shape[3], features) < _FEW_CHANNELS or height * width < _FEW_PIXELS
@@ -151,7 +151,7 @@ def _is_faster(options: Options, x: jax.Array, cotangent: jax.Array) -> bool:
 def xla_kernel_gradient(
     options: Options, shape: Shape, x: jax.Array, cotangent: jax.Array
 ) -> jax.Array:
-    """Computes what `kernel_gradient` does by XLA's own gradient; arguments as there."""
+    """Computes the result of `kernel_gradient` by XLA's own gradient; same arguments."""
     kernel = jax.ShapeDtypeStruct(shape, x.dtype)
     own = partial(convolve_by_xla, options)
     return jax.linear_transpose(lambda kernel: own(x, kernel), kernel)(cotangent)[0]
@@ -160,14 +160,14 @@ def xla_kernel_gradient(
 def kernel_gradient(
     options: Options, shape: Shape, x: jax.Array, cotangent: jax.Array
 ) -> jax.Array:
-    """Computes the gradient of a convolution by its kernel in a way that is fast on CPUs.
+    """Computes the gradient of a convolution with respect to its kernel, fast on CPUs.
 
         G[i, j] = Σ over b, y, x of X[b, s·y + d·i - top, s·x + d·j - left]ᵀ · Y[b, y, x]
 
-    XLA computes it as a convolution over y and x that contracts the examples of the batch. These
-    are few channels, so that it takes two or three times as long as the forward pass. This function
-    computes it as a convolution over y that contracts examples and columns at once, with copies of
-    X, shifted by d·j, as its outputs.
+    XLA computes it as a convolution over y and x that contracts the examples of the batch. With so
+    few channels, it takes two or three times as long as the forward pass. This function computes it
+    as a convolution over y that contracts examples and columns at once, with copies of X, shifted
+    by d·j, as its outputs.
 
     Args:
         options: stride s, padding and dilation d of the convolution; s or d is 1.
@@ -186,7 +186,7 @@ def kernel_gradient(
     zero = jnp.zeros((), x.dtype)
 
     def shifted(j: int) -> jax.Array:
-        """Returns the columns of X that tap j sees, [H, B, W', C]."""
+        """Returns the columns of X at tap j, [H, B, W', C]."""
         before = left - dilation * j
         sides = (0, 0, 0), (0, 0, 0), (before, reach - before - x.shape[2], 0), (0, 0, 0)
         return lax.pad(x, zero, sides)[:, :, ::stride].transpose(1, 0, 2, 3)

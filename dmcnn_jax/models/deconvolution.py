@@ -16,10 +16,10 @@ from dmcnn_jax.models.convolution import (
 def deconvolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Computes a 4×4 transposed convolution of stride 2 and padding 1.
 
-    On CPUs it is four 2×2 convolutions, one for each phase of the output, since
-    XLA's own transposed convolution is slow there, and on GPUs too after `use_products`. Elsewhere
-    it is XLA's own, which needs one pass over the output instead of four and an interleaving. It
-    doesn't support `jvp`.
+    On CPUs, and on GPUs after `use_products`, it is four 2×2 convolutions, one for each phase of
+    the output, since XLA's own transposed convolution is slow there. Elsewhere it is XLA's own,
+    which needs one pass over the output instead of four and an interleaving. It doesn't support
+    `jvp`.
 
     Args:
         x: [B, H, W, C].
@@ -68,8 +68,8 @@ deconvolve.defvjp(_deconvolve_forward, _deconvolve_backward)
 def deconvolve_by_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Computes `deconvolve` as four 2×2 convolutions, whose outputs are interleaved.
 
-    Along an axis, output 2m sees inputs m - 1 and m through taps 3 and 1, output 2m + 1 sees inputs
-    m and m + 1 through taps 2 and 0.
+    Along an axis, output 2m depends on inputs m - 1 and m through taps 3 and 1, and output 2m + 1
+    on inputs m and m + 1 through taps 2 and 0.
     """
     batch, height, width, _ = x.shape
 
@@ -84,7 +84,7 @@ def deconvolve_by_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def deconvolve_by_dilation(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Computes `deconvolve` as one convolution of the input with zeros between its pixels.
 
-    XLA finds the gradient of a strided convolution in it, for which GPUs have kernels of their own.
+    XLA recognises it as the gradient of a strided convolution, for which GPUs have special kernels.
     """
     return lax.conv_general_dilated(
         x,
@@ -108,8 +108,9 @@ def gradients_by_striding(
 ) -> tuple[jax.Array, jax.Array]:
     """Computes the gradients of `deconvolve` as those of the convolution that it transposes.
 
-    That convolution S has a stride of 2. With y = Sᵀ(x), the gradient by x is S of the cotangent,
-    and the gradient by the kernel is that of S, with the cotangent as its input and x as its own.
+    That convolution S has a stride of 2. With y = Sᵀ(x), the gradient with respect to x is S of the
+    cotangent, and the gradient with respect to the kernel is that of S, with the cotangent as its
+    input and x as its cotangent.
 
     Args:
         x: [B, H, W, C].
@@ -117,7 +118,7 @@ def gradients_by_striding(
         cotangent: [B, 2H, 2W, N].
 
     Returns:
-        The gradients by x and by the kernel.
+        The gradients with respect to x and the kernel.
     """
     options = 2, ((1, 1), (1, 1)), 1
     strided = kernel.swapaxes(2, 3)

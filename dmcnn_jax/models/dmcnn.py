@@ -62,8 +62,8 @@ class DMCNN(Network):
             network at every quality.
         theta: θ of equation 7, the weight of a scale relative to the next finer one.
         dct_weight: λ of equation 7.
-        relative_loss: whether the squared error of each example is divided by that of its JPEG,
-            which is what a mean of PSNR measures; False is the paper's loss.
+        relative_loss: whether the squared error of each example is divided by that of its JPEG, as
+            in a mean of PSNR; False: the paper's loss.
         dtype: type that the pixel branch computes in. Parameters, the sums that make the output,
             and everything between D and D⁻¹ are float32.
     """
@@ -111,8 +111,9 @@ class DMCNN(Network):
 
     @property
     def halo_blocks(self) -> int | tuple[int, int]:
-        """The distance seen by `restore_coefficients` and `restore_pixels`, or in one pass."""
-        # Layers 1 to 6 and 10 to 15 see 16 pixels to either side, the dilated ones 4 · dilation.
+        """The radii of `restore_coefficients` and `restore_pixels`, or of a single pass."""
+        # Layers 1 to 6 and 10 to 15 reach 16 pixels to either side, the dilated layers 4 ·
+        # dilation.
         pixels = -(-(16 + 4 * sum(self.dilations)) // 8)
         return (6 + sum(self.dct_dilations), pixels) if self.dct_branch else pixels
 
@@ -176,11 +177,11 @@ class DMCNN(Network):
             corrections: at full size, and optionally at half and quarter size, [..., 1].
 
         Returns:
-            As `__call__`, as many scales as there are corrections.
+            As `__call__`, with as many scales as there are corrections.
         """
         decoded = decode_luma(coefficients, table) if self.dct_branch else dct
-        # Written so that its gradient by r is one sum of small numbers, not the difference of two
-        # large sums.
+        # Written so that the gradient with respect to r is one sum of small numbers, not the
+        # difference of two large sums.
         base = decoded + self.r * (dct - decoded)
         estimates = {"jpeg": decoded, "dct": dct}
         for i, name in enumerate(("image", "half", "quarter")[: len(corrections)]):
@@ -304,7 +305,7 @@ def wire_layers(
     """Connects layers 1 to 14 of the pixel branch, for Flax and for other engines.
 
     Args:
-        x: input of the branch, an array or what stands for one in another engine.
+        x: input of the branch, an array, or its counterpart in another engine.
         features: F.
         dilations: of layers 7, 8 and 9.
         layer: `layer(i, x, channels, scale, stride=1, dilation=1)`, a 3 × 3 convolution and its
@@ -349,7 +350,7 @@ def _compress(coefficients: jax.Array, table: jax.Array) -> jax.Array:
 def _modulation(
     table: jax.Array, channels: Mapping[int, int], enabled: bool
 ) -> Callable[[int, jax.Array], jax.Array]:
-    """Returns what `modulate_by_table` does, or the identity if it isn't enabled."""
+    """Returns the function of `modulate_by_table`, or the identity if conditioning is off."""
     if not enabled:
         return lambda i, x: x
     return modulate_by_table(encode_table(table), channels)

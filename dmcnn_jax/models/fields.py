@@ -1,7 +1,7 @@
-"""Checks the fields of a network, which may come from a file of anyone's.
+"""Checks the fields of a network, which may come from an untrusted file.
 
-A field's type says what it may be; numbers have bounds, so that no description of a network takes
-forever, or all memory, before its weights are compared with it.
+Values must have the field's type, and numbers have bounds, so that no description of a network
+takes endless time or all memory before the weights are compared with it.
 """
 
 import dataclasses
@@ -13,10 +13,10 @@ import jax.numpy as jnp
 
 from dmcnn_jax.system.messages import shorten
 
-# Bounds of whole numbers and of others, both ends included.
+# Bounds of integers and of other numbers, inclusive.
 _WHOLE, _REAL = (1, 1024), (0.0, 1000.0)
 
-# Narrower bounds of fields that say how many layers there are, or how far they see.
+# Narrower bounds of fields for the number of layers or their reach.
 _BOUNDS = {
     "blocks": (1, 16),
     "depth": (1, 128),
@@ -30,7 +30,7 @@ _DTYPES = ("float32", "bfloat16")
 
 
 def check_fields(network: type, fields: Mapping[str, Any]) -> None:
-    """Checks the fields that a network is to be created with.
+    """Checks the fields with which a network will be created.
 
     Args:
         network: class of the network, a dataclass.
@@ -79,7 +79,7 @@ def _fits(name: str, annotation: Any, value: Any) -> bool:
 
 
 def _describe(name: str, annotation: Any) -> str:
-    """Returns in words what a field may be."""
+    """Returns a description of a field's possible values."""
     if isinstance(annotation, types.UnionType):
         return f"{_describe(name, get_args(annotation)[0])}, or None"
     if items := _items(annotation):

@@ -19,7 +19,7 @@ from dmcnn_jax.models.deconvolution import deconvolve
 SLOPE = 0.1
 he_init = nn.initializers.variance_scaling(2 / (1 + SLOPE**2), "fan_in", "truncated_normal")
 
-# For last layers: a network that adds its output to the JPEG starts from the JPEG.
+# For last layers, so that a network that adds its output to the JPEG starts from the JPEG.
 near_zero_init = nn.initializers.variance_scaling(1e-4, "fan_in", "truncated_normal")
 
 
@@ -114,7 +114,7 @@ class Deconv(nn.Module):
         channels = x.shape[-1]
 
         def init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-            # An output sees 2×2 taps, not 4×4: the fan-in is that of a phase.
+            # An output depends on 2×2 taps, not 4×4, so the fan-in is that of a phase.
             drawn = [
                 self.kernel_init(k, (2, 2, *shape[2:]), jnp.float32)
                 for k in jax.random.split(key, 4)
@@ -150,7 +150,7 @@ def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
 
 
 def widen(x: jax.Array) -> jax.Array:
-    """Converts bfloat16 to float32, for arithmetic with one parameter for many pixels.
+    """Converts bfloat16 to float32, for arithmetic with a parameter shared by many pixels.
 
     The gradient of such a parameter is a sum over all pixels. In bfloat16, whose numbers have 8
     significant bits, a sum stops growing at 256 terms of one size. The conversions cost nothing:

@@ -63,8 +63,8 @@ def average_pool(x: jax.Array, factor: int) -> jax.Array:
 def half_sum_squares(estimate: jax.Array, original: jax.Array) -> jax.Array:
     """Returns ½ Σ (estimate - original)² per image, averaged over images.
 
-    This is the L2 loss of Caffe and MatConvNet; learning rates that were published for SGD with
-    those packages assume it.
+    This is the L2 loss of Caffe and MatConvNet; learning rates published for SGD with these
+    packages assume it.
     """
     errors = jnp.square(estimate.astype(jnp.float32) - original.astype(jnp.float32))
     return jnp.sum(errors) / (2 * len(errors))

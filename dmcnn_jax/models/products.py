@@ -1,8 +1,8 @@
 """Convolutions as matrix products, for GPUs whose library for convolutions is slow.
 
-The pixels that the taps of a kernel see are copied side by side ("im2col"), [B, H', W', h·w·C], and
-multiplied with the kernel as a matrix, [h·w·C, N]. It takes several times the memory traffic of a
-good convolution, but every GPU is fast at both parts, whatever the dilation.
+The pixels at the taps of a kernel are copied side by side ("im2col"), [B, H', W', h·w·C], and
+multiplied by the kernel as a matrix, [h·w·C, N]. This takes several times the memory traffic of a
+good convolution, but every GPU is fast at both steps, whatever the dilation.
 """
 
 import jax
@@ -31,7 +31,7 @@ def convolve(options: Options, x: jax.Array, kernel: jax.Array) -> jax.Array:
 def gradients(
     options: Options, x: jax.Array, kernel: jax.Array, cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Computes the gradients of `convolve` by x and by the kernel.
+    """Computes the gradients of `convolve` with respect to x and the kernel.
 
     Args:
         options: of the convolution.
@@ -65,7 +65,7 @@ def _image_gradient(
 
 
 def _patches(options: Options, taps: tuple[int, ...], x: jax.Array) -> jax.Array:
-    """Copies what the taps see side by side, tap by tap: [B, H', W', h·w·C]."""
+    """Copies the pixels at all taps side by side: [B, H', W', h·w·C]."""
     stride, ((top, bottom), (left, right)), dilation = options
     rows, columns = taps
     if (rows, columns, stride) == (1, 1, 1) and not any((top, bottom, left, right)):

@@ -5,8 +5,8 @@ x → x · (1 + scale) + shift, as in FiLM (Perez et al., "FiLM: visual reasonin
 conditioning layer", AAAI 2018). Scales and shifts start at zero, so that a network starts as the
 one without conditioning.
 
-`modulate_by_table` is the perceptron in Flax. `scales_and_shifts` is the same in NumPy, for engines
-that run only a network's convolutions.
+`modulate_by_table` is the perceptron in Flax. `scales_and_shifts` is its counterpart in NumPy, for
+engines that run only a network's convolutions.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ import numpy as np
 from dmcnn_jax.models.layers import PReLU, widen
 
 PREFIX = "table_"
-"""What the names of the perceptron's layers begin with."""
+"""Prefix of the names of the perceptron's layers."""
 
 
 def encode_table(table: Any, numpy: ModuleType = jnp) -> Any:
@@ -38,7 +38,7 @@ def encode_table(table: Any, numpy: ModuleType = jnp) -> Any:
 
 
 def encode_tables(table: jax.Array, subsampling: tuple[int, int]) -> jax.Array:
-    """Encodes the tables of several planes, and how chroma is subsampled.
+    """Encodes the tables of several planes, and the subsampling of chroma.
 
     Args:
         table: Q of each plane, integers [B, planes, 8, 8].
@@ -101,7 +101,7 @@ def modulated_layers(params: Mapping[str, Any]) -> list[int]:
 def scales_and_shifts(
     params: Mapping[str, Any], encoding: np.ndarray
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Computes in NumPy what `modulate_by_table` multiplies and adds.
+    """Computes the scales and shifts of `modulate_by_table` in NumPy.
 
     Args:
         params: parameters of the module, NumPy arrays.

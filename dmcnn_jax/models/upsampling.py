@@ -1,8 +1,8 @@
 """Upsampling of chroma inside a network, as libjpeg does it but without its rounding.
 
 `jpeg.resampling.upsample` is the same filter in NumPy: on whole planes, in libjpeg's integer
-arithmetic, for two columns and less too. Networks need it in JAX, in floating point, on batches of
-tiles that a mask cuts off, with a gradient; hence two implementations, which a test compares.
+arithmetic, even for planes of at most two columns. Networks need the filter in JAX, in floating
+point, on batches of masked tiles, with a gradient. A test compares the two implementations.
 """
 
 import jax
@@ -63,7 +63,7 @@ def repeat(x: jax.Array, factors: tuple[int, int]) -> jax.Array:
 
 
 def _double(x: jax.Array, axis: int) -> jax.Array:
-    """Doubles an axis; its first and its last sample are only neighbours of the others."""
+    """Doubles an axis, whose first and last samples are only neighbours of the others."""
     before, x, after = (
         jax.lax.slice_in_dim(x, i, x.shape[axis] - 2 + i, axis=axis) for i in range(3)
     )

@@ -1,4 +1,4 @@
-"""Bands of blocks, in which planes and pictures are processed, and their blocks and colours."""
+"""Bands of blocks, in which planes and pictures are processed to bound memory."""
 
 import concurrent.futures
 import os
@@ -33,7 +33,7 @@ def band_tops(height: int) -> range:
 
 
 def map_bands(function: Callable[[int], Result], tops: Iterable[int]) -> list[Result]:
-    """Returns what a function returns for each band, computed in up to four threads.
+    """Returns a function's result for each band, computed in up to four threads.
 
     Args:
         function: takes the first row of a band.
@@ -70,7 +70,7 @@ def chroma_offsets(
     bottom: int,
     width: int,
 ) -> tuple[np.ndarray, ...]:
-    """Returns what chroma adds to luma in each channel of a band.
+    """Returns the difference between each channel and luma in a band, which chroma determines.
 
     R = Y + 2 (1 - w_R) Cr, B = Y + 2 (1 - w_B) Cb, and G such that w_R R + w_G G + w_B B = Y, with
     the weights of BT.601 and Cb and Cr centred on 0.
@@ -92,7 +92,7 @@ def chroma_offsets(
         upsample_rows(plane, factors, top, bottom) - np.float32(128)
         for plane, factors in zip(chroma, subsampling, strict=True)
     )
-    # With different subsampling, one plane may reach further beyond the picture than the other.
+    # With unequal subsampling, one plane may extend further beyond the picture than the other.
     columns = min(cb.shape[1], cr.shape[1])
     cb, cr = cb[:, :columns], cr[:, :columns]
     red, blue = 2 * (1 - LUMA_WEIGHTS[0]) * cr, 2 * (1 - LUMA_WEIGHTS[2]) * cb

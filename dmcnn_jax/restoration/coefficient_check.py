@@ -1,4 +1,4 @@
-"""Counts the coefficients of a JPEG file that the pixels of a picture quantise to again."""
+"""Counts the coefficients of a JPEG file to which a picture's pixels quantise again."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ class CoefficientTally:
 
     Attributes:
         blocks: number of blocks counted.
-        whole: number of blocks of which all 64 coefficients are kept.
+        whole: number of blocks with all 64 coefficients kept.
         coefficients: number of coefficients counted.
         kept: number of coefficients that quantise to the file's integers.
     """
@@ -36,7 +36,7 @@ class CoefficientTally:
 
     @property
     def share(self) -> float:
-        """Share of the coefficients that is kept, 0 to 1; 1 if there are none."""
+        """Share of the coefficients that are kept, 0 to 1; 1 if there are none."""
         return self.kept / self.coefficients if self.coefficients else 1.0
 
     def __add__(self, other: "CoefficientTally") -> "CoefficientTally":
@@ -65,7 +65,7 @@ class BlockTallies:
 
     @property
     def inside(self) -> CoefficientTally:
-        """Tally of all blocks that lie in the picture as a whole."""
+        """Tally of all blocks that lie completely in the picture."""
         return self.inner + self.saturated
 
     def __add__(self, other: "BlockTallies") -> "BlockTallies":
@@ -78,7 +78,7 @@ class BlockTallies:
 def tally_component(
     pixels: np.ndarray, component: Component, bits: int, plane: Plane = "y"
 ) -> BlockTallies:
-    """Quantises the pixels of a picture like a component of a file, and compares coefficients.
+    """Quantises a picture's pixels like a component of a file, and compares the coefficients.
 
     Subsampled planes are averaged over the pixels of each sample, as libjpeg does.
 
@@ -128,7 +128,7 @@ def tally_chroma(pixels: np.ndarray, components: Sequence[Component], bits: int)
 
     Args:
         pixels: uint8 or uint16 [height, width, 3] (RGB).
-        components: the file's three.
+        components: the file's three components.
         bits: 8 or 16 per sample of the pixels.
     """
     _, cb, cr = components

@@ -15,7 +15,7 @@ from dmcnn_jax.restoration.decoding import decoded_mean
 
 TOLERANCE = 0.15
 """Levels by which the mean of a channel may differ from the decoded file's. Rounding the picture to
-pixels adds some hundredths."""
+pixels adds a few hundredths."""
 
 
 def match_dc_mean(
@@ -29,9 +29,9 @@ def match_dc_mean(
 ) -> None:
     """Shifts a restored plane until its mean is that of the file's DC coefficients.
 
-    Where coarse tables round coefficients away, a network's estimates are biased. Over a whole
-    picture, the mean of the dequantised blocks is the better estimate. All blocks are shifted by
-    the same amount, limited by the bounds of each.
+    If a coarse table rounds coefficients to zero, a network's estimates are biased, and over a
+    whole picture the mean of the dequantised blocks is the better estimate. All blocks are shifted
+    by the same amount, limited by each block's bounds.
 
     Args:
         plane: float32, levels 0 to 255, whole blocks of the component, at full size or at its own.
@@ -59,11 +59,11 @@ def match_mean_color(
 ) -> None:
     """Shifts planes until the picture's channel means are within `TOLERANCE` of the decoded file's.
 
-    Planes whose own means match (`match_dc_mean`) can still make a picture whose colours don't:
-    values outside the gamut are clipped, and libjpeg's decoding, which overshoots at edges, is
-    clipped more than a restored picture. The restored mean is usually nearer to the original's, so
-    that small differences are left alone. Beyond the tolerance, each plane is shifted by one
-    amount in all of its blocks, limited by the bounds of each and by `_MAX_SHIFT`.
+    Planes whose own means match (`match_dc_mean`) can still give a picture whose channel means
+    don't: values outside the gamut are clipped, and libjpeg's decoding, which overshoots at edges,
+    is clipped more than a restored picture. Small differences are kept, since the restored mean is
+    usually nearer to the original's. Beyond the tolerance, all blocks of a plane are shifted by one
+    amount, limited by each block's bounds and by `_MAX_SHIFT`.
 
     Args:
         planes: float32, levels 0 to 255, whole blocks of the components: Y, Cb and Cr, or one; at
@@ -94,7 +94,7 @@ def match_mean_color(
         error = means - target
         if np.abs(error).max() < 0.005:
             break
-        # Clipped pixels don't follow a shift, so that the others have to shift further.
+        # Clipped pixels don't follow a shift, so the others have to shift further.
         wanted = -error / np.maximum(in_range, 0.1)
         if len(planes) == 3:
             wanted = color.rgb_to_ycbcr(wanted, "full") - (0, 128, 128)
@@ -114,11 +114,11 @@ def match_file_color(
 
     Args:
         file: the file.
-        luma: the Y plane, or R, G and B, which are matched one by one; changed in place.
+        luma: the Y plane, or R, G and B, which are matched separately; changed in place.
         chroma: Cb and Cr, or none; changed in place.
         project: whether blocks stay within the intervals of their DC coefficients.
-        prior: whether luma was restored by an earlier save, so that this file's intervals don't
-            bound it.
+        prior: whether luma was restored by an earlier save's table, so that this file's intervals
+            don't bound it.
     """
     size, reference = (file.height, file.width), decoded_mean(file)
     bound = project and not prior
@@ -137,14 +137,14 @@ def match_file_color(
 
 
 def blocks_with_color(components: Sequence[Component]) -> list[np.ndarray]:
-    """Returns the blocks of Cb and Cr that may be shifted: gray blocks stay gray.
+    """Returns the blocks of Cb and Cr that may be shifted; gray blocks stay gray.
 
     Args:
         components: the file's chroma, or none.
 
     Returns:
-        For each plane, bool [rows, columns]. If both have equally many blocks, those with colour in
-        either.
+        For each plane, bool [rows, columns]. If both planes have the same number of blocks, blocks
+        with colour in either plane.
     """
     colored = [np.any(component.coefficients, axis=-1) for component in components]
     if len({blocks.shape for blocks in colored}) == 1:
@@ -152,7 +152,7 @@ def blocks_with_color(components: Sequence[Component]) -> list[np.ndarray]:
     return colored
 
 
-# Levels by which a block is shifted at most for the sake of the picture's mean colour.
+# Largest shift of a block, in levels, to match the picture's mean colour.
 _MAX_SHIFT = 2.0
 
 _MAX_ITERATIONS = 8
@@ -190,11 +190,11 @@ def _channel_means(
 class _ShiftableBlocks:
     """The blocks of a plane, each of which can be shifted as a whole, within bounds.
 
-    Arguments are those of `match_dc_mean`.
+    Arguments as in `match_dc_mean`.
 
     Attributes:
         means: the mean of each block: float32 [rows, columns], levels.
-        dc_means: the means that the file's DC coefficients give, float64 [rows, columns].
+        dc_means: the means from the file's DC coefficients, float64 [rows, columns].
         weights: pixels of each block that lie in the picture, float64 [rows, columns].
     """
 
@@ -229,7 +229,7 @@ class _ShiftableBlocks:
             self._lower, self._upper = np.where(movable, (self._lower, self._upper), 0)
 
     def limit(self, most: float) -> None:
-        """Limits the shift of every block from now on to a number of levels."""
+        """Limits the further shift of every block to a number of levels."""
         self._lower = np.maximum(self._lower, -most)
         self._upper = np.minimum(self._upper, most)
 
@@ -237,8 +237,8 @@ class _ShiftableBlocks:
         """Shifts all blocks by one amount, limited by their bounds, to move the plane's mean.
 
         Args:
-            mean: by how much the mean is to change, levels. If bounds prevent that, it changes as
-                far as possible.
+            mean: intended change of the mean, levels. If bounds prevent it, the mean changes as far
+                as possible.
         """
         shift = _find_common_shift(self._lower, self._upper, self.weights, mean)
         for band, row in zip(self._bands, shift, strict=True):
@@ -247,7 +247,7 @@ class _ShiftableBlocks:
 
 
 def _pixels_inside(size: int, block: int, number: int) -> np.ndarray:
-    """Returns how many of each block's pixels lie in the picture, along an axis: float64 [number].
+    """Returns how many pixels of each block lie in the picture along an axis: float64 [number].
 
     Args:
         size: of the picture.
@@ -260,7 +260,7 @@ def _pixels_inside(size: int, block: int, number: int) -> np.ndarray:
 def _find_common_shift(
     lower: np.ndarray, upper: np.ndarray, weights: np.ndarray, mean: float
 ) -> np.ndarray:
-    """Returns one shift, clipped to each block's bounds, with a given weighted mean.
+    """Returns a common shift, clipped to each block's bounds, with a given weighted mean.
 
     The mean grows with the shift, which is found by bisection between -16 and 16 levels.
 

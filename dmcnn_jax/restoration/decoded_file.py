@@ -1,9 +1,10 @@
-"""Reads pictures that were JPEG files once, from files that store their pixels without loss.
+"""Reads pictures decoded from JPEG files, from files that store their pixels without loss.
 
-`read_source` returns a JPEG file, or what `decoded_pixels` recovers of one from a PNG, lossless
-WebP, BMP or TIFF file. That is restored like a JPEG file, on the blocks of its own grid, and
-`finish` cuts the picture out of the result. Blocks whose pixels don't come back by decoding what
-was recovered (a caption drawn over the picture, a border cut by cropping) stay as they are.
+`read_source` returns a JPEG file, or the coefficients that `decoded_pixels` recovers from a PNG,
+lossless WebP, BMP or TIFF file. These are restored like a JPEG file, on their own block grid, and
+`finish` crops the result to the picture. Some blocks' pixels are not reproduced by decoding the
+recovered coefficients (a caption drawn over the picture, a border cut by cropping); such blocks are
+left unchanged.
 """
 
 import dataclasses
@@ -26,10 +27,11 @@ from dmcnn_jax.restoration.results import Restoration
 from dmcnn_jax.system.printable import printable
 from dmcnn_jax.system.progress import Progress
 
-# How files begin whose pixels may be those of a JPEG file.
+# The first bytes of files that may hold a JPEG file's pixels.
 _LOSSLESS = re.compile(rb"\x89PNG\r\n\x1a\n|RIFF....WEBP|BM|II\*\0|MM\0\*", re.DOTALL)
 
-# The formats by Pillow's names. Others that begin alike, as raw files do, are left alone.
+# The formats by Pillow's names. Other formats with the same first bytes, such as raw files, are
+# refused.
 _FORMATS = ("PNG", "WEBP", "BMP", "TIFF")
 
 # TIFF tags of raw files: previews in other directories, and DNG's version.
@@ -42,13 +44,13 @@ _ALPHA = "its alpha channel, opaque everywhere, is left out"
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class DecodedFile(jpeg.JpegFile):
-    """A JPEG file that was recovered from pixels.
+    """A JPEG file recovered from pixels.
 
     Its size includes the margins, and its metadata are those of the file that stores the pixels.
 
     Attributes:
-        pixels: those that were given: uint8 [height, width] or [height, width, 3].
-        recovery: the coefficients, and which blocks come back.
+        pixels: the given pixels: uint8 [height, width] or [height, width, 3].
+        recovery: the coefficients, and which blocks they reproduce.
     """
 
     pixels: np.ndarray
@@ -66,18 +68,18 @@ def read_source(
     """Reads a JPEG file, or recovers one from a picture that was decoded from it.
 
     Args:
-        source: a path, the file's bytes, or a file open for reading in binary. From pipes only JPEG
-            files are read.
+        source: a path, the file's bytes, or a file open for reading in binary. From a pipe, only
+            JPEG files are read.
         max_pixels: the largest width * height to accept.
         allow_truncated: as in `jpeg.read`.
         name: the file's name in messages, instead of its path.
-        progress: called now and then, with 0.
+        progress: called at intervals, with 0.
 
     Returns:
         The JPEG file; a `DecodedFile` if it was recovered.
 
     Raises:
-        ValueError: if it is neither, with the reason; as in `jpeg.read`. A TooLargeError if it has
+        ValueError: if it is neither, with the reason, as in `jpeg.read`; a TooLargeError if it has
             too many pixels.
         OSError: if the file can't be read.
     """
@@ -122,7 +124,7 @@ def is_lossless(head: bytes) -> bool:
     """Returns whether a file may store the pixels of a JPEG file without loss.
 
     Args:
-        head: its first bytes, at least 12 if it has so many.
+        head: its first bytes, at least 12 if it is that long.
     """
     return bool(_LOSSLESS.match(head))
 
@@ -130,8 +132,8 @@ def is_lossless(head: bytes) -> bool:
 def finish(file: jpeg.JpegFile, restoration: Restoration) -> Restoration:
     """Returns the restoration of the given picture: `restoration` itself for a JPEG file.
 
-    Of one that was recovered, the picture is cut out, and blocks that did not come back are as
-    given. Its coefficients are an estimate, so none are counted as kept.
+    The restoration of a recovered file is cropped to the picture, and blocks that were not
+    reproduced are left as given. Its coefficients are an estimate, so none are counted as kept.
 
     Args:
         file: what `read_source` returned.
@@ -149,15 +151,15 @@ def finish(file: jpeg.JpegFile, restoration: Restoration) -> Restoration:
 
 
 class _UnsuitableError(ValueError):
-    """The file can't hold the pixels of a JPEG file, or not as they were."""
+    """A file that can't hold the unchanged pixels of a JPEG file."""
 
 
 class _TooManyPixelsError(_UnsuitableError):
-    """The picture is larger than is accepted."""
+    """A picture with more pixels than accepted."""
 
 
 def _read_lossless(source: str | os.PathLike | bytes | IO[bytes]) -> bytes | None:
-    """Returns the content of a file of another format; None for a JPEG file and anything else."""
+    """Returns the content of a file in a lossless format; None for any other file."""
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source) if is_lossless(bytes(source[:16])) else None
     if isinstance(source, str | os.PathLike):
@@ -177,10 +179,10 @@ def _read_lossless(source: str | os.PathLike | bytes | IO[bytes]) -> bytes | Non
 
 
 def _load(data: bytes, max_pixels: int) -> tuple[np.ndarray, Metadata, str, bool]:
-    """Returns a file's pixels as they lie in it, its metadata, format, and if it has alpha.
+    """Returns a file's pixels as stored, its metadata, its format, and whether it has alpha.
 
     Raises:
-        _UnsuitableError: if they can't be those of a JPEG file.
+        _UnsuitableError: if the pixels can't be those of a JPEG file.
     """
     try:
         with formats.opening(io.BytesIO(data)) as image:
@@ -203,7 +205,7 @@ def _load(data: bytes, max_pixels: int) -> tuple[np.ndarray, Metadata, str, bool
         raise _UnsuitableError("a picture too large for the memory, or damaged") from None
     except Exception as error:  # Pillow's decoders raise many kinds
         raise _UnsuitableError(f"a damaged picture ({error})") from None
-    if kind == "TIFF":  # Pillow has turned it upright
+    if kind == "TIFF":  # Pillow has turned the picture upright
         plain = turn_back(plain, orientation)
     return np.ascontiguousarray(plain), metadata, {"WEBP": "WebP"}.get(kind, kind), has_alpha
 
@@ -231,7 +233,7 @@ def _check(image: Image.Image, data: bytes, max_pixels: int) -> None:
 
 
 def _metadata(image: Image.Image) -> Metadata:
-    """Returns the metadata that a picture's file holds."""
+    """Returns the metadata of a picture's file."""
     exif = image.getexif()
     content = image.info.get("exif") if image.format != "TIFF" else None
     if content is not None:
@@ -248,15 +250,17 @@ def _metadata(image: Image.Image) -> Metadata:
 
 
 def _describe(recovery: Recovery, kind: str) -> str:
-    """Returns a note of what was recovered, for a report."""
+    """Returns a note on the recovered file, for a report."""
     above, before = recovery.margins
     changed = 1 - recovery.trusted.mean()
-    left = f"; {changed:.1%} of its blocks differ and stay as they are" if changed else ""
+    left = f"; {changed:.1%} of its blocks differ and are left unchanged" if changed else ""
     unknown = sum(int((~table.known).sum()) for table in recovery.tables)
     guess = (
-        f"; {unknown} steps that no coefficient shows follow the standard table" if unknown else ""
+        f"; {unknown} steps that no coefficient reveals follow the standard table"
+        if unknown
+        else ""
     )
     return (
         f"{kind} of a JPEG at about quality {recovery.quality}, grid ({-before % 8}, {-above % 8});"
-        f" {recovery.exact:.2%} of its pixels come back exactly{left}{guess}"
+        f" {recovery.exact:.2%} of its pixels are reproduced exactly{left}{guess}"
     )

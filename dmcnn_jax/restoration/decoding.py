@@ -39,7 +39,7 @@ def decoded_mean(file: jpeg.JpegFile) -> np.ndarray:
 def _map_decoded_bands(
     file: jpeg.JpegFile, use: Callable[[int, np.ndarray], Result]
 ) -> list[Result]:
-    """Returns what `use` returns for each band of the decoded picture.
+    """Returns the results of `use` for all bands of the decoded picture.
 
     Args:
         file: the file.

@@ -1,9 +1,9 @@
-"""Bounds the harm of a restoration: measures how much of the detail in a file its result keeps.
+"""Bounds the harm of a restoration by measuring how much of a file's detail its result keeps.
 
-A restored plane in the file's quantisation intervals keeps at least half of every coefficient that
-is not zero: k·Q ± Q/2 begins at half of k·Q for k = 1, and later for larger k. What was restored in
-another way (by an earlier save's table, or without projection) has no such bound of its own, so it
-is measured.
+A restored plane in the file's quantisation intervals keeps at least half of every nonzero
+coefficient: the interval k·Q ± Q/2 begins at half of k·Q for k = 1, and nearer to k·Q for larger k.
+A result restored in another way (by an earlier save's table, or without projection) has no such
+bound, so it is measured.
 """
 
 import dataclasses
@@ -18,22 +18,21 @@ REGION = 8
 """Side of the regions in which detail is measured, in blocks."""
 
 MIN_OVERALL, MIN_REGION = 0.5, 0.3
-"""The least shares of its detail that a picture, and each region of it, must keep. Of 24
-photographs that were saved twice and restored by the first save's table, all kept 83 % or more, and
-every region 55 % or more; three that were restored by a wrong table of quality 5 or less kept 32 %
-at most."""
+"""The least shares of detail that a picture, and each of its regions, must keep. Of 24 photographs
+saved twice and restored by the first save's table, all kept 83 % or more, and every region 55 % or
+more; three restored by a wrong table of quality 5 or less kept 32 % at most."""
 
-# Regions with less detail than this don't count: the root of their mean AC energy, in grey levels a
+# Regions with less detail than this are ignored: root of the mean AC energy, in grey levels per
 # pixel.
 _FAINT = 1.0
 
 
 def describe_harm(components: Sequence[Component], planes: Sequence[np.ndarray]) -> str:
-    """Describes the detail that a restoration would lose, if that is too much.
+    """Describes the detail that a restoration would lose, if it is too much.
 
     Args:
         components: of the file.
-        planes: restored, one for each component, as in `measure_kept_detail`; or none, if the
+        planes: the restored plane of each component, as in `measure_kept_detail`; none if the
             picture is as decoded.
 
     Returns:
@@ -50,9 +49,9 @@ def describe_harm(components: Sequence[Component], planes: Sequence[np.ndarray])
 
 
 def check_finite(planes: np.ndarray, model: str) -> None:
-    """Checks that what a network restored are numbers.
+    """Checks that a network's results are finite.
 
-    Sound weights can overflow, on a file unlike all that the network was trained on.
+    Even sound weights can overflow on a file unlike all training data.
 
     Args:
         planes: restored, float32 of any shape.
@@ -62,7 +61,7 @@ def check_finite(planes: np.ndarray, model: str) -> None:
         ValueError: if a value is infinite or NaN.
     """
     with np.errstate(invalid="ignore", over="ignore"):
-        total = planes.sum()  # without an array of the planes' size
+        total = planes.sum()  # needs no array of the planes' size
     if not np.isfinite(total):
         raise ValueError(
             f"the weights {model!r} restore this file to values that are not finite; nothing is "
@@ -72,13 +71,13 @@ def check_finite(planes: np.ndarray, model: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class KeptDetail:
-    """How much of the detail in a file a restored plane keeps.
+    """The share of a file's detail that a restored plane keeps.
 
     Attributes:
-        overall: Σ x·y / Σ x² over the AC coefficients x that are not zero in the file, and the same
-            coefficients y of the result: 1 if nothing is lost, 0 if everything is. NaN if the file
-            shows no detail.
-        least: the same in the region that keeps least.
+        overall: Σ x·y / Σ x² over the AC coefficients x that are not zero in the file, and the
+            corresponding coefficients y of the result: 1 if nothing is lost, 0 if everything is.
+            NaN if the file has no detail.
+        least: this share in the region with the smallest one.
     """
 
     overall: float
@@ -86,7 +85,7 @@ class KeptDetail:
 
 
 def measure_kept_detail(component: Component, plane: np.ndarray) -> KeptDetail:
-    """Measures how much of the detail in a file a restored plane keeps.
+    """Measures the share of a file's detail that a restored plane keeps.
 
     Args:
         component: of the file.

@@ -15,20 +15,20 @@ def round_full_chroma(
 ) -> np.ndarray:
     """Rounds a plane at full size to coefficients.
 
-    An encoder averages chroma over the pixels of a sample before it transforms it. No bound on the
-    coefficients at full size keeps those averages inside the file's intervals. So where they lie
-    outside, the plane is moved back by as much, and rounded again.
+    An encoder averages chroma over the pixels of a sample before transforming it. No bound on the
+    coefficients at full size keeps those averages inside the file's intervals. So where averages
+    lie outside, the plane is corrected by the difference and rounded again.
 
     Args:
-        plane: at full size, float32, whole blocks, levels 0 to 255.
-        component: of the file, subsampled.
+        plane: the plane at full size, float32, whole blocks, levels 0 to 255.
+        component: the file's component, subsampled.
         height: of the picture, pixels.
         width: of the picture, pixels.
         table: Q', integers [8, 8].
 
     Returns:
-        int16 [rows, columns, 64]. Averages lie inside the intervals, but for a few where the table
-        is too coarse for it, and for blocks that reach beyond the picture.
+        int16 [rows, columns, 64]. Averages lie inside the intervals, except for a few if the table
+        is too coarse, and for blocks that extend beyond the picture.
     """
     down = component.subsampling[0]
     result = np.empty((plane.shape[0] // 8, plane.shape[1] // 8, 64), np.int16)
@@ -44,8 +44,8 @@ def round_full_chroma(
 
 _MAX_CORRECTIONS = 8
 
-# Corrections aim this far inside an interval, as a share of the step that is written: the next
-# rounding moves an average by less, mostly.
+# Corrections aim this far inside an interval, as a share of the written step; the next rounding
+# mostly moves an average by less.
 _INSET = 0.25
 
 
@@ -68,7 +68,8 @@ def _round_band(
     rows, columns = full.shape[0] // 8, full.shape[1] // 8
     x = transform(full)
     n = round_coefficients(x, steps, None, steps).reshape(rows, columns, 64)
-    # Blocks of the component that lie in the picture as a whole, and the blocks that they average.
+    # Blocks of the component that lie completely in the picture, and the full-size blocks that they
+    # average.
     height, width = min(size[0] // (8 * down), BAND), size[1] // (8 * across)
     inner = slice(0, down * height), slice(0, across * width)
     k = component.coefficients[top : top + height, :width].reshape(-1, 64)
@@ -92,7 +93,7 @@ def _correct(
     Args:
         wanted: coefficients of the blocks that each block of the component averages, float32
             [blocks, count * 64].
-        n: the same, rounded, in steps.
+        n: these coefficients, rounded, in steps.
         k: the component's coefficients, integers [blocks, 64].
         component: of the file.
         steps: Q', integers [64].
@@ -115,7 +116,7 @@ def _correct(
         if not len(left):
             break
         nearest = np.clip(x, center[left] - target, center[left] + target)
-        # Repeating samples is the adjoint of averaging them, but for the factor.
+        # Repeating samples is the adjoint of averaging them, up to a factor.
         wanted[left] -= np.where(outside, x - nearest, 0) @ (count * averaging)
         n[left] = round_coefficients(wanted[left], all_steps, None, all_steps)
     return n

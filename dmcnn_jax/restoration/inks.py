@@ -1,11 +1,11 @@
-"""Restores CMYK and YCCK files: each part as a picture of its own.
+"""Restores CMYK and YCCK files, each part as a separate picture.
 
 The planes of a CMYK file are restored like luma, each by its own table. A YCCK file holds a YCbCr
-picture, which is restored as such, and a plane of black.
+picture, which is restored like a colour file, and a plane of black.
 
-Pixels are those that Pillow gives: 0 is no ink. The planes of files hold the opposite, as Adobe's
-programs write them and Pillow reads all of them: 255 is no ink. Only the YCbCr part of a YCCK file
-is not inverted, since libjpeg inverts it when it converts it to C, M and Y.
+Pixels follow Pillow's convention: 0 is no ink. The planes in files are inverted, as Adobe's
+programs write them and Pillow assumes for all files: 255 is no ink. Only the YCbCr part of a YCCK
+file is not inverted, since libjpeg inverts it when it converts it to C, M and Y.
 """
 
 import copy
@@ -36,7 +36,7 @@ def restore_parts(
     """Restores the planes of a CMYK or YCCK file.
 
     Args:
-        restorer: of each part.
+        restorer: the restorer of each part.
         file: the file.
         progress: called with the share of the work done since its last call.
 
@@ -60,11 +60,11 @@ def restore_parts(
 
 
 def render_parts(restorer: "Restorer", planes: Planes) -> Restoration:
-    """Makes a picture of the parts that `restore_parts` returned.
+    """Renders a picture from the parts that `restore_parts` returned.
 
     Args:
-        restorer: of each part.
-        planes: of the file, with its parts.
+        restorer: the restorer of each part.
+        planes: the file's planes, with its parts.
 
     Returns:
         The picture: uint8 or uint16, [height, width, 4] (CMYK, 0 is no ink).
@@ -97,6 +97,6 @@ def _split(file: jpeg.JpegFile) -> tuple[jpeg.JpegFile, ...]:
 
 
 def _total(tallies: Sequence[CoefficientTally | None]) -> CoefficientTally | None:
-    """Returns the sum of the tallies that there are, None if there are none."""
+    """Returns the sum of the tallies that are not None; None if all are."""
     found = [tally for tally in tallies if tally is not None]
     return sum(found, CoefficientTally()) if found else None

@@ -1,4 +1,4 @@
-"""The components of a restored JPEG file: planes, rounded to coefficients under a finer table."""
+"""The components of a restored JPEG file: planes rounded to coefficients under a finer table."""
 
 import dataclasses
 import functools
@@ -17,23 +17,24 @@ from dmcnn_jax.restoration.prior_save import prior_component
 from dmcnn_jax.restoration.results import Planes
 
 REMAINING_ERROR = 0.55
-"""The squared error of a restored plane, as a share of `expected_error` of the file's: the median
-over photographs at qualities 10 to 90, luma and chroma (`tools/jpeg_sizes.py --calibrate`)."""
+"""The squared error of a restored plane, as a share of `expected_error` of the file's plane: the
+median over photographs at qualities 10 to 90, luma and chroma (`tools/jpeg_sizes.py
+--calibrate`)."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Target:
-    """A component to be written.
+    """A component to write.
 
     Attributes:
-        component: of the file that is restored.
-        written: number, size and sampling of what is written; its coefficients and its table are
-            those of `component`, and replaced where there is a plane.
-        plane: restored, float32, whole blocks of `written`, levels 0 to 255; None: coefficients and
-            table stay as they are.
+        component: the component in the original file.
+        written: number, size and sampling of the written component. Its coefficients and table are
+            those of `component`, and are replaced if there is a plane.
+        plane: the restored plane, float32, whole blocks of `written`, levels 0 to 255; None:
+            coefficients and table are kept.
         bounded: whether coefficients stay inside the file's intervals.
-        weight: of the plane's squared error in that of R, G and B together.
-        error: the squared error that the restored plane is expected to have.
+        weight: weight of the plane's squared error in the error of R, G and B together.
+        error: the expected squared error of the restored plane.
     """
 
     component: Component
@@ -45,14 +46,14 @@ class Target:
 
     @property
     def resized(self) -> bool:
-        """Whether the plane is written at another size than the file's."""
+        """Whether the plane is written at another size than in the file."""
         return self.written.subsampling != self.component.subsampling
 
     def table(self, step: int) -> np.ndarray:
-        """Returns Q', int32 [8, 8]: one step for all frequencies where the file's is coarser.
+        """Returns Q', int32 [8, 8]: one step for all frequencies with a coarser step in the file.
 
-        At equal error, one step takes fewer bytes than steps in proportion to the file's, or to
-        their square roots: it spends the same on each frequency's error.
+        At equal error, one common step takes fewer bytes than steps in proportion to the file's, or
+        to their square roots, because it distributes the error evenly over frequencies.
         """
         limit = self.component.table if self.bounded and not self.resized else MAX_BASELINE_STEP
         return np.minimum(np.full((8, 8), step, np.int32), limit).astype(np.int32)
@@ -70,7 +71,7 @@ class Target:
         return dataclasses.replace(self.written, coefficients=coefficients, table=table)
 
     def rounding_error(self, step: int) -> float:
-        """Returns the mean squared error of rounding, in squared grey levels, of some blocks."""
+        """Returns the mean squared error of rounding a sample of blocks, in squared grey levels."""
         if self.plane is None:
             return 0.0
         x, k = self._sampled_blocks
@@ -102,7 +103,7 @@ class Target:
 
     @functools.cached_property
     def _sampled_blocks(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """Coefficients of blocks in rows all over the plane, [blocks, 64], and their bounds."""
+        """Coefficients of blocks in rows spread over the plane, [blocks, 64], and their bounds."""
         assert self.plane is not None
         rows, columns = self.plane.shape[0] // 8, self.plane.shape[1] // 8
         count = min(rows, max(1, _SAMPLED_BLOCKS // columns))
@@ -112,7 +113,7 @@ class Target:
 
 
 def find_targets(planes: Planes, *, project: bool, full_chroma: bool) -> list[Target]:
-    """Returns what is written of each component.
+    """Returns the target of each component.
 
     Args:
         planes: what `Restorer.restore_planes` returned.
@@ -120,7 +121,7 @@ def find_targets(planes: Planes, *, project: bool, full_chroma: bool) -> list[Ta
         full_chroma: whether Cb and Cr are written at full size.
     """
     if planes.parts:
-        # Files for print keep the sampling that they have.
+        # CMYK and YCCK files keep their sampling.
         parts = [find_targets(p, project=project, full_chroma=False) for p in planes.parts]
         return [target for part in parts for target in part]
     file, prior = planes.file, planes.prior
@@ -142,7 +143,7 @@ def find_targets(planes: Planes, *, project: bool, full_chroma: bool) -> list[Ta
 
 
 def can_write_full_chroma(planes: Planes) -> bool:
-    """Returns whether there is chroma at full size that the file has at another size."""
+    """Returns whether chroma was restored at full size and is subsampled in the file."""
     first = len(planes.lumas)
     chroma = planes.file.components[first:]
     subsampled = any(component.subsampling != (1, 1) for component in chroma)
@@ -150,7 +151,7 @@ def can_write_full_chroma(planes: Planes) -> bool:
 
 
 def _fit(plane: np.ndarray, component: Component) -> np.ndarray:
-    """Returns a restored plane in the size of a component."""
+    """Returns a restored plane at the size of a component."""
     if plane.shape == (component.height, component.width):
         return plane
     return fit_samples(plane, component.subsampling)
@@ -172,5 +173,5 @@ def _color_weights() -> tuple[float, float, float]:
     return 1.0, cb, cr
 
 
-# Blocks by which the error of rounding is measured.
+# Number of blocks on which the rounding error is measured.
 _SAMPLED_BLOCKS = 8192

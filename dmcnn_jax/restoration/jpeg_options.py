@@ -1,10 +1,10 @@
-"""How a restored JPEG file is written: what rounding may cost, and the sampling of chroma."""
+"""Options of a restored JPEG file: the loss allowed to rounding, and the sampling of chroma."""
 
 import dataclasses
 import re
 
 DEFAULT_LOSS = 0.1
-"""dB that rounding may cost, unless something else is asked for."""
+"""The default of `JpegOptions.loss`, dB."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,13 +12,13 @@ class JpegOptions:
     """Options of a restored JPEG file.
 
     Attributes:
-        loss: dB by which rounding to the file's table may lower the quality of the restored
-            picture, as estimated from the file that is restored; None: `size` decides.
+        loss: dB by which rounding to the written table may lower the quality of the restored
+            picture, as estimated from the original file; None: `size` decides.
         size: the largest size of the file, in bytes; None: `loss` decides.
-        full_chroma: whether chroma is written at full size (4:4:4), as it was restored; else at the
-            size that the file has.
-        recoverable: whether the file holds what it takes to have the original file back, bit for
-            bit, where that is possible (`recovery.recover_original`).
+        full_chroma: whether chroma is written at full size (4:4:4), at which it was restored;
+            otherwise at its size in the original.
+        recoverable: whether the file includes a recipe to recover the original file, bit for bit,
+            where possible (`recovery.recover_original`).
 
     Raises:
         ValueError: if an option is out of range, or both or neither of `loss` and `size` are set.
@@ -41,7 +41,7 @@ class JpegOptions:
 
 
 def parse_budget(text: str) -> dict[str, float | int | None]:
-    """Returns the fields `loss` and `size` that a budget such as "0.1dB" or "300kB" stands for.
+    """Returns the fields `loss` and `size` for a budget such as "0.1dB" or "300kB".
 
     Raises:
         ValueError: if it is neither.

@@ -1,4 +1,4 @@
-"""Writes restored planes as a JPEG file: small, certified, with all that the file carried."""
+"""Writes restored planes as a JPEG file: small, certified, with the original's other contents."""
 
 import functools
 import math
@@ -23,20 +23,20 @@ from dmcnn_jax.restoration.jpeg_options import JpegOptions
 from dmcnn_jax.restoration.jpeg_verification import tally_files
 from dmcnn_jax.restoration.results import JpegRestoration, Planes
 
-NOT_RECOVERABLE = "the original file can't be had back from it"
-"""A note, where `JpegOptions.recoverable` asks for what isn't possible."""
+NOT_RECOVERABLE = "the original file can't be recovered from it"
+"""The note if `JpegOptions.recoverable` is set and recovery isn't possible."""
 
 
 def make_jpeg(planes: Planes, options: JpegOptions, *, project: bool = True) -> JpegRestoration:
     """Writes restored planes as a JPEG file.
 
     The planes are transformed and rounded under a finer table, inside the intervals that the file's
-    coefficients allow. What the file carries besides its picture stays. A file of which no plane
-    was restored is returned as it is.
+    coefficients allow. The file's other contents are kept. If no plane was restored, the file is
+    returned unchanged.
 
     Args:
         planes: what `Restorer.restore_planes` returned.
-        options: what rounding may cost, and the sampling of chroma.
+        options: the loss allowed to rounding, and the sampling of chroma.
         project: whether the planes were projected into the file's intervals.
 
     Raises:
@@ -56,7 +56,7 @@ def make_jpeg(planes: Planes, options: JpegOptions, *, project: bool = True) -> 
     else:
         step, data, notes = _fit_size(write, options.size, file.name)
     if options.full_chroma and not can_write_full_chroma(planes):
-        notes += ("chroma stays at the size that it has: no network restored it at full size",)
+        notes += ("chroma keeps its size: no network restored it at full size",)
     written = jpeg.read(data, max_pixels=file.height * file.width)
     luma, chroma = tally_files(file, written)
     bounded = project and planes.prior is None
@@ -75,11 +75,11 @@ def make_jpeg(planes: Planes, options: JpegOptions, *, project: bool = True) -> 
 
 
 def find_step(targets: Sequence[Target], loss: float) -> int:
-    """Returns the coarsest step by which rounding costs at most some quality, 1 at least.
+    """Returns the coarsest step, at least 1, whose rounding costs at most a given loss.
 
     Args:
-        targets: what is written.
-        loss: dB.
+        targets: the components to write.
+        loss: the largest loss, dB.
     """
     finest, too_coarse = 1, MAX_BASELINE_STEP + 1
     while too_coarse - finest > 1:
@@ -92,14 +92,14 @@ def find_step(targets: Sequence[Target], loss: float) -> int:
 
 
 def expected_loss(targets: Sequence[Target], step: int) -> float:
-    """Returns by how many dB rounding lowers the quality of the restored picture.
+    """Returns the loss in quality of the restored picture by rounding, in dB.
 
-    With the restored picture's expected squared error E and that of rounding, D, which is
-    independent of it: 10 log₁₀(1 + D / E). D is measured, E is estimated (`expected_error`).
+    It is 10 log₁₀(1 + D / E), with the restored picture's squared error E and the rounding error D,
+    which is independent of it. D is measured, E is estimated (`expected_error`).
 
     Args:
-        targets: what is written.
-        step: of the table.
+        targets: the components to write.
+        step: step of the table.
     """
     rounding = sum(target.weight * target.rounding_error(step) for target in targets)
     restored = sum(target.weight * target.error for target in targets)
@@ -109,12 +109,12 @@ def expected_loss(targets: Sequence[Target], step: int) -> float:
 def _fit_size(
     write: Callable[[int], tuple[bytes, tuple[str, ...]]], size: int, name: str
 ) -> tuple[int, bytes, tuple[str, ...]]:
-    """Returns the finest step with which the file is small enough, and the file with its notes.
+    """Returns the finest step for which the file is small enough, and the file with its notes.
 
     Args:
-        write: returns the file of a step, and notes.
-        size: that it may have, in bytes.
-        name: of the original.
+        write: returns the file for a step, and notes.
+        size: size limit, in bytes.
+        name: name of the original.
 
     Raises:
         ValueError: if there is none.
@@ -144,13 +144,13 @@ def _write(
     *,
     recoverable: bool,
 ) -> tuple[bytes, tuple[str, ...]]:
-    """Returns a restored JPEG file, and remarks on what it carries."""
+    """Returns a restored JPEG file, and remarks on its other contents."""
     components = [_within_range(target, step) for target in targets]
     try:
         picture = write_coefficients(
             components, file.height, file.width, progressive=file.progressive
         )
-    except ValueError as error:  # of damaged and crafted files
+    except ValueError as error:  # from damaged and crafted files
         raise ValueError(f"{file.name}: {error}; write a PNG or TIFF file instead") from None
     plain = parse(picture, file.name, file.height * file.width).plain
     segment = make_segment(models, [c.table for c in file.components], plain, file.data)
@@ -164,7 +164,7 @@ def _write(
 
 
 def _within_range(target: Target, step: int) -> Component:
-    """Returns a component whose coefficients a JPEG file can hold; only crafted files exceed it."""
+    """Returns a component within a JPEG file's range, which only crafted files exceed."""
     while True:
         component = target.rounded(step)
         largest = np.abs(component.coefficients[..., 1:].astype(np.int32)).max(initial=0)

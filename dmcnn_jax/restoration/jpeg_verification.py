@@ -18,8 +18,8 @@ class JpegVerdict:
     """The result of comparing two JPEG files: whether one could be the original of the other.
 
     Attributes:
-        luma: how many coefficients lie inside, of luma; of RGB files and of inks, of all planes.
-        chroma: the same of Cb and Cr together; an empty tally if there are none.
+        luma: tally of luma's coefficients; for RGB files and inks, of all planes.
+        chroma: tally of Cb and Cr together; empty if there are none.
         averaged: whether chroma was compared after averaging it over the samples of the file.
     """
 
@@ -29,12 +29,12 @@ class JpegVerdict:
 
     @property
     def passed(self) -> bool:
-        """Whether all coefficients that were compared lie inside."""
+        """Whether all compared coefficients lie inside."""
         total = self.luma + self.chroma
         return total.kept == total.coefficients
 
     def lines(self) -> list[str]:
-        """Returns the lines of a table for people, and the verdict."""
+        """Returns the result as a table for people, line by line, with the verdict."""
         rows = ["coefficients          number        inside"]
         for name, tally in self._named_tallies():
             rows.append(f"{name:16} {tally.coefficients:11,} {tally.kept:13,}")
@@ -47,7 +47,7 @@ class JpegVerdict:
         return [*rows, verdict]
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the same for programs: JSON values."""
+        """Returns the result as JSON values."""
         return {"passed": self.passed, "chroma_averaged": self.averaged} | {
             name: dataclasses.asdict(tally) | {"share": tally.share}
             for name, tally in (("luma", self.luma), ("chroma", self.chroma))
@@ -60,7 +60,7 @@ class JpegVerdict:
 
 
 def are_comparable(file: jpeg.JpegFile, restored: jpeg.JpegFile) -> bool:
-    """Returns whether the coefficients of two files can be compared as `tally_files` does."""
+    """Returns whether `tally_files` can compare the coefficients of two files."""
     try:
         _check_alike(file, restored)
     except ValueError:
@@ -72,7 +72,7 @@ def compare_files(file: jpeg.JpegFile, restored: jpeg.JpegFile) -> JpegVerdict:
     """Compares the coefficients of a file with those of a restored file, by `tally_files`.
 
     Raises:
-        ValueError: if they can't be compared.
+        ValueError: if the files can't be compared.
     """
     luma, chroma = tally_files(file, restored)
     pairs = zip(file.components, restored.components, strict=True)
@@ -83,22 +83,22 @@ def compare_files(file: jpeg.JpegFile, restored: jpeg.JpegFile) -> JpegVerdict:
 def tally_files(
     file: jpeg.JpegFile, restored: jpeg.JpegFile
 ) -> tuple[CoefficientTally, CoefficientTally]:
-    """Counts the coefficients of a file in whose intervals those of another file lie.
+    """Counts a file's coefficients whose intervals contain another file's coefficients.
 
-    Planes of equal size are compared in integers, all coefficients of them. Chroma that was brought
-    to full size is averaged over the samples of the file, in floating point, and compared in blocks
-    that lie in the picture as a whole.
+    In planes of equal size, all coefficients are compared, in integers. Chroma at full size is
+    averaged over the samples of the file, in floating point, and compared in blocks that lie
+    completely in the picture.
 
     Args:
         file: a file.
-        restored: the other: as many pixels and components, and the same colours.
+        restored: the other file, with the same size, number of components and colours.
 
     Returns:
-        The tally of luma, or of R, G and B, or of all inks; and that of Cb and Cr.
+        The tally of luma, or of R, G and B, or of all inks; and the tally of Cb and Cr.
 
     Raises:
-        ValueError: if the files differ in size or colours, or in the sampling of other planes than
-            chroma, or chroma has neither the file's sampling nor full size.
+        ValueError: if the files differ in size or colours, or in the sampling of planes other than
+            chroma, or if chroma has neither the file's sampling nor full size.
     """
     _check_alike(file, restored)
     size = file.height, file.width
@@ -160,14 +160,14 @@ def _tally_averages(
     """Compares a subsampled plane with one at full size.
 
     Args:
-        original: of the file.
-        other: at full size.
+        original: the file's plane.
+        other: the plane at full size.
         size: of the picture, pixels: rows and columns.
     """
     down, across = original.subsampling
     steps, reach = other.table.reshape(64).astype(np.float32), interval_reach(original.table)
     total = CoefficientTally()
-    # Blocks that lie in the picture as a whole.
+    # Blocks that lie completely in the picture.
     rows, columns = size[0] // (8 * down), size[1] // (8 * across)
     if not columns:
         return total

@@ -42,7 +42,7 @@ RANGE_MAX_COARSER, RANGE_MAX_FINER = 4.0, 0.5
 # dmcnn-photo gains at every such quality: 0.62 dB at 90, 0.32 at 95 and 0.10 at 97, full size.
 FULL_SIZE_CHROMA_MIN_COARSER = 0.5
 
-# A distance of so many octaves counts as none.
+# Distances below this many octaves count as zero.
 _NEGLIGIBLE = 0.25
 
 
@@ -69,14 +69,14 @@ def choose_model(
     """Chooses a model for luma, or for a plane of RGB, by its quantisation table.
 
     Tables are compared by the mean logarithm of their steps. Models trained for such tables are
-    preferred; among them, those of the requested size; among these, models of a range of qualities
-    before those of one; and then the nearest. If no model was trained for anything like the table,
-    none is chosen, because a network trained on coarse steps takes texture for artifacts.
+    preferred; among them, those of the requested size; then models of a range of qualities over
+    models of one quality; then the nearest. If no model was trained for similar tables, none is
+    chosen, because a network trained on coarse steps mistakes texture for artifacts.
 
     Args:
         table: Q of the plane, integers [8, 8].
-        models: for each name the metadata of its weights file ("quality", "quality_range", and
-            "features" of its "model"); None: the models that come with the package.
+        models: the metadata of each model's weights file, by name ("quality", "quality_range", and
+            "features" of its "model"); None: the bundled models.
         project: whether the result will be projected onto its quantisation intervals, which limits
             the harm that a model can do.
         size: "fast" (the narrowest model) or "full" (the widest).
@@ -86,7 +86,7 @@ def choose_model(
 
     Raises:
         FileNotFoundError: if there are no models to choose from.
-        ValueError: for another size.
+        ValueError: if the size is neither.
     """
     if size not in ("fast", "full"):
         raise ValueError(f'size is {size!r}; expected "fast" or "full"')
@@ -132,8 +132,8 @@ def choose_chroma_model(
         table: Q of the plane, integers [8, 8].
         subsampling: rows and columns of the picture to a sample of the plane.
         name: of the model that restores chroma.
-        qualities: that it was trained for: one, or both ends of a range; none if unknown, and the
-            plane is restored.
+        qualities: the qualities that it was trained for: one, or both ends of a range; empty if
+            unknown, and the plane is then restored.
 
     Returns:
         The choice.
@@ -159,12 +159,12 @@ def choose_chroma_model(
 
 @functools.cache
 def bundled_models(folder: Path = BUNDLED) -> dict[str, dict[str, Any]]:
-    """Returns the models that come with the package: for each name its file's metadata.
+    """Returns the bundled models of luma: the metadata of each file, by name.
 
     Baselines and networks of chroma are left out.
 
     Args:
-        folder: that holds the weights files.
+        folder: folder of the weights files.
     """
     from safetensors import safe_open
 
@@ -188,7 +188,7 @@ def trained_qualities(about: Mapping[str, Any]) -> Sequence[int]:
 def _octaves_coarser(
     table: np.ndarray, qualities: Sequence[int], base: np.ndarray = jpeg.STANDARD_LUMA
 ) -> float:
-    """Returns by how many octaves a table is coarser than those of a range of qualities.
+    """Returns by how many octaves a table is coarser than the tables of a range of qualities.
 
     Args:
         table: Q, integers [8, 8].

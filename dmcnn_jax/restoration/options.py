@@ -5,7 +5,8 @@ import dataclasses
 from dmcnn_jax.inference.model import ENGINES
 
 SIZES = ("auto", "fast", "full")
-"""Which bundled model to prefer: "fast" the narrowest, "full" the widest, "auto" by device."""
+"""Sizes of bundled models: "fast" the narrowest, "full" the widest, "auto" depends on the
+device."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,17 +24,19 @@ class RestoreOptions:
             quantising the result no longer yields the file's coefficients. An earlier save is also
             looked for if `assume_quality` or `prior_grid` is set.
         assume_quality: the quality of the earlier save, if known, 1 to 100.
-        prior_grid: where the blocks of the earlier save begin, if known: columns and rows from the
-            top left corner, 0 to 7.
+        prior_grid: offset of the earlier save's blocks from the top left corner, if known: columns
+            and rows, 0 to 7.
         size: which bundled models are used, one of `SIZES`: "fast"; "full", which are slower and
-            better, most of all in colour; "auto", which is "full" on an accelerator or with
-            OpenVINO and else "fast".
+            better, above all in colour; "auto", which is "full" on an accelerator or with OpenVINO
+            and otherwise "fast".
         ensemble: whether luma is averaged over the eight rotations and reflections of the picture:
             slightly better, eight times slower.
-        engine: what computes the layers of models loaded by name, one of `inference.model.ENGINES`
-            (see `dmcnn_jax.load`). Models passed as objects keep their own engine.
-        trial: whether it is tried first, on parts of the picture, if the bundled models help it.
-            They do harm to pixel art and dithering, for example, which are left as decoded then.
+        engine: library that computes the layers of models loaded by name, one of
+            `inference.model.ENGINES` (see `dmcnn_jax.load`). Models passed as objects keep their
+            own engine.
+        trial: whether to restore parts of the picture first, to see whether the bundled models
+            improve it. They harm pixel art and dithering, for example, which are then left as
+            decoded.
 
     Raises:
         ValueError: if an option is out of range.

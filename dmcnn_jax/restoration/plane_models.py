@@ -1,4 +1,4 @@
-"""Chooses, for each plane of a file, the model that restores it, and loads that of chroma."""
+"""Chooses the model that restores each plane of a file, and loads the model of chroma."""
 
 import dataclasses
 import os
@@ -25,7 +25,7 @@ PHOTO_MODEL = "dmcnn-photo"
 """The bundled weights that restore all planes of colour files, for the size "full"."""
 
 UNNAMED = "an unnamed model"
-"""What reports call a model that was not loaded by a name."""
+"""The name in reports of a model that was not loaded by name."""
 
 
 def choose_plane_models(
@@ -38,7 +38,7 @@ def choose_plane_models(
     project: bool,
     size: str,
 ) -> tuple[ModelChoice, ...]:
-    """Returns which model restores each plane; planes are chosen for independently.
+    """Returns the model that restores each plane, chosen for each plane independently.
 
     Args:
         file: the file.
@@ -46,7 +46,7 @@ def choose_plane_models(
         luma: name of the model that restores luma, or R, G and B; None: the bundled model that
             suits the plane's table.
         chroma: the model that restores chroma, or all planes; None: there is none.
-        chroma_qualities: that the model of chroma was trained for, as in `choose_chroma_model`.
+        chroma_qualities: the qualities that it was trained for, as in `choose_chroma_model`.
         project: as in `choose_model`.
         size: as in `choose_model`.
 
@@ -70,7 +70,7 @@ def choose_plane_models(
     name = chroma.name or UNNAMED
     if components and not _has_supported_sampling(file):
         unsupported = ModelChoice(
-            None, "no network restores this sampling; upsampled as by libjpeg"
+            None, "no network restores this sampling; upsampled as libjpeg does"
         )
         choices = [unsupported] * len(components)
     else:
@@ -78,7 +78,7 @@ def choose_plane_models(
             choose_chroma_model(c.table, c.subsampling, name, chroma_qualities) for c in components
         ]
         if luma is None and restores_all_planes(chroma) and any(choice.name for choice in choices):
-            # It restores luma of the same tables as the bundled model that was chosen.
+            # Its range of tables for luma includes that of the bundled models.
             named = [dataclasses.replace(c, name=c.name and name) for c in named]
     return (*named, *[_name_plane(choice, "chroma") for choice in choices])
 
@@ -100,21 +100,21 @@ def restores_all_planes(model: Model | None) -> bool:
 
 
 def load_if_named(source: str | os.PathLike | Model, engine: str) -> Model:
-    """Returns a model that is given as such, or loads it."""
+    """Returns a loaded model unchanged; loads one given by name."""
     return source if isinstance(source, Model) else load(source, engine)
 
 
 def load_chroma(
     source: str | os.PathLike | Model | None, engine: str, given: Model | None, size: str
 ) -> Model | None:
-    """Loads what restores chroma; returns None if none is named and none is installed.
+    """Loads the model of chroma; returns None if none is named and none is installed.
 
     Args:
-        source: what was named.
-        engine: runs its convolutions.
-        given: the model that was named to restore luma; it may restore chroma as well.
-        size: of the bundled models, "fast" or "full". The full one restores all planes, so it is
-            used only where no model was named to restore luma.
+        source: the model named for chroma.
+        engine: library that computes its convolutions.
+        given: the model named for luma; it may restore chroma as well.
+        size: size of the bundled models, "fast" or "full". The full one restores all planes, so it
+            is used only if no model was named for luma.
 
     Raises:
         ValueError: if the model doesn't restore chroma, or another one already does.
@@ -141,7 +141,7 @@ def load_chroma(
 
 
 def note_limits(file: jpeg.JpegFile) -> tuple[str, ...]:
-    """Returns notes about a file that can't be restored as others can."""
+    """Returns notes on the limits of restoring a file."""
     notes = []
     if file.damage:
         notes.append(f"damaged: {file.damage}")
@@ -152,12 +152,12 @@ def note_limits(file: jpeg.JpegFile) -> tuple[str, ...]:
 
 
 def _kind(file: jpeg.JpegFile) -> str:
-    """Returns what notes call planes that are restored like luma; "" if there is no other kind."""
+    """Returns the name in notes of planes restored like luma; "" if all planes are."""
     return {"rgb": "a plane of RGB", "ycbcr": "luma"}.get(file.color, "")
 
 
 def _name_plane(choice: ModelChoice, plane: str) -> ModelChoice:
-    """Returns a choice whose reason, if there is one, begins with the name of the plane."""
+    """Returns a choice whose reason, if any, begins with the name of the plane."""
     if not (choice.reason and plane):
         return choice
     return ModelChoice(choice.name, f"{plane}: {choice.reason}")

@@ -22,7 +22,7 @@ def find_prior(
 
     Args:
         file: what `jpeg.read` returned.
-        options: whether to look for one, and what is known about it.
+        options: whether to look for one, and its known quality and grid.
 
     Returns:
         The earlier save, or None if the file is restored by its own table; and notes for a report.
@@ -49,21 +49,21 @@ def find_prior(
 
 
 def _describe_share(explained: float) -> str:
-    """Returns what share of the file's coefficients an earlier save explains, for a report."""
+    """Returns the share of the file's coefficients that an earlier save explains, as text."""
     if math.isnan(explained):
         return ""
     return f", which explains {explained:.0%} of the file's coefficients"
 
 
 def prior_component(component: Component, prior: PriorCompression) -> Component:
-    """Returns the plane as the file of an earlier save held it.
+    """Returns the plane as an earlier save's file held it.
 
     Args:
         component: of the file.
         prior: the earlier save.
 
     Returns:
-        The plane on the earlier save's grid, with the pixels that its margins add above and left.
+        The plane on the earlier save's grid, including its margins above and left.
     """
     above, before = prior.margins
     return dataclasses.replace(
@@ -86,8 +86,8 @@ def crop_to_file_grid(
         prior: the earlier save.
 
     Returns:
-        [8 * rows, 8 * columns] of the component; what its last blocks hold beyond the picture
-        repeats the border.
+        [8 * rows, 8 * columns] of the component; beyond the picture, its last blocks repeat the
+        border.
     """
     above, before = prior.margins
     rows, columns, _ = component.coefficients.shape

@@ -1,6 +1,6 @@
-"""What a report says of a restored file, as `dmcnn-restore --json` and the local page give it.
+"""The report's entry for a restored file, as in `dmcnn-restore --json` and on the local page.
 
-Without JAX, so that commands can plan without it.
+Imports no JAX, so that commands can plan without it.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dmcnn_jax.restoration.results import Outcome
 
 Status = Literal["restored", "decoded", "skipped", "failed"]
-"""What became of a file; "decoded": no model was applied, and its decoded picture was written."""
+"""The outcome of a file; "decoded": no model was applied, and the decoded picture was written."""
 
 STATUSES: tuple[Status, ...] = ("restored", "decoded", "skipped", "failed")
 
@@ -23,10 +23,10 @@ class FileRecord(TypedDict):
 
     `error` is set if it failed, `reason` if it was skipped; the fields after them are set if it was
     written. `model` restored luma, and `planes` names the model that restored each plane: None for
-    one that is as decoded. `dropped` names what the file held and the result doesn't. `seconds`
+    a plane as decoded. `dropped` lists contents of the file that the result doesn't have. `seconds`
     runs from the start of restoring to the end of writing. `jpeg` is set if a JPEG file of restored
     coefficients was written: its size in bytes and the file's, the step of its table, and how many
-    dB rounding to it is expected to cost. `original` is where the original is kept, if the file was
+    dB rounding to it is expected to cost. `original` is the place of the original, if the file was
     restored in place.
     """
 
@@ -67,11 +67,11 @@ def written_record(
     Args:
         source: name of the input.
         target: path of the output, None for standard output.
-        file: what was read.
-        result: what was made of it.
-        dropped: what the file held and the output doesn't.
+        file: the file read.
+        result: the restoration.
+        dropped: contents of the file that the output doesn't have.
         seconds: how long it took.
-        assumed: whether the quality of an earlier save was given by the user, not found.
+        assumed: whether the quality of an earlier save was given by the user instead of detected.
     """
     from dmcnn_jax.restoration.results import JpegRestoration, Restoration
 

@@ -1,10 +1,11 @@
 """Restores JPEG files: `dmcnn_jax.restore("photo.jpg")`.
 
-Luma is restored by a network, and chroma by another, guided by the restored luma; or both by one
-network for photographs. Models are chosen by the table of each plane. A plane without one is
-decoded from the centres of its quantisation intervals and upsampled as libjpeg does; if no plane
-has one, the picture is libjpeg's. Quantising the restored planes with the file's own tables yields
-the file's own coefficients; whole pixels keep that up to rounding and clipping.
+One network restores luma, and another restores chroma, guided by the restored luma; or the network
+for photographs restores all planes. Models are chosen by the table of each plane. A plane without a
+model is decoded from the centres of its quantisation intervals and upsampled as libjpeg does; if no
+plane has a model, the picture is what libjpeg decodes. Quantising the restored planes with the
+file's own tables yields the file's own coefficients; pixels keep this property up to rounding and
+clipping.
 """
 
 import copy
@@ -70,8 +71,8 @@ def restore(
 ) -> np.ndarray:
     """Restores a JPEG file, or a picture that was decoded from one and stored without loss.
 
-    The keyword arguments but for the last are the fields of `dmcnn_jax.RestoreOptions`, which
-    explains them.
+    All keyword arguments except `upright` are fields of `dmcnn_jax.RestoreOptions`, which explains
+    them.
 
     Args:
         source: a path, the file's bytes, or a file open for reading in binary. An image that is
@@ -86,12 +87,13 @@ def restore(
         detect: whether to look for an earlier, coarser save and restore with its table.
         assume_quality: the quality of the earlier save, if known, 1 to 100.
         prior_grid: where the blocks of the earlier save begin, if known: columns and rows, 0 to 7.
-        size: of the bundled model: "fast", "full" or "auto".
+        size: size of the bundled model: "fast", "full" or "auto".
         ensemble: whether to average luma over eight rotations and reflections of the picture.
-        engine: what computes the layers, one of `inference.model.ENGINES`.
-        trial: whether it is tried first, on parts of the picture, if the bundled models help it.
-        upright: whether the picture is turned as its EXIF orientation says: an array can't carry
-            the orientation, as files do. If not, it is as stored.
+        engine: library that computes the layers, one of `inference.model.ENGINES`.
+        trial: whether to restore parts of the picture first, to see whether the bundled models
+            improve it.
+        upright: whether to turn the picture by its EXIF orientation, which an array can't carry. If
+            False, pixels are as stored.
 
     Returns:
         uint8 (uint16 for 16 bits): [height, width] for a grayscale file, [height, width, 3] (RGB)
@@ -129,23 +131,23 @@ def restore_jpeg(
 ) -> bytes:
     """Restores a JPEG file to another JPEG file.
 
-    Each of its coefficients lies in the interval that the file's own allows, so that compressing
-    the result like the file gives the file's coefficients again. What the file carries besides its
-    picture (EXIF, colour profile, gain map, video) stays.
+    Each coefficient of the result lies in the interval that the file's coefficient allows, so that
+    compressing the result with the file's tables yields the file's coefficients. The file's other
+    contents (EXIF, colour profile, gain map, video) are kept.
 
     Args:
         source: a path, the file's bytes, or a file open for reading in binary. Copies of its
-            pixels, which `restore` takes, don't hold the coefficients.
+            pixels, which `restore` accepts, are not enough.
         model: as in `restore`.
         options: how it is restored.
-        jpeg_options: what rounding may cost, and the sampling of chroma.
+        jpeg_options: the loss allowed to rounding, and the sampling of chroma.
 
     Returns:
-        The bytes of a JPEG file, of the same size, colours and orientation. If nothing was
-        restored, those of the source.
+        The bytes of a JPEG file of the same size, colours and orientation. If nothing was restored,
+        the bytes of the source.
 
     Raises:
-        ValueError: as in `restore`, or if the file can't be as small as `jpeg_options` say.
+        ValueError: as in `restore`, or if the file can't be as small as `jpeg_options` require.
         OSError: if the file can't be read, or there are no such weights.
         ImportError: if the engine is not installed.
         TypeError: if the source is of another type.
@@ -160,11 +162,11 @@ class Restorer:
     Several threads may use one at the same time.
 
     Args:
-        model: what restores luma, as in `restore`.
+        model: the model of luma, as in `restore`.
         options: how files are restored.
-        chroma: what restores chroma: a bundled name, a weights file, a workdir, or what
-            `dmcnn_jax.load` returned. None: the bundled weights, or a network for photographs that
-            was given as the model.
+        chroma: the model of chroma: a bundled name, a weights file, a workdir, or the result of
+            `dmcnn_jax.load`. None: the bundled weights, or `model` if that is a network for
+            photographs.
 
     Attributes:
         options: how files are restored.
@@ -192,7 +194,7 @@ class Restorer:
             quick = jax.default_backend() != "cpu" or is_openvino(options.engine)
             self.size = "full" if quick else "fast"
         self.chroma = load_chroma(chroma, options.engine, self._given, self.size)
-        # A network that is named restores chroma of any table, as one for luma does.
+        # A network given by the caller restores chroma of any table, as one for luma does.
         is_bundled = chroma is None and self.chroma is not self._given
         bundled = self.chroma if is_bundled else None
         self._chroma_qualities = trained_qualities(bundled.about) if bundled else ()
@@ -204,13 +206,13 @@ class Restorer:
             choose_model(jpeg.STANDARD_LUMA)  # raises here if no models are installed
 
     def with_options(self, options: RestoreOptions) -> "Restorer":
-        """Returns a restorer with other options, which shares the models.
+        """Returns a restorer with other options that shares the loaded models.
 
         Args:
             options: how it restores files.
 
         Raises:
-            ValueError: if the size or the engine differs, which models are loaded for.
+            ValueError: if the size or the engine differs, since models are loaded for them.
         """
         if (options.size, options.engine) != (self.options.size, self.options.engine):
             raise ValueError(
@@ -238,7 +240,7 @@ class Restorer:
         """Restores the planes of a file by networks: the accelerator's part of the work.
 
         A result that loses more of the file's detail than its table, or an earlier save's, allows
-        is not used (`restoration.detail`). A JPEG file that was restored before stays as it is.
+        is discarded (`restoration.detail`). A JPEG file that was restored before is left unchanged.
 
         Args:
             file: what `jpeg.read` returned.
@@ -260,7 +262,7 @@ class Restorer:
         if prior and (harm := describe_harm(planes.lumas, planes.luma)):
             notes = (f"not restored by an earlier save at about quality {prior.quality}: {harm}",)
             planes = self._restore_by(file, None, notes, None)
-        # Projection onto the file's own intervals bounds what is lost.
+        # Projection onto the file's own intervals bounds the loss, so no check is needed.
         if not (planes.prior or self.options.project) and (
             harm := describe_harm(planes.lumas, planes.luma)
         ):
@@ -311,7 +313,7 @@ class Restorer:
         return Planes(file, models, luma, cropped, notes, prior)
 
     def render(self, planes: Planes) -> Restoration:
-        """Makes a picture from restored planes, in whole pixels: the CPU's part of the work.
+        """Renders restored planes as a picture in whole pixels: the CPU's part of the work.
 
         Args:
             planes: what `restore_planes` returned.
@@ -361,17 +363,17 @@ class Restorer:
         planes: Planes,
         options: JpegOptions = JpegOptions(),  # noqa: B008 - frozen, so it can be shared
     ) -> JpegRestoration:
-        """Makes a JPEG file from restored planes: the CPU's part of the work.
+        """Renders restored planes as a JPEG file: the CPU's part of the work.
 
         Args:
             planes: what `restore_planes` returned.
-            options: what rounding may cost, and the sampling of chroma.
+            options: the loss allowed to rounding, and the sampling of chroma.
 
         Returns:
-            The file, with all that the original carries besides its picture.
+            The file, with the original's other contents.
 
         Raises:
-            ValueError: if the file can't be as small as `options` say.
+            ValueError: if the file can't be as small as `options` require.
         """
         return make_jpeg(planes, options, project=self.options.project)
 
@@ -391,10 +393,11 @@ class Restorer:
             project=self.options.project,
             size=self.size,
         )
-        if self.options.trial and self._given is None:  # a model that was named is used
+        if self.options.trial and self._given is None:  # a named model is used without a trial
             for component, choice in zip(luma_components(file), choices, strict=False):
                 component = prior_component(component, prior) if prior else component
-                # Of a network for photographs, the network of luma that it begins with decides.
+                # The trial of a network for photographs runs the bundled network of luma for this
+                # table.
                 name = choose_model(
                     component.table, project=self.options.project, size=self.size
                 ).name
@@ -408,7 +411,7 @@ class Restorer:
         return choices
 
     def _model(self, name: str) -> Model:
-        """Returns the given model, or a bundled one by name, which is loaded once."""
+        """Returns the given model, or a bundled one by name, loaded once."""
         if self._given is not None:
             return self._given
         if self.chroma is not None and name == self.chroma.name:
@@ -422,5 +425,5 @@ class Restorer:
 # Held while a model is loaded, so that two threads don't load it twice.
 _LOADING = threading.Lock()
 
-# The share of the work that the network of chroma takes, about.
+# Approximate share of the work that the network of chroma takes.
 _CHROMA_SHARE = 0.2

@@ -1,4 +1,4 @@
-"""What restoring a file gives: its planes, and the picture or the JPEG file that they make."""
+"""The results of restoring a file: its planes, and the picture or JPEG file rendered from them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,18 +14,19 @@ from dmcnn_jax.restoration.plane_models import luma_components
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What is known of a restored picture.
+    """The common properties of a restored picture and a restored JPEG file.
 
     Attributes:
         models: for each of the file's components, the name of the model that restored it; None if
             the plane is as decoded. If all are None, the picture is what libjpeg decodes.
         quality: the standard quality whose luma table is nearest to the file's, 1 to 100.
-        luma_tally: how many luma coefficients are kept. None if the picture is as decoded, if it
-            was restored with an earlier save's table, and if luma is subsampled.
+        luma_tally: how many luma coefficients are kept. None if the picture is as decoded, was
+            restored with an earlier save's table, or has subsampled luma.
         notes: remarks for a report, one sentence each.
-        prior: the earlier save whose table it was restored with; None if it was the file's own.
+        prior: the earlier save whose table it was restored with; None if the file's own table was
+            used.
         chroma_tally: how many chroma coefficients are kept. None for gray and RGB files, if the
-            picture is as decoded, and if nothing could be compared.
+            picture is as decoded, or if none could be compared.
     """
 
     models: tuple[str | None, ...]
@@ -43,7 +44,7 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Restoration(Outcome):
-    """A restored picture. Chroma is averaged over the samples of the file to be counted.
+    """A restored picture. Its chroma is averaged over the file's samples before counting.
 
     Attributes:
         pixels: uint8 or uint16, [height, width], [height, width, 3] (RGB) or [height, width, 4]
@@ -59,10 +60,10 @@ class JpegRestoration(Outcome):
 
     Attributes:
         data: the file.
-        step: of its table, where the original's is coarser; None if nothing was rounded.
-        loss: dB that rounding is expected to cost; None if nothing was rounded.
-        recoverable: whether the original file can be had back from this one, as asked for by
-            `JpegOptions.recoverable`. False for a file that is returned as it is.
+        step: the step of its table where the original's is coarser; None if nothing was rounded.
+        loss: the expected loss by rounding, dB; None if nothing was rounded.
+        recoverable: whether the original file can be recovered from this one, as requested by
+            `JpegOptions.recoverable`. False for a file that is returned unchanged.
     """
 
     data: bytes
@@ -82,8 +83,10 @@ class Planes:
             picture is left as decoded.
         chroma: Cb and Cr, float32, levels 0 to 255: both at full size, or each at its own.
         notes: remarks for a report.
-        prior: the earlier save whose table luma was restored with; None if it was the file's own.
-        parts: of a CMYK or YCCK file, the planes of each part, instead of its own; else empty.
+        prior: the earlier save whose table luma was restored with; None if the file's own table was
+            used.
+        parts: the planes of each part of a CMYK or YCCK file, instead of `luma` and `chroma`; empty
+            for other files.
     """
 
     file: jpeg.JpegFile

@@ -44,8 +44,8 @@ def round_to_pixels(
         height: of the picture.
         width: of the picture.
         bits: 8 or 16 per sample.
-        project: whether to choose pixels such that their luma quantises to the file's coefficients,
-            as far as whole pixels within the gamut can.
+        project: whether to choose pixels whose luma quantises to the file's coefficients, as far as
+            whole pixels within the gamut allow.
 
     Returns:
         The picture, uint8 or uint16 [height, width] or [height, width, 3] (RGB); and how many luma
@@ -84,19 +84,20 @@ def round_within_intervals(
     """Rounds a band to pixels whose luma stays in its quantisation intervals, as far as possible.
 
     Blocks with coefficients outside their intervals are corrected and rounded again. As in
-    Dykstra's projection algorithm, corrections add up before rounding: one of less than half a
-    level would be rounded away each time.
+    Dykstra's projection algorithm, corrections accumulate before rounding; otherwise one of less
+    than half a level would be rounded away each time.
 
     Args:
         y: luma of the band, float32 [rows, columns], levels 0 to 255, whole blocks.
-        offsets: what chroma adds to luma, float32 [height, width, channels], within the picture.
+        offsets: the channels minus luma (`chroma_offsets`), float32 [height, width, channels],
+            within the picture.
         component: the file's luma.
         top: first row of the band, pixels.
         bits: 8 or 16 per sample.
 
     Returns:
-        uint8 or uint16 [height, width, channels], and how many luma coefficients they keep. Where
-        blocks reach beyond the picture, `y` counts.
+        uint8 or uint16 [height, width, channels], and how many luma coefficients they keep. Beyond
+        the picture, `y` itself is counted.
     """
     height, width, channels = offsets.shape
     k, table = _band_coefficients(component, top)
@@ -115,7 +116,8 @@ def round_within_intervals(
 
     centers = k * table.astype(np.float32)
     reach = interval_reach(table)
-    # Corrections aim a little inside, so that rounding is less likely to lead out again.
+    # Corrections aim slightly inside the interval, so that rounding is less likely to leave it
+    # again.
     target = reach - np.minimum(np.float32(0.5), reach / 2)
     wanted = to_blocks(y)  # [blocks, 64]
     pixels, rounded = round_blocks(wanted, added, inside)
@@ -152,7 +154,7 @@ def _round(levels: np.ndarray, bits: int) -> np.ndarray:
 def _tally_luma(
     pixels: np.ndarray, y: np.ndarray, component: Component, top: int, bits: int
 ) -> CoefficientTally:
-    """Returns what the pixels of a band keep; where blocks reach beyond the picture, `y` counts."""
+    """Returns the coefficients that a band's pixels keep; beyond the picture, `y` is used."""
     luma = y.copy()
     luma[: pixels.shape[0], : pixels.shape[1]] = pixel_luma(pixels, bits)
     return CoefficientTally.of(quantizes_to(to_blocks(luma), *_band_coefficients(component, top)))

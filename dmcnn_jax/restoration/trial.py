@@ -1,12 +1,13 @@
-"""Tries on the picture itself whether restoring helps, before anything is restored.
+"""The trial before restoring: tests on parts of the picture whether restoring helps.
 
-Networks that were trained on photographs improve text, charts and drawings too, but take pixel art
-and dithering for artifacts. What a picture is can't be told from its table, but it can be tried:
-parts of the decoded picture, moved by half a block so that the file's own artifacts are none of
-theirs, are compressed by the same table, restored, and compared with what they were.
+Networks trained on photographs improve text, charts and drawings too, but mistake pixel art and
+dithering for artifacts. A picture's table doesn't reveal its kind, but a trial does. Parts of the
+decoded picture are moved by half a block, so that the file's own artifacts don't lie on their block
+grid. They are compressed by the same table, restored, and compared with the parts before
+compression.
 
-Squares that fill whole blocks are the exception: the trial would move them away from the blocks,
-where JPEG keeps them almost as they are. They are counted.
+Squares that fill whole blocks are an exception: JPEG keeps them almost unchanged, but the trial
+would move them off the block grid. So they are counted instead.
 """
 
 import numpy as np
@@ -22,42 +23,42 @@ MIN_GAIN = -0.1
 MAX_SQUARES = 0.8
 """The largest share of a picture's contrast at the borders of one-coloured blocks."""
 
-# Number of parts that are tried, and their side in blocks: with the blocks by which they are
-# continued, the smallest tile.
+# Number of parts, and their side in blocks; with the blocks by which they are continued, a part is
+# the smallest tile.
 _PARTS, _SIDE, _MIRRORED = 4, 12, 2
 
-# Errors of a JPEG that are too small to be measured, mean squares, levels².
+# A JPEG's mean squared error below which the trial is not meaningful, levels².
 _NEGLIGIBLE = 0.02
 
 
 def describe_failed_trial(component: Component, model: Model) -> str:
-    """Tries whether restoring a plane of luma helps.
+    """Tests whether restoring a plane of luma helps.
 
     Args:
         component: the plane.
         model: the model that would restore it.
 
     Returns:
-        Why it had better be left, for a report; empty if it may be restored.
+        The reason for leaving it as decoded, for a report; empty if it may be restored.
     """
     if measure_squares(component) > MAX_SQUARES:
         return "squares of one colour fill its blocks, which JPEG keeps as they are"
     gain = measure_trial_gain(component, model)
     if gain < MIN_GAIN:
-        return f"tried on parts of the picture, restoring lost {-gain:.1f} dB"
+        return f"in a trial on parts of the picture, restoring lost {-gain:.1f} dB"
     return ""
 
 
 def measure_trial_gain(component: Component, model: Model) -> float:
-    """Measures what a model gains on parts of a picture that are compressed again.
+    """Measures a model's gain on parts of a picture that are compressed again.
 
     Args:
         component: a plane of luma.
         model: the model.
 
     Returns:
-        The gain in PSNR over all parts, dB; 0 where the plane is smaller than two blocks, or its
-        compression changes too little to tell.
+        The gain in PSNR over all parts, dB; 0 if the plane is smaller than two blocks, or its
+        compression error is too small to measure.
     """
     table = component.table.reshape(64)
     before = after = pixels = 0.0
@@ -74,12 +75,12 @@ def measure_trial_gain(component: Component, model: Model) -> float:
 
 
 def measure_squares(component: Component) -> float:
-    """Returns the share of a plane's contrast that lies at the borders of one-coloured blocks.
+    """Returns the share of a plane's contrast at the borders of one-coloured blocks.
 
-    The contrast is the sum of squared differences of neighbouring pixels. Of a border, both blocks
-    must be of one colour, and their difference must be larger than that of the blocks of a smooth
-    ramp could be: the lowest AC coefficient of a ramp that rises by d from block to block is 2.28 d
-    (the sum of x over its basis function), and quantised to zero only up to half a step.
+    The contrast is the sum of squared differences of neighbouring pixels. A border counts if both
+    of its blocks have one colour each, and their difference is larger than a smooth ramp's could
+    be: the lowest AC coefficient of a ramp that rises by d from block to block is 2.28 d (the sum
+    of x over its basis function), and is quantised to zero only up to half a step.
 
     Args:
         component: the plane.
@@ -96,7 +97,7 @@ def measure_squares(component: Component) -> float:
         jumps = np.diff(levels, axis=axis)
         both = np.logical_and(*_neighbours(flat, axis)) & (np.abs(jumps) > largest)
         squares += 8 * np.square(jumps[both]).sum()
-    # In bands of blocks that overlap by one row of pixels, to bound memory.
+    # Processed in bands of blocks that overlap by one row of pixels, to bound memory.
     last_row = None
     for first in range(0, len(k), 64):
         band = decode_unrounded(k[first : first + 64], table)
@@ -130,7 +131,7 @@ def _choose_parts(component: Component) -> list[np.ndarray]:
 
 
 def _spread(size: int, side: int) -> np.ndarray:
-    """Returns where windows begin that are spread over an axis: at most 16."""
+    """Returns the starts of at most 16 windows spread over an axis."""
     return np.unique(np.linspace(0, size - side, min(16, max(1, size // side))).astype(int))
 
 

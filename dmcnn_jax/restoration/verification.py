@@ -28,13 +28,14 @@ from dmcnn_jax.system.printable import printable
 class Verdict:
     """The result of a verification: how many of a file's coefficients a picture keeps.
 
-    Only luma decides whether it passes. Chroma is reported: whole pixels are chosen for luma first,
-    and for the gamut; what they keep of chroma is counted after averaging over its samples.
+    Only luma decides whether it passes. Chroma is reported, but whole pixels are chosen for luma
+    and the gamut first. Chroma's coefficients are counted after averaging over its samples.
 
     Attributes:
         bits: bits per sample of the picture, 8 or 16.
-        guaranteed: share of inner luma coefficients that our restored pictures keep at least.
-        luma: tallies of luma; for a file of RGB, of its three planes together.
+        guaranteed: least share of inner luma coefficients that this package's restored pictures
+            keep.
+        luma: tallies of luma; for an RGB file, of its three planes together.
         chroma: tallies of Cb and Cr together; None without chroma.
     """
 
@@ -49,7 +50,7 @@ class Verdict:
         return self.luma.inner.share >= self.guaranteed
 
     def lines(self) -> list[str]:
-        """Returns the lines of a table for people, and the verdict."""
+        """Returns the result as a table for people, line by line, with the verdict."""
         rows = ["blocks              number   all 64 kept   coefficients kept"]
         for name, tally in self._named_tallies():
             if tally.blocks:
@@ -63,7 +64,7 @@ class Verdict:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the same for programs: JSON values."""
+        """Returns the result as JSON values."""
         return {
             "passed": self.passed,
             "bits": self.bits,
@@ -91,15 +92,15 @@ def verify(
 ) -> Verdict | JpegVerdict:
     """Verifies that a picture, or another JPEG file, could be the original of a JPEG file.
 
-    Of a JPEG file with the same planes, the coefficients themselves are compared. The pixels of
-    other pictures are quantised with the tables of the original.
+    If the picture is a JPEG file with the same planes, coefficients are compared directly. The
+    pixels of other pictures are quantised with the original's tables.
 
     Args:
         original: the JPEG file.
-        restored: the picture, in any format that Pillow reads, or PNG or TIFF of 16 bits. It may
-            have been turned upright, if its EXIF orientation is 1 then.
+        restored: the picture, in any format that Pillow reads, or PNG or TIFF of 16 bits. It may be
+            turned upright, if its EXIF orientation is 1.
         max_pixels: the largest width * height of the JPEG file to accept.
-        allow_truncated: whether to read a truncated or damaged JPEG file as far as it goes.
+        allow_truncated: whether to read a truncated or damaged JPEG file as far as possible.
 
     Returns:
         How many coefficients the picture keeps.
@@ -115,7 +116,7 @@ def verify(
         return compare_files(file, other)
     if len(file.components) == 4:
         raise ValueError(f"{file.name}: a CMYK file; expected gray or three colours to verify")
-    # Before it is decoded: a small file can hold a picture of any size.
+    # Checked before decoding, since a small file can hold a picture of any size.
     width, height = formats.read_size(restored)
     if {width, height} != {file.width, file.height}:
         raise _wrong_size(restored, width, height, file)
@@ -130,7 +131,7 @@ def verify(
     bits = 8 if pixels.dtype == np.uint8 else 16
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     if len(file.components) == 3 and pixels.shape[-1] == 1:
-        # Many programs save a colour picture without colours as a gray file.
+        # Many programs save a colour picture that has only grays as a gray file.
         pixels = np.repeat(pixels, 3, axis=-1)
     table = min((component.table for component in luma_components(file)), key=np.mean)
     return Verdict(bits, guaranteed(bits, table), *_tally(file, pixels, bits))
@@ -139,9 +140,9 @@ def verify(
 def count_as_written(
     file: jpeg.JpegFile, result: Restoration, style: formats.OutputFormat
 ) -> Restoration:
-    """Returns a restoration with the coefficients that are kept by a reader of its written file.
+    """Returns a restoration with the tallies of its pixels as read back from the written file.
 
-    A lossy format changes pixels, and with them the count. Others leave it as it is.
+    A lossy format changes pixels, and so the tallies; other formats don't.
 
     Args:
         file: the file that was restored, not of CMYK.
@@ -182,7 +183,7 @@ def _tally(
 def _read_original(
     path: str | os.PathLike, max_pixels: int, allow_truncated: bool
 ) -> jpeg.JpegFile:
-    """Reads the JPEG file; says of copies of its pixels that they can't take its place."""
+    """Reads the JPEG file; a copy of its pixels raises an error that asks for the file."""
     try:
         return jpeg.read(path, max_pixels=max_pixels, allow_truncated=allow_truncated)
     except jpeg.JpegError:
@@ -200,7 +201,7 @@ def _read_original(
 
 
 def _read_coefficients(path: str | os.PathLike, max_pixels: int) -> jpeg.JpegFile | None:
-    """Reads a JPEG file's coefficients; returns None if it is none, or one that can't be read."""
+    """Reads a JPEG file's coefficients; returns None for other files and unreadable ones."""
     with open(path, "rb") as file:
         if file.read(2) != b"\xff\xd8":
             return None
@@ -220,15 +221,15 @@ def _wrong_size(
 
 
 def guaranteed(bits: int, table: np.ndarray) -> float:
-    """Returns the share of inner luma coefficients that our restored pictures keep at least.
+    """Returns the least share of inner luma coefficients that restored pictures keep.
 
     At 16 bits it is 0.9999. At 8 bits it depends on m, the mean quantisation step:
 
         m >= 48: 0.9999;   8 <= m < 48: 0.9995;   4 <= m < 8: 0.99;   m < 4: 0.9
 
-    Rounding to 8 bits changes a coefficient by about 0.3 grey levels (standard deviation
-    1/√12). With fine steps, some blocks have no whole pixels that quantise to the file's
-    coefficients. Inner blocks lie within the picture, without pixels at an end of the range.
+    Rounding to 8 bits changes a coefficient by about 0.3 grey levels (standard deviation 1/√12).
+    With fine steps, no whole pixels quantise to some blocks' coefficients. Inner blocks lie within
+    the picture, without pixels at an end of the range.
 
     Args:
         bits: per sample, 8 or 16.

@@ -1,4 +1,4 @@
-"""Makes the picture or the JPEG file of restored planes, and what writes it in a format."""
+"""Renders restored planes as a picture or a JPEG file, and writes the result in a format."""
 
 import os
 from collections.abc import Callable
@@ -13,23 +13,24 @@ from dmcnn_jax.restoration.verification import count_as_written
 
 Target = str | os.PathLike[str] | IO[bytes]
 Writer = Callable[[Target, bool], tuple[str, ...]]
-"""Writes a result: takes a path or a file that is open for writing in binary, and whether a file of
-that name is replaced; returns what the original held and the result doesn't."""
+"""A function that writes a result. It takes a path or a file open for writing in binary, and
+whether an existing file is replaced; it returns the original's contents that the result doesn't
+have."""
 
 
 def make_result(
     restorer: Restorer, planes: Planes, style: formats.OutputFormat, jpeg_options: JpegOptions
 ) -> tuple[Outcome, Writer]:
-    """Returns what is made of restored planes, and a function that writes it.
+    """Returns the result of restored planes, and a function that writes it.
 
     Args:
-        restorer: that restored them.
-        planes: what its `restore_planes` returned.
+        restorer: the restorer of the planes.
+        planes: result of its `restore_planes`.
         style: the format.
-        jpeg_options: of JPEG files that hold restored coefficients.
+        jpeg_options: options of JPEG results that hold restored coefficients.
 
     Raises:
-        ValueError: if a JPEG file can't be as small as its options say.
+        ValueError: if a JPEG file can't be as small as `jpeg_options` require.
     """
     if style.holds_coefficients:
         restored = restorer.render_jpeg(planes, jpeg_options)

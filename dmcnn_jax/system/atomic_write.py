@@ -1,4 +1,4 @@
-"""Atomic writes: a file appears under its name when it is complete, or not at all."""
+"""Atomic writes: a file appears under its name only when it is complete."""
 
 import contextlib
 import os
@@ -21,17 +21,17 @@ def replacing(
     If the block fails, the temporary file is deleted and `path` stays as it was.
 
     Args:
-        path: of the file to write; its folder must exist.
-        overwrite: whether a file of this name is replaced, also one that appears in the meantime.
-        prepare: called with the path of the temporary file, when it is complete and before it is
-            renamed; if it raises an error, the file is not replaced. It has to set the permissions,
-            since at first only the owner may read. None: they are those that open() would give.
+        path: path of the file to write; its folder must exist.
+        overwrite: whether a file of this name is replaced, even one that appears in the meantime.
+        prepare: called with the path of the complete temporary file before it is renamed; if it
+            raises an error, the file is not replaced. It has to set the permissions, since at first
+            only the owner may read the file. None: the permissions are those that open() would set.
 
     Yields:
         The file, open for writing in binary.
 
     Raises:
-        FileExistsError: at the end of the block, if there is such a file and it must stay.
+        FileExistsError: at the end of the block, if the file exists and may not be replaced.
         OSError: if it can't be written; it names `path`, not the temporary file beside it.
     """
     path = Path(path)
@@ -43,7 +43,7 @@ def replacing(
         with naming_errors(path, nameless_only=True), os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
-            # Otherwise the new name could reach the disk before the content does.
+            # Without fsync, the new name could reach the disk before the content.
             os.fsync(file.fileno())
         if prepare is not None:
             prepare(str(temporary))
@@ -58,7 +58,7 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> None:
     """Writes a file atomically.
 
     Raises:
-        OSError: if it can't be written; nothing of it is left behind.
+        OSError: if it can't be written; no part of it is left behind.
     """
     try:
         with replacing(path) as file:
@@ -68,7 +68,7 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def _rename_to_free(temporary: Path, path: Path) -> None:
-    """Gives a file a name that no other process can take at the same time.
+    """Renames a file, unless the new name is taken, even by another process at the same time.
 
     Raises:
         FileExistsError: if the name is taken.
@@ -84,11 +84,11 @@ def _rename_to_free(temporary: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def naming_errors(path: str | os.PathLike[str], *, nameless_only: bool = False) -> Iterator[None]:
-    """Makes an OSError of the system that is raised in the block name `path`.
+    """Makes the system's OSErrors in the block name `path`.
 
     Args:
-        path: of the file that is written.
-        nameless_only: whether errors that name a file stay as they are.
+        path: path of the file being written.
+        nameless_only: whether errors that already name a file are left unchanged.
     """
     try:
         yield

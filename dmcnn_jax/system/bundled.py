@@ -1,4 +1,4 @@
-"""Where the files lie that come with the package."""
+"""Folders of the files that come with the package."""
 
 from pathlib import Path
 
@@ -8,4 +8,4 @@ BUNDLED = Path(__file__).parents[1] / "weights"
 _INSTALLED = Path(__file__).parents[1] / "configs"
 
 CONFIGS = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "configs"
-"""Folder of the configurations: in the package if that is installed, beside it in a clone."""
+"""Folder of the configurations: inside an installed package, beside the package in a clone."""

@@ -11,14 +11,14 @@ from pathlib import Path
 import platformdirs
 
 MIN_COMPILE_SECONDS = 0.2
-"""Programs that take longer to compile are cached."""
+"""Compile time in seconds above which programs are cached."""
 
 MAX_BYTES = 2**30
 """Size limit of the cache; the least recently used programs are deleted above it."""
 
 
 def enable_compilation_cache() -> Path | None:
-    """Makes JAX cache compiled programs on disk; for commands, before they compile anything.
+    """Makes JAX cache compiled programs on disk; commands call it before they compile anything.
 
     The environment variable `DMCNN_JAX_CACHE` names the folder; an empty value turns the cache off.
     By default it is `dmcnn_jax` in the user's cache folder: on Linux `XDG_CACHE_HOME`, or ~/.cache.
@@ -38,7 +38,7 @@ def enable_compilation_cache() -> Path | None:
         return None
     try:
         base = Path(named or platformdirs.user_cache_path("dmcnn_jax", appauthor=False))
-        # Machines may share a home folder, but not every CPU runs what was compiled for another.
+        # Machines may share a home folder, but a CPU may not run programs compiled for another.
         folder = base.expanduser().absolute() / f"compiled-{_processor()}"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         danger, writable = _describe_danger(folder.stat()), os.access(folder, os.W_OK)
@@ -55,7 +55,7 @@ def enable_compilation_cache() -> Path | None:
 
     import jax
 
-    # Harmless: another process deleted an entry in the meantime, and it is compiled again.
+    # Harmless: another process deleted an entry in the meantime; the program is compiled again.
     warnings.filterwarnings("ignore", message="Error (writing|reading) persistent compilation")
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_COMPILE_SECONDS)
@@ -68,7 +68,7 @@ def enable_compilation_cache() -> Path | None:
 
 
 def _describe_danger(status: os.stat_result) -> str:
-    """Returns why others could have put programs into a folder; "" if they couldn't."""
+    """Returns why others could have written programs to a folder; "" if they couldn't."""
     if not hasattr(os, "getuid"):  # Windows
         return ""
     if status.st_uid != os.getuid():

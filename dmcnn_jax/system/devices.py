@@ -1,4 +1,4 @@
-"""Devices: one mesh over those of all processes, and what processes must agree on.
+"""Devices: one mesh over the devices of all processes, and agreement between processes.
 
 Batches are split over the mesh; everything else is replicated on each device.
 """
@@ -57,8 +57,8 @@ def init_distributed(
             process_id,
             heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
         )
-        # Processes exchange their devices now, while all are here: a process that asked two
-        # minutes before another would run into a timeout.
+        # Processes exchange their device lists now, while all are ready: a process that asked two
+        # minutes before another would time out.
         jax.devices()
     except (ValueError, RuntimeError, TypeError) as error:
         raise ValueError(
@@ -68,7 +68,7 @@ def init_distributed(
 
 
 def use_cores_as_devices(batch_sizes: Sequence[int]) -> None:
-    """Makes each CPU core a JAX device, as far as all batches split evenly; for training.
+    """Makes CPU cores JAX devices, as many as divide all batches evenly; for training.
 
     On a CPU, XLA runs a step's convolutions on all cores, and much of the rest on one. With a
     device per core, at most 8, all of it runs in parallel: with two, a step takes four fifths of
@@ -76,7 +76,7 @@ def use_cores_as_devices(batch_sizes: Sequence[int]) -> None:
     initialised its devices, or where `XLA_FLAGS` or `JAX_NUM_CPU_DEVICES` set their number.
 
     Args:
-        batch_sizes: patches per batch, of all batches that will be split.
+        batch_sizes: number of patches in each batch that will be split.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     given = jax.config.values["jax_num_cpu_devices"] > 0
@@ -88,8 +88,8 @@ def use_cores_as_devices(batch_sizes: Sequence[int]) -> None:
         cores = os.cpu_count() or 1
     count = max(n for n in range(1, 9) if n <= cores and not any(b % n for b in batch_sizes))
     if count > 1:
-        # XLA ends the process when one device waits too long for another, as it does after the
-        # computer was suspended.
+        # XLA ends the process when one device waits too long for another, as after the computer was
+        # suspended.
         timeout = f"--xla_cpu_collective_call_terminate_timeout_seconds={_WAIT_TIMEOUT}"
         os.environ["XLA_FLAGS"] = f"{flags} {timeout}".strip()
         with contextlib.suppress(RuntimeError):  # JAX has initialised its devices
@@ -147,7 +147,7 @@ def synchronize(name: str) -> None:
 
     # First through the coordinator: the first collective between CPUs, which JAX's own barrier
     # uses, waits no longer than 30 seconds for the other processes.
-    key = f"{name}, meeting {next(_barrier_numbers)}"  # a key can be used once
+    key = f"{name}, meeting {next(_barrier_numbers)}"  # each key can be used only once
     get_barrier_sync_fn()(key=key, timeout_ms=_WAIT_TIMEOUT * 1000)
     multihost_utils.sync_global_devices(name)
 
@@ -191,7 +191,7 @@ def to_devices(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
     """Transfers an array to the devices of all processes.
 
     Args:
-        array: this process's part: its rows of a batch, or all of a replicated array.
+        array: this process's part: its rows of a batch, or the whole of a replicated array.
         sharding: of the global array.
 
     Returns:

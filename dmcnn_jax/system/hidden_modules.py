@@ -1,4 +1,4 @@
-"""Imports that do without a module that they would import as well."""
+"""Hides a module from imports for which it is optional."""
 
 import contextlib
 import sys
@@ -11,7 +11,7 @@ def hiding(name: str) -> Iterator[None]:
     """Makes `import name` fail in the block, unless the module has been imported before.
 
     Args:
-        name: of a module that what is imported in the block can do without.
+        name: name of the module, which the imports in the block can do without.
     """
     modules: dict[str, Any] = sys.modules
     hidden = name not in modules

@@ -1,4 +1,4 @@
-"""Shows how far a loop over items is: a bar on a terminal, lines in a file."""
+"""Shows the progress of a loop over items: a bar on a terminal, lines in a file."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 
 LINES_EVERY = 30
-"""Seconds between the lines that a file gets."""
+"""Seconds between the lines written to a file."""
 
 
 def show_progress(
@@ -19,14 +19,14 @@ def show_progress(
     unit: str = "image",
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Item]:
-    """Yields items, and shows on standard error how many are done.
+    """Yields items, and shows the number done on standard error.
 
     A terminal shows a bar, which disappears at the end; a file gets a line every half minute.
 
     Args:
         items: the items.
-        total: their number; None if unknown.
-        unit: what an item is.
+        total: number of items; None if unknown.
+        unit: name of an item, for display.
         clock: returns seconds.
     """
     if sys.stderr.isatty():

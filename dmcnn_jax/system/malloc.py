@@ -15,14 +15,14 @@ VARIABLES = {
 }
 """Environment variables with the same effect, for processes that are started with them."""
 
-_libc: ctypes.CDLL | None = None  # set once the allocator is tuned
+_libc: ctypes.CDLL | None = None  # True once the allocator is tuned
 
-# A user who has set one of glibc's own variables has decided already.
+# A user's setting of one of glibc's own variables takes precedence.
 _ALREADY = (*VARIABLES, "GLIBC_TUNABLES")
 
 
 def tune_malloc() -> bool:
-    """Makes this process keep memory that it frees; for commands, before threads are started.
+    """Makes this process keep memory that it frees; commands call it before starting threads.
 
     XLA allocates a step's memory when it begins, and frees it at its end. By default glibc requests
     blocks of 32 MB and more from the system each time and returns them, and the system fills each
@@ -59,8 +59,8 @@ def tune_malloc() -> bool:
 def trim_memory() -> None:
     """Returns free memory to the system, if this process keeps it.
 
-    For use between kinds of work that need blocks of different sizes; without it, each kind would
-    keep its own.
+    Call it between kinds of work that need blocks of different sizes; otherwise each kind would
+    keep blocks of its own sizes.
     """
     if _libc is not None:
         _libc.malloc_trim(0)

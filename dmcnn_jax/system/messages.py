@@ -1,4 +1,4 @@
-"""Values from outside, and errors, in messages: on one line, and short."""
+"""Shortens values and errors for messages, to one line."""
 
 import reprlib
 
@@ -8,22 +8,22 @@ _REPR.maxlevel = 3
 
 
 def shorten(value: object) -> str:
-    """Returns a value as Python writes it, with long parts left out and control codes escaped."""
+    """Returns the repr of a value, with long parts left out and control codes escaped."""
     return _REPR.repr(value)
 
 
 def shorten_name(name: str) -> str:
-    """Returns a name as it is, or as `shorten` if it is long or has control codes."""
+    """Returns a name unchanged, or by `shorten` if it is long or has control codes."""
     return name if name.isprintable() and len(name) <= 120 else shorten(name)
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the message of an error on one line, in the words of the command line."""
-    # A failed import or write of ours has a text of its own and no number.
+    """Returns the message of an error on one line, with options named as on the command line."""
+    # Errors of this package's imports and writes have their own text and no errno.
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}"
-    # str() of a KeyError puts quotes around its text.
+    # `str` of a KeyError puts quotes around its text.
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     text = " ".join(text.split())
     for argument, option in _OPTIONS.items():

@@ -1,8 +1,8 @@
-"""Files and folders that are not complete yet, and what killed processes left of them.
+"""Incomplete files and folders, and the removal of those that killed processes left.
 
-A name such as `.dmcnn-<host>-<boot>-<random>.partial` says which machine writes it. The process
-that writes it holds a lock, which ends with the process: what nobody has locked is left over, and
-the next process that writes to the same folder removes it. Without locks (on Windows and some
+A name such as `.dmcnn-<host>-<boot>-<random>.partial` identifies the machine that writes the file.
+The writing process holds a lock, which ends with the process. A file that is not locked is left
+over; the next process that writes to the same folder removes it. Without locks (on Windows and some
 network file systems), nothing is removed.
 """
 
@@ -29,11 +29,11 @@ else:
 
 @contextlib.contextmanager
 def partial_file(folder: Path, mode: int = 0o666) -> Iterator[tuple[Path, int]]:
-    """Creates a file in a folder, and removes it at the end of the block if it is still there.
+    """Creates a file in a folder; removes it at the end of the block if it still exists.
 
     Args:
         folder: must exist.
-        mode: who may do what with it, before the umask.
+        mode: permissions, before the umask is applied.
 
     Yields:
         Its path, and its descriptor, open for reading and writing, which the caller closes.
@@ -49,7 +49,7 @@ def partial_file(folder: Path, mode: int = 0o666) -> Iterator[tuple[Path, int]]:
 
 @contextlib.contextmanager
 def partial_folder(folder: Path) -> Iterator[Path]:
-    """Creates a folder in a folder, and removes it at the end with all that it then contains.
+    """Creates a folder in a folder; removes it with its contents at the end of the block.
 
     Args:
         folder: must exist.
@@ -71,26 +71,26 @@ def partial_folder(folder: Path) -> Iterator[Path]:
 
 
 def remove_open() -> None:
-    """Removes all files and folders of this process that are not complete yet."""
+    """Removes all incomplete files and folders of this process."""
     for path in tuple(_open):
         _remove(path)
 
 
 _open: set[Path] = set()
-_searched: set[Path] = set()  # folders in which left-over files were looked for
+_searched: set[Path] = set()  # folders already searched for left-over files
 _lock = threading.Lock()
 
 
 @contextlib.contextmanager
 def _partial(folder: Path, create: Callable[[Path], int]) -> Iterator[tuple[Path, int]]:
-    """Creates something under a new name, locks it, and removes it at the end."""
+    """Creates a file or folder under a new name, locks it, and removes it at the end."""
     _remove_left_over(folder.absolute())
     while True:
         path = folder / f".dmcnn-{'-'.join(_machine())}-{secrets.token_hex(8)}.partial"
         handle = create(path)
         _open.add(path)
         lock = _hold(handle)
-        # Before it was locked, another process may have taken it for left over.
+        # Before the lock, another process may have removed it as left over.
         if os.path.exists(path):
             break
         _open.discard(path)
@@ -105,7 +105,7 @@ def _partial(folder: Path, create: Callable[[Path], int]) -> Iterator[tuple[Path
 
 
 def _hold(handle: int) -> int:
-    """Locks what a descriptor is open for; returns another one that holds the lock."""
+    """Locks the file of a descriptor; returns another descriptor, which holds the lock."""
     if _has_locks:
         with contextlib.suppress(OSError):  # file systems without locks
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -114,10 +114,10 @@ def _hold(handle: int) -> int:
 
 @functools.cache
 def _machine() -> tuple[str, str]:
-    """Returns digests of the machine's name, and of the time since it was started last.
+    """Returns digests of the machine's name, and of its last boot.
 
-    Containers have names of their own, but are started with the machine; after a crash, only the
-    name is the same.
+    Containers have names of their own, but share the machine's boot; after a crash, only the name
+    is unchanged.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()
@@ -131,7 +131,7 @@ _NAME = re.compile(r"\.dmcnn-([0-9a-f]{8})-([0-9a-f]{8})-[0-9a-f]{16}\.partial")
 
 
 def _remove_left_over(folder: Path) -> None:
-    """Removes what killed processes of this machine left in a folder; once in a process."""
+    """Removes files that killed processes of this machine left in a folder; once per process."""
     with _lock:
         if not _has_locks or folder in _searched:
             return

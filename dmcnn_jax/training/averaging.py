@@ -19,15 +19,15 @@ def average_weights(sources: Sequence[str | os.PathLike], output: str | os.PathL
 
     Args:
         sources: weights files, workdirs or bundled names, of one network.
-        output: the weights file to write. It says about itself what the first source says, except
-            for the figures of its validation.
+        output: the weights file to write. Its metadata are the first source's, without the
+            validation figures.
 
     Returns:
         `output`.
 
     Raises:
         FileNotFoundError: if a source is missing.
-        ValueError: if a source is of another network than the first.
+        ValueError: if a source's network differs from the first one's.
         OSError: if the file can't be written.
     """
     loaded = [load_weights(find_weights(source)) for source in sources]

@@ -1,6 +1,6 @@
-"""Reads the newest checkpoint of a run that is not damaged.
+"""Reads the newest undamaged checkpoint of a run.
 
-Damaged ones are put aside, so that the run goes on as if it had been killed before it wrote them.
+Damaged checkpoints are set aside, so that the run resumes as if killed before writing them.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from dmcnn_jax.training import checksums
 from dmcnn_jax.training.checkpoints import FOLDER, CheckpointError, complete_steps
 
 ASIDE = "damaged-checkpoints"
-"""Name of the folder in a workdir that damaged checkpoints are moved to."""
+"""Name of the folder in a workdir to which damaged checkpoints are moved."""
 
 
 class DamagedCheckpointError(ValueError):
@@ -36,13 +36,13 @@ def read_newest(
 ) -> tuple[int, dict[str, Any], Any] | None:
     """Reads the newest good checkpoint of a workdir, which must be locked.
 
-    Newer ones, which are damaged, are moved to `damaged-checkpoints` in the workdir.
+    Newer, damaged ones are moved to `damaged-checkpoints` in the workdir.
 
     Args:
         workdir: folder of the run.
-        abstract: a pytree of arrays, or of jax.ShapeDtypeStruct with shardings, of the structure
-            that was saved. The numbers of devices and processes may differ.
-        check_host: raises a ValueError if a run with such values of the host can't be resumed.
+        abstract: a pytree of arrays, or of jax.ShapeDtypeStruct with shardings, with the saved
+            structure. The numbers of devices and processes may differ.
+        check_host: raises a ValueError if a run with these host values can't be resumed.
         write: prints a line.
 
     Returns:
@@ -51,7 +51,7 @@ def read_newest(
 
     Raises:
         ValueError: if the run can't be resumed, or has other arrays.
-        CheckpointError: if all checkpoints are damaged; they stay where they are.
+        CheckpointError: if all checkpoints are damaged; they are not moved.
     """
     damaged: dict[int, str] = {}
     newest: tuple[int, dict[str, Any], Any] | None = None
@@ -61,7 +61,7 @@ def read_newest(
             if newest is None:
                 newest = (step, *read_checkpoint(folder, abstract, check_host))
             else:
-                _read_loss(folder)  # Orbax fails if it can't read that of any checkpoint
+                _read_loss(folder)  # Orbax fails if it can't read the metrics of any one checkpoint
         except DamagedCheckpointError as error:
             damaged[step] = str(error)
     if newest is None and damaged:
@@ -82,7 +82,7 @@ def read_newest(
 def read_checkpoint(
     folder: Path, abstract: Any, check_host: Callable[[Mapping[str, Any]], None] = lambda host: None
 ) -> tuple[dict[str, Any], Any]:
-    """Reads and verifies a checkpoint; arguments and errors as of `read_newest`.
+    """Reads and verifies a checkpoint; arguments and errors as in `read_newest`.
 
     Args:
         folder: the checkpoint.
@@ -160,7 +160,7 @@ def _read_arrays(folder: Path, abstract: Any) -> Any:
             return checkpointer.restore(folder.absolute() / "arrays", target)
     except (MemoryError, PermissionError, jax.errors.JaxRuntimeError):
         raise
-    # Damage shows as any error, of the parsers of Orbax and of TensorStore.
+    # Damage can cause any error of the parsers of Orbax and TensorStore.
     except Exception as error:
         if "PERMISSION_DENIED" in str(error):
             raise PermissionError(f"{str(folder)!r}: {_last_words(error)}") from error
@@ -169,9 +169,9 @@ def _read_arrays(folder: Path, abstract: Any) -> Any:
 
 @contextlib.contextmanager
 def _no_remarks_of_threads() -> Iterator[None]:
-    """Drops what Python prints about the tasks that Orbax leaves behind when one of them fails.
+    """Suppresses Python's messages about tasks that Orbax leaves behind when one of them fails.
 
-    Each would be a traceback of fifty lines, besides the error that is raised.
+    Each would be a traceback of fifty lines, in addition to the raised error.
     """
     hook, logger = sys.unraisablehook, logging.getLogger("asyncio")
     level = logger.level
@@ -182,7 +182,7 @@ def _no_remarks_of_threads() -> Iterator[None]:
             try:
                 yield
             except BaseException:
-                gc.collect()  # the remarks come when the tasks are collected
+                gc.collect()  # the messages appear when the tasks are garbage-collected
                 raise
     finally:
         sys.unraisablehook = hook
@@ -190,7 +190,7 @@ def _no_remarks_of_threads() -> Iterator[None]:
 
 
 def _last_words(error: Exception) -> str:
-    """Returns the reason of an error: TensorStore names a chain of files before it."""
+    """Returns the reason in an error, without TensorStore's chain of file names before it."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = " ".join(str(error).split()).rsplit('": ', 1)[-1]
@@ -202,7 +202,7 @@ def _last_words(error: Exception) -> str:
 def _put_aside(
     workdir: Path, damaged: Mapping[int, str], good: int, write: Callable[[str], None]
 ) -> None:
-    """Moves damaged checkpoints out of the way of the run, and says so."""
+    """Moves damaged checkpoints out of the run's way, and prints a line about it."""
     if not damaged:
         return
     if devices.is_main():
@@ -211,13 +211,13 @@ def _put_aside(
             _move(workdir / FOLDER / str(step), workdir / ASIDE)
     devices.synchronize("damaged checkpoints")
     write(
-        f"damaged checkpoints in {str(workdir)!r}: {_describe(damaged)}; put aside in "
+        f"damaged checkpoints in {str(workdir)!r}: {_describe(damaged)}; set aside in "
         f"{ASIDE!r}; going on from step {good:,}, the newest good one"
     )
 
 
 def _move(path: Path, folder: Path) -> None:
-    """Moves a file or a folder to a folder, under a name that is free there."""
+    """Moves a file or a folder to a folder, under an unused name."""
     names = (f"{path.name}{f'-{i}' if i else ''}" for i in range(10_000))
     path.rename(next(folder / name for name in names if not (folder / name).exists()))
 

@@ -1,4 +1,4 @@
-"""Writes checkpoints of a run: Orbax does, in the background.
+"""Writes checkpoints of a run, by Orbax, in the background.
 
 A checkpoint is a folder named by its step, with four items: "arrays", "host" (JSON), "checksums" of
 both, and "metrics", the validation loss. `checkpoint_reading` reads and verifies it.
@@ -25,7 +25,7 @@ class CheckpointError(OSError):
 
 def complete_steps(workdir: Path) -> list[int]:
     """Returns the steps of a workdir's complete checkpoints, newest first."""
-    # Not Orbax's own answer: it includes a checkpoint that is still being written.
+    # Orbax's own list would include a checkpoint that is still being written.
     names = (path.name for path in (workdir / FOLDER).glob("*"))
     return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
@@ -33,7 +33,8 @@ def complete_steps(workdir: Path) -> list[int]:
 class Checkpoints:
     """The checkpoints of a workdir: keeps the latest two and the one of lowest validation loss.
 
-    Opening them removes what a killed run left half written; the workdir must be locked.
+    Opening them removes checkpoints that a killed run left half-written; the workdir must be
+    locked.
 
     Args:
         workdir: folder of the run; checkpoints are kept in its subfolder `checkpoints`.
@@ -56,7 +57,7 @@ class Checkpoints:
                 best_mode="min",
                 preservation_policy=policy.AnyPreservationPolicy(
                     [
-                        policy.LatestN(2),  # one to fall back on, should the other be damaged
+                        policy.LatestN(2),  # the second is used if the first is damaged
                         policy.BestN(
                             get_metric_fn=_loss,
                             reverse=True,  # BestN keeps the last of the sorted checkpoints
@@ -65,7 +66,7 @@ class Checkpoints:
                         ),
                     ]
                 ),
-                # Removes what a killed run left half written.
+                # Removes checkpoints that a killed run left half-written.
                 cleanup_tmp_directories=True,
             ),
         )
@@ -111,7 +112,7 @@ class Checkpoints:
             jax.errors.JaxRuntimeError: if another process has died.
         """
         args = self._ocp.args
-        # A copy: Orbax writes it later, when the caller may have changed its lists.
+        # A copy, since Orbax writes it later, when the caller may have changed its lists.
         host = json.loads(json.dumps(host))
         with self._errors():
             self._manager.save(
@@ -145,7 +146,8 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            # Processes wait for each other here: a dead process is no disk error.
+            # Processes wait for each other here, so a dead process must not be reported as a disk
+            # error.
             if jax.process_count() > 1 and _is_collective(error):
                 raise jax.errors.JaxRuntimeError(str(error)) from error
             latest = self.latest
@@ -163,7 +165,7 @@ class Checkpoints:
 def _is_collective(error: Exception) -> bool:
     """Checks whether an error is about processes that can't be reached.
 
-    The text is searched as well: Orbax's threads pass errors on as another type.
+    The text is searched as well, since Orbax's threads re-raise errors with another type.
     """
     carriers = ("Gloo", "NCCL", "oordination service")
     return isinstance(error, jax.errors.JaxRuntimeError) or any(

@@ -1,6 +1,6 @@
 """Checksums of a checkpoint: SHA-256 of every array, of the host's values and of the list itself.
 
-A file system or a copy may change bits without an error, and Orbax verifies none of the arrays.
+File systems and copies may change bits without an error, and Orbax doesn't verify arrays.
 """
 
 import hashlib
@@ -35,9 +35,9 @@ def make_checksums(arrays: Any, host: Mapping[str, Any], loss: float | None) -> 
 
 
 def check_list(checksums: Any) -> str:
-    """Returns what is wrong with a list of checksums itself; "" if nothing is."""
+    """Returns the fault of a list of checksums itself, or ""."""
     if not isinstance(checksums, dict):
-        return "its list of checksums is no list"
+        return "its list of checksums is not a list"
     rest = {key: value for key, value in checksums.items() if key != "list"}
     if checksums.get("list") != _digest_json(rest):
         return "its list of checksums differs from its own checksum"
@@ -45,7 +45,7 @@ def check_list(checksums: Any) -> str:
 
 
 def check_host(checksums: Mapping[str, Any], host: Any, loss: float | None) -> str:
-    """Returns what is wrong with the values of the host and the loss; "" if nothing is."""
+    """Returns the fault of the host's values and the loss, or ""."""
     if _digest_json(host) != checksums["host"]:
         return "the host's values differ from their checksum"
     if loss != checksums["loss"]:
@@ -54,7 +54,7 @@ def check_host(checksums: Mapping[str, Any], host: Any, loss: float | None) -> s
 
 
 def check_arrays(checksums: Mapping[str, Any], arrays: Any) -> str:
-    """Returns which arrays differ from their checksums; "" if none does."""
+    """Returns the names of arrays that differ from their checksums; "" if none does."""
     found = make_checksums(arrays, {}, None)["arrays"]
     wrong = [name for name, text in checksums["arrays"].items() if found.get(name) != text]
     if not wrong:
@@ -64,7 +64,7 @@ def check_arrays(checksums: Mapping[str, Any], arrays: Any) -> str:
 
 
 def different_arrays(checksums: Mapping[str, Any], abstract: Any) -> list[str]:
-    """Returns names of arrays that are not in both, or of another dtype or shape.
+    """Returns names of arrays that only one side has, or whose dtype or shape differs.
 
     Args:
         checksums: of a checkpoint.

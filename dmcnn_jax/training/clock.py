@@ -19,7 +19,7 @@ def _processor_time() -> float:
 
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.monotonic, "processor": _processor_time}
-"""What `config.schedule.clock` may name."""
+"""The clocks that `config.schedule.clock` can name."""
 
 
 class ClockSchedule:
@@ -27,16 +27,16 @@ class ClockSchedule:
 
     The rate rises over the first 2 % of `config.schedule.minutes`, stays constant, and falls to 0
     over the last `config.schedule.cooldown` of them (`schedule.cooldown_factor`). So no step has to
-    be measured beforehand, and a slow machine ends with as low a rate as a fast one.
-    `config.train.stage_steps` divides the time among stages.
+    be measured beforehand, and the rate reaches 0 on slow machines too. `config.train.stage_steps`
+    divides the time among stages.
 
-    Time runs from the first use of the learning rate, and includes what is compiled, validated and
-    saved after it. While a run is interrupted it stands still. The number of steps depends on the
-    machine, so two runs don't end with the same bits.
+    Time runs from the first use of the learning rate, and includes later compilation, validation
+    and saving. It stops while a run is interrupted. The number of steps depends on the machine, so
+    two runs don't end with the same bits.
 
     Args:
         config: the configuration of the run, whose `schedule.clock` names a clock.
-        clock: returns seconds, instead of that clock.
+        clock: returns seconds; overrides that clock.
 
     Attributes:
         step: number of steps done.
@@ -52,7 +52,7 @@ class ClockSchedule:
         self._seconds = 60 * config.schedule.minutes
         steps = config.train.stage_steps
         self._stage_ends = [self._seconds * s / sum(steps) for s in accumulate(steps)]
-        # Exactly: what is left of rounding would leave the last stage unfinished.
+        # Exact, since a rounding error would leave the last stage unfinished.
         self._stage_ends[-1] = self._seconds
         self._started: float | None = None
         self._elapsed = self._before = self._validated = 0.0
@@ -104,10 +104,10 @@ class ClockSchedule:
             self._elapsed = self._before + self._clock() - self._started
 
     def observe(self, loss: float) -> str:
-        """Notes that a validation is done, and enters the next stage if it is due.
+        """Records that a validation is done, and enters the next stage if it is due.
 
         Args:
-            loss: validation loss, which decides nothing.
+            loss: validation loss, which has no effect.
 
         Returns:
             "", for no event.
@@ -138,5 +138,5 @@ class ClockSchedule:
         self.step, self.stage, self.stage_step = state["step"], state["stage"], state["stage_step"]
         self._elapsed = self._before = self._validated = state["elapsed"]
         self._started = None
-        # The run may have been made shorter since.
+        # The run may have been shortened since.
         self._leave_if_over()

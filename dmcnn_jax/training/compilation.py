@@ -1,8 +1,8 @@
-"""Compiles the programs of a run before their first use, and says so.
+"""Compiles the programs of a run before their first use, and reports it.
 
 A training step takes half a minute to a minute to compile. On an accelerator, whose compiler tries
-out many kernels, the programs of a stage are compiled at once, on all cores, and those of the next
-stage while the current one trains. On a CPU each program is compiled when it is first needed.
+out many kernels, the programs of a stage are compiled simultaneously, on all cores, and those of
+the next stage while the current stage trains. On a CPU, each program is compiled when first needed.
 """
 
 import time
@@ -21,19 +21,19 @@ from dmcnn_jax.training.validation import Validation
 
 
 class Programs(Protocol):
-    """The programs of a run, compiled before they are needed."""
+    """The programs of a run, compiled before use."""
 
     def before_step(self, state: TrainState, inputs: feeds.Inputs, stage: int) -> None:
-        """Returns when the program of a step is compiled.
+        """Blocks until the program of a step is compiled.
 
         Args:
             state: the state that the step starts from.
-            inputs: those of the step.
+            inputs: the step's inputs.
             stage: index of its stage.
         """
 
     def before_validation(self) -> None:
-        """Returns when the program of a validation is compiled."""
+        """Blocks until the program of a validation is compiled."""
 
 
 def compiled_programs(
@@ -43,7 +43,7 @@ def compiled_programs(
     config: Config,
     write: Callable[[str], None],
 ) -> AbstractContextManager[Programs]:
-    """Returns what compiles the programs of a run in the way that pays here.
+    """Returns the faster way, on this device, to compile the programs of a run.
 
     Args:
         trainer: its training steps are compiled.
@@ -52,14 +52,14 @@ def compiled_programs(
         config: the configuration of the run.
         write: prints a line.
     """
-    # With limited time, other cores can compile what comes later.
+    # With limited time, other cores can compile later programs meanwhile.
     if jax.default_backend() != "cpu" or config.schedule.name == "clock":
         return AheadOfTime(trainer, validation, feed, config, write)
     return nullcontext(OnDemand(trainer, validation, config, write))
 
 
 class OnDemand:
-    """Programs that are compiled when they are first needed.
+    """Programs compiled when first needed.
 
     Args:
         trainer: see `compiled_programs`.
@@ -93,10 +93,10 @@ class OnDemand:
 
 
 class AheadOfTime:
-    """Programs that other threads compile ahead.
+    """Programs compiled ahead by other threads.
 
-    A context manager: leaving it drops what has not begun, and waits for the rest, unless by an
-    error or an interrupt.
+    A context manager. Leaving it drops compilations that have not begun, and waits for the others,
+    except after an error or an interrupt.
 
     Args:
         trainer: see `compiled_programs`.
@@ -176,7 +176,7 @@ def _compile_validation(trainer: Trainer, validation: Validation) -> None:
 
 
 def _step_name(inputs: feeds.Inputs, patch: int) -> str:
-    """Names a training step, in words."""
+    """Returns a description of a training step."""
     factors = getattr(inputs, "subsampling", None)
     names = [f", {name}" for name, known in jpeg.SUBSAMPLING_FACTORS.items() if known == factors]
     return f"step of {patch} × {patch} pixels{''.join(names)}"
@@ -184,7 +184,7 @@ def _step_name(inputs: feeds.Inputs, patch: int) -> str:
 
 @contextmanager
 def _reporting(name: str, write: Callable[[str], None]) -> Iterator[None]:
-    """Says before its block what is compiled, and after it how long that took."""
+    """Prints the name of a program before the block, and the block's duration after it."""
     before = time.perf_counter()
     write(f"compiling the {name} …")
     yield

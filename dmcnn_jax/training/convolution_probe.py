@@ -2,8 +2,8 @@
 
     python -m dmcnn_jax.training.convolution_probe products
 
-Which kernels XLA takes depends on flags that a process reads once, so each way is measured in a
-process of its own: three layers of DMCNN in bfloat16, forward and backward.
+XLA's choice of kernels depends on flags that a process reads once, so each way is measured in a
+separate process: three layers of DMCNN in bfloat16, forward and backward.
 """
 
 import json
@@ -26,18 +26,18 @@ WAYS: Mapping[str, str] = {
 """Ways to compute convolutions, and the XLA flags that each needs."""
 
 REFERENCE = "PyTorch"
-"""What is measured beside them: convolutions of the machine's library without JAX."""
+"""The reference measurement: the convolutions of the machine's library, without JAX."""
 
 # Batch, side, channels and dilation of the layers: at full, half and quarter size.
 _LAYERS = ((16, 128, 64, 1), (16, 64, 128, 1), (16, 32, 256, 4))
 
 
 def probe(write: Callable[[str], None], timeout: float = 20) -> str:
-    """Measures all ways, each in a process of its own.
+    """Measures all ways, each in a separate process.
 
     Args:
         write: prints a line.
-        timeout: longest time for one way, seconds; one that takes longer is passed over.
+        timeout: longest time for one way, seconds; slower ways are skipped.
 
     Returns:
         The fastest of `WAYS`.
@@ -76,8 +76,8 @@ def measure(way: str) -> dict[str, float | str]:
     """Measures one way, in this process.
 
     Returns:
-        "rate", FLOP a second of all layers; "layers", those of each layer, in TFLOP, as text; and
-        "compile", seconds.
+        "rate", FLOP a second of all layers; "layers", the rates of each layer, in TFLOP a second,
+        as text; and "compile", seconds.
     """
     if way == REFERENCE:
         return _measure_torch()

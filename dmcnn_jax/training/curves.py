@@ -1,4 +1,4 @@
-"""Draws the curves of training runs: loss and learning rate, gain in PSNR, and its last hundredths.
+"""Draws the curves of training runs: loss, learning rate, gain in PSNR, and the end of the gain.
 
 `training.plots.draw` reads the runs; this file only draws.
 """
@@ -77,7 +77,7 @@ def _draw_loss(records: Records, begin: int, loss: "Axes", rate: "Axes") -> None
 
 
 def _finish_loss(loss: "Axes", rate: "Axes") -> None:
-    """Sets the limits, so that single high losses don't squash the rest, and the labels."""
+    """Sets the labels, and limits that cut off single high losses."""
     logged = loss.lines[::2]  # the others are smoothed
     values = [float(y) for line in logged for y in np.asarray(line.get_ydata())]
     if values:
@@ -109,7 +109,7 @@ def _draw_gains(runs: Sequence[tuple[str, Records]], begins: Sequence[int], axes
         ends |= {"training": batches[-1]} if batches else {}
         ends |= {"validation": validations[-1]} if validations else {}
         shown += batches + validations
-    # What a network from random weights gains in its first steps would squash the rest.
+    # The gain of the first steps from random weights would compress the rest of the curve.
     last = max((step for step, _ in shown), default=0)
     values = [gain for step, gain in shown if step >= 0.06 * last]
     if len(shown) > 20:
@@ -130,7 +130,7 @@ def _draw_gains(runs: Sequence[tuple[str, Records]], begins: Sequence[int], axes
 def _mark_runs(
     runs: Sequence[tuple[str, Records]], begins: Sequence[int], loss: "Axes", gain: "Axes"
 ) -> None:
-    """Draws a line where each run begins, with its name and its best gain in validation."""
+    """Draws a line at the start of each run, with its name and its best validation gain."""
     for begin, (name, records) in zip(begins, runs, strict=True):
         for axes in (loss, gain):
             axes.axvline(begin, color="black", linewidth=0.5)

@@ -50,7 +50,7 @@ def train(
             (`config.json`) and the weights: `best.safetensors`, of the lowest validation loss, and
             `last.safetensors`. Several processes have to share it.
         profile: whether to write a JAX profile of a few steps to `profile` in the workdir.
-        on_validated: called after each validation, when its weights and log are written.
+        on_validated: called after each validation, once its weights and log are written.
 
     Returns:
         The model of lowest validation loss.
@@ -101,10 +101,10 @@ def train(
 
 
 class TrainingLoop:
-    """The loop over steps: trains, logs, validates and saves.
+    """The loop over steps, which trains, logs, validates and saves.
 
     Locks the workdir, opens the data, and resumes from the newest good checkpoint if there is one.
-    A context manager: leaving it waits until everything is written.
+    A context manager; leaving it waits until everything is written.
 
     Args:
         trainer: makes the state and advances it.
@@ -142,11 +142,11 @@ class TrainingLoop:
     def _open(self) -> None:
         """Reads the newest checkpoint or the initial weights, and opens the data and the files."""
         trainer, config, workdir = self._trainer, self._config, self.files.path
-        # Before the data are opened, so that missing weights are reported without delay.
+        # Done before the data are opened, so that missing weights are reported without delay.
         host = self._read_state()
         self._feed, tiles = feeds.open_data(config, trainer.mesh)
         self._images = {"training": self._feed.fingerprint, "validation": tiles.fingerprint}
-        # Includes the step: a workdir of this name may be another one on another machine.
+        # Includes the step, since a workdir of this name may be a different one on another machine.
         devices.check_agreement(
             f"{config.to_json_best_effort()} {self._images} {workdir} {self.schedule.step}"
         )
@@ -219,7 +219,7 @@ class TrainingLoop:
                 self._run_step(timer)
                 profiler.after_step(self._state)
                 reported = self._report_and_save(timer)
-                # Processes have to stop at the same step. They ask each other only now and then.
+                # Processes have to stop at the same step, and synchronise only at intervals.
                 asks = jax.process_count() == 1 or reported
                 if asks and devices.any_process(bool(signals)):
                     self._stop()
@@ -243,7 +243,7 @@ class TrainingLoop:
         self._progress.advance()
 
     def _report_and_save(self, timer: Timer) -> bool:
-        """Logs, validates and saves, whatever this step is due for; returns whether it logged."""
+        """Logs, validates and saves if due at this step; returns whether it logged."""
         schedule, train = self.schedule, self._config.train
         validates = schedule.validation_due
         reports = schedule.step % train.log_every == 0 or validates
@@ -318,7 +318,7 @@ class TrainingLoop:
         schedule, variables = self.schedule, self._trainer.variables(self._state)
         with self._left.excluded():
             self._programs.before_validation()
-        # Validation allocates blocks of other sizes than a step.
+        # Validation allocates blocks of different sizes than a step.
         trim_memory()
         result, pictures = self._validation(self._trainer.module, variables)
         trim_memory()
@@ -342,7 +342,7 @@ class TrainingLoop:
             self.files.save_checkpoint(step, self._state, host, self._images, loss)
 
     def _log_skipped(self, write: Callable[[str], None]) -> None:
-        """Writes how many images can't be trained on, if that has changed."""
+        """Prints the number of unusable images, if it has changed."""
         skipped = dict(self._feed.skipped)
         if skipped != self._skipped:
             self._skipped = skipped

@@ -1,4 +1,4 @@
-"""Checks a machine before time is spent on it: the codec's bits, a step's gradients, its speed."""
+"""Checks a machine before training on it: the codec's bits, a step's gradients, its speed."""
 
 import hashlib
 import time
@@ -25,18 +25,18 @@ CODEC_DIGEST = "3183784b"
 """`codec_digest` on a CPU, where tests compare the codec with libjpeg's bits."""
 
 GRADIENT_TOLERANCE = 1e-2
-"""Largest relative difference of a step's gradients to those on the CPU, in full float32.
+"""Largest relative difference between a step's gradients and the CPU's, in full float32.
 
 Sums of float32 products in another order, and algorithms such as Winograd's, differ by 1e-5 to
 1e-3; a wrong convolution by 1.
 """
 
-# Steps that are timed, after two that aren't.
+# Number of timed steps, after two untimed ones.
 _TIMED_STEPS = 10
 
 
 def codec_digest() -> str:
-    """Returns a digest of what `jpeg.encode` and `jpeg.decode` give on the default device.
+    """Returns a digest of the results of `jpeg.encode` and `jpeg.decode` on the default device.
 
     Noise and smooth waves are compressed at qualities 1 to 100: 8 hexadecimal digits of the SHA-256
     of all coefficients and pixels.
@@ -55,7 +55,7 @@ def codec_digest() -> str:
 
 
 def gradient_difference() -> float:
-    """Compares the gradients of one step of a small DMCNN here with those on the CPU.
+    """Compares one step's gradients of a small DMCNN on this device with those on the CPU.
 
     Returns:
         ‖g - g'‖ / ‖g'‖ over all weights, computed at the highest precision of matrix products;
@@ -71,7 +71,7 @@ def gradient_difference() -> float:
 
 
 def _gradients_on(device: jax.Device) -> tuple[Any, Any]:
-    """Returns a batch, and the gradients of the loss by the weights, in host memory."""
+    """Returns a batch, and the loss's gradients with respect to the weights, in host memory."""
     config = default_config()
     config.model.features = 8
     config.quality = 10
@@ -134,7 +134,7 @@ def step_rates(
     for trainer, feed in zip(trainers, opened, strict=True):
         name, sizes = trainer.config.name, batch_sizes(trainer.config)
         for stage, patch in enumerate(trainer.config.train.patch_sizes):
-            # Networks that differ in quality alone share their steps.
+            # Networks that differ only in quality share their steps.
             key = trainer.program_key(feed.inputs(stage, 0), patch)
             if key in timed:
                 continue
@@ -154,7 +154,7 @@ def step_rates(
 
 
 def _from_random_weights(config: Config) -> Config:
-    """Returns a copy of a configuration that needs no weights, which may not be trained yet."""
+    """Returns a copy of a configuration without `init_from`, whose weights may not exist yet."""
     copied = ml_collections.ConfigDict(config.to_dict())
     copied.init_from = ""
     return copied
@@ -172,7 +172,7 @@ def _time_steps(trainer: Trainer, feed: feeds.Feed, stage: int, patch: int) -> f
 
 
 def copy_rate() -> float:
-    """Measures how fast the device copies its memory, bytes read and written a second."""
+    """Measures the device's copy rate, in bytes read and written per second."""
     size = 2**28 if jax.default_backend() != "cpu" else 2**24
     array = jnp.zeros(size, jnp.float32)
     copy = jax.jit(lambda x: x + 1)

@@ -33,7 +33,8 @@ class MetricWriter:
             write_file(path, "".join(line + "\n" for line in kept).encode())
         self._file = path.open("a")
         try:
-            # It would import PyTorch for the sake of a type: seconds, and hundreds of megabytes.
+            # tensorboardX would import PyTorch only for a type, at a cost of seconds and hundreds
+            # of megabytes.
             with hiding("torch"):
                 from tensorboardX import SummaryWriter
         except ModuleNotFoundError:
@@ -105,6 +106,6 @@ def _is_kept(line: str, step: int) -> bool:
     """Checks that a line is complete and of no later step than `step`."""
     try:
         return bool(json.loads(line)["step"] <= step)
-    # A killed run may leave half a line.
+    # A killed run may leave an incomplete line.
     except ValueError:
         return False

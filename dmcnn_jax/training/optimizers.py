@@ -1,4 +1,4 @@
-"""The optimizers that `config.train.optimizer` may name."""
+"""The optimizers that `config.train.optimizer` can name."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,14 +14,14 @@ from dmcnn_jax.system import devices
 def make_optimizer(
     config: TrainConfig, mesh: jax.sharding.Mesh | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """Returns the optimizer that `config` names, with clipping and weight decay.
+    """Returns the optimizer named by `config`, with clipping and weight decay.
 
     Its updates are for a learning rate of 1; the training step multiplies them by the rate of the
     schedule, and subtracts them from the parameters.
 
     Args:
         config: `config.train` of the run.
-        mesh: devices that share the work of Muon; None: each does all of it.
+        mesh: devices that share the work of Muon; None: every device computes all of it.
     """
     steps = []
     if config.clip_norm:
@@ -47,8 +47,9 @@ def _muon(config: TrainConfig, mesh: jax.sharding.Mesh | None) -> optax.Gradient
             params,
         )
 
-    # Without steps of Newton and Schulz, it normalises and scales momentum. The steps follow here,
-    # since optax takes a matrix at a time, on all devices alike: a third of a training step.
+    # Without Newton-Schulz steps, optax's Muon normalises and scales momentum. The steps are done
+    # here, since optax computes them for one matrix at a time, redundantly on all devices, which
+    # takes a third of a training step.
     scaled = optax.contrib.muon(
         1.0,
         ns_steps=0,
@@ -69,12 +70,12 @@ def orthogonalize_kernels(updates: Any, mesh: jax.sharding.Mesh | None = None) -
     """Replaces kernels by nearly orthogonal matrices of the same norms, as Muon does.
 
     Args:
-        updates: a tree of arrays. Those that aren't kernels stay as they are.
-        mesh: devices to share the work, which matrices of one shape are split over.
+        updates: a tree of arrays. Arrays that aren't kernels are unchanged.
+        mesh: devices that share the work; matrices of one shape are split over them.
 
     Returns:
-        The tree. Singular values of a kernel, reshaped to [size · size · in, out], are equal up to
-        a third; its Frobenius norm is multiplied by the root of their number, about.
+        The tree. The singular values of a kernel, reshaped to [size · size · in, out], are equal up
+        to a third; its Frobenius norm is multiplied by about the root of their number.
     """
     leaves, structure = jax.tree.flatten(updates)
     groups: dict[tuple[int, int], list[int]] = {}
@@ -88,7 +89,8 @@ def orthogonalize_kernels(updates: Any, mesh: jax.sharding.Mesh | None = None) -
     return jax.tree.unflatten(structure, leaves)
 
 
-# Of Jordan et al.: five steps bring singular values from 0.01 to 1 to within a third of 1.
+# Coefficients of Jordan et al.; five steps bring singular values from 0.01 to 1 to within a third
+# of 1.
 _STEPS, _COEFFICIENTS = 5, (3.4445, -4.7750, 2.0315)
 
 

@@ -37,7 +37,7 @@ def write_csv(workdir: str | os.PathLike, path: str | os.PathLike) -> None:
 
     One line a record, with the columns "step", "stage", "learning_rate", "loss", "psnr",
     "jpeg_psnr" and "pixels_per_second" of training batches, and "validation_loss",
-    "validation_psnr" and "validation_gain"; cells that a record has no value for are empty.
+    "validation_psnr" and "validation_gain"; cells without a value are empty.
 
     Args:
         workdir: folder of the run.
@@ -74,8 +74,8 @@ def draw(*runs: str | os.PathLike) -> "Figure":
     """Draws the curves of a run, or of runs that continue each other, one after another.
 
     Args:
-        *runs: workdirs, or tables from `write_csv`. Of several, each begins at the step at which
-            the one before ended, and a vertical line with its name stands there.
+        *runs: workdirs, or tables from `write_csv`. Several runs are joined: each begins at the
+            step at which the previous one ended, marked by a vertical line with its name.
 
     Returns:
         A Matplotlib figure, as described at `curves.draw_runs`.
@@ -89,7 +89,7 @@ def draw(*runs: str | os.PathLike) -> "Figure":
 
 
 def _short_names(names: Sequence[str]) -> list[str]:
-    """Returns names without the first of them where they begin with it: "qf20-long" → "long"."""
+    """Returns names without the first name as a prefix, such as "long" for "qf20-long"."""
     return [name.removeprefix(f"{names[0]}-") for name in names]
 
 

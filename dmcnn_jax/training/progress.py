@@ -1,4 +1,4 @@
-"""Parts of the training loop that people see: speed, progress, messages, signals, profile."""
+"""Parts of the training loop's user interface: speed, messages, signals, profile."""
 
 import contextlib
 import os
@@ -48,7 +48,7 @@ class Profiler:
         write: prints a line.
     """
 
-    # Steps at the start that are left out (they compile), and steps that are recorded.
+    # Number of steps left out at the start, since they compile, and number of recorded steps.
     _SKIPPED, _RECORDED = 5, 10
 
     def __init__(self, folder: Path | None, write: Callable[[str], None]):
@@ -56,18 +56,18 @@ class Profiler:
         self._steps = 0
 
     def before_step(self) -> None:
-        """Starts recording, if it is time to; called before each step."""
+        """Starts recording if due; called before each step."""
         if self._folder is not None and self._steps == self._SKIPPED:
             jax.profiler.start_trace(self._folder)
 
     def after_step(self, state: Any) -> None:
-        """Stops recording, if it is time to; called after each step with its arrays."""
+        """Stops recording if due; called after each step with its arrays."""
         self._steps += 1
         if self._steps == self._SKIPPED + self._RECORDED:
             self._stop(state)
 
     def finish(self, state: Any) -> None:
-        """Stops recording early, where a run is too short."""
+        """Stops recording early if a run is too short."""
         if self._steps > self._SKIPPED:
             self._stop(state)
         elif self._folder is not None:
@@ -90,12 +90,12 @@ def print_on_main(text: str) -> None:
 
 @contextlib.contextmanager
 def catch_stop_signals() -> Iterator[list[int]]:
-    """Catches SIGINT, SIGTERM and SIGHUP while its block runs, and says that the run will stop.
+    """Catches SIGINT, SIGTERM and SIGHUP in the block, and prints that the run will stop.
 
-    A SIGHUP that is ignored stays ignored, as nohup wants it.
+    An ignored SIGHUP stays ignored, so that nohup works.
 
     Yields:
-        A list that the first signal is appended to; a second one raises KeyboardInterrupt at once.
+        A list to which the first signal is appended; a second one raises KeyboardInterrupt at once.
     """
     received: list[int] = []
 
@@ -103,7 +103,8 @@ def catch_stop_signals() -> Iterator[list[int]]:
         if received:
             raise KeyboardInterrupt
         received.append(number)
-        # Steps can take minutes. `print` may not be called while it is interrupted itself.
+        # Printed at once, since steps can take minutes; not by `print`, which the signal may have
+        # interrupted.
         with contextlib.suppress(OSError):  # the terminal may be gone
             os.write(2, b"\nstopping after this step; Ctrl-C again stops at once, without saving\n")
 

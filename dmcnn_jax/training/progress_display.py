@@ -1,4 +1,4 @@
-"""Shows how far a training run is: a bar on a terminal, lines in a file."""
+"""Shows the progress of a training run: a bar on a terminal, lines in a file."""
 
 import contextlib
 import sys
@@ -16,7 +16,7 @@ from dmcnn_jax.training.schedule import Schedule
 
 
 class TimeLeft:
-    """An estimate of the time that a run still takes, from its last steps.
+    """An estimate of a run's remaining time, from its latest steps.
 
     The time that a pixel takes is averaged over as many steps as lie between two validations, so
     that the average includes the time of one validation. Time in `excluded` does not count.
@@ -59,12 +59,12 @@ class TimeLeft:
         self._excluded += self._clock() - before
 
     def seconds_per_step(self) -> float | None:
-        """Returns the time that a step of the current stage takes; None as long as unknown."""
+        """Returns the time of a step of the current stage; None while unknown."""
         per_pixel = self._seconds_per_pixel()
         return None if per_pixel is None else per_pixel * self._batch_pixels[self._schedule.stage]
 
     def seconds(self) -> float | None:
-        """Returns the time left if no stage converges early; None as long as unknown."""
+        """Returns the time left if no stage converges early; None while unknown."""
         schedule = self._schedule
         if schedule.done:
             return 0.0
@@ -90,7 +90,7 @@ _QUEUED_STEPS = 2
 
 
 class Progress:
-    """What a run shows of its progress; a context manager, and silent but in the main process.
+    """The progress display of a run: a context manager, silent except in the main process.
 
     On a terminal it is a bar. A file gets a line for the first report, every half minute, and at
     the end.
@@ -156,7 +156,7 @@ class Progress:
         self.write(", ".join(part for part in (of, self._pace(), self._report) if part))
 
     def _pace(self) -> str:
-        """Returns the time of a step and the time left, in words; empty as long as unknown."""
+        """Returns the time of a step and the time left, as text; empty while unknown."""
         step, left = self._left.seconds_per_step(), self._left.seconds()
         per_step = "" if step is None else f"{step:.3g} s/step"
         remaining = "" if left is None else f"{tqdm.format_interval(left)} left"

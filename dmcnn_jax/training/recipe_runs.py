@@ -1,7 +1,7 @@
-"""Runs a recipe of several phases: packs images, trains phase after phase, averages weights.
+"""Runs a recipe of several phases: packs images, trains the phases in turn, averages weights.
 
-Every phase has a folder in the output folder, named by its number and name. A recipe that was
-interrupted resumes within the phase, and skips phases that are done.
+Every phase has a folder in the output folder, named by its number and name. An interrupted recipe
+resumes within the phase, and skips finished phases.
 """
 
 import dataclasses
@@ -53,8 +53,8 @@ def run_recipe(
         The weights file of the last phase, `best.safetensors` in the output folder.
 
     Raises:
-        ValueError: if the phases don't fit together, or the output folder holds a recipe that was
-            begun with other images, configurations or weights.
+        ValueError: if the phases contradict each other, or the output folder holds a recipe begun
+            with other images, configurations or weights.
         KeyboardInterrupt: if a signal stopped a phase, after a checkpoint.
         WorkdirInUseError: an OSError, if another process runs a recipe in the output folder.
         OSError: if a file is missing, or can't be written; and see `train`.
@@ -67,7 +67,7 @@ def run_recipe(
 def _run_phases(
     phases: Sequence[Phase], source: str, output: Path, name: str, write: Callable[[str], None]
 ) -> Path:
-    """Runs a checked recipe in a locked folder; arguments and result as of `run_recipe`."""
+    """Runs a checked recipe in a locked folder; arguments and result as in `run_recipe`."""
     _check_source(source, output)
     results: dict[str, Path] = {}
     for number, phase in enumerate(phases, 1):
@@ -86,7 +86,7 @@ def _run_phases(
 
 
 def _check_source(source: str, output: Path) -> None:
-    """Checks that the output folder was begun with the same images; writes down which."""
+    """Checks that the output folder was begun with the same images; records them."""
     record = output / "recipe.json"
     wanted = source if source == "packaged" else str(Path(source).resolve())
     if record.exists():
@@ -120,7 +120,7 @@ def _run_train_phase(
     title: str,
     write: Callable[[str], None],
 ) -> None:
-    """Trains a phase to its end, unless it has been."""
+    """Trains a phase to its end, unless it is finished."""
     record_path = folder / "phase.json"
     record = {"start": _digest(config.init_from), "config": _identity(config), "done": False}
     if record_path.exists():
@@ -174,7 +174,7 @@ def _pack(
     packs_folder: Path,
     write: Callable[[str], None],
 ) -> Path:
-    """Packs the images as a phase needs them, unless that has been done."""
+    """Packs the images for a phase, unless the pack exists."""
     data, fields = config.data, dataclasses.asdict(options)
     path = packs_folder / f"{data.luma}-{data.tile}-{data.max_short_side}"
     if options != PackOptions():

@@ -24,7 +24,7 @@ from dmcnn_jax.training.workdir_lock import WorkdirInUseError, WorkdirLock
 class RunDirectory:
     """The files of a run.
 
-    All processes of a run have one: they write checkpoints together, and the main process alone
+    Each process of a run has one. All processes write checkpoints together; only the main process
     writes everything else.
 
     Args:
@@ -51,17 +51,17 @@ class RunDirectory:
 
     @property
     def last_checkpoint(self) -> str:
-        """The newest complete checkpoint, in words."""
+        """A description of the newest complete checkpoint."""
         step = next(iter(complete_steps(self.path)), None)
         return f"that of step {step:,} in {str(self.path)!r}" if step is not None else "none yet"
 
     @property
     def has_best(self) -> bool:
-        """Whether there are validated weights, which another run can start from."""
+        """Whether there are validated weights, from which another run can start."""
         return (self.path / "best.safetensors").exists()
 
     def read_newest(self, abstract: TrainState) -> tuple[dict[str, Any], TrainState] | None:
-        """Reads the newest good checkpoint, if there is one; damaged ones are put aside.
+        """Reads the newest undamaged checkpoint, if there is one; sets damaged ones aside.
 
         Args:
             abstract: shapes and shardings of the arrays.
@@ -89,14 +89,14 @@ class RunDirectory:
         return host, state
 
     def check_images(self, host: Mapping[str, Any], images: Mapping[str, str]) -> None:
-        """Checks that a run goes on with the images that it was begun with.
+        """Checks that a run resumes with its original images.
 
         Args:
             host: the host's values of a checkpoint.
             images: fingerprints of the "training" and "validation" images.
 
         Raises:
-            ValueError: if they are others.
+            ValueError: if the images differ.
         """
         for which, found in images.items():
             if found != host["images"][which]:
@@ -135,7 +135,7 @@ class RunDirectory:
             result: figures from `Validation`; "loss" decides.
             pictures: from `Validation`, for TensorBoard.
         """
-        # The same criterion as of the checkpoint that Orbax preserves: the lowest loss.
+        # The same criterion as for the checkpoint that Orbax preserves: the lowest loss.
         improved = result["loss"] < self._best_loss
         self._best_loss = min(self._best_loss, result["loss"])
         if self._writer is None:
@@ -147,7 +147,7 @@ class RunDirectory:
         self._written_step = step
 
     def write_last(self, step: int, variables: Mapping[str, Any]) -> None:
-        """Writes weights as `last`, not validated, unless those of this step are there.
+        """Writes unvalidated weights as `last`, unless this step's are already written.
 
         Args:
             step: number of steps done.
@@ -157,7 +157,7 @@ class RunDirectory:
             save_weights(self.path / "last.safetensors", variables, self._about(step))
 
     def _about(self, step: int) -> dict[str, Any]:
-        """Returns what a weights file says about itself."""
+        """Returns the metadata of a weights file."""
         config = self._config
         return {
             "model": config.model.to_dict(),
@@ -169,7 +169,7 @@ class RunDirectory:
         }
 
     def has_checkpoint(self, step: int) -> bool:
-        """Checks whether the newest checkpoint, perhaps still being written, is of a step."""
+        """Returns whether the newest checkpoint, even one being written, is of a given step."""
         return self._saved_step == step
 
     def save_checkpoint(
@@ -195,8 +195,8 @@ class RunDirectory:
         """Closes all files and frees the lock.
 
         Args:
-            error: the exception that ends the run; errors while closing would hide it, so that they
-                are suppressed then.
+            error: the exception that ends the run; errors while closing are then suppressed, since
+                they would hide it.
         """
         suppressed = () if error is None else (Exception,)
         try:

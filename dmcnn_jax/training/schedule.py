@@ -17,13 +17,13 @@ from dmcnn_jax.config.types import Config
 
 
 def cooldown_factor(share: float) -> float:
-    """Returns what the learning rate is multiplied by in a cooldown: 1 - √share.
+    """Returns the factor of the learning rate in a cooldown: 1 - √share.
 
     After Hägele et al., "Scaling laws and compute-optimal training beyond fixed training durations"
     (NeurIPS 2024).
 
     Args:
-        share: of the cooldown that is done; above 1 counts as 1.
+        share: completed share of the cooldown; values above 1 count as 1.
     """
     return 1 - math.sqrt(min(1.0, share))
 
@@ -44,7 +44,7 @@ class Schedule:
 
     def __init__(self, config: Config):
         self._train, self._config = config.train, config.schedule
-        # Not part of the optimizer: its patience counts validations, not steps.
+        # Not part of the optimizer, since its patience counts validations instead of steps.
         self._plateau = optax.contrib.reduce_on_plateau(
             factor=self._config.factor, patience=self._config.patience, rtol=self._config.rtol
         )
@@ -59,7 +59,7 @@ class Schedule:
 
     @property
     def stage_over(self) -> bool:
-        """Whether the stage is over: it has converged, or done all its steps."""
+        """Whether the stage has converged or done all its steps."""
         return self._converged or self.stage_step >= self._train.stage_steps[self.stage]
 
     @property
@@ -110,7 +110,7 @@ class Schedule:
 
         Returns:
             "reduced" if the learning rate was reduced, "converged" if the stage ended because it
-            would have been reduced once too often, else "".
+            would have been reduced too often, otherwise "".
         """
         event = self._observe(loss) if self._config.name == "plateau" else ""
         self._leave_if_over()
@@ -135,7 +135,7 @@ class Schedule:
         return self.stage == len(self._train.stage_steps) - 1
 
     def _leave_if_over(self) -> None:
-        # The last stage is never left, so that a run can be made longer.
+        # The last stage is never left, so that a run can be extended.
         if self.stage_over and not self._is_last:
             self._enter_stage(self.stage + 1)
 

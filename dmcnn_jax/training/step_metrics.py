@@ -10,7 +10,7 @@ _MAX_QUEUED_STEPS = 2
 
 
 class StepMetrics:
-    """The scalars of training steps, kept until they are averaged for a line of the log."""
+    """A buffer of training steps' scalars, which are averaged for a line of the log."""
 
     def __init__(self) -> None:
         self._pending: list[Mapping[str, jax.Array | float]] = []
@@ -42,8 +42,8 @@ class StepMetrics:
         """Returns the means over all steps since the last call, and forgets them.
 
         Args:
-            pixels: number of pixels in a batch. PSNRs are at most `max_psnr` of it: that of a
-                batch without any error would be infinite.
+            pixels: number of pixels in a batch. PSNRs are limited to its `max_psnr`, since a batch
+                without error would have an infinite PSNR.
 
         Returns:
             Mean of each scalar; empty if there was no step.

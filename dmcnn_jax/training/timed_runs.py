@@ -15,12 +15,12 @@ def run(
 ) -> Path:
     """Trains by the clock, and copies weights and curves to a folder after each validation.
 
-    An interrupted run goes on where it was saved last; a finished one is copied again.
+    An interrupted run resumes from its last checkpoint; a finished run is copied again.
 
     Args:
         config: the configuration; its workdir is "runs/" and its name unless it names another. Its
             schedule becomes "clock", see `training.clock`.
-        minutes: time to train for, with everything that belongs to it.
+        minutes: training time, including compilation, validation and saving.
         output: folder for NAME.safetensors, the last weights, and NAME.csv, the curves. Each is
             replaced as a whole.
         dtype: dtype of the kernels in the file.
@@ -39,7 +39,8 @@ def run(
     weights = output / f"{config.name}.safetensors"
 
     def publish() -> None:
-        # The last weights, not the best: the rate has come to 0, and validation is small.
+        # The last weights instead of the best, since the rate has reached 0, and the validation set
+        # is small.
         save_weights(weights, *load_weights(workdir / "last.safetensors"), dtype=dtype)
         plots.write_csv(workdir, output / f"{config.name}.csv")
 
@@ -50,7 +51,7 @@ def run(
         in_use = True
         raise
     finally:
-        # After an interrupt too: the run has saved its weights.
+        # Done after an interrupt too, since the run has saved its weights.
         if not in_use and (workdir / "last.safetensors").exists():
             publish()
     return weights

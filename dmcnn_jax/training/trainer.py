@@ -67,7 +67,7 @@ class Trainer:
     def init_state(self) -> TrainState:
         """Returns the state before the first step, replicated on every device.
 
-        Weights are random, or those that `config.init_from` names.
+        Weights are random, or those named by `config.init_from`.
 
         Raises:
             FileNotFoundError: if the weights to start from are missing.
@@ -151,13 +151,13 @@ class Trainer:
         return _train_step(self._settings, self.mesh, state, inputs, learning_rate, patch_size)
 
     def is_compiled(self, inputs: feeds.Inputs, patch_size: int) -> bool:
-        """Checks whether `compile_step` was called for a step; arguments as of `step`."""
+        """Returns whether `compile_step` was called for a step; arguments as in `step`."""
         return self.program_key(inputs, patch_size) in _compiled_steps
 
     def compile_step(self, state: TrainState, inputs: feeds.Inputs, patch_size: int) -> bool:
-        """Compiles what `step` runs, without running it; any thread may call this.
+        """Compiles the program of `step` without running it; any thread may call this.
 
-        Trainers whose steps are the same share the program.
+        Trainers with equal steps share the program.
 
         Args:
             state: the state, or the shapes and shardings of its arrays.
@@ -165,11 +165,11 @@ class Trainer:
             patch_size: side of the patches, pixels.
 
         Returns:
-            Whether it was compiled now, not before.
+            Whether this call compiled it.
         """
         key = self.program_key(inputs, patch_size)
         program: Future[jax.stages.Compiled] = Future()
-        # Atomic: the first thread to come compiles, others wait.
+        # Atomic: the first thread compiles, others wait.
         known = _compiled_steps.setdefault(key, program)
         if known is not program:
             known.result()
@@ -184,7 +184,7 @@ class Trainer:
         return True
 
     def program_key(self, inputs: feeds.Inputs, patch_size: int) -> tuple[Any, ...]:
-        """Returns what tells the programs of steps apart; arguments as of `step`."""
+        """Returns the key that identifies the program of a step; arguments as in `step`."""
         leaves, structure = jax.tree.flatten(inputs)
         shapes = tuple((x.shape, x.dtype) for x in leaves)
         return self._settings, self.mesh, patch_size, structure, shapes
@@ -196,7 +196,7 @@ class Trainer:
         learning_rate: jax.Array | np.float32,
         patch_size: int,
     ) -> jax.stages.Traced:
-        """Traces `step` for the same arguments, or for their shapes, to inspect or compile it."""
+        """Traces `step` for given arguments, or for their shapes, to inspect or compile it."""
         return _train_step.trace(
             self._settings, self.mesh, state, inputs, learning_rate, patch_size
         )
@@ -237,7 +237,7 @@ def _new_state(settings: Config, variables: Mapping[str, Any]) -> TrainState:
 
 
 def _split(settings: Config, variables: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Divides a network's variables into those that are trained and the others."""
+    """Splits a network's variables into trained and untrained ones."""
     others = dict(variables)
     params = others.pop("params")
     if settings.train.unfreeze:
@@ -282,7 +282,7 @@ def _step_settings(config: Config) -> ml_collections.FrozenConfigDict:
 _compiled_steps: dict[tuple[Any, ...], Future[jax.stages.Compiled]] = {}
 
 
-# Not a method: JAX's cache would keep its `self`, a Trainer, alive.
+# Not a method, since JAX's cache would keep its `self`, a Trainer, alive.
 @partial(jax.jit, static_argnums=(0, 1, 5), donate_argnums=2)
 def _train_step(
     settings: Config,
@@ -306,7 +306,7 @@ def _train_step(
         value_fn=lambda params: _loss(params, settings, state.stats, batch)[0],
     )
     params = jax.tree.map(lambda p, u: p - learning_rate * u, state.params, updates)
-    # A short memory at first, so that the average forgets the random start.
+    # The averaging window is short at first, so that the average forgets the random start.
     decay = jnp.minimum(settings.train.ema_decay, (1 + state.step) / (10 + state.step))
     average = optax.incremental_update(params, state.average, 1 - decay)
     state = TrainState(state.step + 1, params, stats, average, optimizer)

@@ -19,9 +19,9 @@ from dmcnn_jax.models.base import Network
 from dmcnn_jax.system import devices
 from dmcnn_jax.training.trainer import scale_pixels
 
-# Tiles that each device validates at a time.
+# Number of tiles that each device validates at a time.
 _TILES_PER_DEVICE = 4
-# Photographs of which TensorBoard shows a tile.
+# Number of photographs of which TensorBoard shows a tile.
 _PICTURES = 4
 
 
@@ -87,7 +87,7 @@ class Validation:
 
         Returns:
             Means over tiles, equal in all processes: "loss"; "psnr", dB, of pixels rounded to 8
-            bits, finite (see `tile_psnrs`), of RGB if tiles are in colour; "gain", the same less
+            bits, finite (see `tile_psnrs`), of RGB if tiles are in colour; "gain", "psnr" minus
             `jpeg_psnr`; and in colour "gain_luma" and "gain_chroma", of Cb and Cr together. Then
             pictures, uint8 [N, side, 3 · side], of tiles of N photographs: original, JPEG and
             restored side by side.
@@ -102,7 +102,7 @@ class Validation:
         result["psnr"] = psnrs[""]
         for measure, psnr in psnrs.items():
             result[f"gain_{measure}".rstrip("_")] = psnr - self._jpeg_psnrs[measure]
-        # Of chroma Cb is shown, of a whole picture luma.
+        # For chroma, Cb is shown; for a colour picture, luma.
         pictures = [
             picture[..., 0] if picture.ndim == 4 else picture
             for picture in (self._original, self._jpeg, outputs[self._shown])
@@ -132,7 +132,7 @@ class Validation:
 
 
 def tile_psnrs(squares: np.ndarray, pixels: int) -> np.ndarray:
-    """Returns the PSNR of each tile, finite: a tile without error counts as having one of 1.
+    """Returns the PSNR of each tile, kept finite by counting a squared error of 0 as 1.
 
     Args:
         squares: sum of squared errors of each tile, in grey levels, int64 [N].
@@ -168,7 +168,7 @@ def _row_squares(
 ) -> dict[str, jax.Array]:
     """Returns the sum of squared errors of each row of each tile, by measure.
 
-    Sums of integers are the same on every device. int32 holds those of a row, not of a tile.
+    Sums of integers are equal on every device. int32 can hold the sum of a row, but not of a tile.
 
     Args:
         original: uint8 [N, rows, columns], or [N, rows, columns, channels].

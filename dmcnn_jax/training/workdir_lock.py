@@ -16,19 +16,19 @@ from typing import BinaryIO
 NAME = "training.lock"
 """Name of the locked file in the workdir; its text names the process that holds the lock."""
 
-# Where locks don't exist, on some network file systems, training goes on without one.
+# On some network file systems, which have no locks, training continues without one.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 class WorkdirInUseError(OSError):
-    """Another process trains in the workdir; the message names it."""
+    """A workdir in which another process trains; the message names the process."""
 
 
 class WorkdirLock:
     """The lock of a workdir, held until `release`, or to the end of a `with` block.
 
     Args:
-        workdir: the folder; it is made if it doesn't exist.
+        workdir: the folder; it is created if it doesn't exist.
 
     Attributes:
         works: whether the file system supports locks.
@@ -58,7 +58,7 @@ class WorkdirLock:
             ) from error
 
     def release(self) -> None:
-        """Frees the lock, and removes its file and the folders that it made, if they are empty."""
+        """Frees the lock, and removes its file and the folders that it created, if empty."""
         with contextlib.suppress(OSError):
             _remove_and_close(self._file, self._path)
         self._remove_folders()
@@ -73,7 +73,7 @@ class WorkdirLock:
         """Opens and locks the file.
 
         Another process may remove the file between the two; the lock is then on a file without a
-        name, and a new one is made.
+        name, and a new file is created.
         """
         while True:
             # Appending keeps the text of the holder.
@@ -107,7 +107,7 @@ class WorkdirLock:
 
 
 def _read_holder(file: BinaryIO) -> str:
-    """Returns the text of a locked file in words; the holder may be about to write it."""
+    """Returns the description in a locked file; the holder may be about to write it."""
     for _ in range(10):
         file.seek(0)
         words = file.read(300).decode(errors="replace").split()
@@ -122,7 +122,7 @@ def _read_holder(file: BinaryIO) -> str:
 if sys.platform == "win32":
     import msvcrt
 
-    # Others may not read a byte that is locked, so it is one behind the text.
+    # A locked byte can't be read by others, so it is one behind the text.
     _LOCKED_BYTE = 1 << 20
 
     def _lock(file: BinaryIO) -> None:
@@ -145,6 +145,6 @@ else:
     def _remove_and_close(file: BinaryIO, path: Path) -> None:
         """Removes a locked file and frees the lock."""
         try:
-            path.unlink()  # while it is locked: later it may be another process's
+            path.unlink()  # while locked, since later it may be another process's
         finally:
             file.close()

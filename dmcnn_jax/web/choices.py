@@ -1,4 +1,4 @@
-"""What a request to the local page may choose: how its picture is restored and written."""
+"""The choices of a request to the local page: how its picture is restored and written."""
 
 import dataclasses
 import difflib
@@ -9,8 +9,7 @@ from dmcnn_jax.images import formats
 from dmcnn_jax.restoration.jpeg_options import JpegOptions, parse_budget
 
 EXTENSIONS = {"png": ".png", "jpeg": ".jpg", "tiff": ".tif", "webp": ".webp"}
-"""Formats by the names that requests use, and the extensions of their files; `jpg` and `tif` are
-understood, too."""
+"""Extensions of the formats that requests can name; `jpg` and `tif` are accepted too."""
 
 MEDIA_TYPES = {
     ".png": "image/png",
@@ -18,12 +17,12 @@ MEDIA_TYPES = {
     ".tif": "image/tiff",
     ".webp": "image/webp",
 }
-"""Media types of these files (RFC 2046, RFC 9649)."""
+"""Media types by extension (RFC 2046, RFC 9649)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
-    """How one picture is restored and written. What is None is as the server was started.
+    """How one picture is restored and written. Fields that are None follow the server's options.
 
     Attributes:
         strength: blend between the decoded picture (0) and the restored one (1).
@@ -32,11 +31,11 @@ class Choices:
         quality: of WebP (None: lossless) and of JPEG files whose pixels are compressed anew, 1 to
             100 (None: restored coefficients are written).
         upright: whether pixels are turned as EXIF's orientation says, and the orientation reset.
-        jpeg: of JPEG files that hold restored coefficients.
-        name: of the file that is sent; empty if it is unknown.
+        jpeg: options of JPEG results that hold restored coefficients.
+        name: name of the uploaded file; empty if unknown.
 
     Raises:
-        ValueError: if they don't fit each other.
+        ValueError: if the fields contradict each other.
     """
 
     strength: float | None = None
@@ -64,32 +63,32 @@ class Choices:
         """Returns the format of the result.
 
         Args:
-            bits: of a sample, if none were chosen and the format can hold them.
+            bits: bits per sample to use if the request chose none and the format can hold them.
         """
         return formats.output_format(
             self.extension, self.quality, self.bits_of(bits), upright=self.upright
         )
 
     def bits_of(self, bits: int) -> int:
-        """Returns the bits of a sample: those chosen, or others if the format can hold them."""
+        """Returns the bits per sample: those chosen, or the default if the format can hold them."""
         return self.bits or (bits if self.extension in (".png", ".tif") else 8)
 
     @property
     def result_name(self) -> str:
-        """The name of the result: `photo-restored.png`."""
+        """Name of the result, such as `photo-restored.png`."""
         name = self.name.replace("\\", "/").rpartition("/")[2]
         stem = name.rpartition(".")[0] or name
         return f"{stem}-restored{self.extension}" if stem else f"restored{self.extension}"
 
 
 def parse_choices(query: Mapping[str, str]) -> Choices:
-    """Returns what the parameters of a request choose.
+    """Returns the choices in the parameters of a request.
 
     Args:
         query: parameters and their values.
 
     Raises:
-        ValueError: if one is unknown or out of range, or they don't fit each other.
+        ValueError: if one is unknown or out of range, or they contradict each other.
     """
     for name in query:
         if name not in PARAMETERS:
@@ -129,7 +128,7 @@ def _parse_bits(name: str, value: str) -> int:
 
 
 def _parse_quality(name: str, value: str) -> int:
-    # Not str.isdigit: it takes ² and digits of other scripts.
+    # Not `str.isdigit`, which accepts ² and digits of other scripts.
     if not (value.isascii() and value.isdigit() and 1 <= int(value[:4]) <= 100):
         raise _error(name, value, "a number from 1 to 100")
     return int(value)
@@ -144,7 +143,7 @@ def _parse_budget(name: str, value: str) -> dict[str, Any]:
 
 def _parse_subsampling(name: str, value: str) -> dict[str, Any]:
     if value != "4:4:4":
-        raise _error(name, value, "4:4:4, or no such parameter")
+        raise _error(name, value, "4:4:4, or leave the parameter out")
     return {"full_chroma": True}
 
 
@@ -165,7 +164,7 @@ def _error(name: str, value: str, expected: str) -> ValueError:
 
 
 def _short(text: str) -> str:
-    """Returns what a message quotes of a request, on one line."""
+    """Returns a value of a request as messages quote it: short, on one line."""
     return ascii(text if len(text) <= 40 else f"{text[:40]}…")
 
 
@@ -179,4 +178,4 @@ PARAMETERS: Mapping[str, Callable[[str, str], Any]] = {
     "upright": _parse_flag,
     "name": _parse_name,
 }
-"""Parameters of a request, and what parses their values."""
+"""The parameters of a request, and the functions that parse their values."""

@@ -1,13 +1,13 @@
 """Answers `POST /restore` of the local page: a file in, a restored file out.
 
-The query chooses how the file is restored (`dmcnn_jax.web.choices`), and what the answer is:
+The query chooses how the file is restored (`dmcnn_jax.web.choices`) and the kind of answer:
 
 - nothing: the restored file;
 - report=json, or a header "Accept: application/json": the report of `dmcnn-restore --json`;
 - report=progress: lines of JSON, {"waiting": pictures before it, "done": share} repeatedly, then
   {"error": …, "status": …}, or {"bytes": length, "preview": length, …} and the files themselves.
 
-docs/http-interface.md describes it for those who call it.
+docs/http-interface.md describes the interface for callers.
 """
 
 import asyncio
@@ -29,24 +29,24 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 RETRY_AFTER = 5
-"""Seconds after which one who finds all places taken may ask again."""
+"""Value of Retry-After, in seconds, when all places are taken."""
 
 _LOG = logging.getLogger(__name__)
 
-# Seconds between lines on the progress.
+# Seconds between progress lines.
 _PROGRESS_INTERVAL = 0.2
 
-# Files are sent in pieces of this size, bytes.
+# Size of the pieces in which files are sent, bytes.
 _CHUNK = 2**18
 
 
 class Endpoint:
-    """The address that files are sent to, as an ASGI application.
+    """The handler of `POST /restore`, as an ASGI application.
 
     Args:
         restore: restores an upload.
         max_bytes: size of the largest upload.
-        waiting: how many pictures may be sent or wait besides the one that is restored.
+        waiting: how many pictures may be in transfer or waiting, besides the one being restored.
     """
 
     def __init__(self, restore: Restore, max_bytes: int, waiting: int) -> None:
@@ -116,10 +116,10 @@ def refuse(status: int, text: str, headers: Mapping[str, str] | None = None) -> 
 
 
 def _parse(request: Request) -> tuple[Choices, str]:
-    """Returns what a request chooses, and what it wants: "file", "json" or "progress".
+    """Returns a request's choices and the kind of answer: "file", "json" or "progress".
 
     Raises:
-        UploadError: if there is no such thing.
+        UploadError: if a parameter is unknown or invalid, or the body is a form.
     """
     if request.headers.get("content-type", "").lower().startswith("multipart/"):
         raise UploadError(
@@ -131,7 +131,7 @@ def _parse(request: Request) -> tuple[Choices, str]:
     wants_json = "application/json" in request.headers.get("accept", "").lower()
     kind = query.pop("report", "json" if wants_json else "file")
     if kind not in ("json", "progress", "file"):
-        raise UploadError(400, "report is none of: json, progress, file")
+        raise UploadError(400, "report is not one of json, progress and file")
     try:
         return parse_choices(query), kind
     except ValueError as error:
@@ -139,8 +139,8 @@ def _parse(request: Request) -> tuple[Choices, str]:
 
 
 async def _finished(request: Request, work: asyncio.Future[Restored]) -> bool:
-    """Waits for a restoration; returns whether it has ended before its client went away."""
-    # The next message after the upload is that the client has gone.
+    """Waits for a restoration; returns False if its client disconnects first."""
+    # After the upload, the next message says that the client has disconnected.
     leaving = asyncio.ensure_future(request.receive())
     either: list[asyncio.Future[Any]] = [work, leaving]
     try:
@@ -148,20 +148,20 @@ async def _finished(request: Request, work: asyncio.Future[Restored]) -> bool:
         return work.done()
     finally:
         leaving.cancel()
-        # Has no effect unless the client has gone.
+        # No effect unless the client has disconnected.
         work.cancel()
 
 
 async def _lines(
     place: Place, work: asyncio.Future[Restored], media_type: str
 ) -> AsyncIterator[bytes]:
-    """Yields lines of JSON while a picture waits and is restored, and then the files."""
+    """Yields lines of JSON while a picture waits and is restored, then the files."""
     try:
         while not work.done():
             yield _line({"waiting": place.before(), "done": round(place.done, 4)})
             await asyncio.wait([work], timeout=_PROGRESS_INTERVAL)
     finally:
-        # Has no effect unless the client has gone.
+        # No effect unless the client has disconnected.
         work.cancel()
     restored = _outcome(work)
     if isinstance(restored, UploadError):
@@ -183,14 +183,14 @@ async def _lines(
 
 
 def _outcome(work: asyncio.Future[Restored]) -> Restored | UploadError:
-    """Returns what a restoration that has ended gave."""
+    """Returns the result of a restoration that has ended."""
     try:
         return work.result()
     except UploadError as error:
         return UploadError(error.status, explain(error))
     except ValueError as error:
         return UploadError(400, explain(error))
-    except OSError as error:  # no space for a copy, or no process for libjpeg
+    except OSError as error:  # no space for a copy, or libjpeg's process can't start
         return UploadError(503, explain(error))
     except MemoryError:
         return UploadError(413, "not enough memory for a picture of this size")
@@ -201,7 +201,7 @@ def _outcome(work: asyncio.Future[Restored]) -> Restored | UploadError:
 
 
 def _file_response(restored: Restored, choices: Choices) -> Response:
-    """Returns a restored file as a response, in pieces, so that who reads slowly is noticed."""
+    """Returns a restored file as a response in pieces, so that slow readers are detected."""
 
     async def pieces() -> AsyncIterator[bytes]:
         for start in range(0, len(restored.data), _CHUNK):
@@ -211,7 +211,7 @@ def _file_response(restored: Restored, choices: Choices) -> Response:
     plain = plain.replace('"', "_").replace("\\", "_").replace("?", "_")
     headers = {
         "content-length": str(len(restored.data)),
-        # RFC 6266: the second name is for those who read more than ASCII.
+        # RFC 6266: the second name is for clients that support more than ASCII.
         "content-disposition": f'attachment; filename="{plain}"; '
         f"filename*=UTF-8''{quote(choices.result_name, safe='')}",
         "x-restoration": restored.report["status"],

@@ -10,7 +10,7 @@ from PIL import Image, features
 from dmcnn_jax.web import page
 
 Measures = Mapping[str, float]
-"""A picture's quality: {"psnr": dB, "ssim": …, …}, as from `metrics.measure`."""
+"""A picture's quality, as `metrics.measure` returns it: {"psnr": dB, "ssim": …, …}."""
 
 HEADINGS = {
     "psnr": "PSNR",
@@ -18,7 +18,7 @@ HEADINGS = {
     "ssim_gauss": "SSIM Gauss",
     "psnr_b": "PSNR\u2011B",
 }
-"""What a measure is called in tables."""
+"""Headings of the measures in tables."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Item:
         jpeg: decoded JPEG, uint8 or uint16, [H, W] or [H, W, 3].
         restored: restored picture, same shape.
         original: uncompressed picture, same shape, if known.
-        figures: {"jpeg": M, "model": M}, M: measures against the original, as from
-            `metrics.measure`; None to show none.
+        figures: {"jpeg": M, "model": M}, with M the measures against the original, as
+            `metrics.measure` returns them; None to show none.
     """
 
     name: str
@@ -48,11 +48,11 @@ class Entry:
     Attributes:
         name: of the item.
         size: height and width of the picture.
-        shown: height and width of the part shown, its middle.
+        shown: height and width of the part shown, which is the picture's middle.
         pictures: data: URIs by label, "JPEG", "Restored", "Original"; empty if left out.
         figures: of the item.
-        values: what it is ordered by: the gain in each measure, or {"change": RMS difference
-            between JPEG and restored picture, grey levels}.
+        values: values to order by: the gain in each measure, or {"change": RMS difference between
+            JPEG and restored picture, grey levels}.
     """
 
     name: str
@@ -94,14 +94,14 @@ def encode_item(item: Item, crop: int) -> Entry:
 
 
 def measure_names(entries: Sequence[Entry]) -> dict[str, str]:
-    """Returns what entries can be ordered by: keys of `Entry.values`, and their names."""
+    """Returns the values that entries can be ordered by: keys of `Entry.values` and their names."""
     if entries[0].figures is None:
         return {"change": "change"}
     return {key: f"{HEADINGS.get(key, key)} gain" for key in entries[0].values}
 
 
 def in_order(entries: Sequence[Entry]) -> list[Entry]:
-    """Returns entries in the order shown: lowest and highest gain in turn, or largest change."""
+    """Returns entries in display order: lowest and highest gain in turn, or by largest change."""
     measure = next(iter(measure_names(entries)))
     rising = sorted(entries, key=lambda entry: entry.values[measure])
     if measure == "change":
@@ -130,7 +130,7 @@ def data_uri(picture: np.ndarray) -> str:
         picture: uint8 [H, W] or [H, W, 3].
 
     Returns:
-        WebP where Pillow can write it, which is smaller, else PNG.
+        WebP, which is smaller, if Pillow can write it; otherwise PNG.
     """
     buffer = io.BytesIO()
     # WebP sides are at most 16383 pixels long.

@@ -18,7 +18,7 @@ from dmcnn_jax.web.gallery_html import ENTRY_BYTES, PAGE_BYTES, gallery_body
 __all__ = ["CROP", "MAX_BYTES", "Gallery", "Item", "describe", "write_gallery"]
 
 MAX_BYTES = 32 * 2**20
-"""Default size limit of a gallery: what phones open and mail servers accept."""
+"""Default size limit of a gallery, which phones can open and mail servers accept."""
 
 CROP = 1024
 """Default for the longest side shown of a picture, pixels."""
@@ -60,7 +60,7 @@ def write_gallery(
 
 
 def describe(path: str | os.PathLike[str], left_out: Sequence[str]) -> str:
-    """Returns a line about a gallery that was written: path, size, and what was left out."""
+    """Returns a line about a written gallery: path, size, and number of pictures left out."""
     line = f"gallery: {os.fspath(path)}, {os.path.getsize(path) / 2**20:.1f} MB"
     if left_out:
         line += f"; {len(left_out)} pictures from the middle of the order were left out"
@@ -68,7 +68,7 @@ def describe(path: str | os.PathLike[str], left_out: Sequence[str]) -> str:
 
 
 class Gallery:
-    """A gallery that takes one item after another, and holds no more than its file may.
+    """A gallery to which items are added one by one; it holds no more data than its file may.
 
     Args:
         title: as in `write_gallery`; may be changed until the gallery is written.
@@ -115,7 +115,8 @@ class Gallery:
 
     def _leave_out_middle(self) -> None:
         """Drops pictures from the middle of the order until the rest fits the size limit."""
-        # An entry in the middle now stays there: items added later only move the ends outward.
+        # An entry that is in the middle now stays there: items added later only move the ends
+        # outward.
         size = sum(entry.bytes for entry in self._entries)
         limit = self.max_bytes - PAGE_BYTES - ENTRY_BYTES * len(self._entries)
         for entry in reversed(in_order(self._entries)):

@@ -10,8 +10,8 @@ from dmcnn_jax.images import metrics
 from dmcnn_jax.web.entries import HEADINGS, Entry, gain, in_order, measure_names
 
 PAGE_BYTES, ENTRY_BYTES = 2**16, 2**12
-"""Upper bounds of what a page takes besides its entries, and an entry besides its pictures (and a
-very long name)."""
+"""Upper bounds of the bytes of a page without its entries, and of an entry without its pictures
+(and a very long name)."""
 
 _ORDERS_OF_GAIN = {
     "ends": "Worst and best in turn",
@@ -34,7 +34,7 @@ def gallery_body(title: str, about: str, entries: Sequence[Entry], max_bytes: in
         title: of the page, plain text.
         about: a line below the title, plain text.
         entries: all of them; those without pictures have only their figures shown.
-        max_bytes: limit that pictures were left out for.
+        max_bytes: the size limit for which pictures were left out.
     """
     ordered = in_order(entries)
     shown = [entry for entry in ordered if entry.pictures]
@@ -65,7 +65,7 @@ enlarged picture scrolls.</p></div>
 
 
 def escape(text: str) -> str:
-    """Returns plain text as HTML; bytes of file names that aren't text become question marks."""
+    """Returns plain text as HTML; undecodable bytes of file names become question marks."""
     return html.escape(text.encode(errors="replace").decode())
 
 
@@ -167,7 +167,7 @@ def _all_figures(entries: Sequence[Entry]) -> str:
 
 def _figures_row(entry: Entry, measures: Sequence[str]) -> str:
     figures = entry.figures
-    assert figures is not None  # all entries have figures, or none has
+    assert figures is not None  # either all entries have figures or none
     cells = "".join(
         f"<td>{_figure(figures['model'][m], m)}</td>{_gain_cell(entry.values[m], m)}"
         for m in measures
@@ -176,19 +176,19 @@ def _figures_row(entry: Entry, measures: Sequence[str]) -> str:
 
 
 def _link(entry: Entry) -> str:
-    """Returns the name, linked to the picture if that is shown."""
+    """Returns the name, linked to the picture if it is shown."""
     name = escape(entry.name)
     return f'<a href="#{_anchor(entry)}">{name}</a>' if entry.pictures else name
 
 
 def _anchor(entry: Entry) -> str:
-    """Returns an element's id that is unique to a name, whatever characters it has."""
+    """Returns an element id that is unique to a name, whatever its characters."""
     name = entry.name.encode(errors="surrogatepass")
     return "picture-" + base64.urlsafe_b64encode(name).decode().rstrip("=")
 
 
 def _figure(value: float, measure: str, sign: str = "") -> str:
-    """Formats a measure with a real minus sign; infinite and missing values too."""
+    """Formats a measure, finite, infinite or missing, with a real minus sign."""
     if not math.isfinite(value):
         return "–" if math.isnan(value) else ("∞" if value > 0 else "−∞")
     digits = 4 if measure.startswith("ssim") else 2
@@ -202,11 +202,11 @@ def _gain_cell(value: float, measure: str) -> str:
 
 
 def _number(value: float) -> str:
-    """Formats a number as JavaScript's Number() reads it."""
+    """Formats a number such that JavaScript's Number() can parse it."""
     return json.dumps(value)
 
 
 def _dataset_key(measure: str) -> str:
-    """Returns the property of an element's dataset that holds a measure: psnrB for data-psnr-b."""
+    """Returns the dataset property that holds a measure, such as psnrB for data-psnr-b."""
     first, *rest = measure.split("_")
     return first + "".join(word.capitalize() for word in rest)

@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: no other file, no network, no inline event handlers.
+"""Self-contained HTML pages, which load nothing and have no inline event handlers.
 
 Their parts are in `static/`: `base` (fonts, colours, dark mode), `compare` (the slider between
 pictures, a custom element), `gallery` and `serve` (one page each).
@@ -12,12 +12,12 @@ from importlib import resources
 
 
 def policy(styles: str, script: str, **sources: str) -> str:
-    """Returns a Content-Security-Policy that allows one style sheet and one script only.
+    """Returns a Content-Security-Policy that allows only one style sheet and one script.
 
     Args:
         styles: the text of the only <style> element.
         script: the text of the only <script> element.
-        sources: more directives, with _ for -: `img_src="data:"`.
+        sources: more directives, with _ instead of -, such as `img_src="data:"`.
 
     Returns:
         The policy's text (W3C, Content Security Policy Level 3).
@@ -81,6 +81,6 @@ def part(name: str) -> str:
 
 
 def _hash(text: str) -> str:
-    """Returns the policy's source expression for an inline element with this text."""
+    """Returns the source expression by which a policy allows an inline element with this text."""
     digest = hashlib.sha256(text.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"

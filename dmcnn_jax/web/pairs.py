@@ -14,7 +14,7 @@ from dmcnn_jax.web.entries import Item, Measures, to_uint8
 
 _EXTENSIONS = (*JPEG_EXTENSIONS, ".png", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm")
 
-# What dmcnn-restore adds to the name of a result that it writes beside its input.
+# The suffix in the names of results that dmcnn-restore writes beside their inputs.
 _SUFFIX = "-restored"
 
 
@@ -25,17 +25,17 @@ def read_pairs(
     *,
     skip: Callable[[str], None] | None = None,
 ) -> Iterator[Item]:
-    """Reads pictures that belong together.
+    """Reads JPEG files together with their restored pictures and originals.
 
     Args:
         jpegs: a JPEG file, or a folder with JPEG files in it and below.
         restored: the restored picture, or a folder where each has the same place and name as its
             JPEG file, except for the extension; "-restored" may be added to the name. It may be the
-            folder of the JPEG files, where that addition tells them apart.
-        originals: the uncompressed picture, or a folder as before. With originals, items have
-            figures: of luma in 16..235, as the evaluation protocol measures it.
-        skip: called with the reason for each JPEG file that has no counterpart, one of another
-            size, or one that can't be read; it is left out. None: that raises an error.
+            folder of the JPEG files, in which that addition marks the restored ones.
+        originals: the uncompressed picture, or such a folder of them. With originals, items have
+            figures: measures of luma in 16..235, as in the evaluation protocol.
+        skip: called with the reason for each JPEG file that is left out, because its counterpart is
+            missing, has another size or can't be read. None: such a file raises an error.
 
     Yields:
         Items in the order of their names, upright.
@@ -49,7 +49,7 @@ def read_pairs(
     endings = ("", _SUFFIX)
     if _same_folder(jpegs, restored):
         endings = (_SUFFIX, "")
-        # Results may be JPEG files, too.
+        # Results may be JPEG files too.
         inputs = {name: path for name, path in inputs.items() if not _is_result(name, inputs)}
     if not inputs:
         raise ValueError(f"{str(jpegs)!r} has no JPEG files")
@@ -67,7 +67,7 @@ def read_pairs(
 
 
 def _read_item(name: str, paths: Sequence[Path]) -> Item:
-    """Reads a JPEG file, its restored picture and perhaps its original."""
+    """Reads a JPEG file, its restored picture and its original, if there is one."""
     pictures = [_read(path) for path in paths]
     if len({picture.ndim for picture in pictures}) > 1:
         pictures = [p if p.ndim == 3 else np.repeat(p[..., None], 3, axis=2) for p in pictures]
@@ -98,7 +98,7 @@ class _Matcher:
         self, place: Path, jpegs: Path, inputs: Mapping[str, Path], endings: Sequence[str]
     ) -> None:
         self._place, self._inputs, self._endings = place, inputs, endings
-        # Two files that are named belong together, whatever their names.
+        # Two files given by name form a pair, whatever their names.
         self._only = None if place.is_dir() or jpegs.is_dir() else place
         excluded = set()
         if _same_folder(place, jpegs):
@@ -121,14 +121,14 @@ def _same_folder(one: Path, other: Path) -> bool:
 
 
 def _is_result(name: str, inputs: Mapping[str, Path]) -> bool:
-    """Returns whether a name is that of another file's result: photo-restored beside photo."""
+    """Returns whether a name is that of another file's result, such as photo-restored for photo."""
     return name.endswith(_SUFFIX) and name.removesuffix(_SUFFIX) in inputs
 
 
 def _find(
     place: Path, extensions: Sequence[str], excluded: Collection[Path] = ()
 ) -> dict[str, Path]:
-    """Returns pictures by their path in a folder, without extension; or the one file named."""
+    """Returns pictures by their path in a folder, without extension; for a file, only itself."""
     if not place.is_dir():
         return {place.stem: place}
     return {
@@ -143,12 +143,12 @@ def _read(path: Path) -> np.ndarray:
 
     Raises:
         OSError: if the file can't be opened.
-        ValueError: if it is not a picture, or a damaged one; the message names it.
+        ValueError: if it is not a picture or is damaged; the message names it.
     """
     with formats.opening(path) as opened:
         try:
             image = ImageOps.exif_transpose(opened)
-        except (OSError, SyntaxError) as error:  # Pillow's, of damaged pixels: they name no file
+        except (OSError, SyntaxError) as error:  # Pillow's errors on damaged pixels name no file
             raise ValueError(f"{path}: {error}") from error
         if image.mode.startswith("I"):
             return to_uint8(np.asarray(image).astype(np.uint16))

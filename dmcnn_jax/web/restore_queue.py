@@ -1,4 +1,4 @@
-"""The queue of the page's uploads: one is restored at a time."""
+"""The queue of uploads to the local page; one is restored at a time."""
 
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -8,15 +8,15 @@ from dmcnn_jax.web.choices import Choices
 from dmcnn_jax.web.upload import Restore, Restored
 
 Work = Future[Restored]
-"""A restoration that is under way: what a `Restore` returns."""
+"""A restoration in progress; its result is that of a `Restore` function."""
 
 
 class RestoreQueue:
-    """A queue that restores uploads one at a time, in the order in which they arrived completely.
+    """A queue that restores uploads one at a time, in the order of their complete arrival.
 
     Args:
         restore: restores an upload, in the queue's thread.
-        places: how many uploads may be sent, wait or be restored at once.
+        places: how many uploads may be in transfer, waiting or being restored at once.
     """
 
     def __init__(self, restore: Restore, places: int) -> None:
@@ -27,7 +27,7 @@ class RestoreQueue:
 
     @contextmanager
     def place(self) -> Iterator["Place | None"]:
-        """Takes a place, and gives it back at the end of the block; None if all are taken."""
+        """Yields a place, which is freed at the end of the block; None if all are taken."""
         if len(self._taken) >= self.places:
             yield None
             return
@@ -40,13 +40,13 @@ class RestoreQueue:
             place.leave()
 
     def submit(self, place: "Place", data: bytes, choices: Choices, preview: bool) -> Work:
-        """Lines an upload up behind those that arrived completely before it."""
+        """Queues an upload behind those that arrived completely before it."""
         self._taken.remove(place)
         self._taken.insert(sum(other.submitted for other in self._taken), place)
         return self._thread.submit(self._restore, data, choices, preview, place.progress)
 
     def before(self, place: "Place") -> int:
-        """Returns how many uploads come before one."""
+        """Returns the number of uploads ahead of one."""
         return self._taken.index(place)
 
 
@@ -54,7 +54,7 @@ class Place:
     """The place of one request in the queue.
 
     Attributes:
-        done: share of its restoration that is done, 0 to 1.
+        done: completed share of its restoration, 0 to 1.
     """
 
     def __init__(self, queue: RestoreQueue) -> None:
@@ -74,23 +74,23 @@ class Place:
         Args:
             data: the file.
             choices: how it is restored and written.
-            preview: whether a picture for browsers is wanted, if they can't show the result.
+            preview: whether to make a picture for browsers if they can't show the result.
         """
         self._work = self._queue.submit(self, data, choices, preview)
         return self._work
 
     def before(self) -> int:
-        """Returns how many uploads come before this one."""
+        """Returns the number of uploads ahead of this one."""
         return self._queue.before(self)
 
     def progress(self, share: float) -> None:
-        """Adds to `done`; raises CancelledError if the browser has gone."""
+        """Adds to `done`; raises CancelledError if the client has disconnected."""
         if self._left:
-            raise CancelledError("nobody waits for this picture any more")
+            raise CancelledError("the client has disconnected")
         self.done = min(1.0, self.done + share)
 
     def leave(self) -> None:
-        """Cancels the restoration; one that has begun ends with its next call of `progress`."""
+        """Cancels the restoration; a running one ends at its next call of `progress`."""
         self._left = True
         if self._work:
             self._work.cancel()

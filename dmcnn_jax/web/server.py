@@ -1,11 +1,11 @@
-"""The local page: drop JPEG files, compare, download. Loopback only, nothing is stored.
+"""The server of the local page, which restores uploads; on loopback only, storing nothing.
 
     dmcnn-restore --serve
 
 Starlette and uvicorn speak HTTP (`pip install "dmcnn-jax[serve]"`). An upload stays in memory, is
-restored when its turn comes, and is discarded after the answer (`dmcnn_jax.web.endpoint`). Request
-and answer are one exchange, so there are no jobs to store, and when a client goes away, its work is
-cancelled. One that sends or reads too slowly is sent away (`dmcnn_jax.web.slow_clients`).
+restored in turn, and is discarded after the answer (`dmcnn_jax.web.endpoint`). Request and answer
+are one exchange, so there are no jobs to store, and when a client disconnects, its work is
+cancelled. Connections that send or read too slowly are closed (`dmcnn_jax.web.slow_clients`).
 
 Other users' programs and other sites' pages are kept out as far as loopback allows: the server
 listens on loopback addresses only, answers only requests whose Host header names one (which DNS
@@ -45,10 +45,10 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 MAX_BYTES = 64_000_000
-"""Default size of the largest upload, bytes."""
+"""Default size limit of an upload, bytes."""
 
 WAITING = 4
-"""Default number of pictures that may be sent or wait besides the one that is restored."""
+"""Default number of pictures in transfer or waiting, besides the one being restored."""
 
 
 def serve(
@@ -66,9 +66,9 @@ def serve(
         restore: restores an upload; see `dmcnn_jax.web.upload.upload_restorer`.
         host: a loopback address.
         port: TCP port; 0 takes any free one.
-        max_bytes: size of the largest upload.
-        waiting: how many pictures may be sent or wait besides the one that is restored.
-        defaults: what the page's controls show at first.
+        max_bytes: size limit of an upload.
+        waiting: how many pictures may be in transfer or waiting, besides the one being restored.
+        defaults: initial values of the page's controls.
 
     Raises:
         ValueError: if the host is not a loopback address.
@@ -86,9 +86,9 @@ def serve(
 
 
 class Server:
-    """The page's server; arguments and errors are those of `serve`.
+    """The page's server; arguments and errors as in `serve`.
 
-    It takes its port when it is made, so that its address is known from then on.
+    The constructor binds the port, so that the address is known before `run`.
 
     Attributes:
         url: address of the page.
@@ -121,7 +121,7 @@ class Server:
             http=slow_clients.LimitedProtocol,
             ws="none",
             lifespan="off",
-            # Below this, it prints a line for each request that is not HTTP.
+            # At lower levels, uvicorn prints a line for each request that is not HTTP.
             log_level="error",
             access_log=False,
             server_header=False,
@@ -146,14 +146,14 @@ def application(
     waiting: int = WAITING,
     defaults: Choices = Choices(),  # noqa: B008
 ) -> "Starlette":
-    """Returns the page as an ASGI application; arguments are those of `serve`."""
+    """Returns the page as an ASGI application; arguments as in `serve`."""
     text, policy = _page(max_bytes, defaults)
 
     async def show(_: Request) -> HTMLResponse:
         return HTMLResponse(text)
 
     async def explain(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)  # no such address, or another method
+        assert isinstance(error, HTTPException)  # unknown address or method
         text = _WRONG.get(error.status_code, error.detail)
         return refuse(error.status_code, text, error.headers)
 
@@ -169,7 +169,7 @@ def application(
 
 
 _WRONG = {
-    404: "there is nothing here; expected / (the page) or POST /restore",
+    404: "no such address; expected / (the page) or POST /restore",
     405: "expected GET / (the page) or POST /restore with a JPEG file as the body",
 }
 
@@ -197,7 +197,7 @@ def _page(max_bytes: int, defaults: Choices) -> tuple[str, str]:
 
 
 def _turned(kind: str) -> str:
-    """Returns a picture of 2 × 1 pixels that its EXIF data turn, to test what the browser does."""
+    """Returns a 2 × 1 picture with an EXIF orientation, to test whether the browser applies it."""
     exif, buffer = Image.Exif(), io.BytesIO()
     exif[0x0112] = 6  # orientation
     Image.new("RGB", (2, 1)).save(buffer, kind, exif=exif)
@@ -205,7 +205,7 @@ def _turned(kind: str) -> str:
 
 
 class _Guard:
-    """Middleware: refuses requests that don't come from the page itself, and sets headers."""
+    """Middleware that refuses requests from other sites' pages and hosts, and sets headers."""
 
     def __init__(self, app: "ASGIApp", policy: str) -> None:
         self._app = app
@@ -237,10 +237,10 @@ class _Guard:
         await app(scope, receive, send_with_headers)
 
     def _refusal(self, request: Request) -> str:
-        """Returns why a request is refused; "" if it isn't."""
+        """Returns why a request is refused, or ""."""
         hosts = request.headers.getlist("host")
         if len(hosts) != 1 or not _is_loopback(hosts[0]):
-            return "this page is for its own computer: expected a loopback address as the host"
+            return "this page serves its own computer only; expected a loopback address as the host"
         origin = request.headers.get("origin")
         site = request.headers.get("sec-fetch-site", "none")
         foreign = origin not in (None, f"http://{hosts[0]}") or (
@@ -265,7 +265,7 @@ def _loopback(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 
 def _is_loopback(host: str) -> bool:
-    """Returns whether a Host header names loopback, at any port: tunnels change the port."""
+    """Returns whether a Host header names loopback, at any port, since tunnels change it."""
     name, colon, port = host.rpartition(":")
     if not colon or host.endswith("]"):
         name, port = host, ""

@@ -1,7 +1,8 @@
-"""Ends connections whose client sends or reads too slowly, so that they can't hold all places.
+"""Closes connections whose client sends or reads too slowly, so that they can't take all places.
 
-uvicorn waits for ever for the rest of a request's headers, and for a client to read its answer.
-Uploads are limited where they are read (`dmcnn_jax.web.server`), since their senders get an answer.
+uvicorn waits forever for the rest of a request's headers, and for a client to read its answer.
+Uploads are limited where they are read (`dmcnn_jax.web.endpoint`), since their senders get an
+answer.
 """
 
 import asyncio
@@ -10,18 +11,17 @@ from typing import Any
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 STALL_SECONDS = 10.0
-"""How long a connection may be without a request whose headers are complete, and an upload without
-a new byte."""
+"""How long a connection may have no request with complete headers, and an upload no new byte."""
 
 TRANSFER_SECONDS = 120.0
-"""How long an upload may take in all, and how long bytes of an answer may wait for the client."""
+"""How long an upload may take in total, and how long bytes of an answer may wait for the client."""
 
 
 class LimitedProtocol(H11Protocol):
     """uvicorn's protocol with limits on the time that a client may take."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begins to watch a connection; uvicorn narrows the type of transports too."""
+        """Starts watching a connection; uvicorn narrows the type of transports too."""
         super().connection_made(transport)
         now = self.loop.time()
         self._idle_since = self._read_since = now
@@ -33,7 +33,7 @@ class LimitedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def _check(self) -> None:
-        """Aborts the connection if its client was too slow, or looks again soon."""
+        """Aborts the connection if its client was too slow; otherwise schedules the next check."""
         now = self.loop.time()
         cycle: Any = self.cycle  # the last request whose headers are complete, or None
         if cycle is not None and not cycle.response_complete:
@@ -41,7 +41,7 @@ class LimitedProtocol(H11Protocol):
         if not self.transport.get_write_buffer_size():
             self._read_since = now
         idle, unread = now - self._idle_since, now - self._read_since
-        # An answer that is complete for the application may still wait for its client.
+        # An answer that the application has completed may still wait for its client.
         if (idle > STALL_SECONDS and unread == 0) or unread > TRANSFER_SECONDS:
             self.transport.abort()
             return

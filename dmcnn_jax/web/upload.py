@@ -1,6 +1,7 @@
-"""Restores an upload: the bytes of a JPEG file to those of a restored file, and a report.
+"""Restores an upload: from the bytes of a JPEG file to those of a restored file, with a report.
 
-A PNG file or another copy of a JPEG's pixels is restored like the JPEG file, if that shows in it.
+A PNG file or another copy of a JPEG's pixels is restored like the JPEG file, if the pixels reveal
+its coefficients.
 """
 
 import dataclasses
@@ -31,11 +32,11 @@ class Restored:
 
     Attributes:
         data: the restored file.
-        report: what `dmcnn-restore --json` reports of a file.
-        shown: what the page shows: "width" and "height" of the result as stored, in pixels;
-            "orientation", how to turn it, as in EXIF: 1 (not at all) to 8; "about", {label: text}.
-        preview: a PNG file of the result, if browsers can't show the result itself and one is
-            wanted.
+        report: the entry of `dmcnn-restore --json` for a file.
+        shown: data for the page: "width" and "height" of the result as stored, in pixels;
+            "orientation", the EXIF orientation to apply, 1 (none) to 8; "about", {label: text}.
+        preview: a PNG file of the result, if browsers can't show the result itself and a preview is
+            requested.
     """
 
     data: bytes
@@ -45,11 +46,11 @@ class Restored:
 
 
 Restore = Callable[[bytes, Choices, bool, Progress], Restored]
-"""What the page restores with: takes a file's bytes, how to restore it, whether a preview is
-wanted, and a progress callback.
+"""The page's restoring function. It takes a file's bytes, choices, whether a preview is wanted, and
+a progress callback.
 
-It is called in a thread of its own, one call at a time. An `UploadError`, ValueError or OSError is
-shown to the sender. If the callback raises an exception, nobody waits for the picture any more.
+It is called in its own thread, one call at a time. An `UploadError`, ValueError or OSError is shown
+to the sender. The callback raises an exception if the sender has disconnected.
 """
 
 
@@ -57,7 +58,7 @@ class UploadError(ValueError):
     """An upload that can't be restored; the message is one line for its sender.
 
     Attributes:
-        status: of HTTP, by which a program can tell why.
+        status: HTTP status, which tells programs the reason.
     """
 
     def __init__(self, status: int, message: str) -> None:
@@ -66,14 +67,15 @@ class UploadError(ValueError):
 
 
 SECONDS, SECONDS_PER_PIXEL = 60.0, 15e-6
-"""The time limit of a restoration: so many seconds, and for each pixel. On two cores a pixel takes
-1 to 3 µs. That of reading a file grows with its pixels and scans too (`dmcnn_jax.jpeg.entropy`)."""
+"""The time limit of a restoration: seconds, plus seconds per pixel. On two cores a pixel takes 1 to
+3 µs. The time limit of reading a file also grows with its pixels and scans
+(`dmcnn_jax.jpeg.entropy`)."""
 
 MAX_COPY_PIXELS = 30_000_000
-"""Pixels of the largest picture accepted that isn't a JPEG file: recovering one takes 110 bytes and
-3 µs for each."""
+"""Largest accepted picture that isn't a JPEG file, pixels. Recovering its coefficients takes 110
+bytes and 3 µs per pixel."""
 
-# What an upload is called in messages if its name is unknown; it is taken out again.
+# Placeholder for the name of an unnamed upload; messages are sent without it.
 _NAME = "upload"
 
 
@@ -88,9 +90,9 @@ def upload_restorer(
 
     Args:
         restorer: restores each file.
-        max_pixels: size of the largest picture accepted.
-        allow_truncated: whether damaged files are restored as far as they go.
-        seconds_per_pixel: that a restoration may take, besides `SECONDS`.
+        max_pixels: size limit of pictures.
+        allow_truncated: whether damaged files are restored as far as they can be read.
+        seconds_per_pixel: time limit per pixel, in addition to `SECONDS`.
     """
 
     def read(data: bytes, progress: Progress) -> jpeg.JpegFile:
@@ -134,7 +136,7 @@ def upload_restorer(
         check(progress)
         try:
             result, write = make_result(chosen, planes, style, choices.jpeg)
-        except ValueError as error:  # the file can't be as small as it is to be
+        except ValueError as error:  # the file can't be as small as requested
             raise UploadError(422, explain(error)) from None
         check(progress)
         buffer = io.BytesIO()
@@ -160,7 +162,7 @@ def upload_restorer(
 
 
 def explain(error: Exception) -> str:
-    """Returns the message of an error on an upload on one line, for its sender."""
+    """Returns the message of an error in an upload, on one line, for its sender."""
     text = " ".join(str(error).split()).removeprefix(f"{_NAME}: ") or type(error).__name__
     text = text.replace("allow_truncated=True", "starting with --allow-truncated")
     return text.replace("raise max_pixels if", "start with a larger --max-pixels if")
@@ -209,7 +211,7 @@ def _describe_shown(orientation: int, report: FileRecord, *, upright: bool) -> d
 
 
 def _make_preview(file: jpeg.JpegFile, result: Outcome, style: formats.OutputFormat) -> bytes:
-    """Returns a PNG file of a result that browsers can't show; empty if they can, or for CMYK."""
+    """Returns a PNG file of a result; empty if browsers can show the result, or if it is CMYK."""
     if style.format != "TIFF" or len(file.components) == 4:
         return b""
     assert isinstance(result, Restoration)

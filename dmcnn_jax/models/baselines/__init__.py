@@ -1,1 +1,1 @@
-"""The networks that DMCNN was compared with, one file each."""
+"""The networks of other systems, one file each."""

@@ -25,7 +25,7 @@ from dmcnn_jax.models.losses import half_sum_squares
 _init = nn.initializers.normal(0.001)
 # Channels, side of the kernel, and learning rate relative to the others.
 _LAYERS = ((64, 9, 1.0), (32, 7, 1.0), (16, 1, 1.0), (1, 5, 0.1))
-# Pixels that the network sees to every side.
+# Radius of the receptive field, pixels.
 _HALO = sum(size // 2 for _, size, _ in _LAYERS)
 
 
@@ -41,7 +41,7 @@ class ARCNN(Network):
 
     @property
     def halo_blocks(self) -> int:
-        """The distance seen to every side, in blocks."""
+        """The radius of the receptive field, in blocks."""
         return -(-_HALO // 8)
 
     @nn.compact

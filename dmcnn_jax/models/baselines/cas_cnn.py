@@ -53,7 +53,7 @@ class CASCNN(Network):
 
     @property
     def halo_blocks(self) -> int:
-        """The distance seen to every side, in blocks."""
+        """The radius of the receptive field, in blocks."""
         return 7
 
     @nn.compact

@@ -52,7 +52,7 @@ class DDCN(Network):
 
     @property
     def halo_blocks(self) -> int:
-        """The distance seen to every side, in blocks: by f, and by h after it."""
+        """The radius of the receptive field, in blocks: of f, and of h after it."""
         return self.depth + -(-self.depth // 8)
 
     def restore_pixels(

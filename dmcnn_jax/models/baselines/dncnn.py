@@ -45,7 +45,7 @@ class DnCNN(Network):
 
     @property
     def halo_blocks(self) -> int:
-        """The distance seen to every side, in blocks."""
+        """The radius of the receptive field, in blocks."""
         return -(-self.depth // 8)
 
     @nn.compact

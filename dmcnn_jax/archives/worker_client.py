@@ -1,4 +1,4 @@
-"""The other end of `worker`: starts the process, asks it and notices its death."""
+"""The driver's side of a worker: starts the process of `worker.py` and sends it requests."""
 
 import json
 import os
@@ -12,18 +12,18 @@ from typing import Any
 from dmcnn_jax.archives.reports import Record, Summary
 
 ERRORS_IN_A_ROW = 3
-"""How often a shard is tried again after an error that is no file's, such as a storage's."""
+"""How often a shard is retried after an error that no file caused, such as a storage's."""
 
 DEATHS_IN_A_ROW = 10
-"""How many workers may die of a shard in one run."""
+"""How many workers may die while restoring one shard in one run."""
 
 
 class WorkerDiedError(Exception):
-    """A worker that died; the message says of what."""
+    """A worker that died; the message says how."""
 
 
 class WorkerError(Exception):
-    """An error that a worker has reported, in one line."""
+    """An error that a worker reported, in one line."""
 
 
 class WorkerStartError(WorkerError):
@@ -35,13 +35,13 @@ class BusyShardError(Exception):
 
 
 class WorkerProcess:
-    """A worker.
+    """A running worker process.
 
     Args:
         target: address of the archive.
         pin: whether it is pinned to cores of its own.
         retry_failed: as in `shard.run_shard`.
-        on_file: called with the status of each file of a shard that is done.
+        on_file: called with the status of each finished file.
 
     Raises:
         WorkerError: if it can't load the plan or the models.
@@ -64,7 +64,7 @@ class WorkerProcess:
             stdout=subprocess.PIPE,
             text=True,
             env=environment,
-            start_new_session=True,  # an interrupt from the terminal is for the driver
+            start_new_session=True,  # Ctrl-C reaches only the driver
         )
         try:
             self.pid: int = self._receive()["ready"]
@@ -149,7 +149,7 @@ def isolate(target: str, shard: int, index: int) -> Record | str:
 
 
 class PersistentWorker:
-    """A worker that is started anew when it dies, and goes on with the shard.
+    """A worker that is restarted when it dies, and then resumes its shard.
 
     Args:
         target: address of the archive.
@@ -178,7 +178,7 @@ class PersistentWorker:
         Raises:
             BusyShardError: as there.
             WorkerStartError: if the worker can't load the plan or the models.
-            WorkerError: if the worker reports an error several times, or dies too often.
+            WorkerError: if the worker reports errors too often in a row, or dies too often.
         """
         errors = deaths = 0
         while True:
@@ -190,9 +190,11 @@ class PersistentWorker:
                 deaths += 1
                 self._end_process()
                 if self._is_closed:
-                    raise WorkerError("the run was ended") from None
+                    raise WorkerError("the run was stopped") from None
                 if deaths == DEATHS_IN_A_ROW:
-                    raise WorkerError(f"{deaths} workers died of it, the last {error}") from None
+                    raise WorkerError(
+                        f"{deaths} workers died restoring it, the last {error}"
+                    ) from None
             except WorkerError:
                 errors += 1
                 if self._process is None or errors == ERRORS_IN_A_ROW:
@@ -205,7 +207,7 @@ class PersistentWorker:
             raise WorkerStartError(str(error)) from None
 
     def close(self) -> None:
-        """Ends the process, for good; another thread's `run_shard` fails then."""
+        """Ends the process permanently; `run_shard` in another thread then fails."""
         self._is_closed = True
         self._end_process()
 
