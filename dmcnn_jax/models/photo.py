@@ -11,7 +11,7 @@ and the subsampling modulates its residual blocks. s is the error to expect of s
 DCT rectify unit of each plane: the result lies in the intervals k·Q ± Q/2 again, chroma averaged
 over its samples.
 
-5,325,422 weights, 3,261,068 of them in g, and 489 thousand floating-point operations a pixel, 233
+5,325,422 weights, 3,261,068 of them in g, and 490 thousand floating-point operations a pixel, 234
 of them in g.
 """
 
