@@ -67,10 +67,10 @@ def flops_per_pixel(module: nn.Module, variables: Mapping[str, Any], side: int =
     return sum(flops for _, flops in arithmetic(jaxpr)) / side**2
 
 
-def _input_shapes(module: nn.Module, side: int) -> tuple[Any, jax.ShapeDtypeStruct]:
+def _input_shapes(module: nn.Module, side: int) -> tuple[Any, Any]:
     """Returns the shapes of the coefficients and the table of a square image."""
 
-    def integers(*shape: int) -> jax.ShapeDtypeStruct:
+    def integers(*shape: int) -> Any:
         return jax.ShapeDtypeStruct((1, *shape), jnp.int32)
 
     luma = integers(side // 8, side // 8, 64)
