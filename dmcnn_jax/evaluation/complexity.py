@@ -14,7 +14,8 @@ from dmcnn_jax import jpeg
 from dmcnn_jax.inference.model import Model
 from dmcnn_jax.inference.plane import restore_plane
 from dmcnn_jax.inference.variables import initialize
-from dmcnn_jax.models.photo import PhotoInput, PhotoNet
+from dmcnn_jax.models.photo import PhotoNet
+from dmcnn_jax.models.photo_input import PhotoInput
 
 
 def measure_complexity(model: Model) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from dmcnn_jax.export import pytorch
 from dmcnn_jax.export.formats import Coefficients, Format, Runner, named_inputs
 from dmcnn_jax.images.color import add_color
 from dmcnn_jax.inference.model import Model
-from dmcnn_jax.models.photo import PhotoInput, PhotoNet
+from dmcnn_jax.models.photo import PhotoNet
+from dmcnn_jax.models.photo_input import PhotoInput
 
 if TYPE_CHECKING:
     import torch
