@@ -43,7 +43,6 @@ def restore_photo_in_tiles(
     sides = tiling.chroma_tile_sides(subsampling)
     rows = tiling.plan_tiles(height, halo_rows, sides)
     columns = tiling.plan_tiles(width, halo_columns, sides)
-    luma, *chroma = (TileSource(k, q) for k, q in zip(coefficients, tables, strict=True))
     restored_luma = restore_luma(
         _luma_model(model),
         coefficients[0],
@@ -51,24 +50,15 @@ def restore_photo_in_tiles(
         project=True,
         progress=scaled(progress, _LUMA_SHARE),
     )
+    sources = [TileSource(k, q) for k, q in zip(coefficients, tables, strict=True)]
     settings = np.float32(strength), np.bool_(project)
     program: Callable = partial(_program, model.module, model.variables)
     if model.engine:
         program = partial(_run_by_engine, model)
 
-    def arguments(row: Tile, column: Tile) -> tuple[np.ndarray, ...]:
-        extent = row.start, rows.length, column.start, columns.length
-        luma_extent = [
-            n * factor for n, factor in zip(extent, (down, down, across, across), strict=True)
-        ]
-        y, luma_table, mask = luma.tile(*luma_extent)
-        parts = [source.tile(*extent) for source in chroma]
-        k = np.stack([part[0] for part in parts])
-        q = np.stack([luma_table, *(part[1] for part in parts)])
-        return y, k, _cut(restored_luma, *(8 * n for n in luma_extent)), q, mask
-
     def prepare_row(row: Tile) -> tuple[Callable, Iterator[tuple[np.ndarray, ...]]]:
-        tiles = (arguments(row, column) for column in columns.tiles)
+        extents = ((row.start, rows.length, tile.start, columns.length) for tile in columns.tiles)
+        tiles = (_tile(sources, restored_luma, subsampling, extent) for extent in extents)
         return lambda *batch: program(*batch, *settings), tiles
 
     planes = np.empty((3, 8 * down * height, 8 * across * width), np.float32)
@@ -87,6 +77,35 @@ def restore_photo_in_tiles(
 
 # Share of the work that the network that restores luma first does.
 _LUMA_SHARE = 0.5
+
+
+def _tile(
+    sources: Sequence[TileSource],
+    restored_luma: np.ndarray,
+    subsampling: tuple[int, int],
+    extent: tuple[int, int, int, int],
+) -> tuple[np.ndarray, ...]:
+    """Returns what the network reads for a tile.
+
+    Args:
+        sources: of Y, Cb and Cr.
+        restored_luma: by the network that restores luma first, [H, W].
+        subsampling: rows and columns of the picture to a chroma sample.
+        extent: first row, rows, first column and columns of the tile, in blocks of chroma.
+
+    Returns:
+        k of Y and of chroma, restored luma, Q and the mask.
+    """
+    down, across = subsampling
+    luma, *chroma = sources
+    luma_extent = [
+        n * factor for n, factor in zip(extent, (down, down, across, across), strict=True)
+    ]
+    y, luma_table, mask = luma.tile(*luma_extent)
+    parts = [source.tile(*extent) for source in chroma]
+    k = np.stack([part[0] for part in parts])
+    q = np.stack([luma_table, *(part[1] for part in parts)])
+    return y, k, _cut(restored_luma, *(8 * n for n in luma_extent)), q, mask
 
 
 def _luma_model(model: Model) -> Model:
