@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from dmcnn_jax.inference.model import load
     from dmcnn_jax.restoration.jpeg_options import JpegOptions
     from dmcnn_jax.restoration.options import RestoreOptions
-    from dmcnn_jax.restoration.restorer import Restorer, restore, restore_jpeg
+    from dmcnn_jax.restoration.restore import restore, restore_jpeg
+    from dmcnn_jax.restoration.restorer import Restorer
 
 __all__ = [
     "JpegOptions",
@@ -40,6 +41,6 @@ _MODULES = {
     "RestoreOptions": "dmcnn_jax.restoration.options",
     "Restorer": "dmcnn_jax.restoration.restorer",
     "load": "dmcnn_jax.inference.model",
-    "restore": "dmcnn_jax.restoration.restorer",
-    "restore_jpeg": "dmcnn_jax.restoration.restorer",
+    "restore": "dmcnn_jax.restoration.restore",
+    "restore_jpeg": "dmcnn_jax.restoration.restore",
 }

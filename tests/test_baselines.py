@@ -475,6 +475,22 @@ def test_flops_by_hand():
     assert flops_per_pixel(create_model({"name": "arcnn"}), shapes) == 2 * 106_448
 
 
+def test_flops_of_the_network_for_photographs_by_hand():
+    """Those of luma's network, of the U-Net's convolutions, and of DCTs around them."""
+    module = create_model({"name": "photo"})
+    shapes = variable_shapes(module)
+    total = flops_per_pixel(module, shapes)
+    of_luma = flops_per_pixel(module.luma_network(), {"params": shapes["frozen"]["luma"]})
+    half = 9 * 17 * 64 + 2 * 2 * 9 * 64**2 + 9 * 64 * 12
+    quarter = 4 * 64 * 128 + 2 * 2 * 9 * 128**2 + 128 * 4 * 64
+    eighth = 4 * 128 * 192 + 3 * 2 * 9 * 192**2 + 192 * 4 * 128 + 64 * 192
+    of_chroma_blocks = 128 * 4 * 192
+    of_layers = 2 * (half / 4 + quarter / 16 + eighth / 64 + of_chroma_blocks / 256)
+    assert of_layers == 233_504
+    assert 0 < total - of_luma - of_layers < 1000
+    assert round(total / 1000) == 490
+
+
 @pytest.mark.parametrize("recipe", ["paper", "cpu", "gpu", "minutes-own"])
 @pytest.mark.parametrize("name", ["arcnn", "cas_cnn", "ddcn", "dncnn3", "memnet", "tnrd"])
 def test_configurations(name, recipe):

@@ -129,6 +129,15 @@ def test_float_comes_back_out_of_gamut_too(range):
 
 
 @pytest.mark.parametrize("range", RANGES)
+def test_gray_is_exactly_gray_in_floating_point(range):
+    y = np.random.default_rng(2).uniform(0, 255, 5000).astype(np.float32)
+    gray = np.stack([y, np.full_like(y, 128), np.full_like(y, 128)], axis=-1)
+    for convert in (color.ycbcr_to_rgb, jax.jit(color.ycbcr_to_rgb, static_argnums=1)):
+        rgb = np.asarray(convert(gray, range))
+        np.testing.assert_array_equal(rgb, rgb[:, :1].repeat(3, axis=1))
+
+
+@pytest.mark.parametrize("range", RANGES)
 @pytest.mark.parametrize("function", [color.rgb_to_y, color.rgb_to_ycbcr, color.ycbcr_to_rgb])
 def test_jax_agrees(colors, function, range):
     jitted = jax.jit(function, static_argnums=1)

@@ -95,7 +95,9 @@ def test_the_last_drawing_has_it_all(tmp_path, monkeypatch):
 def test_the_command_writes_a_table_and_a_plot(tmp_path, capsys):
     pytest.importorskip("matplotlib", reason="Matplotlib is not installed: extra 'test'")
     write_log(tmp_path)
-    plots_command.main([str(tmp_path), "-o", str(tmp_path / "a.csv"), str(tmp_path / "a.png")])
+    files = [str(tmp_path / name) for name in ("a.csv", "a.png")]
+    assert plots_command.main([str(tmp_path), "-o", *files]) == 0
+    assert capsys.readouterr().out == f"written: {files[0]}, {files[1]}\n"
     with (tmp_path / "a.csv").open() as file:
         rows = list(csv.DictReader(file))
     logged = [r for r in RECORDS if "loss" in r or "validation" in r]

@@ -1,10 +1,13 @@
 """Pictures that were JPEG files once: what is recovered from their pixels, and what is refused."""
 
 import io
+import runpy
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from runs import CHECKOUT
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.images.extensions import JPEG_EXTENSIONS, LOSSLESS_EXTENSIONS
@@ -172,3 +175,18 @@ def test_a_copy_verifies_nothing_in_one_line(tmp_path) -> None:
     ) as c:
         verify(path, path)
     assert "\n" not in str(c.value)
+
+
+def test_the_measuring_script_names_the_extra_that_it_lacks(monkeypatch, capsys) -> None:
+    main = runpy.run_path(str(CHECKOUT / "tools" / "decoded_pictures.py"))["main"]
+    monkeypatch.setitem(sys.modules, "skimage.data", None)
+    assert main([]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and 'pip install "dmcnn-jax[train]"' in error
+
+
+@pytest.mark.parametrize("script", ["borders.py", "earlier_saves.py"])
+def test_measuring_scripts_say_that_a_folder_has_no_images(script, tmp_path, capsys) -> None:
+    main = runpy.run_path(str(CHECKOUT / "tools" / script))["main"]
+    assert main([str(tmp_path)]) == 1
+    assert "no image in" in capsys.readouterr().err

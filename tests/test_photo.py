@@ -32,7 +32,9 @@ from dmcnn_jax.inference.variables import check_variables, variable_shapes
 from dmcnn_jax.inference.weights import find_weights, load_weights, save_weights
 from dmcnn_jax.jpeg import resampling
 from dmcnn_jax.models import create_model, photo
-from dmcnn_jax.models.photo import PhotoInput, PhotoNet, rgb_error_weights
+from dmcnn_jax.models.photo import PhotoNet
+from dmcnn_jax.models.photo_input import PhotoInput
+from dmcnn_jax.models.photo_loss import rgb_error_weights
 from dmcnn_jax.restoration.options import RestoreOptions
 from dmcnn_jax.restoration.restorer import Restorer
 from dmcnn_jax.system import devices

@@ -2,6 +2,8 @@
 
 import io
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -26,6 +28,14 @@ class Terminal(io.StringIO):
 
     def isatty(self):
         return True
+
+
+class SlowFile(io.StringIO):
+    """A file in which another thread may write between two writes of one."""
+
+    def write(self, text):
+        time.sleep(0.002)
+        return super().write(text)
 
 
 def make_run(stage_steps=(100, 50), batch_pixels=(1000, 3000), validate_every=20):
@@ -112,6 +122,16 @@ def test_a_file_gets_lines_now_and_then(monkeypatch):
     assert lines[2] == "step 20 of 200 (10 %), 2 s/step, 06:00 left, loss 15"
     assert lines[-2:] == ["step 200 of 200 (100 %), 2 s/step, 00:00 left, loss 200", ""]
     assert len(lines) == 1 + 1 + 13 + 1 + 1  # every 30 s of 400
+
+
+def test_lines_of_several_threads_do_not_run_together(monkeypatch):
+    schedule, clock, left = make_run((200,), (1000,))
+    file = SlowFile()
+    monkeypatch.setattr(sys, "stderr", file)
+    with Progress(schedule, left, clock) as progress, ThreadPoolExecutor(4) as threads:
+        names = [f"compiling {number} …" for number in range(8)]
+        list(threads.map(progress.write, names))
+    assert sorted(file.getvalue().splitlines()) == names
 
 
 def test_a_terminal_gets_a_bar_that_stays_where_the_run_was_stopped(monkeypatch):

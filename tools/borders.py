@@ -26,11 +26,11 @@ from PIL import Image
 from dmcnn_jax import jpeg
 from dmcnn_jax.cli.interrupts import run_main
 from dmcnn_jax.cli.process import command_parser, prepare_process
+from dmcnn_jax.data.images import find_images
 from dmcnn_jax.images.color import rgb_to_ycbcr
 from dmcnn_jax.restoration.options import RestoreOptions
 from dmcnn_jax.restoration.restorer import Restorer
 
-_EXTENSIONS = {".jpg", ".jpeg", ".png"}
 _SCALE, _MARGIN = 0.6, 32
 
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the script and returns its exit status."""
     parser = command_parser(None, __doc__)
     add = parser.add_argument
-    add("folder", type=Path, help="folder of photographs, searched recursively")
+    add("folder", help="folder of photographs, searched recursively, or `packaged`")
     add("--limit", type=int, default=24, help="number of pictures, spread evenly (%(default)s)")
     add("--qualities", type=int, nargs="+", default=[10, 30, 70], metavar="Q")
     add("--size", choices=("auto", "fast", "full"), default="auto", help="of the model")
@@ -47,9 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    paths = sorted(p for p in options.folder.rglob("*") if p.suffix.lower() in _EXTENSIONS)
-    if not paths:
-        raise ValueError(f"no pictures in {options.folder}")
+    paths = list(find_images(options.folder).values())
     chosen = np.linspace(0, len(paths) - 1, min(options.limit, len(paths))).astype(int)
     prepare_process()
     restorer = Restorer(None, RestoreOptions(size=options.size))

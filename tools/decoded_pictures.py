@@ -16,7 +16,6 @@ if __name__ == "__main__":
     exit_on_signals("decoded_pictures: interrupted")  # imports take seconds
 
 import numpy as np
-import skimage.data
 from PIL import Image
 
 from dmcnn_jax import jpeg
@@ -42,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def print_measures() -> None:
     """Prints a table of recovered files, the false alarms, and what restoring gains."""
-    pictures = [halved(getattr(skimage.data, name)()) for name in NAMES]
+    pictures = [halved(pixels) for pixels in photographs()]
     print("| quality | kind | grid | found | steps | coefficients | exact pixels |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for quality, kind, grid in itertools.product(QUALITIES, KINDS, GRIDS):
@@ -63,6 +62,18 @@ def print_measures() -> None:
         gains = np.mean([measure_gain(restorer, picture, quality) for picture in pictures], axis=0)
         shown = ", ".join(f"{gain:+.2f} dB" for gain in gains)
         print(f"quality {quality}, gain from JPEG, its PNG, a cropped PNG: {shown}", flush=True)
+
+
+def photographs() -> list[np.ndarray]:
+    """Returns the photographs, uint8 [height, width, 3] each."""
+    try:
+        import skimage.data
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "the photographs are scikit-image's, which is not installed; pip install "
+            '"dmcnn-jax[train]"'
+        ) from None
+    return [getattr(skimage.data, name)() for name in NAMES]
 
 
 def halved(pixels: np.ndarray) -> Image.Image:

@@ -33,6 +33,7 @@ from tqdm import tqdm
 from dmcnn_jax import jpeg
 from dmcnn_jax.cli.interrupts import run_main
 from dmcnn_jax.cli.process import command_parser, prepare_process
+from dmcnn_jax.data.images import find_images
 from dmcnn_jax.evaluation import drawings
 from dmcnn_jax.images.metrics import psnr
 from dmcnn_jax.jpeg.double_compression import PriorCompression, find_prior_compression
@@ -40,7 +41,6 @@ from dmcnn_jax.restoration.options import RestoreOptions
 from dmcnn_jax.restoration.restorer import Restorer
 
 _MAX_SIDE = 320  # pixels: enough for a detection, and fast
-_EXTENSIONS = {".jpg", ".jpeg", ".png"}
 _KINDS = (*drawings.GRAPHICS, *drawings.SURFACES)
 
 
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the script and returns its exit status."""
     parser = command_parser(None, __doc__)
     add = parser.add_argument
-    add("folder", type=Path, help="folder of photographs, searched recursively")
+    add("folder", help="folder of photographs, searched recursively, or `packaged`")
     add("--once", type=int, default=2000, metavar="N", help="files saved once (%(default)s)")
     add("--twice", type=int, default=1000, metavar="N", help="files saved twice (%(default)s)")
     add("--seed", type=int, default=0, help="of the files that are made (%(default)s)")
@@ -80,9 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    paths = sorted(p for p in options.folder.rglob("*") if p.suffix.lower() in _EXTENSIONS)
-    if not paths:
-        raise ValueError(f"no pictures in {options.folder}")
+    paths = list(find_images(options.folder).values())
     prepare_process()
     restore = _restorers(options.weights) if options.restore else None
     once = (_saved_once(paths, options.seed, n) for n in range(options.once))

@@ -3,6 +3,7 @@
 import queue
 import threading
 from collections.abc import Iterable
+from functools import partial
 
 from dmcnn_jax.archives.driver import Progress, RunResult
 from dmcnn_jax.archives.reports import Summary
@@ -10,6 +11,7 @@ from dmcnn_jax.archives.worker_client import (
     BusyShardError,
     PersistentWorker,
     WorkerError,
+    WorkerProcess,
     WorkerStartError,
 )
 
@@ -39,9 +41,12 @@ def run_on_processes(
     events: queue.SimpleQueue[tuple[str, int, object]] = queue.SimpleQueue()
     pool = [
         PersistentWorker(
-            target,
-            retry_failed=retry_failed,
-            on_file=lambda status: events.put(("file", 0, status)),
+            partial(
+                WorkerProcess,
+                target,
+                retry_failed=retry_failed,
+                on_file=lambda status: events.put(("file", 0, status)),
+            )
         )
         for _ in range(workers)
     ]

@@ -9,6 +9,7 @@ import collections
 import dataclasses
 import os
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from dmcnn_jax.archives.driver import Progress, RunResult
@@ -17,6 +18,7 @@ from dmcnn_jax.archives.worker_client import (
     BusyShardError,
     PersistentWorker,
     WorkerError,
+    WorkerProcess,
     WorkerStartError,
 )
 
@@ -61,7 +63,9 @@ class _Actor:
             os.environ.setdefault("JAX_PLATFORMS", "cpu")
         elif gpus < 1:  # else JAX would reserve most of the GPU's memory for one worker
             os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.9 * gpus:.3f}")
-        self._worker = PersistentWorker(target, pin=not gpus, retry_failed=retry_failed)
+        self._worker = PersistentWorker(
+            partial(WorkerProcess, target, pin=not gpus, retry_failed=retry_failed)
+        )
 
     def ready(self) -> bool:
         """Returns True, once Ray has placed the actor."""

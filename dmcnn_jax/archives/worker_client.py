@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from dmcnn_jax.archives.reports import Record, Summary
@@ -152,23 +151,11 @@ class PersistentWorker:
     """A worker that is restarted when it dies, and then resumes its shard.
 
     Args:
-        target: address of the archive.
-        pin: whether it is pinned to cores of its own.
-        retry_failed: as in `shard.run_shard`.
-        on_file: called with the status of each file that is done.
+        start_process: returns a new worker.
     """
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        pin: bool = True,
-        retry_failed: bool = False,
-        on_file: Callable[[str], None] | None = None,
-    ) -> None:
-        self._start_process = partial(
-            WorkerProcess, target, pin=pin, retry_failed=retry_failed, on_file=on_file
-        )
+    def __init__(self, start_process: Callable[[], WorkerProcess]) -> None:
+        self._start_process = start_process
         self._process: WorkerProcess | None = None
         self._is_closed = False
 

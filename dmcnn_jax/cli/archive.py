@@ -5,6 +5,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from dmcnn_jax.cli.interrupts import run_main
 from dmcnn_jax.cli.process import (
@@ -13,6 +14,10 @@ from dmcnn_jax.cli.process import (
     naming_output,
     say,
 )
+
+if TYPE_CHECKING:
+    from dmcnn_jax.archives.driver import RunResult
+    from dmcnn_jax.archives.plan import Archive
 
 _NAME = "dmcnn-archive"
 _INTERRUPTED = "interrupted; finished files are kept, and the same command resumes"
@@ -236,7 +241,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _run_shards(options: argparse.Namespace) -> int:
-    from dmcnn_jax.archives.driver import Progress, pending_shards, share_of_shards
+    from dmcnn_jax.archives.driver import pending_shards, share_of_shards
     from dmcnn_jax.archives.plan import Archive
 
     driver = _choose_driver(options)
@@ -246,7 +251,6 @@ def _run_shards(options: argparse.Namespace) -> int:
         part, parts = options.shard
         chosen = share_of_shards(part - 1, parts, archive.plan.shards)
     pending = list(pending_shards(archive, chosen, retry_failed=options.retry_failed))
-    files = sum(map(archive.plan.rows_in, pending))
 
     def tell(line: str) -> None:
         if not options.quiet:
@@ -255,13 +259,35 @@ def _run_shards(options: argparse.Namespace) -> int:
     if not pending:
         tell("nothing is missing")
         return 0
+    result = _drive(driver, options, archive, pending, tell)
+    for shard, why in sorted(result.left.items())[:10]:
+        say(_NAME, f"shard {shard} is left: {why}")
+    counts = ", ".join(f"{count:,} {status}" for status, count in sorted(result.counts.items()))
+    tell(f"{result.finished:,} shards are done: {counts or 'no files'}")
+    missing = len(pending) - result.finished
+    if missing:
+        say(_NAME, f"{missing:,} shards are left; the same command restores them")
+    return 1 if missing else 0
+
+
+def _drive(
+    driver: str,
+    options: argparse.Namespace,
+    archive: "Archive",
+    pending: Sequence[int],
+    tell: Callable[[str], None],
+) -> "RunResult":
+    """Restores shards by the chosen driver, which `tell` says beforehand."""
+    from dmcnn_jax.archives.driver import Progress
+
+    files = sum(map(archive.plan.rows_in, pending))
     progress = Progress(tell, len(pending), files)
     target, cores = archive.target.address, archive.plan.options.cores
     if driver == "ray":
         from dmcnn_jax.archives.ray_driver import run_on_ray
 
         tell(f"{len(pending):,} shards of {files:,} files on Ray")
-        result = run_on_ray(
+        return run_on_ray(
             target,
             pending,
             options.workers,
@@ -271,23 +297,12 @@ def _run_shards(options: argparse.Namespace) -> int:
             gpus=options.gpus_per_worker,
             retry_failed=options.retry_failed,
         )
-    else:
-        from dmcnn_jax.archives.local_driver import run_on_processes
+    from dmcnn_jax.archives.local_driver import run_on_processes
 
-        workers = options.workers or (1 if options.shard else max(1, _cores() // cores))
-        workers = min(workers, len(pending))
-        tell(f"{len(pending):,} shards of {files:,} files on {workers} processes")
-        result = run_on_processes(
-            target, pending, workers, progress, retry_failed=options.retry_failed
-        )
-    for shard, why in sorted(result.left.items())[:10]:
-        say(_NAME, f"shard {shard} is left: {why}")
-    counts = ", ".join(f"{count:,} {status}" for status, count in sorted(result.counts.items()))
-    tell(f"{result.finished:,} shards are done: {counts or 'no files'}")
-    missing = len(pending) - result.finished
-    if missing:
-        say(_NAME, f"{missing:,} shards are left; the same command restores them")
-    return 1 if missing else 0
+    workers = options.workers or (1 if options.shard else max(1, _cores() // cores))
+    workers = min(workers, len(pending))
+    tell(f"{len(pending):,} shards of {files:,} files on {workers} processes")
+    return run_on_processes(target, pending, workers, progress, retry_failed=options.retry_failed)
 
 
 def _choose_driver(options: argparse.Namespace) -> str:

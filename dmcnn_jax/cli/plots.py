@@ -60,3 +60,4 @@ def _run(options: argparse.Namespace) -> None:
         buffer = io.BytesIO()
         draw(*options.runs).savefig(buffer, format=Path(output).suffix[1:] or None, dpi=80)
         write_file(Path(output), buffer.getvalue())
+    print(f"written: {', '.join(options.output)}")

@@ -96,38 +96,13 @@ def plan(
     _check_usage(inputs, output, folders)
     _check_suffix(suffix, inputs, output)
     beside, ending = _BESIDE if suffix is None else suffix, f"{suffix or ''}{extension}"
-    remarks: list[str] = []
-    tasks: list[Task] = []
     wanted = JPEG_EXTENSIONS + (LOSSLESS_EXTENSIONS if decoded else ())
     if output is None or output == "-":
-        skipped = Skipped()
-        for each in inputs:
-            if Path(each) in folders:
-                mirror = _folder_beside(Path(each), beside)
-                tasks += _folder_tasks(Path(each), mirror, mirror, ending, skipped, wanted)
-                remarks.append(f"the results of {each} go to {mirror}")
-            else:
-                tasks.append(_task_without_folder(each, output, f"{beside}{extension}"))
-        remarks += skipped.lines()
+        tasks, remarks = _tasks_beside(inputs, output, folders, beside, ending, extension, wanted)
     else:
-        destination = Path(output)
-        to_file = _names_a_file(inputs, output, folders)
-        if to_file and suffix is not None:
+        if suffix is not None and _names_a_file(inputs, output, folders):
             raise UsageError(f"--suffix can't be used with -o {output!r}, which names the result")
-        if not to_file and destination.is_file():
-            raise UsageError(f"-o {output!r} is a file; expected a folder for several pictures")
-        mirrors, skipped = mirror_folders(folders, destination), Skipped()
-        for each in inputs:
-            path = None if each == "-" else Path(each)
-            if path is not None and path in mirrors:
-                mirror = mirrors[path]
-                tasks += _folder_tasks(path, mirror, destination, ending, skipped, wanted)
-            elif to_file:
-                tasks.append(Task(path, destination))
-            else:
-                stem = "restored" if path is None else path.stem
-                tasks.append(Task(path, destination / f"{stem}{ending}"))
-        remarks = _describe_mirrors(mirrors, destination) + skipped.lines()
+        tasks, remarks = _tasks_in_output(inputs, output, folders, ending, wanted)
     if len(inputs) > 1:
         _refuse_special(tasks, {Path(each) for each in inputs})
     real_path = RealPaths()
@@ -135,6 +110,52 @@ def plan(
     remarks += _name_apart(tasks)
     _refuse_and_skip(tasks, overwrite, real_path)
     return Plan(tasks, remarks)
+
+
+def _tasks_beside(
+    inputs: Sequence[str],
+    output: str | None,
+    folders: Sequence[Path],
+    beside: str,
+    ending: str,
+    extension: str,
+    wanted: Sequence[str],
+) -> tuple[list[Task], list[str]]:
+    """Returns tasks and remarks for results beside the inputs, or on standard output."""
+    tasks: list[Task] = []
+    remarks: list[str] = []
+    skipped = Skipped()
+    for each in inputs:
+        if Path(each) in folders:
+            mirror = _folder_beside(Path(each), beside)
+            tasks += _folder_tasks(Path(each), mirror, mirror, ending, skipped, wanted)
+            remarks.append(f"the results of {each} go to {mirror}")
+        else:
+            tasks.append(_task_without_folder(each, output, f"{beside}{extension}"))
+    return tasks, remarks + skipped.lines()
+
+
+def _tasks_in_output(
+    inputs: Sequence[str], output: str, folders: Sequence[Path], ending: str, wanted: Sequence[str]
+) -> tuple[list[Task], list[str]]:
+    """Returns tasks and remarks for results in an output folder, or in an output file."""
+    destination = Path(output)
+    to_file = _names_a_file(inputs, output, folders)
+    if not to_file and destination.is_file():
+        raise UsageError(f"-o {output!r} is a file; expected a folder for several pictures")
+    mirrors, skipped = mirror_folders(folders, destination), Skipped()
+    tasks: list[Task] = []
+    for each in inputs:
+        path = None if each == "-" else Path(each)
+        if path is not None and path in mirrors:
+            mirror = mirrors[path]
+            tasks += _folder_tasks(path, mirror, destination, ending, skipped, wanted)
+        elif to_file:
+            tasks.append(Task(path, destination))
+        else:
+            stem = "restored" if path is None else path.stem
+            tasks.append(Task(path, destination / f"{stem}{ending}"))
+    return tasks, _describe_mirrors(mirrors, destination) + skipped.lines()
 
 
 def mirror_folders(folders: Sequence[Path], output: Path) -> dict[Path, Path]:

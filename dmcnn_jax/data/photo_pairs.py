@@ -23,7 +23,7 @@ from dmcnn_jax.data.chroma_pairs import (
 )
 from dmcnn_jax.data.luma_pairs import crop_patches, select_tiles
 from dmcnn_jax.images import color
-from dmcnn_jax.models.photo import PhotoInput
+from dmcnn_jax.models.photo_input import PhotoInput
 
 VALIDATION_QUALITIES = (10, 30, 70)
 """Qualities of validation tiles, in turn."""

@@ -14,6 +14,8 @@ from dmcnn_jax import jpeg
 from dmcnn_jax.inference.model import Model
 from dmcnn_jax.inference.plane import restore_plane
 from dmcnn_jax.inference.variables import initialize
+from dmcnn_jax.models.photo import PhotoNet
+from dmcnn_jax.models.photo_input import PhotoInput
 
 
 def measure_complexity(model: Model) -> dict[str, Any]:
@@ -48,24 +50,35 @@ def flops_per_pixel(module: nn.Module, variables: Mapping[str, Any], side: int =
     TNRD's influence functions.
 
     Args:
-        module: the network.
+        module: the network, for luma or for photographs; of these, 4:2:0 is counted.
         variables: its variables, or their shapes.
-        side: of the image that the network is traced for, pixels; a multiple of 8.
+        side: of the image that the network is traced for, pixels; a multiple of 16.
 
     Returns:
         FLOP per pixel; a multiplication and an addition are two.
     """
-    k = jax.ShapeDtypeStruct((1, side // 8, side // 8, 64), jnp.int32)
-    q = jax.ShapeDtypeStruct((1, 8, 8), jnp.int32)
 
     def restore(*arguments: Any) -> jax.Array:
         estimates: Any = module.apply(*arguments)
         return estimates["image"]
 
-    traced = jax.make_jaxpr(restore)(variables, k, q)
+    traced = jax.make_jaxpr(restore)(variables, *_input_shapes(module, side))
     # Side outputs that only the loss uses are not computed when a picture is restored.
     jaxpr = _eliminate_dead_code(traced.jaxpr)
     return sum(flops for _, flops in arithmetic(jaxpr)) / side**2
+
+
+def _input_shapes(module: nn.Module, side: int) -> tuple[Any, Any]:
+    """Returns the shapes of the coefficients and the table of a square image."""
+
+    def integers(*shape: int) -> Any:
+        return jax.ShapeDtypeStruct((1, *shape), jnp.int32)
+
+    luma = integers(side // 8, side // 8, 64)
+    if not isinstance(module, PhotoNet):
+        return luma, integers(8, 8)
+    chroma = integers(2, side // 16, side // 16, 64)
+    return PhotoInput(luma, chroma), integers(3, 8, 8)
 
 
 def _eliminate_dead_code(jaxpr: Jaxpr) -> Jaxpr:

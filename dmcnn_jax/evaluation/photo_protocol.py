@@ -26,7 +26,8 @@ from dmcnn_jax.images import color, metrics
 from dmcnn_jax.inference.model import Model, apply_module
 from dmcnn_jax.jpeg.projection import project_plane
 from dmcnn_jax.models.chroma import ChromaInput
-from dmcnn_jax.models.photo import PhotoInput, PhotoNet
+from dmcnn_jax.models.photo import PhotoNet
+from dmcnn_jax.models.photo_input import PhotoInput
 from dmcnn_jax.system.item_progress import show_progress
 
 QUALITIES = (10, 30, 70)

@@ -30,7 +30,8 @@ from dmcnn_jax.export.weights import NPZ, SAFETENSORS
 from dmcnn_jax.inference.model import Model
 from dmcnn_jax.inference.weights import find_weights
 from dmcnn_jax.models.chroma import ChromaInput, ChromaNet
-from dmcnn_jax.models.photo import PhotoInput, PhotoNet
+from dmcnn_jax.models.photo import PhotoNet
+from dmcnn_jax.models.photo_input import PhotoInput
 from dmcnn_jax.system.partial_files import partial_folder
 
 FORMATS: dict[str, Format] = {

@@ -15,7 +15,7 @@ from dmcnn_jax.inference.model import Model, estimate
 from dmcnn_jax.inference.variables import check_numbers, check_variables
 from dmcnn_jax.models import create_model
 from dmcnn_jax.models.chroma import ChromaInput
-from dmcnn_jax.models.photo import PhotoInput
+from dmcnn_jax.models.photo_input import PhotoInput
 
 Coefficients = np.ndarray | ChromaInput | PhotoInput
 """The first argument of a network."""

@@ -12,9 +12,10 @@ import numpy as np
 
 from dmcnn_jax.export import pytorch
 from dmcnn_jax.export.formats import Coefficients, Format, Runner, named_inputs
-from dmcnn_jax.images.color import LUMA_WEIGHTS
+from dmcnn_jax.images.color import add_color
 from dmcnn_jax.inference.model import Model
-from dmcnn_jax.models.photo import PhotoInput, PhotoNet
+from dmcnn_jax.models.photo import PhotoNet
+from dmcnn_jax.models.photo_input import PhotoInput
 
 if TYPE_CHECKING:
     import torch
@@ -145,17 +146,8 @@ def _photo_program(network: "Restorer") -> _Program:
         ) -> tuple["Tensor", "Tensor"]:
             planes = self.network(luma, chroma, table, subsampling)["image"]
             ycbcr = 255 * planes.permute(0, 2, 3, 1)
-            return ycbcr_to_rgb(ycbcr), ycbcr
-
-    def ycbcr_to_rgb(ycbcr: "Tensor") -> "Tensor":
-        """Converts by BT.601, full range."""
-        of_red, of_green, of_blue = LUMA_WEIGHTS
-        y, cb, cr = ycbcr[..., 0], ycbcr[..., 1] - 128, ycbcr[..., 2] - 128
-        red, blue = 2 * (1 - of_red) * cr, 2 * (1 - of_blue) * cb
-        # Computed as differences from luma, so that all three channels are exactly luma without
-        # colour.
-        green = -(of_red * red + of_blue * blue) / of_green
-        return torch.stack([y + red, y + green, y + blue], -1)
+            y, cb, cr = ycbcr[..., 0], ycbcr[..., 1] - 128, ycbcr[..., 2] - 128
+            return torch.stack(add_color(y, cb, cr), -1), ycbcr
 
     examples = {
         "luma": torch.zeros((2, 4, 6, 64), dtype=torch.int32),

@@ -12,7 +12,8 @@ from dmcnn_jax.export.formats import Coefficients, Format, Runner, named_inputs
 from dmcnn_jax.images.color import ycbcr_to_rgb
 from dmcnn_jax.inference.model import Model, apply_module
 from dmcnn_jax.models.chroma import ChromaNet
-from dmcnn_jax.models.photo import PhotoInput, PhotoNet
+from dmcnn_jax.models.photo import PhotoNet
+from dmcnn_jax.models.photo_input import PhotoInput
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 

@@ -15,7 +15,7 @@ point, in the same levels (0 to 255, not 0 to 1), gives its own dtype, neither r
 Channels come last. NumPy and JAX arrays both work, JAX ones under ``jit`` too.
 """
 
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -114,10 +114,23 @@ def ycbcr_to_rgb(ycbcr: Array, range: Range) -> Array:
     y, cb, cr = ycbcr[..., 0], ycbcr[..., 1] - 128, ycbcr[..., 2] - 128
     if range == "studio":
         y, cb, cr = (y - 16) * (255 / 219), cb * (255 / 224), cr * (255 / 224)
-    red = y + 2 * (1 - _RED) * cr
-    blue = y + 2 * (1 - _BLUE) * cb
-    green = (y - _RED * red - _BLUE * blue) / _GREEN
-    return xp.stack((red, green, blue), axis=-1)
+    return xp.stack(add_color(y, cb, cr), axis=-1)
+
+
+def add_color(y: Any, cb: Any, cr: Any) -> tuple[Any, Any, Any]:
+    """Returns R, G and B of full-range luma and of chroma that is centred on 0.
+
+    All three are exactly Y where Cb and Cr are 0.
+
+    Args:
+        y: floating point, an array of any library.
+        cb: the same.
+        cr: the same.
+    """
+    red, blue = 2 * (1 - _RED) * cr, 2 * (1 - _BLUE) * cb
+    # Differences from luma: by sums with it, rounding would leave a tint on gray.
+    green = -(_RED * red + _BLUE * blue) / _GREEN
+    return y + red, y + green, y + blue
 
 
 def _check(image: Array, range: Range) -> bool:

@@ -11,7 +11,7 @@ and the subsampling modulates its residual blocks. s is the error to expect of s
 DCT rectify unit of each plane: the result lies in the intervals k·Q ± Q/2 again, chroma averaged
 over its samples.
 
-5,325,422 weights, 3,261,068 of them in g, and 489 thousand floating-point operations a pixel, 233
+5,325,422 weights, 3,261,068 of them in g, and 490 thousand floating-point operations a pixel, 234
 of them in g.
 """
 
@@ -21,12 +21,10 @@ from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.images.color import LUMA_WEIGHTS
 from dmcnn_jax.jpeg.projection import project_upsampled
 from dmcnn_jax.models import example_input
 from dmcnn_jax.models.chroma import near_colour
@@ -40,18 +38,21 @@ from dmcnn_jax.models.layers import (
     mask_to_scale,
     space_to_depth,
 )
-from dmcnn_jax.models.table_conditioning import PREFIX, encode_tables, modulate_by_table
+from dmcnn_jax.models.photo_input import (
+    EIGHTH,
+    HALF,
+    QUARTER,
+    PhotoInput,
+    chroma_mask,
+    coefficient_features,
+    decode_planes,
+    encode_input,
+    expected_errors,
+    layer_input,
+)
+from dmcnn_jax.models.photo_loss import relative_error
+from dmcnn_jax.models.table_conditioning import PREFIX, modulate_by_table
 from dmcnn_jax.models.upsampling import upsample
-
-# Chroma varies about a quarter as much as luma; scaled by this, layers see both in one range.
-_CHROMA_SCALE = 4
-
-# Side of a block of 8 × 8 pixels at half, quarter and eighth scale, in cells.
-_HALF, _QUARTER, _EIGHTH = 4, 2, 1
-
-# Added to the squared error of a JPEG before it divides that of the result: (2 grey levels)². What
-# is nearly perfect already, and chroma that is nearly gray, then weighs less.
-_ERROR_FLOOR = (2 / 255) ** 2
 
 # Second convolutions of residual blocks start small, so that the blocks start near the identity.
 _small_init = nn.initializers.variance_scaling(0.1, "fan_in", "truncated_normal")
@@ -62,26 +63,6 @@ MAX_CORRECTION = 32
 12. While networks learn, a picture now and then makes them overflow. P would move the result back,
 but for rounding errors that grow with the correction, and whose gradients would drown all others.
 """
-
-
-class PhotoInput(flax.struct.PyTreeNode):
-    """The input of a `PhotoNet`: the coefficients of a colour JPEG.
-
-    A gray file is one whose chroma has no coefficients: it then stays gray.
-
-    Attributes:
-        luma: k of Y, integers [B, h, w, 64].
-        chroma: k of Cb and Cr, integers [B, 2, h / s, w / t, 64].
-    """
-
-    luma: jax.Array
-    chroma: jax.Array
-
-    @property
-    def subsampling(self) -> tuple[int, int]:
-        """Rows and columns of the picture to a chroma sample, (s, t)."""
-        rows, columns = self.chroma.shape[2:4]
-        return self.luma.shape[1] // rows, self.luma.shape[2] // columns
 
 
 class PhotoNet(nn.Module):
@@ -253,10 +234,10 @@ class PhotoNet(nn.Module):
             As `__call__`.
         """
         gate = near_colour(
-            coefficients.chroma, coefficients.subsampling, _chroma_mask(mask, coefficients)
+            coefficients.chroma, coefficients.subsampling, chroma_mask(mask, coefficients)
         )
         correction = jnp.clip(depth_to_space(correction), -MAX_CORRECTION, MAX_CORRECTION)
-        correction *= _expected_errors(table)
+        correction *= expected_errors(table)
         restored = luma + correction[..., :1], base[..., 1:] + gate * correction[..., 1:]
         image = jnp.concatenate(restored, axis=-1)
         if self.rectify:
@@ -275,7 +256,7 @@ class PhotoNet(nn.Module):
     def _layers(
         self, x: jax.Array, coefficients: PhotoInput, table: jax.Array, mask: jax.Array | None
     ) -> jax.Array:
-        """Runs the U-Net: corrections in units of `_expected_errors`.
+        """Runs the U-Net: corrections in units of `expected_errors`.
 
         Args:
             x: what `layer_input` returned.
@@ -325,45 +306,25 @@ class PhotoNet(nn.Module):
         x = wire_layers(x, features, self.features, self.dilations, steps)
         x = conv(12, kernel_init=nn.initializers.zeros_init(), dtype=self.dtype, name="last")(x)
         # Blocks of chroma at the border reach beyond those of luma; P averages over them whole.
-        return apply_mask(x.astype(jnp.float32), mask_to_scale(mask, _HALF))
+        return apply_mask(x.astype(jnp.float32), mask_to_scale(mask, HALF))
 
     def _first_layer(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
         """Maps the input of the layers to the first features, at half scale."""
         x = conv(self.features[0], dtype=self.dtype, name="first")(x)
         # A bias for each position in a block, whose borders the artifacts follow.
-        shape = (_HALF, _HALF, self.features[0])
+        shape = (HALF, HALF, self.features[0])
         bias = self.param("position_bias", nn.initializers.zeros_init(), shape)
-        x = add_bias(x, jnp.tile(bias, (x.shape[1] // _HALF, x.shape[2] // _HALF, 1)))
-        return apply_mask(PReLU(name="first_prelu")(x), mask_to_scale(mask, _HALF))
+        x = add_bias(x, jnp.tile(bias, (x.shape[1] // HALF, x.shape[2] // HALF, 1)))
+        return apply_mask(PReLU(name="first_prelu")(x), mask_to_scale(mask, HALF))
 
     def loss(self, estimates: Mapping[str, jax.Array], original: jax.Array) -> jax.Array:
-        """Returns the mean over pictures of the errors of luma and chroma, relative to the JPEG's.
-
-            (E(Y) + w · E(C)) / (1 + w),   E = (MSE of the result) / (MSE of the JPEG + floor)
-
-        Relative errors are what a mean of PSNRs measures, and let neither coarse pictures nor luma
-        drown the others. Cb and Cr weigh in C as in the error of RGB (`rgb_error_weights`).
+        """Returns the loss, scalar float32: `photo_loss.relative_error`.
 
         Args:
             estimates: result of `__call__`.
             original: Y, Cb and Cr, float32 [B, H, W, 3], scaled to [0, 1].
-
-        Returns:
-            The loss, scalar float32.
         """
-        weights = jnp.asarray(rgb_error_weights())
-
-        def errors(planes: jax.Array) -> tuple[jax.Array, jax.Array]:
-            squares = jnp.square(planes - original).mean(axis=(1, 2)) * weights
-            return squares[:, 0], squares[:, 1] + squares[:, 2]
-
-        luma, chroma = (
-            after / (before + _ERROR_FLOOR)
-            for after, before in zip(
-                errors(estimates["image"]), errors(estimates["jpeg"]), strict=True
-            )
-        )
-        return jnp.mean(luma + self.chroma_weight * chroma) / (1 + self.chroma_weight)
+        return relative_error(estimates, original, self.chroma_weight)
 
     @staticmethod
     def decode(coefficients: PhotoInput, table: jax.Array) -> jax.Array:
@@ -372,28 +333,6 @@ class PhotoNet(nn.Module):
         planes = jpeg.decode(coefficients.chroma, table[:, 1:]).astype(jnp.float32)
         full = upsample(jnp.moveaxis(planes, 1, -1), coefficients.subsampling)
         return jnp.concatenate([luma, jnp.round(full).astype(jnp.uint8)], axis=-1)
-
-
-def decode_planes(
-    coefficients: PhotoInput, table: jax.Array, mask: jax.Array | None = None
-) -> jax.Array:
-    """Decodes Y, Cb and Cr without rounding, chroma upsampled as libjpeg does.
-
-    Args:
-        coefficients: k of Y, Cb and Cr.
-        table: Q of Y, Cb and Cr, integers [B, 3, 8, 8].
-        mask: as in `PhotoNet.__call__`.
-
-    Returns:
-        float32 [B, H, W, 3], in [0, 1].
-    """
-
-    def plane(k: jax.Array, q: jax.Array) -> jax.Array:
-        return jnp.clip(jpeg.idct(jpeg.dequantize(k, q)) / 255 + 128 / 255, 0, 1)
-
-    chroma = jnp.moveaxis(plane(coefficients.chroma, table[:, 1:]), 1, -1)
-    full = upsample(chroma, coefficients.subsampling, _chroma_mask(mask, coefficients))
-    return jnp.concatenate([plane(coefficients.luma, table[:, 0])[..., None], full], axis=-1)
 
 
 class Steps(NamedTuple):
@@ -430,119 +369,13 @@ def wire_layers(
     block, down, up = steps
     half, quarter, eighth = widths
     count = len(dilations) + 4
-    x = at_half = block(1, x, _HALF)
-    x = down("to_quarter", x, quarter, _QUARTER)
-    x = at_quarter = block(2, x, _QUARTER)
-    x = down("to_eighth", x, eighth, _EIGHTH) + features
+    x = at_half = block(1, x, HALF)
+    x = down("to_quarter", x, quarter, QUARTER)
+    x = at_quarter = block(2, x, QUARTER)
+    x = down("to_eighth", x, eighth, EIGHTH) + features
     for i, dilation in enumerate(dilations, start=3):
-        x = block(i, x, _EIGHTH, dilation)
-    x = up("from_eighth", x, quarter, _EIGHTH) + at_quarter
-    x = block(count - 1, x, _QUARTER)
-    x = up("from_quarter", x, half, _QUARTER) + at_half
-    return block(count, x, _HALF)
-
-
-def layer_input(
-    base: jax.Array, luma: jax.Array, table: jax.Array, mask: jax.Array | None = None
-) -> jax.Array:
-    """Returns the input of the layers: the planes, and how luma was changed by its network.
-
-    Args:
-        base: what `decode_planes` returned, [B, H, W, 3].
-        luma: as in `PhotoNet.restore_from_luma`, [B, H, W, 1].
-        table: Q of Y, Cb and Cr, integers [B, 3, 8, 8].
-        mask: as in `PhotoNet.__call__`.
-
-    Returns:
-        float32 [B, H/2, W/2, 17].
-    """
-    scales = jnp.array([1, _CHROMA_SCALE, _CHROMA_SCALE], jnp.float32)
-    change = (luma - base[..., :1]) / _expected_errors(table)[..., :1]
-    x = space_to_depth(jnp.concatenate([scales * (base - 0.5), change], axis=-1))
-    x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
-    # The last channel is 1 inside of the picture and 0 outside, where the others are gray.
-    return apply_mask(x, mask_to_scale(mask, _HALF))
-
-
-def coefficient_features(
-    coefficients: PhotoInput, table: jax.Array, width: int, layer: Callable
-) -> jax.Array:
-    """Maps the coefficients of all planes to features at an eighth, a cell a block of luma.
-
-    Args:
-        coefficients: k of Y, Cb and Cr.
-        table: Q of Y, Cb and Cr, integers [B, 3, 8, 8].
-        width: channels of the result.
-        layer: `layer(name, channels, x)`, a 1 × 1 convolution.
-
-    Returns:
-        [B, h, w, width].
-    """
-    luma = _compress(coefficients.luma, table[:, 0])
-    x = layer("luma_coefficients", width, luma)
-    both = [_compress(coefficients.chroma[:, i], table[:, 1 + i]) for i in range(2)]
-    quarters = layer("chroma_coefficients", 4 * width, jnp.concatenate(both, axis=-1))
-    return x + _spread(quarters, coefficients.subsampling)
-
-
-def encode_input(table: jax.Array, subsampling: tuple[int, int]) -> jax.Array:
-    """Encodes the tables of Y, Cb and Cr and the subsampling: float32 [B, 3 · 66]."""
-    return encode_tables(table, subsampling).reshape(table.shape[0], -1)
-
-
-def rgb_error_weights() -> tuple[float, float, float]:
-    """Returns how squared errors of Y, Cb and Cr add to the mean squared error of R, G and B.
-
-    By BT.601, R = Y + 1.402·Cr, G = Y - 0.344·Cb - 0.714·Cr and B = Y + 1.772·Cb. Products of
-    errors of different planes are left out.
-    """
-    red, green, blue = LUMA_WEIGHTS
-    to_red, to_blue = 2 * (1 - red), 2 * (1 - blue)
-    of_cb = to_blue**2 + (to_blue * blue / green) ** 2
-    of_cr = to_red**2 + (to_red * red / green) ** 2
-    return 1.0, of_cb / 3, of_cr / 3
-
-
-def _expected_errors(table: jax.Array) -> jax.Array:
-    """Returns the scale of the network's output, [B, 1, 1, 3], so that it suits every quality.
-
-    From quality 10 to 97 the errors of luma have a root mean square of 0.64 to 0.76 · √(mean of Q)
-    grey levels in photographs, and those of chroma about half of that.
-    """
-    roots = jnp.sqrt(table.astype(jnp.float32).mean(axis=(2, 3))) / 255
-    return (roots * jnp.array([1, 0.5, 0.5], jnp.float32))[:, None, None]
-
-
-def _compress(coefficients: jax.Array, table: jax.Array) -> jax.Array:
-    """Brings k to a range that suits every quality: asinh of AC, DC in units of 256 levels."""
-    steps = table.reshape(-1, 1, 1, 64)
-    dc = coefficients[..., :1] * steps[..., :1] / 256
-    return jnp.concatenate([dc, jnp.arcsinh(coefficients[..., 1:].astype(jnp.float32))], axis=-1)
-
-
-def _spread(quarters: jax.Array, subsampling: tuple[int, int]) -> jax.Array:
-    """Brings features of blocks of chroma to the blocks of luma that they cover.
-
-    Args:
-        quarters: features of the four quarters of each block, [B, h, w, 4C].
-        subsampling: rows and columns of the picture to a chroma sample, 1 or 2 each.
-
-    Returns:
-        [B, h · subsampling[0], w · subsampling[1], C]; of a block of luma that covers more than a
-        quarter, the mean of its quarters.
-    """
-    fine = depth_to_space(quarters)
-    batch, height, width, channels = fine.shape
-    down, across = (2 // factor for factor in subsampling)
-    cells = fine.reshape(batch, height // down, down, width // across, across, channels)
-    return cells.mean(axis=(2, 4))
-
-
-def _chroma_mask(mask: jax.Array | None, coefficients: PhotoInput) -> jax.Array | None:
-    """Brings a mask of blocks of luma to those of chroma that reach into the image."""
-    if mask is None:
-        return None
-    batch, height, width, _ = mask.shape
-    down, across = coefficients.subsampling
-    cells = mask.reshape(batch, height // down, down, width // across, across, 1)
-    return cells.any(axis=(2, 4))
+        x = block(i, x, EIGHTH, dilation)
+    x = up("from_eighth", x, quarter, EIGHTH) + at_quarter
+    x = block(count - 1, x, QUARTER)
+    x = up("from_quarter", x, half, QUARTER) + at_half
+    return block(count, x, HALF)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
 if TYPE_CHECKING:
+    from dmcnn_jax.jpeg.double_compression import PriorCompression
     from dmcnn_jax.jpeg.reader import JpegFile
     from dmcnn_jax.restoration.results import Outcome
 
@@ -94,13 +95,7 @@ def written_record(
         "seconds": round(seconds, 3),
     }
     if result.prior is not None:
-        explained = result.prior.explained
-        record["earlier"] = {
-            "quality": result.prior.quality,
-            "grid": [result.prior.left, result.prior.top],
-            "explained": None if math.isnan(explained) else round(explained, 4),
-            "assumed": assumed,
-        }
+        record["earlier"] = _describe_prior(result.prior, assumed)
     if result.luma_tally is not None:
         tally = result.luma_tally
         record["luma_kept"] = dataclasses.asdict(tally) | {"share": tally.share}
@@ -115,6 +110,16 @@ def written_record(
             "rounding_loss": round(result.loss, 4),
         }
     return record
+
+
+def _describe_prior(prior: "PriorCompression", assumed: bool) -> dict[str, Any]:
+    """Returns what a record says of an earlier save; `assumed` as in `written_record`."""
+    return {
+        "quality": prior.quality,
+        "grid": [prior.left, prior.top],
+        "explained": None if math.isnan(prior.explained) else round(prior.explained, 4),
+        "assumed": assumed,
+    }
 
 
 _PLANES = {

@@ -147,7 +147,9 @@ class Progress:
             self._bar.write(line, file=sys.stderr)
         elif self._main:
             self._written = self._clock()
-            print(line, file=sys.stderr, flush=True)
+            # `print` writes the line break apart, so that lines of two threads could run together.
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
 
     def _write_state(self) -> None:
         schedule = self._schedule

@@ -94,44 +94,33 @@ def upload_restorer(
         allow_truncated: whether damaged files are restored as far as they can be read.
         seconds_per_pixel: time limit per pixel, in addition to `SECONDS`.
     """
+    return _UploadRestorer(restorer, max_pixels, allow_truncated, seconds_per_pixel)
 
-    def read(data: bytes, progress: Progress) -> jpeg.JpegFile:
-        is_copy = bool(data and describe_other(data[:16]))
-        try:
-            return read_source(
-                data,
-                max_pixels=min(max_pixels, MAX_COPY_PIXELS) if is_copy else max_pixels,
-                allow_truncated=allow_truncated,
-                name=_NAME,
-                progress=progress,
-            )
-        except TooLargeError as error:
-            text = explain(error)
-            if is_copy:
-                text = f"{text.partition(', or')[0]} in a picture that isn't a JPEG file"
-            raise UploadError(413, text) from None
-        except ValueError as error:
-            raise UploadError(415 if is_copy else 400, explain(error)) from None
 
-    def restore(data: bytes, choices: Choices, preview: bool, progress: Progress) -> Restored:
+@dataclasses.dataclass(frozen=True)
+class _UploadRestorer:
+    """What `upload_restorer` returns; the fields are its arguments."""
+
+    restorer: "Restorer"
+    max_pixels: int
+    allow_truncated: bool
+    seconds_per_pixel: float
+
+    def __call__(
+        self, data: bytes, choices: Choices, preview: bool, progress: Progress
+    ) -> Restored:
+        """Restores an upload, as `Restore` describes."""
         start = time.perf_counter()
-        file = read(data, progress)
-        options = restorer.options
+        file = self._read(data, progress)
+        options = self.restorer.options
         style = choices.style(options.bits)
-        if isinstance(file, DecodedFile) and style.holds_coefficients:
-            raise UploadError(
-                422,
-                "not a JPEG file, so that no JPEG file of restored coefficients can be written;"
-                " choose PNG, TIFF or WebP, or add a quality",
-            )
-        if len(file.components) == 4 and style.format not in formats.CMYK_FORMATS:
-            raise UploadError(
-                422, f"a CMYK file (four inks), which {style.format} can't hold; use TIFF or JPEG"
-            )
+        _check_result(file, style)
         strength = options.strength if choices.strength is None else choices.strength
         bits = choices.bits_of(options.bits)
-        chosen = restorer.with_options(dataclasses.replace(options, strength=strength, bits=bits))
-        limit = SECONDS + seconds_per_pixel * file.width * file.height
+        chosen = self.restorer.with_options(
+            dataclasses.replace(options, strength=strength, bits=bits)
+        )
+        limit = SECONDS + self.seconds_per_pixel * file.width * file.height
         planes = chosen.restore_planes(file, _limited(progress, limit))
         check(progress)
         try:
@@ -158,7 +147,38 @@ def upload_restorer(
             _make_preview(file, result, style) if preview else b"",
         )
 
-    return restore
+    def _read(self, data: bytes, progress: Progress) -> jpeg.JpegFile:
+        is_copy = bool(data and describe_other(data[:16]))
+        max_pixels = min(self.max_pixels, MAX_COPY_PIXELS) if is_copy else self.max_pixels
+        try:
+            return read_source(
+                data,
+                max_pixels=max_pixels,
+                allow_truncated=self.allow_truncated,
+                name=_NAME,
+                progress=progress,
+            )
+        except TooLargeError as error:
+            text = explain(error)
+            if is_copy:
+                text = f"{text.partition(', or')[0]} in a picture that isn't a JPEG file"
+            raise UploadError(413, text) from None
+        except ValueError as error:
+            raise UploadError(415 if is_copy else 400, explain(error)) from None
+
+
+def _check_result(file: jpeg.JpegFile, style: formats.OutputFormat) -> None:
+    """Raises an UploadError if a result of this kind can't be made of a file."""
+    if isinstance(file, DecodedFile) and style.holds_coefficients:
+        raise UploadError(
+            422,
+            "not a JPEG file, so that no JPEG file of restored coefficients can be written;"
+            " choose PNG, TIFF or WebP, or add a quality",
+        )
+    if len(file.components) == 4 and style.format not in formats.CMYK_FORMATS:
+        raise UploadError(
+            422, f"a CMYK file (four inks), which {style.format} can't hold; use TIFF or JPEG"
+        )
 
 
 def explain(error: Exception) -> str:

@@ -272,7 +272,7 @@
     document.body.classList.remove("over");
     const files = [...event.dataTransfer.files];
     if (files.length) add(files);
-    else problem("That was not a file; drop JPEG files.");
+    else problem("That was not a file; drop picture files.");
   });
 }
 
