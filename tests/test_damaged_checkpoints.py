@@ -115,7 +115,7 @@ def test_the_run_goes_on_from_the_newest_good_checkpoint(workdir, capfd, item):
     step, (line,) = resume(workdir)
     assert step == 3
     assert line.startswith(f"damaged checkpoints in {str(workdir)!r}: step 5 (")
-    assert line.endswith(f"put aside in '{ASIDE}'; going on from step 3, the newest good one")
+    assert line.endswith(f"set aside in '{ASIDE}'; going on from step 3, the newest good one")
     # It no longer counts as the latest, and is not lost.
     assert complete_steps(workdir) == [3]
     assert (workdir / ASIDE / "5").is_dir()

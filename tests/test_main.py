@@ -70,7 +70,7 @@ def test_a_device_that_is_not_there_is_one_line(failure, tmp_path, monkeypatch, 
     monkeypatch.setattr(jax, "devices", devices)
     assert restore.main([str(tmp_path), "-o", str(tmp_path), "--device", "cuda"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("dmcnn-restore: --device cuda: JAX finds none here")
+    assert line.startswith("dmcnn-restore: --device cuda: JAX finds no such device")
     assert 'pip install "dmcnn-jax[cuda]"' in line
 
 

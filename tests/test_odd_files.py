@@ -148,7 +148,7 @@ def test_components_out_of_order_are_refused_before_libjpeg_crashes(picture, ord
     with pytest.raises(OSError, match="broken data stream"):
         pillow_pixels(data)
     monkeypatch.setattr(entropy, "decode", None)
-    with pytest.raises(JpegError, match=r"out of the frame's order, .*can save it anew"):
+    with pytest.raises(JpegError, match=r"out of the frame's order, .*can save it again"):
         read(data)
 
 

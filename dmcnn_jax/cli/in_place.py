@@ -134,7 +134,7 @@ def plan_in_place(inputs: Sequence[str], originals: Originals) -> Plan:
         task.target = real if task.source.is_symlink() else task.source
         task.original = originals.path_of(real if originals.folder else task.target)
         if real in known:
-            task.skip = f"it was named before, as  {known[real]}"
+            task.skip = f"it was named before, as {known[real]}"
         elif originals.holds(real):
             task.skip = "an original kept by --in-place"
         else:

@@ -3,13 +3,13 @@
     x = P(B + s(Q) · clip(g(C, B, k, Q), ±32))
 
 C are the planes that the file decodes to, Cb and Cr brought to full size as libjpeg does. B is the
-same, but for Y, which a DMCNN for every quality has restored. That network was trained before; its
-weights stay as they are. g is a U-Net that restores Cb and Cr, guided by B, and refines Y. It works
-on 2 × 2 pixels as channels at half scale, and then at a quarter and at an eighth, where a cell is a
-block of luma, and where the coefficients k join. A perceptron that reads the quantisation tables Q
-and the subsampling modulates its residual blocks. s is the error to expect of such tables. P is the
-DCT rectify unit of each plane: the result lies in the intervals k·Q ± Q/2 again, chroma averaged
-over its samples.
+same, but for Y, which a DMCNN for every quality has restored. That network is trained alone first,
+then stays frozen while g learns, and is trained together with g at the end (`train.unfreeze`). g is
+a U-Net that restores Cb and Cr, guided by B, and refines Y. It works on 2 × 2 pixels as channels at
+half scale, and then at a quarter and at an eighth, where a cell is a block of luma, and where the
+coefficients k join. A perceptron that reads the quantisation tables Q and the subsampling modulates
+its residual blocks. s is the error to expect of such tables. P is the DCT rectify unit of each
+plane: the result lies in the intervals k·Q ± Q/2 again, chroma averaged over its samples.
 
 5,325,422 weights, 3,261,068 of them in g, and 490 thousand floating-point operations a pixel, 234
 of them in g.
@@ -95,7 +95,7 @@ class PhotoNet(nn.Module):
     JAX_ONLY_FIELDS: ClassVar[tuple[str, ...]] = ("dtype", "chroma_weight")
 
     def setup(self) -> None:
-        """Creates the weights of the network that restores luma, which are not trained here."""
+        """Creates the weights of the network that restores luma, frozen unless `train.unfreeze`."""
 
         def draw() -> Any:
             module = self.luma_network()
