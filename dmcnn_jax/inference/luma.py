@@ -173,7 +173,10 @@ def _prepare_row(
         tile = source.tile(row.start, rows.length, column.start, columns.length)
         if initial is None:
             return tile
-        return *tile, initial[:, 8 * column.start : 8 * (column.start + columns.length)]
+        part = initial[:, 8 * column.start : 8 * (column.start + columns.length)]
+        if model.engine:
+            return *tile, part, tiling.core_in_tile(row, column)
+        return *tile, part
 
     return lambda *batch: program(*batch, *settings), map(arguments, columns.tiles)
 
@@ -276,12 +279,13 @@ def _engine_second_pass(
     q: np.ndarray,
     mask: np.ndarray,
     layer_input: np.ndarray,
+    core: np.ndarray,
     strength: np.float32,
     project: np.bool_,
 ) -> jax.Array:
     """Runs the layers of the second pass by the model's engine, and the rest by JAX."""
     assert model.engine is not None
-    correction = model.engine(layer_input, encode_table(q, np), mask)
+    correction = model.engine(layer_input, encode_table(q, np), mask, core=core[0])
     centred_dct = layer_input[..., -1:]
     return _engine_last_program(
         model.module, model.variables, k, q, centred_dct, correction, strength, project

@@ -1,11 +1,14 @@
 """Runs the convolutions of a network on a CPU by OpenVINO, in bfloat16 if the CPU supports it.
 
 XLA's CPU backend computes bfloat16 convolutions in float32. OpenVINO's (oneDNN's) take half the
-time of float32 on a CPU with bfloat16 instructions. Everything else takes little time and stays in
-JAX and float32: decoding, the DCT branch, the final sums, the projection.
+time of float32 on a CPU with fast bfloat16 instructions. Everything else takes little time and
+stays in JAX and float32: decoding, the DCT branch, the final sums, the projection.
 
 A network is compiled once, for images of any size, since a compiled network for each size would
 have its own memory and threads.
+
+Only the core of a tile is kept. What lies around it matters less from layer to layer, so the engine
+cuts images to what the core still depends on.
 
 OpenVINO runs the layers that `wire_layers` of the network's module connects, and the last one, with
 the same weights. It is optional (`pip install "dmcnn-jax[openvino]"`), and imported on first use.
@@ -20,11 +23,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from dmcnn_jax.inference.tile_cores import CoreAxis, Cut, masked_part
 from dmcnn_jax.models import chroma, dmcnn, photo
 from dmcnn_jax.models.chroma import ChromaNet
 from dmcnn_jax.models.dmcnn import DMCNN
 from dmcnn_jax.models.photo import PhotoNet
 from dmcnn_jax.models.table_conditioning import modulated_layers, scales_and_shifts
+from dmcnn_jax.system.cpu import has_fast_bfloat16
 from dmcnn_jax.system.hidden_modules import hiding
 
 PRECISIONS = ("float32", "bfloat16")
@@ -50,8 +55,8 @@ class Engine:
     Args:
         module: the network, a `DMCNN`, a `ChromaNet` or a `PhotoNet`.
         variables: its variables.
-        precision: one of `PRECISIONS`; empty: bfloat16 if this CPU has instructions for it,
-            otherwise float32.
+        precision: one of `PRECISIONS`; empty: bfloat16 if that is faster on this CPU, otherwise
+            float32.
 
     Raises:
         ImportError: if OpenVINO is not installed.
@@ -68,7 +73,8 @@ class Engine:
         self._core = _core()
         if not precision:
             native = self._core.get_property("CPU", "INFERENCE_PRECISION_HINT").to_string()
-            precision = "bfloat16" if native in ("bf16", "bfloat16") else "float32"
+            fast = native in ("bf16", "bfloat16") and has_fast_bfloat16()
+            precision = "bfloat16" if fast else "float32"
         if precision not in PRECISIONS:
             raise ValueError(f"precision is {precision!r}; expected one of {PRECISIONS}")
         self.precision = precision
@@ -81,10 +87,16 @@ class Engine:
         params = jax.tree.map(np.asarray, dict(variables)["params"])
         self._params = params["g"] if isinstance(module, DMCNN) else params
         self._request: Any = None
+        self._cuts: list[Cut] = []
         self._lock = threading.Lock()
 
     def __call__(
-        self, x: np.ndarray, encoding: np.ndarray, mask: np.ndarray, *features: np.ndarray
+        self,
+        x: np.ndarray,
+        encoding: np.ndarray,
+        mask: np.ndarray,
+        *features: np.ndarray,
+        core: np.ndarray | None = None,
     ) -> np.ndarray:
         """Runs the layers on one image, which ends at the border of its mask.
 
@@ -94,25 +106,36 @@ class Engine:
                 `DMCNN`, of `encode_tables` for a `ChromaNet`, of `encode_input` for a `PhotoNet`.
             mask: bool [1, h, w, 1], true on a rectangle; H and W are multiples of h and w.
             features: for a `PhotoNet`, the result of `coefficient_features`, float32 [1, h, w, N].
+            core: the part of the image whose result is wanted, integers [2, 2]: the first row and
+                the row after the last, and the same for columns, in cells of the mask. None: the
+                whole image.
 
         Returns:
-            float32 [1, H, W, N], zero outside of the rectangle.
+            float32 [1, H, W, N], zero outside of the rectangle and of the core.
         """
-        rows, columns = (_masked_part(mask, axis, x.shape[axis]) for axis in (1, 2))
         images = [_cut(image, mask) for image in (x, *features)]
+        axes = [CoreAxis.of(mask, axis, core) for axis in (0, 1)]
         with self._lock:
             if self._request is None:
                 self._request = self._compile().create_infer_request()
-            inputs = [*images, *self._modulations(encoding)]
+            bounds = [bound for cut in self._cuts for bound in cut.bounds(axes)]
+            inputs = [*images, *self._modulations(encoding), *bounds]
             answer = self._request.infer(inputs, share_inputs=True, share_outputs=True)[0]
             result = np.zeros((*x.shape[:3], answer.shape[1]), np.float32)
-            result[:, rows, columns] = np.moveaxis(answer, 1, -1)
+            had = self._cuts[-1].pixels if self._cuts else None
+            scales = x.shape[1] // mask.shape[1], x.shape[2] // mask.shape[2]
+            parts = list(zip(axes, scales, strict=True))
+            core_in_answer = tuple(axis.core_in_part(scale, had) for axis, scale in parts)
+            core_in_tile = tuple(axis.core_in_tile(scale) for axis, scale in parts)
+            kept = answer[:, :, *core_in_answer]
+            result[:, *core_in_tile] = np.moveaxis(kept, 1, -1)
         return result
 
     def _compile(self) -> Any:
         """Compiles the network, for images of any size."""
         layers = _Layers(self._openvino.opset13, self._params)
         answer = _NETWORKS[type(self._module)](self._module, layers)
+        self._cuts = layers.cuts
         options = {
             "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[self.precision],
             "PERFORMANCE_HINT": "LATENCY",
@@ -138,12 +161,14 @@ class _Layers:
 
     Attributes:
         inputs: inputs of the OpenVINO model, images first, then scale and shift of each layer that
-            is conditioned on the table.
+            is conditioned on the table, then begin and end of each cut.
+        cuts: the cuts.
     """
 
     def __init__(self, ops: Any, params: Mapping[str, Any]):
         self.ops, self._params = ops, params
         self.inputs: list[Any] = []
+        self.cuts: list[Cut] = []
         self._modulations: dict[int, tuple[Any, Any]] = {}
 
     def images(self, *channels: int) -> list[Any]:
@@ -158,10 +183,17 @@ class _Layers:
         """Returns the channels that a convolution takes."""
         return self._params[name]["kernel"].shape[2]
 
-    def _parameter(self, shape: tuple[int, ...]) -> Any:
+    def _parameter(self, shape: tuple[int, ...], dtype: type = np.float32) -> Any:
         """Creates one input of the OpenVINO model; -1 stands for any length."""
-        self.inputs.append(self.ops.parameter(list(shape), np.float32))
+        self.inputs.append(self.ops.parameter(list(shape), dtype))
         return self.inputs[-1]
+
+    def near(self, x: Any, scale: int, pixels: int, had: int | None = None) -> Any:
+        """Cuts an image to the core and so many pixels around it: `near` of `wire_layers`."""
+        self.cuts.append(Cut(scale, pixels, had))
+        begin, end = (self._parameter((2,), np.int64) for _ in range(2))
+        steps, axes = (self.ops.constant(np.array(n, np.int64)) for n in ((1, 1), (2, 3)))
+        return self.ops.slice(x, begin, end, steps, axes)
 
     def conv(self, name: str, x: Any, *, stride: int = 1, dilation: int = 1) -> Any:
         """Adds a convolution, padded by zeros to keep the size at stride 1."""
@@ -247,16 +279,9 @@ _the_core: Any = None
 _making = threading.Lock()
 
 
-def _masked_part(mask: np.ndarray, axis: int, length: int) -> slice:
-    """Returns the position of a mask's rectangle along an axis of an image of given length."""
-    found = np.flatnonzero(mask[0, :, :, 0].any(axis=2 - axis))
-    unit = length // mask.shape[axis]
-    return slice(unit * found[0], unit * (found[-1] + 1))
-
-
 def _cut(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Cuts out the rectangle of a mask: [1, H, W, C] → [1, C, h, w]."""
-    rows, columns = (_masked_part(mask, axis, image.shape[axis]) for axis in (1, 2))
+    rows, columns = (masked_part(mask, axis, image.shape[axis]) for axis in (1, 2))
     part = np.moveaxis(image[:, rows, columns], -1, 1)
     return np.ascontiguousarray(part, np.float32)
 
@@ -271,7 +296,7 @@ def _pixel_branch(module: DMCNN, layers: _Layers) -> Any:
         return layers.prelu(i, layers.deconv(f"deconv{i}", x))
 
     (x,) = layers.images(layers.input_channels("conv1"))
-    full, *_ = dmcnn.wire_layers(x, module.features, module.dilations, layer, up)
+    full, *_ = dmcnn.wire_layers(x, module.features, module.dilations, layer, up, layers.near)
     return layers.conv("conv15", full)
 
 
@@ -303,7 +328,7 @@ def _photo_net(module: PhotoNet, layers: _Layers) -> Any:
     x, features = layers.images(layers.input_channels("first"), module.features[2])
     x = layers.conv("first", x) + layers.tiled("position_bias", features)
     x = layers.prelu(0, x, "first_prelu")
-    steps = photo.Steps(block, down, up)
+    steps = photo.Steps(block, down, up, layers.near)
     x = photo.wire_layers(x, features, module.features, module.dilations, steps)
     return layers.conv("last", x)
 

@@ -57,9 +57,14 @@ def restore_photo_in_tiles(
         program = partial(_run_by_engine, model)
 
     def prepare_row(row: Tile) -> tuple[Callable, Iterator[tuple[np.ndarray, ...]]]:
-        extents = ((row.start, rows.length, tile.start, columns.length) for tile in columns.tiles)
-        tiles = (_tile(sources, restored_luma, subsampling, extent) for extent in extents)
-        return lambda *batch: program(*batch, *settings), tiles
+        def arguments(column: Tile) -> tuple[np.ndarray, ...]:
+            extent = row.start, rows.length, column.start, columns.length
+            tile = _tile(sources, restored_luma, subsampling, extent)
+            if model.engine:
+                return *tile, tiling.core_in_tile(row, column, subsampling)
+            return tile
+
+        return lambda *batch: program(*batch, *settings), map(arguments, columns.tiles)
 
     planes = np.empty((3, 8 * down * height, 8 * across * width), np.float32)
     for row, column, result in tiling.run_plan(
@@ -149,6 +154,7 @@ def _run_by_engine(
     restored_luma: np.ndarray,
     q: np.ndarray,
     mask: np.ndarray,
+    core: np.ndarray,
     strength: np.float32,
     project: np.bool_,
 ) -> jax.Array:
@@ -156,7 +162,7 @@ def _run_by_engine(
     assert model.engine is not None
     arguments = model.module, model.variables, luma, chroma, restored_luma, q, mask
     x, features, encoding = map(np.asarray, _engine_first_program(*arguments))
-    correction = model.engine(x, encoding, mask, features)
+    correction = model.engine(x, encoding, mask, features, core=core[0])
     return _engine_last_program(*arguments, correction, strength, project)
 
 

@@ -74,6 +74,18 @@ class Tile:
         return slice(block * first, block * last)
 
 
+def core_in_tile(row: Tile, column: Tile, blocks: tuple[int, int] = (1, 1)) -> np.ndarray:
+    """Returns the core's place in a tile: begin and end of rows, and of columns, int32 [2, 2].
+
+    Args:
+        row: the tile's rows.
+        column: its columns.
+        blocks: rows and columns of cells to one of the tile's.
+    """
+    slices = (tile.core_in_tile(count) for tile, count in zip((row, column), blocks, strict=True))
+    return np.array([(part.start, part.stop) for part in slices], np.int32)
+
+
 @dataclasses.dataclass(frozen=True)
 class TilePlan:
     """Tiles along one axis.

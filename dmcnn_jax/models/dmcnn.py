@@ -27,6 +27,7 @@ from dmcnn_jax.models.layers import (
     PReLU,
     apply_mask,
     conv,
+    keep_whole,
     mask_to_scale,
     near_zero_init,
 )
@@ -300,7 +301,12 @@ class PixelBranch(nn.Module):
 
 
 def wire_layers(
-    x: Any, features: int, dilations: Sequence[int], layer: Callable, up: Callable
+    x: Any,
+    features: int,
+    dilations: Sequence[int],
+    layer: Callable,
+    up: Callable,
+    near: Callable = keep_whole,
 ) -> tuple[Any, Any, Any]:
     """Connects layers 1 to 14 of the pixel branch, for Flax and for other engines.
 
@@ -312,23 +318,30 @@ def wire_layers(
             activation; `scale` is that of the output.
         up: `up(i, x, channels, scale)`, a 4 × 4 deconvolution of stride 2 and its
             activation.
+        near: `near(x, scale, pixels, had)`, x within so many pixels of the part of the image that
+            is wanted; `had` is how far x reaches around it, None: as far as the image.
 
     Returns:
         Inputs of the heads at full, half and quarter size: the outputs of layers 14, 11 and 9.
     """
     f = features
+    # How far from the wanted part the outputs of layers 7, 8 and 9 matter: layers 10 to 15 see two
+    # cells at quarter size, layers 8 and 9 their dilation.
+    reach9 = 8
+    reach8 = reach9 + 4 * dilations[2]
+    reach7 = reach8 + 4 * dilations[1]
     x1 = layer(1, x, f, FULL)
     x2 = layer(2, x1, f, FULL)
     x3 = layer(3, x2, f, FULL)
     x4 = layer(4, x3, 2 * f, HALF, stride=2)
     x5 = layer(5, x4, 2 * f, HALF)
     x6 = layer(6, x5, 4 * f, QUARTER, stride=2)
-    x7 = layer(7, x6, 4 * f, QUARTER, dilation=dilations[0])
-    x8 = layer(8, x7, 4 * f, QUARTER, dilation=dilations[1])
-    x9 = layer(9, x8, 4 * f, QUARTER, dilation=dilations[2])
-    x10 = up(10, x9, 2 * f, HALF) + x5
+    x7 = near(layer(7, x6, 4 * f, QUARTER, dilation=dilations[0]), QUARTER, reach7)
+    x8 = near(layer(8, x7, 4 * f, QUARTER, dilation=dilations[1]), QUARTER, reach8, reach7)
+    x9 = near(layer(9, x8, 4 * f, QUARTER, dilation=dilations[2]), QUARTER, reach9, reach8)
+    x10 = up(10, x9, 2 * f, HALF) + near(x5, HALF, reach9)
     x11 = layer(11, x10, 2 * f, HALF)
-    x12 = up(12, x11, f, FULL) + x3
+    x12 = up(12, x11, f, FULL) + near(x3, FULL, reach9)
     x13 = layer(13, x12, f, FULL)
     x14 = layer(14, x13, f, FULL)
     return x14, x11, x9

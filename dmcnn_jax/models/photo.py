@@ -35,6 +35,7 @@ from dmcnn_jax.models.layers import (
     apply_mask,
     conv,
     depth_to_space,
+    keep_whole,
     mask_to_scale,
     space_to_depth,
 )
@@ -344,11 +345,14 @@ class Steps(NamedTuple):
         down: `down(name, x, channels, cells)`, a 1 × 1 convolution after `space_to_depth`; `cells`
             is that of the convolution's scale, here and in `up`.
         up: `up(name, x, channels, cells)`, `depth_to_space` after a 1 × 1 convolution.
+        near: `near(x, cells, pixels, had)`, x within so many pixels of the part of the image that
+            is wanted; `had` is how far x reaches around it, None: as far as the image.
     """
 
     block: Callable
     down: Callable
     up: Callable
+    near: Callable = keep_whole
 
 
 def wire_layers(
@@ -366,16 +370,21 @@ def wire_layers(
     Returns:
         Input of the last layer.
     """
-    block, down, up = steps
+    block, down, up, near = steps
     half, quarter, eighth = widths
     count = len(dilations) + 4
     x = at_half = block(1, x, HALF)
     x = down("to_quarter", x, quarter, QUARTER)
     x = at_quarter = block(2, x, QUARTER)
     x = down("to_eighth", x, eighth, EIGHTH) + features
+    had = None
     for i, dilation in enumerate(dilations, start=3):
-        x = block(i, x, EIGHTH, dilation)
-    x = up("from_eighth", x, quarter, EIGHTH) + at_quarter
+        # A block sees its dilation, twice; the layers after all of them see 14 pixels.
+        pixels = 16 + 16 * sum(dilations[i - 3 :])
+        x = block(i, near(x, EIGHTH, pixels, had), EIGHTH, dilation)
+        had = pixels
+    x = near(x, EIGHTH, 16, had)
+    x = up("from_eighth", x, quarter, EIGHTH) + near(at_quarter, QUARTER, 16)
     x = block(count - 1, x, QUARTER)
-    x = up("from_quarter", x, half, QUARTER) + at_half
+    x = up("from_quarter", x, half, QUARTER) + near(at_half, HALF, 16)
     return block(count, x, HALF)
