@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dmcnn_jax.inference import tiling
+from dmcnn_jax.inference.coded_planes import CodedPlanes, Finish
 from dmcnn_jax.inference.model import Model, apply_module
 from dmcnn_jax.inference.tiling import Tile, TilePlan, TileSource
 from dmcnn_jax.jpeg import dihedral
@@ -61,46 +62,22 @@ def restore_chroma(
     """
     if subsampling not in CHROMA_SUBSAMPLINGS:
         raise ValueError(f"subsampling is {subsampling}; expected one of {CHROMA_SUBSAMPLINGS}")
+    coded, finish = CodedPlanes(coefficients, tables, subsampling), Finish(project, strength)
     if 4 in subsampling:
-        run = _restore_by_four
-    elif subsampling == (2, 1):
-        run = _restore_transposed
-    else:
-        run = _restore_in_tiles
-    return run(
-        model, coefficients, tables, guide, subsampling, project, strength, mirrored, progress
-    )
-
-
-def _restore_transposed(
-    model: Model,
-    coefficients: Sequence[np.ndarray],
-    tables: Sequence[np.ndarray],
-    guide: np.ndarray,
-    subsampling: tuple[int, int],
-    project: bool,
-    strength: float,
-    mirrored: int,
-    progress: Progress | None,
-) -> np.ndarray:
-    """Restores 4:4:0 as the transpose of 4:2:2, which networks are trained for."""
-    turned = [dihedral.turn(k, q, 4) for k, q in zip(coefficients, tables, strict=True)]
-    k, q = zip(*turned, strict=True)
-    down, across = subsampling
-    planes = _restore_in_tiles(
-        model, k, q, guide.T, (across, down), project, strength, mirrored, progress
-    )
-    return planes.swapaxes(1, 2)
+        return _restore_by_four(model, coded, guide, finish, mirrored, progress)
+    if subsampling == (2, 1):
+        # 4:4:0 is the transpose of 4:2:2, which networks are trained for.
+        transposed = coded.turned(dihedral.TRANSPOSE)
+        planes = _restore_in_tiles(model, transposed, guide.T, finish, mirrored, progress)
+        return planes.swapaxes(1, 2)
+    return _restore_in_tiles(model, coded, guide, finish, mirrored, progress)
 
 
 def _restore_by_four(
     model: Model,
-    coefficients: Sequence[np.ndarray],
-    tables: Sequence[np.ndarray],
+    coded: CodedPlanes,
     guide: np.ndarray,
-    subsampling: tuple[int, int],
-    project: bool,
-    strength: float,
+    finish: Finish,
     mirrored: int,
     progress: Progress | None,
 ) -> np.ndarray:
@@ -109,45 +86,44 @@ def _restore_by_four(
     A sample of four columns covers two columns in a picture half as wide, which networks are
     trained for. Its restored chroma is upsampled by libjpeg's filter and projected at full size.
     """
+    subsampling = coded.subsampling
     down, across = (2 if factor == 4 else 1 for factor in subsampling)
     edges = [(0, -guide.shape[0] % down), (0, -guide.shape[1] % across)]
     cells = np.pad(guide, edges, mode="edge") if np.any(edges) else guide
     rows, columns = cells.shape[0] // down, cells.shape[1] // across
     small = restore_chroma(
         model,
-        coefficients,
-        tables,
+        coded.coefficients,
+        coded.tables,
         cells.reshape(rows, down, columns, across).mean(axis=(1, 3)),
         (subsampling[0] // down, subsampling[1] // across),
-        project=project,
-        strength=strength,
+        project=finish.project,
+        strength=finish.strength,
         mirrored=mirrored,
         progress=progress,
     )
     planes = np.empty((2, down * small.shape[1], across * small.shape[2]), np.float32)
-    for plane, half, k, table in zip(planes, small, coefficients, tables, strict=True):
+    for plane, half, k, table in zip(planes, small, coded.coefficients, coded.tables, strict=True):
         for first in range(0, len(k), PROJECTED_ROWS):
             last = min(first + PROJECTED_ROWS, len(k))
             top, bottom = 8 * subsampling[0] * first, 8 * subsampling[0] * last
             band = plane[top:bottom]
             band[:] = upsample_rows(half, (down, across), top, bottom)
-            if project:
+            if finish.project:
                 project_upsampled_band(band, k[first:last], table, subsampling)
     return planes
 
 
 def _restore_in_tiles(
     model: Model,
-    coefficients: Sequence[np.ndarray],
-    tables: Sequence[np.ndarray],
+    coded: CodedPlanes,
     guide: np.ndarray,
-    subsampling: tuple[int, int],
-    project: bool,
-    strength: float,
+    finish: Finish,
     mirrored: int,
     progress: Progress | None,
 ) -> np.ndarray:
     """Restores chroma of a subsampling that networks are trained for; see `restore_chroma`."""
+    coefficients, subsampling = coded.coefficients, coded.subsampling
     down, across = 8 * subsampling[0], 8 * subsampling[1]  # pixels to a block
     # Indices of the guide's pixels for the rows and columns of the continued planes.
     guide_rows, guide_columns = (
@@ -163,11 +139,11 @@ def _restore_in_tiles(
     sides = tiling.chroma_tile_sides(subsampling)
     rows = tiling.plan_tiles(height, halo_rows, sides)
     columns = tiling.plan_tiles(width, halo_columns, sides)
-    sources = [TileSource(k, q) for k, q in zip(coefficients, tables, strict=True)]
+    sources = [TileSource(k, q) for k, q in zip(coefficients, coded.tables, strict=True)]
     program: Callable = partial(_program, model.module, model.variables)
     if model.engine:
         program = partial(_run_by_engine, model)
-    settings = np.float32(strength), np.bool_(project)
+    settings = finish.settings()
 
     def arguments(row: Tile, column: Tile) -> tuple[np.ndarray, ...]:
         parts = [s.tile(row.start, rows.length, column.start, columns.length) for s in sources]

@@ -1,5 +1,6 @@
 """Restores Y, Cb and Cr together, of any size and subsampling, by a network for photographs."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, TypedDict, Unpack
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.inference.chroma import CHROMA_SUBSAMPLINGS
+from dmcnn_jax.inference.coded_planes import CodedPlanes, Finish
 from dmcnn_jax.inference.model import Model
 from dmcnn_jax.inference.photo_tiles import restore_photo_in_tiles
 from dmcnn_jax.jpeg import dihedral
@@ -56,25 +58,16 @@ def restore_photo(
     if subsampling not in CHROMA_SUBSAMPLINGS:
         raise ValueError(f"subsampling is {subsampling}; expected one of {CHROMA_SUBSAMPLINGS}")
     _check_covered(coefficients, subsampling)
+    coded, finish = CodedPlanes(coefficients, tables, subsampling), Finish(project, strength)
     if 4 in subsampling:
-        return _restore_by_four(
-            model,
-            coefficients,
-            tables,
-            subsampling,
-            project,
-            strength,
-            ensemble,
-            mirrored,
-            progress,
-        )
-    margins = 8 * mirrored * subsampling[0], 8 * mirrored * subsampling[1]
+        return _restore_by_four(model, coded, finish, ensemble, mirrored, progress)
     if mirrored or ensemble:
-        coefficients = _continue_mirrored(coefficients, subsampling, mirrored)
+        coded = _continue_mirrored(coded, mirrored)
     run = _mean_over_symmetries if ensemble else _restore_upright
-    planes = run(model, coefficients, tables, subsampling, project, strength, progress)
+    planes = run(model, coded, finish, progress)
     height, width = planes.shape[1:]
-    return planes[:, margins[0] : height - margins[0], margins[1] : width - margins[1]]
+    top, left = (8 * mirrored * factor for factor in subsampling)
+    return planes[:, top : height - top, left : width - left]
 
 
 class PlaneOptions(TypedDict, total=False):
@@ -133,11 +126,8 @@ def _check_covered(coefficients: Sequence[np.ndarray], subsampling: tuple[int, i
 
 def _restore_by_four(
     model: Model,
-    coefficients: Sequence[np.ndarray],
-    tables: Sequence[np.ndarray],
-    subsampling: tuple[int, int],
-    project: bool,
-    strength: float,
+    coded: CodedPlanes,
+    finish: Finish,
     ensemble: bool,
     mirrored: int,
     progress: Progress | None,
@@ -145,10 +135,10 @@ def _restore_by_four(
     """Restores luma alone, and chroma that is subsampled by four with luma of half the size.
 
     Networks are trained for subsampling by two. Luma of half the size is the average of what was
-    restored, in steps of 1. Arguments and result are those of `restore_photo`.
+    restored, in steps of 1. The result is that of `restore_photo`.
     """
-    settings: dict[str, Any] = {"project": project, "strength": strength, "ensemble": ensemble}
-    settings["mirrored"] = mirrored
+    settings: Any = {**dataclasses.asdict(finish), "ensemble": ensemble, "mirrored": mirrored}
+    coefficients, tables, subsampling = coded.coefficients, coded.tables, coded.subsampling
     part = scaled(progress, 0.7)
     luma = 255 * restore_gray(model, coefficients[0], tables[0], **settings, progress=part)
     height, width = (
@@ -176,7 +166,7 @@ def _restore_by_four(
         for top in range(0, height, _UPSAMPLED_ROWS):
             bottom = min(top + _UPSAMPLED_ROWS, height)
             plane[top:bottom] = upsample_rows(small, halves, top, bottom)
-        if project:
+        if finish.project:
             project_upsampled_in_bands(plane, blocks, table, subsampling)
     return planes
 
@@ -185,81 +175,57 @@ def _restore_by_four(
 _UPSAMPLED_ROWS = 512
 
 
-def _continue_mirrored(
-    coefficients: Sequence[np.ndarray], subsampling: tuple[int, int], blocks: int
-) -> list[np.ndarray]:
+def _continue_mirrored(coded: CodedPlanes, blocks: int) -> CodedPlanes:
     """Continues planes by their mirror image, first luma to where the blocks of chroma end.
 
     Args:
-        coefficients: k of Y, Cb and Cr.
-        subsampling: rows and columns of the picture to a chroma sample.
+        coded: Y, Cb and Cr.
         blocks: of chroma, by which planes are continued to every side.
 
     Returns:
-        k of the larger planes; the blocks of chroma end where those of luma do.
+        The larger planes; the blocks of chroma end where those of luma do.
     """
-    luma, *chroma = coefficients
+    luma, *chroma = coded.coefficients
     missing, margins = [], []
-    for axis, factor in enumerate(subsampling):
+    for axis, factor in enumerate(coded.subsampling):
         missing.append((0, factor * chroma[0].shape[axis] - luma.shape[axis]))
         margins.append((factor * blocks, factor * blocks))
     luma = dihedral.continue_mirrored(luma, (missing[0], missing[1]))
-    return [
+    continued = [
         dihedral.continue_mirrored(luma, (margins[0], margins[1])),
         *(dihedral.continue_mirrored(k, blocks) for k in chroma),
     ]
+    return dataclasses.replace(coded, coefficients=continued)
 
 
 def _mean_over_symmetries(
-    model: Model,
-    coefficients: Sequence[np.ndarray],
-    tables: Sequence[np.ndarray],
-    subsampling: tuple[int, int],
-    project: bool,
-    strength: float,
-    progress: Progress | None,
+    model: Model, coded: CodedPlanes, finish: Finish, progress: Progress | None
 ) -> np.ndarray:
     """Averages `_restore_upright` over the symmetries; the blocks of chroma end where luma's do."""
-    down, across = subsampling
+    down, across = coded.subsampling
     # Of 4:2:2 and 4:4:0, `_restore_upright` transposes one itself.
     ways = range(dihedral.COUNT if down == across else dihedral.COUNT // 2)
-    rows, columns, _ = coefficients[0].shape
+    rows, columns, _ = coded.coefficients[0].shape
     mean = np.zeros((3, 8 * rows, 8 * columns), np.float32)
+    unprojected = dataclasses.replace(finish, project=False)
     for which in ways:
-        k, q = _turn(coefficients, tables, which)
         part = scaled(progress, 1 / len(ways))
-        restored = _restore_upright(model, k, q, subsampling, False, strength, part)
+        restored = _restore_upright(model, coded.turned(which), unprojected, part)
         for total, plane in zip(mean, restored, strict=True):
             total += dihedral.turn_back(plane, which) / len(ways)
-    if project:
-        sizes = (1, 1), subsampling, subsampling
-        for plane, blocks, table, size in zip(mean, coefficients, tables, sizes, strict=True):
-            project_upsampled_in_bands(plane, blocks, table, size)
+    if finish.project:
+        sizes = (1, 1), coded.subsampling, coded.subsampling
+        for plane, k, q, size in zip(mean, coded.coefficients, coded.tables, sizes, strict=True):
+            project_upsampled_in_bands(plane, k, q, size)
     return mean
 
 
-def _turn(
-    coefficients: Sequence[np.ndarray], tables: Sequence[np.ndarray], which: int
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Turns all planes, as `dihedral.turn`."""
-    turned = [dihedral.turn(k, q, which) for k, q in zip(coefficients, tables, strict=True)]
-    return [k for k, _ in turned], [q for _, q in turned]
-
-
 def _restore_upright(
-    model: Model,
-    coefficients: Sequence[np.ndarray],
-    tables: Sequence[np.ndarray],
-    subsampling: tuple[int, int],
-    project: bool,
-    strength: float,
-    progress: Progress | None,
+    model: Model, coded: CodedPlanes, finish: Finish, progress: Progress | None
 ) -> np.ndarray:
     """Restores the planes as they are, but for 4:4:0, as `restore_photo_in_tiles`."""
-    if subsampling != (2, 1):
-        return restore_photo_in_tiles(
-            model, coefficients, tables, subsampling, project, strength, progress
-        )
+    if coded.subsampling != (2, 1):
+        return restore_photo_in_tiles(model, coded, finish, progress)
     # 4:4:0 is the transpose of 4:2:2, which networks are trained for.
-    k, q = _turn(coefficients, tables, 4)
-    return restore_photo_in_tiles(model, k, q, (1, 2), project, strength, progress).swapaxes(1, 2)
+    transposed = coded.turned(dihedral.TRANSPOSE)
+    return restore_photo_in_tiles(model, transposed, finish, progress).swapaxes(1, 2)

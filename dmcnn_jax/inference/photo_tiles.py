@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dmcnn_jax.inference import tiling
+from dmcnn_jax.inference.coded_planes import CodedPlanes, Finish
 from dmcnn_jax.inference.luma import restore_luma
 from dmcnn_jax.inference.model import Model, apply_module
 from dmcnn_jax.inference.tiling import Tile, TileSource
@@ -25,33 +26,34 @@ from dmcnn_jax.system.progress import Progress, scaled
 
 
 def restore_photo_in_tiles(
-    model: Model,
-    coefficients: Sequence[np.ndarray],
-    tables: Sequence[np.ndarray],
-    subsampling: tuple[int, int],
-    project: bool,
-    strength: float,
-    progress: Progress | None,
+    model: Model, coded: CodedPlanes, finish: Finish, progress: Progress | None
 ) -> np.ndarray:
     """Restores planes of a subsampling that networks are trained for.
 
-    Tiles are of whole blocks of chroma. Arguments and result are those of `photo.restore_photo`.
+    Args:
+        model: the model to run, a `PhotoNet`.
+        coded: Y, Cb and Cr.
+        finish: what is done with the estimate.
+        progress: as in `photo.restore_photo`.
+
+    Returns:
+        As `photo.restore_photo`. Tiles are of whole blocks of chroma.
     """
-    down, across = subsampling
-    height, width, _ = coefficients[1].shape
+    subsampling = down, across = coded.subsampling
+    height, width, _ = coded.coefficients[1].shape
     halo_rows, halo_columns = cast(PhotoNet, model.module).halo(subsampling)
     sides = tiling.chroma_tile_sides(subsampling)
     rows = tiling.plan_tiles(height, halo_rows, sides)
     columns = tiling.plan_tiles(width, halo_columns, sides)
     restored_luma = restore_luma(
         _luma_model(model),
-        coefficients[0],
-        tables[0],
+        coded.coefficients[0],
+        coded.tables[0],
         project=True,
         progress=scaled(progress, _LUMA_SHARE),
     )
-    sources = [TileSource(k, q) for k, q in zip(coefficients, tables, strict=True)]
-    settings = np.float32(strength), np.bool_(project)
+    sources = [TileSource(k, q) for k, q in zip(coded.coefficients, coded.tables, strict=True)]
+    settings = finish.settings()
     program: Callable = partial(_program, model.module, model.variables)
     if model.engine:
         program = partial(_run_by_engine, model)

@@ -10,6 +10,9 @@ import numpy as np
 COUNT = 8
 """The number of ways: the order of the dihedral group of the square."""
 
+TRANSPOSE = 4
+"""The way that transposes; those from here on do."""
+
 _SIGNS = np.array([1, -1] * 4, np.int8)
 _DOWN = np.repeat(_SIGNS, 8)  # (-1)^v of coefficient 8v + u
 _ACROSS = np.tile(_SIGNS, 8)  # (-1)^u
@@ -32,7 +35,7 @@ def turn(coefficients: np.ndarray, table: np.ndarray, which: int) -> tuple[np.nd
         k = k[::-1] * _DOWN
     if which & 2:
         k = k[:, ::-1] * _ACROSS
-    if which & 4:
+    if which & TRANSPOSE:
         height, width, _ = k.shape
         k = k.reshape(height, width, 8, 8).transpose(1, 0, 3, 2).reshape(width, height, 64)
         table = table.T
