@@ -1,7 +1,7 @@
 r"""The network for photographs: Y, Cb and Cr at once, every quality and table.
 
 python tools/pack_images.py FOLDER_OF_IMAGES -o packs/photo --luma rgb --tile 160 --scales 0.5 0.8 \
-    --copies 3 --graphics 350
+    --copies 3 --graphics 350 --skies 150
 python -m dmcnn_jax.main --config configs/photo.py --config.data.source=packs/photo
 
 It trains for days, over as many sittings as it takes, at a constant rate, from the bundled weights

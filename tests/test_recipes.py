@@ -114,7 +114,7 @@ def test_recipes_start_from_each_other_on_packs_of_their_own(alone):
 
 
 def test_a_phase_packs_copies_and_graphics(source, tmp_path):
-    options = PackOptions((0.5, 0.8), copies=2, graphics=2)
+    options = PackOptions((0.5, 0.8), copies=2, graphics=2, skies=1)
     phases = [TrainPhase("only", tiny(), pack=options)]
     run_recipe(phases, source, tmp_path / "out", name="tiny")
     (pack,) = (tmp_path / "out" / "packs").iterdir()
@@ -122,7 +122,7 @@ def test_a_phase_packs_copies_and_graphics(source, tmp_path):
     photographs = images.open_images(source)
     names = [photographs.name(index) for index in range(len(photographs))]
     assert about["names"] == [*names, "text 0"]
-    assert about["images"].count(len(about["names"]) - 1) == 2 * 4, "two graphics of 2 × 2 tiles"
+    assert about["images"].count(len(about["names"]) - 1) == 3 * 4, "three drawings of 2 × 2 tiles"
 
 
 def test_copies_that_would_not_differ_are_refused(source):

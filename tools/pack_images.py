@@ -4,10 +4,10 @@ python tools/pack_images.py FOLDER -o PACK
 python -m dmcnn_jax.main --config configs/qf20.py --config.data.source=PACK
 
 For the network for photographs: each photograph three times, reduced to 0.5 to 0.8 of its size at
-random, and graphics drawn by code:
+random, and graphics and skies drawn by code:
 
 python tools/pack_images.py FOLDER -o PACK --luma rgb --tile 160 --scales 0.5 0.8 --copies 3 \
-    --graphics 350
+    --graphics 350 --skies 150
 python -m dmcnn_jax.main --config configs/photo.py --config.data.source=PACK
 
 Options that differ from the configuration's defaults must be set for training too; if one is
@@ -76,6 +76,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         " charts, drawings, pixel art, dithering and others (default: 0)",
     )
     parser.add_argument(
+        "--skies",
+        type=int,
+        default=0,
+        metavar="COUNT",
+        help="add this many skies drawn by code, likewise: smooth gradients, in which JPEG makes"
+        " bands (default: 0)",
+    )
+    parser.add_argument(
         "--compact", action="store_true", help="lossless WebP: about half the size, slower to open"
     )
     options = parser.parse_args(argv)
@@ -102,6 +110,7 @@ def _pack(options: argparse.Namespace) -> None:
         scales=options.scales,
         copies=options.copies,
         graphics=options.graphics,
+        skies=options.skies,
     )
     about = packs.write_pack(
         options.output,
@@ -124,8 +133,10 @@ def _pack(options: argparse.Namespace) -> None:
 def _check_scales(options: argparse.Namespace) -> None:
     if options.copies < 1:
         raise UsageError(f"--copies is {options.copies}; expected at least 1")
-    if options.graphics < 0:
-        raise UsageError(f"--graphics is {options.graphics}; expected 0 or a number of pictures")
+    for name in ("graphics", "skies"):
+        count = getattr(options, name)
+        if count < 0:
+            raise UsageError(f"--{name} is {count}; expected 0 or a number of pictures")
     if options.scales is None:
         if options.copies > 1:
             raise UsageError("--copies needs --scales, by which copies differ")

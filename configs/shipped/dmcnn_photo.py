@@ -3,8 +3,10 @@
 python tools/train_recipe.py configs/shipped/dmcnn_photo.py --source FOLDER -o runs/dmcnn-photo
 
 The bundled weights have seen as many pixels in several sittings, whose lengths followed the clock
-(docs/training-weights.md); these are two runs by steps. Luma begins with the bundled dmcnn-any.
+(docs/training-weights.md); these are three runs by steps. Luma begins with the bundled dmcnn-any.
 """
+
+from dataclasses import replace
 
 from dmcnn_jax.config import default_config
 from dmcnn_jax.config.presets import set_photographs, set_steps
@@ -12,15 +14,17 @@ from dmcnn_jax.config.recipes import PackOptions, TrainPhase
 
 
 def get_phases():
-    """Returns two training runs: with luma's network frozen, and with all weights."""
-    frozen, everything = base_config(19_000), base_config(2_400)
-    everything.train.unfreeze = True
-    # The second run starts from good weights, and ends with a long cooldown.
+    """Returns three runs: with luma's network frozen, with all weights, and with skies."""
+    frozen, everything, skies = (base_config(steps) for steps in (19_000, 4_100, 3_400))
+    everything.train.unfreeze = skies.train.unfreeze = True
+    # These start from good weights, and end with long cooldowns.
     everything.schedule.cooldown = 0.5
+    skies.train.learning_rate, skies.schedule.cooldown = 4e-4, 0.97
     pack = PackOptions((0.5, 0.8), copies=3, graphics=350)
     return [
         TrainPhase("frozen", frozen, pack=pack),
         TrainPhase("everything", everything, start="frozen", pack=pack),
+        TrainPhase("skies", skies, start="everything", pack=replace(pack, skies=150)),
     ]
 
 

@@ -12,18 +12,20 @@ from dmcnn_jax.config.types import Config
 
 @dataclasses.dataclass(frozen=True)
 class PackOptions:
-    """The reduced copies and graphics in a phase's pack.
+    """The reduced copies and drawings in a phase's pack.
 
     Attributes:
         scales: lowest and highest factor by which each copy of an image is reduced; None: as
             `data.max_short_side` says.
         copies: how many times each image is packed, each time by another factor; 1 without scales.
-        graphics: how many pictures drawn by code are added.
+        graphics: how many graphics drawn by code are added.
+        skies: how many skies drawn by code are added.
     """
 
     scales: tuple[float, float] | None = None
     copies: int = 1
     graphics: int = 0
+    skies: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

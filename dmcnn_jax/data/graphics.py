@@ -7,7 +7,7 @@ and scanned pages. Each picture is determined by a seed and its number.
 import colorsys
 import io
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import scipy.ndimage
@@ -17,6 +17,8 @@ from dmcnn_jax.data.images import digest
 
 Color = tuple[int, int, int]
 _Random = np.random.Generator
+Painter = Callable[[int, _Random], Image.Image]
+"""Draws a picture, so many pixels high and wide."""
 
 
 class Graphics:
@@ -26,10 +28,14 @@ class Graphics:
         count: number of pictures.
         side: side of each picture, pixels.
         seed: random seed.
+        kinds: kinds of pictures, such as `KINDS` (the default) and `skies.SKIES`.
     """
 
-    def __init__(self, count: int, side: int, seed: int = 0):
+    def __init__(
+        self, count: int, side: int, seed: int = 0, kinds: Mapping[str, Painter] | None = None
+    ):
         self._count, self._side, self._seed = count, side, seed
+        self._kinds = KINDS if kinds is None else kinds
 
     def __len__(self) -> int:
         return self._count
@@ -40,7 +46,8 @@ class Graphics:
 
     def open(self, index: int) -> io.BytesIO:
         """Draws a picture."""
-        image = draw(self._kind(index), self._side, np.random.default_rng((self._seed, index)))
+        rng = np.random.default_rng((self._seed, index))
+        image = self._kinds[self._kind(index)](self._side, rng).convert("RGB")
         file = io.BytesIO()
         image.save(file, "PNG", compress_level=1)
         file.seek(0)
@@ -49,10 +56,11 @@ class Graphics:
     @property
     def fingerprint(self) -> str:
         """Digest of the arguments that determine the pictures."""
-        return digest(["graphics", self._count, self._side, self._seed])
+        kinds = [] if self._kinds is KINDS else list(self._kinds)
+        return digest(["graphics", self._count, self._side, self._seed, *kinds])
 
     def _kind(self, index: int) -> str:
-        return list(KINDS)[index % len(KINDS)]
+        return list(self._kinds)[index % len(self._kinds)]
 
 
 def draw(kind: str, side: int, rng: _Random) -> Image.Image:
@@ -202,7 +210,7 @@ def _scan(side: int, rng: _Random) -> Image.Image:
     return Image.fromarray(np.clip(levels * light + noise, 0, 255).astype(np.uint8))
 
 
-KINDS: dict[str, Callable[[int, _Random], Image.Image]] = {
+KINDS: dict[str, Painter] = {
     "text": _text,
     "screenshot": _screenshot,
     "chart": _chart,

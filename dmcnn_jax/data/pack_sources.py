@@ -1,8 +1,9 @@
-"""Sources of packs for the network for photographs: reduced copies of photographs, and graphics."""
+"""Sources of packs for the network for photographs: reduced photographs, and drawings."""
 
-from dmcnn_jax.data.graphics import Graphics
+from dmcnn_jax.data.graphics import KINDS, Graphics
 from dmcnn_jax.data.images import Images
 from dmcnn_jax.data.rescaled import JoinedImages, RescaledImages
+from dmcnn_jax.data.skies import SKIES
 
 
 def join_sources(
@@ -12,6 +13,7 @@ def join_sources(
     scales: tuple[float, float] | None = None,
     copies: int = 1,
     graphics: int = 0,
+    skies: int = 0,
 ) -> tuple[Images, list[int]]:
     """Returns the images to pack, and the argument `copies_of` of `write_pack`.
 
@@ -22,6 +24,7 @@ def join_sources(
             each copy. None: photographs are not reduced.
         copies: how many times each photograph is packed; more than once needs `scales`.
         graphics: how many pictures drawn by code are added, two tiles wide and high.
+        skies: how many drawn skies are added, likewise.
 
     Raises:
         ValueError: if there are copies without scales, since these would be equal.
@@ -32,8 +35,9 @@ def join_sources(
     if scales:
         sources = [RescaledImages(photographs, copies=copies, scales=scales, shortest=tile)]
     numbers = [index // copies for index in range(len(sources[0]))]
-    if graphics:
-        sources.append(Graphics(graphics, 2 * tile))
-        # Graphics count as a single image, so that validation images are photographs.
-        numbers += [len(photographs)] * graphics
+    for count, kinds in ((graphics, KINDS), (skies, SKIES)):
+        if count:
+            sources.append(Graphics(count, 2 * tile, kinds=kinds))
+    # Drawings count as a single image, so that validation images are photographs.
+    numbers += [len(photographs)] * (graphics + skies)
     return JoinedImages(sources), numbers
