@@ -40,6 +40,26 @@ def test_the_best_optimizer_trains_from_the_start(tmp_path):
     again = command(tmp_path, *arguments)
     assert again.returncode == 0, again.stderr
     assert read_log(tmp_path / "out/systems/runs" / name) == log
+    assert "ARCNN: trained already" in again.stdout
+
+
+def test_trained_systems_need_only_their_weights_and_choices(tmp_path):
+    """As if their runs were left on another machine."""
+    write_images(tmp_path / "images", side=128)
+    (tmp_path / "out/systems").mkdir(parents=True)
+    (tmp_path / "out/systems/tnrd-adam.safetensors").touch()
+    choices = {
+        "DMCNN": {"optimizer": "muon", "minutes": 40},
+        "TNRD": {"optimizer": "adam", "minutes": 40},
+    }
+    (tmp_path / "out/choices.json").write_text(json.dumps(choices))
+    done = command(tmp_path, "--source", "images", "-o", "out", "--systems", "TNRD")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "TNRD: trained already",
+        'dmcnn-compare "TNRD=out/systems/tnrd-adam.safetensors" '
+        '"DMCNN=out/systems/dmcnn-muon.safetensors" --images LIVE1=FOLDER --qualities 10',
+    ]
 
 
 def test_mistakes_are_one_line(tmp_path):

@@ -6,7 +6,10 @@ Each system starts from random weights at quality 10. First it is trained for a 
 by Muon and by its authors' optimizer; the one that gains most on the validation images then trains
 it from the start. Minutes are processor time of all cores, so that other work on the machine
 makes them longer for all alike. If interrupted, the same command resumes.
-At the end, it prints the command that compares the systems.
+
+Systems can be trained on several days or machines: those in the output folder's `choices.json`,
+with their weights in its folder `systems`, are not trained again. At the end, it prints the command
+that compares all of them.
 """
 
 import argparse
@@ -67,8 +70,13 @@ def _train(options: argparse.Namespace) -> None:
     from dmcnn_jax.system import devices
 
     devices.use_cores_as_devices(batch_sizes(_config(options, options.systems[0], "adam")))
-    choices: dict[str, dict[str, Any]] = {}
+    path = options.output / "choices.json"
+    choices: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
     for name in options.systems:
+        done = choices.get(name)
+        if done and done["minutes"] == options.minutes and _weights(options, name, done).exists():
+            print(f"{name}: trained already", flush=True)
+            continue
         gains = {
             optimizer: _run(options, name, optimizer, options.trial_minutes, "trials")
             for optimizer in (*_RATES, *_own(name))
@@ -76,12 +84,15 @@ def _train(options: argparse.Namespace) -> None:
         best = max(gains, key=gains.__getitem__)
         print(f"{name}: {gains} dB in trials; {best} is taken", flush=True)
         gain = _run(options, name, best, options.minutes, "systems")
-        choices[name] = {"optimizer": best, "trials": gains, "gain": gain}
-        text = json.dumps(choices, indent=2) + "\n"
-        write_file(options.output / "choices.json", text.encode())
+        choices[name] = {
+            "optimizer": best,
+            "trials": gains,
+            "minutes": options.minutes,
+            "gain": gain,
+        }
+        write_file(path, (json.dumps(choices, indent=2) + "\n").encode())
     compared = " ".join(
-        f'"{name}={options.output}/systems/{_folder(name)}-{choice["optimizer"]}.safetensors"'
-        for name, choice in choices.items()
+        f'"{name}={_weights(options, name, choices[name])}"' for name in SYSTEMS if name in choices
     )
     print(f"dmcnn-compare {compared} --images LIVE1=FOLDER --qualities 10")
 
@@ -99,6 +110,11 @@ def _run(
     timed_runs.run(config, minutes, options.output / folder)
     validated = [r["validation"] for r in plots.read_log(config.workdir) if "validation" in r]
     return round(float(validated[-1]["gain"]), 3)
+
+
+def _weights(options: argparse.Namespace, name: str, choice: dict[str, Any]) -> Path:
+    """Returns the weights file of a system and the optimizer that was chosen for it."""
+    return Path(options.output) / "systems" / f"{_folder(name)}-{choice['optimizer']}.safetensors"
 
 
 def _config(options: argparse.Namespace, name: str, optimizer: str) -> Any:

@@ -245,7 +245,7 @@ def add_engine_options(add: Callable[..., argparse.Action]) -> None:
         choices=("auto", "jax", "openvino", "openvino-float32", "openvino-bfloat16"),
         default="auto",
         help="library that computes the network's layers: openvino is faster on CPUs, in bfloat16"
-        " where the CPU supports it (default: openvino on a CPU, if it is installed, else jax)",
+        " where that helps (default: openvino on a CPU, if it is installed, else jax)",
     )
     add(
         "--max-pixels",

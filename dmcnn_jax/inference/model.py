@@ -71,8 +71,8 @@ def load(name: str | os.PathLike, engine: str = "jax") -> Model:
     Args:
         name: a bundled name ("dmcnn-qf10"), a weights file, or the workdir of a run.
         engine: runs its convolutions over whole images. "jax": JAX, in the dtype of the network.
-            "openvino": OpenVINO on a CPU, in bfloat16 if the CPU has instructions for it, otherwise
-            in float32; "openvino-float32" and "openvino-bfloat16" choose. OpenVINO runs only
+            "openvino": OpenVINO on a CPU, in bfloat16 if the CPU is faster with it, otherwise in
+            float32; "openvino-float32" and "openvino-bfloat16" choose. OpenVINO runs only
             `DMCNN`, `ChromaNet` and `PhotoNet`. "auto": OpenVINO if JAX runs on a CPU and OpenVINO
             is installed and can run the network; otherwise JAX.
 
