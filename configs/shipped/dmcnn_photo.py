@@ -29,7 +29,7 @@ def get_phases():
 
 
 def base_config(steps):
-    """Returns the configuration that both runs share: a constant rate, then a cooldown."""
+    """Returns the configuration that all runs share: a constant rate, then a cooldown."""
     config = default_config()
     config.init_from = "dmcnn-any"
     set_steps(config, (128,), (4,), (steps,), warmup_steps=400, validate_every=500)

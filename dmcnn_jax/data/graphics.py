@@ -47,7 +47,7 @@ class Graphics:
     def open(self, index: int) -> io.BytesIO:
         """Draws a picture."""
         rng = np.random.default_rng((self._seed, index))
-        image = self._kinds[self._kind(index)](self._side, rng).convert("RGB")
+        image = draw(self._kind(index), self._side, rng, self._kinds)
         file = io.BytesIO()
         image.save(file, "PNG", compress_level=1)
         file.seek(0)
@@ -63,9 +63,11 @@ class Graphics:
         return list(self._kinds)[index % len(self._kinds)]
 
 
-def draw(kind: str, side: int, rng: _Random) -> Image.Image:
-    """Draws a picture of a kind, RGB, `side` pixels high and wide."""
-    return KINDS[kind](side, rng).convert("RGB")
+def draw(
+    kind: str, side: int, rng: _Random, kinds: Mapping[str, Painter] | None = None
+) -> Image.Image:
+    """Draws a picture of a kind, one of `KINDS` or of `kinds`: RGB, `side` pixels high and wide."""
+    return (KINDS if kinds is None else kinds)[kind](side, rng).convert("RGB")
 
 
 def _text(side: int, rng: _Random) -> Image.Image:
