@@ -28,7 +28,7 @@ from dmcnn_jax.models import chroma, dmcnn, photo
 from dmcnn_jax.models.chroma import ChromaNet
 from dmcnn_jax.models.dmcnn import DMCNN
 from dmcnn_jax.models.photo import PhotoNet
-from dmcnn_jax.models.table_conditioning import modulated_layers, scales_and_shifts
+from dmcnn_jax.models.table_conditioning import modulated_layers
 from dmcnn_jax.system.cpu import has_fast_bfloat16
 from dmcnn_jax.system.hidden_modules import hiding
 
@@ -119,7 +119,7 @@ class Engine:
             if self._request is None:
                 self._request = self._compile().create_infer_request()
             bounds = [bound for cut in self._cuts for bound in cut.bounds(axes)]
-            inputs = [*images, *self._modulations(encoding), *bounds]
+            inputs = [*images, *self._encodings(encoding), *bounds]
             answer = self._request.infer(inputs, share_inputs=True, share_outputs=True)[0]
             result = np.zeros((*x.shape[:3], answer.shape[1]), np.float32)
             had = self._cuts[-1].pixels if self._cuts else None
@@ -147,21 +147,21 @@ class Engine:
         graph = self._openvino.Model([answer], layers.inputs)
         return self._core.compile_model(graph, "CPU", options)
 
-    def _modulations(self, encoding: np.ndarray) -> list[np.ndarray]:
-        """Returns the inputs of layers conditioned on the table, [1, channels, 1, 1] each."""
-        return [
-            np.ascontiguousarray(values[..., None, None], np.float32)
-            for pair in scales_and_shifts(self._params, encoding)
-            for values in pair
-        ]
+    def _encodings(self, encoding: np.ndarray) -> list[np.ndarray]:
+        """Returns the input of the perceptron that modulates layers, if there is one."""
+        if not modulated_layers(self._params):
+            return []
+        # Of several planes, the first layer's outputs are averaged; it is linear.
+        mean = encoding.mean(axis=tuple(range(1, encoding.ndim - 1)))
+        return [np.ascontiguousarray(mean[..., None, None], np.float32)]
 
 
 class _Layers:
     """A builder of OpenVINO layers from a Flax module's parameters; images are [1, C, H, W].
 
     Attributes:
-        inputs: inputs of the OpenVINO model, images first, then scale and shift of each layer that
-            is conditioned on the table, then begin and end of each cut.
+        inputs: inputs of the OpenVINO model, images first, then the encoded table if layers are
+            conditioned on it, [1, N, 1, 1], then begin and end of each cut.
         cuts: the cuts.
     """
 
@@ -174,10 +174,33 @@ class _Layers:
     def images(self, *channels: int) -> list[Any]:
         """Creates all inputs and returns those of images, [1, C, H, W] of any H and W."""
         images = [self._parameter((1, count, -1, -1)) for count in channels]
-        for layer in modulated_layers(self._params):
-            vector = (1, len(self._params[f"table_dense{layer}"]["bias"]) // 2, 1, 1)
-            self._modulations[layer] = self._parameter(vector), self._parameter(vector)
+        if modulated_layers(self._params):
+            self._add_perceptron()
         return images
+
+    def _add_perceptron(self) -> None:
+        """Adds the perceptron of `modulate_by_table`, as convolutions of one pixel.
+
+        Of these, as of other convolutions, OpenVINO has the channels last. Scales and shifts that
+        were inputs would have them first, and it would reorder the images for them and back.
+        """
+        weights = self._params["table_dense"]
+        encoding = self._parameter((1, len(weights["kernel"]), 1, 1))
+        hidden = self._dense(encoding, weights["kernel"], weights["bias"])
+        code = self.ops.prelu(hidden, self._constant(self._params["table_prelu"]["slope"]))
+        for layer in modulated_layers(self._params):
+            weights = self._params[f"table_dense{layer}"]
+            kernels, biases = (np.split(weights[name], 2, axis=-1) for name in ("kernel", "bias"))
+            self._modulations[layer] = (
+                self._dense(code, kernels[0], 1 + biases[0]),
+                self._dense(code, kernels[1], biases[1]),
+            )
+
+    def _dense(self, x: Any, kernel: np.ndarray, bias: np.ndarray) -> Any:
+        """Adds a layer of a perceptron, [1, N, 1, 1] → [1, M, 1, 1]."""
+        weights = self._constant(kernel.T[..., None, None])
+        y = self.ops.convolution(x, weights, [1, 1], [0, 0], [0, 0], [1, 1])
+        return self.ops.add(y, self._constant(bias[None, :, None, None]))
 
     def input_channels(self, name: str) -> int:
         """Returns the channels that a convolution takes."""

@@ -18,7 +18,7 @@ TILE_SIDES = (16, 32, 48, 64, 80, 96)
 """Possible sides of tiles, in blocks. They are few, since each pair of sides needs a compiled
 program; a picture uses one pair. With the largest, a network of 64 channels takes about 2 GB."""
 
-STRIP_SIDES = (*TILE_SIDES, 256)
+STRIP_SIDES = (*TILE_SIDES, 128, 192, 256, 384, 512)
 """Widths of tiles of the first pass, in blocks; on the grid of blocks, wide tiles fit in memory."""
 
 FEW_SIDES = (16, 32, 48, 64, 80, 100)

@@ -4,9 +4,6 @@ A small perceptron encodes the table and gives some layers a scale and a shift f
 x → x · (1 + scale) + shift, as in FiLM (Perez et al., "FiLM: visual reasoning with a general
 conditioning layer", AAAI 2018). Scales and shifts start at zero, so that a network starts as the
 one without conditioning.
-
-`modulate_by_table` is the perceptron in Flax. `scales_and_shifts` is its counterpart in NumPy, for
-engines that run only a network's convolutions.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +13,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dmcnn_jax.models.layers import PReLU, widen
 
@@ -96,29 +92,3 @@ def modulated_layers(params: Mapping[str, Any]) -> list[int]:
     """Returns the numbers of the layers that are modulated, from the parameters of a module."""
     prefix = "table_dense"
     return sorted(int(name[len(prefix) :]) for name in params if name[len(prefix) :].isdigit())
-
-
-def scales_and_shifts(
-    params: Mapping[str, Any], encoding: np.ndarray
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Computes the scales and shifts of `modulate_by_table` in NumPy.
-
-    Args:
-        params: parameters of the module, NumPy arrays.
-        encoding: as in `modulate_by_table`.
-
-    Returns:
-        For each of `modulated_layers`, 1 + scale and shift, [B, channels].
-    """
-    layers = modulated_layers(params)
-    if not layers:
-        return []
-    code = _dense(params["table_dense"], encoding)
-    code = code.mean(axis=tuple(range(1, code.ndim - 1)))
-    code = np.where(code >= 0, code, params["table_prelu"]["slope"] * code)
-    pairs = (np.split(_dense(params[f"table_dense{layer}"], code), 2, axis=-1) for layer in layers)
-    return [(1 + scale, shift) for scale, shift in pairs]
-
-
-def _dense(weights: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
-    return x @ weights["kernel"] + weights["bias"]
