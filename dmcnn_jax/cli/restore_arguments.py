@@ -191,7 +191,7 @@ def add_restoring_options(add: Callable[..., argparse.Action]) -> None:
         dest="trial",
         action="store_false",
         help="skip the trial, which restores parts of the picture to see whether restoring helps;"
-        " pixel art and dithering come out worse without it",
+        " pixel art comes out worse without it",
     )
     add(
         "--decoded",

@@ -35,8 +35,8 @@ class RestoreOptions:
             `inference.model.ENGINES` (see `dmcnn_jax.load`). Models passed as objects keep their
             own engine.
         trial: whether to restore parts of the picture first, to see whether the bundled models
-            improve it. They harm pixel art and dithering, for example, which are then left as
-            decoded.
+            improve it. The small ones harm pixel art and dithering, for example, which are then
+            left as decoded.
 
     Raises:
         ValueError: if an option is out of range.

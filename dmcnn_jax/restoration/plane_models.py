@@ -99,6 +99,25 @@ def restores_all_planes(model: Model | None) -> bool:
     return model is not None and isinstance(model.module, PhotoNet)
 
 
+def restores_together(
+    file: jpeg.JpegFile, names: Sequence[str | None], model: Model | None
+) -> bool:
+    """Returns whether a model restores Y, Cb and Cr of a file at once.
+
+    Args:
+        file: the file.
+        names: for each plane, the name of the model that restores it.
+        model: the model.
+    """
+    if model is None or not restores_all_planes(model) or len(luma_components(file)) != 1:
+        return False
+    return (
+        len(file.components) == 3
+        and _has_supported_sampling(file)
+        and (model.name or UNNAMED) in names
+    )
+
+
 def load_if_named(source: str | os.PathLike | Model, engine: str) -> Model:
     """Returns a loaded model unchanged; loads one given by name."""
     return source if isinstance(source, Model) else load(source, engine)

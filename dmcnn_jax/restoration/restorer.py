@@ -36,7 +36,7 @@ from dmcnn_jax.restoration.plane_models import (
     load_if_named,
     luma_components,
     note_limits,
-    restores_all_planes,
+    restores_together,
 )
 from dmcnn_jax.restoration.plane_restoration import (
     restore_guided_chroma,
@@ -183,7 +183,7 @@ class Restorer:
         if not any(models):
             return Planes(file, models, (), (), notes)
         components, of_chroma = file.components[len(lumas) :], models[len(lumas) :]
-        if self.chroma and any(of_chroma) and restores_all_planes(self.chroma):
+        if self.chroma and restores_together(file, models, self.chroma):
             luma, chroma = restore_together(
                 file, models, self.chroma, self.options, prior, progress
             )
@@ -288,20 +288,36 @@ class Restorer:
             size=self.size,
         )
         if self.options.trial and self._given is None:  # a named model is used without a trial
-            for component, choice in zip(luma_components(file), choices, strict=False):
-                component = prior_component(component, prior) if prior else component
-                # The trial of a network for photographs runs the bundled network of luma for this
-                # table.
-                name = choose_model(
-                    component.table, project=self.options.project, size=self.size
-                ).name
-                if (
-                    choice.name
-                    and name
-                    and (failure := describe_failed_trial(component, self._model(name)))
-                ):
-                    reason = f"left as decoded: {failure}; --no-trial restores it nevertheless"
-                    return (ModelChoice(None, reason),) * len(file.components)
+            return self._omit_harmed(file, prior, choices)
+        return choices
+
+    def _omit_harmed(
+        self,
+        file: jpeg.JpegFile,
+        prior: PriorCompression | None,
+        choices: tuple[ModelChoice, ...],
+    ) -> tuple[ModelChoice, ...]:
+        """Returns the choices without a model for planes that restoring makes worse in a trial."""
+
+        def left(failure: str, plane: str = "") -> ModelChoice:
+            reason = f"{plane}left as decoded: {failure}; --no-trial restores it nevertheless"
+            return ModelChoice(None, reason)
+
+        planes: list[tuple[jpeg.Component, ...]] = [
+            (prior_component(component, prior) if prior else component,)
+            for component in luma_components(file)
+        ]
+        if prior is None and restores_together(file, [c.name for c in choices], self.chroma):
+            planes = [file.components]
+        for choice, components in zip(choices, planes, strict=False):
+            if choice.name is None:
+                continue
+            failure, failure_of_chroma = describe_failed_trial(components, self._model(choice.name))
+            if failure:
+                return (left(failure),) * len(choices)
+            if failure_of_chroma:
+                chroma = left(failure_of_chroma, "chroma: ")
+                choices = (choice, *(chroma if c.name else c for c in choices[1:]))
         return choices
 
     def _model(self, name: str) -> Model:

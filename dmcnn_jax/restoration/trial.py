@@ -1,77 +1,118 @@
 """The trial before restoring: tests on parts of the picture whether restoring helps.
 
-Networks trained on photographs improve text, charts and drawings too, but mistake pixel art and
-dithering for artifacts. A picture's table doesn't reveal its kind, but a trial does. Parts of the
-decoded picture are moved by half a block, so that the file's own artifacts don't lie on their block
-grid. They are compressed by the same table, restored, and compared with the parts before
-compression.
+Networks improve what they were trained on, but may mistake other kinds of pictures for artifacts. A
+picture's table doesn't reveal its kind, but a trial does. Parts of the decoded picture are moved by
+half a block, so that the file's own artifacts don't lie on their block grid. They are compressed by
+the same tables, restored, and compared with the parts before compression.
 
 Squares that fill whole blocks are an exception: JPEG keeps them almost unchanged, but the trial
 would move them off the block grid. So they are counted instead.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from dmcnn_jax.inference.model import Model
+from dmcnn_jax.inference.photo import restore_photo
 from dmcnn_jax.inference.plane import restore_plane
 from dmcnn_jax.jpeg.dct import block_coefficients, decode_unrounded
 from dmcnn_jax.jpeg.reader import Component
 
 MIN_GAIN = -0.1
-"""The least gain of a trial, dB."""
+"""The least gain of a trial in luma, dB."""
+
+MIN_CHROMA_GAIN = -0.3
+"""The least gain of a trial in chroma, dB. A small loss in parts is often a gain in the picture."""
 
 MAX_SQUARES = 0.8
 """The largest share of a picture's contrast at the borders of one-coloured blocks."""
 
-# Number of parts, and their side in blocks; with the blocks by which they are continued, a part is
-# the smallest tile.
+# Number of parts, and their side in blocks of luma; with the blocks by which they are continued, a
+# part is the smallest tile.
 _PARTS, _SIDE, _MIRRORED = 4, 12, 2
 
 # A JPEG's mean squared error below which the trial is not meaningful, levels².
 _NEGLIGIBLE = 0.02
 
 
-def describe_failed_trial(component: Component, model: Model) -> str:
-    """Tests whether restoring a plane of luma helps.
+def describe_failed_trial(components: Sequence[Component], model: Model) -> tuple[str, str]:
+    """Tests whether restoring planes helps.
 
     Args:
-        component: the plane.
-        model: the model that would restore it.
+        components: a plane of luma; or Y, Cb and Cr.
+        model: the model that would restore them, for Y, Cb and Cr a `PhotoNet`.
 
     Returns:
-        The reason for leaving it as decoded, for a report; empty if it may be restored.
+        The reason for leaving all planes as decoded, and that for leaving Cb and Cr, for a report;
+        empty if they may be restored.
     """
-    if measure_squares(component) > MAX_SQUARES:
-        return "squares of one colour fill its blocks, which JPEG keeps as they are"
-    gain = measure_trial_gain(component, model)
-    if gain < MIN_GAIN:
-        return f"in a trial on parts of the picture, restoring lost {-gain:.1f} dB"
-    return ""
+    if measure_squares(components[0]) > MAX_SQUARES:
+        return "squares of one colour fill its blocks, which JPEG keeps as they are", ""
+    luma, chroma = measure_trial_gains(components, model)
+    lost = "in a trial on parts of the picture, restoring lost {:.1f} dB"
+    return (
+        lost.format(-luma) if luma < MIN_GAIN else "",
+        lost.format(-chroma) if chroma < MIN_CHROMA_GAIN else "",
+    )
 
 
-def measure_trial_gain(component: Component, model: Model) -> float:
+def measure_trial_gains(components: Sequence[Component], model: Model) -> tuple[float, float]:
     """Measures a model's gain on parts of a picture that are compressed again.
 
     Args:
-        component: a plane of luma.
-        model: the model.
+        components: as in `describe_failed_trial`.
+        model: as in `describe_failed_trial`.
 
     Returns:
-        The gain in PSNR over all parts, dB; 0 if the plane is smaller than two blocks, or its
-        compression error is too small to measure.
+        The gains in PSNR of luma and of chroma over all parts, dB. 0 if a plane is smaller than two
+        blocks, or its compression error is too small to measure, and of subsampled chroma: its
+        network also upsamples it, which gains more than the trial could see.
     """
-    table = component.table.reshape(64)
-    before = after = pixels = 0.0
-    for part in _choose_parts(component):
-        k = np.rint(block_coefficients(part) / table)
-        k = k.reshape(part.shape[0] // 8, part.shape[1] // 8, 64).astype(np.int32)
-        restored = 255 * restore_plane(model, k, component.table, project=True, mirrored=_MIRRORED)
-        before += np.square(_to_levels(decode_unrounded(k, table)) - part).sum(dtype=np.float64)
-        after += np.square(_to_levels(restored) - part).sum(dtype=np.float64)
-        pixels += part.size
-    if before <= _NEGLIGIBLE * pixels:
-        return 0.0
-    return float(10 * np.log10(before / max(after, 1e-9)))
+    measured = [c for c in components if c.subsampling == components[0].subsampling]
+    before, after, pixels = np.zeros((3, len(components)))
+    for part in _choose_parts(components):
+        k = [_compress(plane, c.table) for plane, c in zip(part, components, strict=True)]
+        restored = _restore(model, k, components)
+        for i, component in enumerate(measured):
+            decoded = decode_unrounded(k[i], component.table.reshape(64))
+            before[i] += np.square(_to_levels(decoded) - part[i]).sum(dtype=np.float64)
+            after[i] += np.square(_to_levels(restored[i]) - part[i]).sum(dtype=np.float64)
+            pixels[i] += part[i].size
+
+    def gain(planes: slice) -> float:
+        if before[planes].sum() <= _NEGLIGIBLE * pixels[planes].sum():
+            return 0.0
+        return float(10 * np.log10(before[planes].sum() / max(after[planes].sum(), 1e-9)))
+
+    return gain(slice(0, 1)), gain(slice(1, None))
+
+
+def _compress(plane: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Compresses a plane of whole blocks, levels [8h, 8w], to coefficients, int32 [h, w, 64]."""
+    k = np.rint(block_coefficients(plane) / table.reshape(64))
+    return k.reshape(plane.shape[0] // 8, plane.shape[1] // 8, 64).astype(np.int32)
+
+
+def _restore(
+    model: Model, coefficients: Sequence[np.ndarray], components: Sequence[Component]
+) -> Sequence[np.ndarray]:
+    """Restores planes that have the components' tables: levels, chroma brought to full size."""
+    if len(components) == 1:
+        (k,), (component,) = coefficients, components
+        plane = restore_plane(model, k, component.table, project=True, mirrored=_MIRRORED)
+        return [255 * plane]
+    subsampling = components[1].subsampling
+    return list(
+        restore_photo(
+            model,
+            coefficients,
+            [component.table for component in components],
+            subsampling,
+            project=True,
+            mirrored=max(1, _MIRRORED // max(subsampling)),
+        )
+    )
 
 
 def measure_squares(component: Component) -> float:
@@ -108,26 +149,42 @@ def measure_squares(component: Component) -> float:
     return float(squares / total) if total else 0.0
 
 
-def _choose_parts(component: Component) -> list[np.ndarray]:
-    """Returns the parts of the decoded plane with the most coefficients, moved by half a block.
+def _choose_parts(components: Sequence[Component]) -> list[list[np.ndarray]]:
+    """Returns the parts of the decoded planes with the most coefficients, moved by half a block.
 
     Returns:
-        float32 [8 · n, 8 · m] each, n and m at most `_SIDE`, whole levels.
+        For each part, its planes: whole levels, float32 [8 · n, 8 · m], for luma n and m at most
+        `_SIDE`. Subsampled chroma is moved by as much of the picture as luma.
     """
-    rows, columns, _ = component.coefficients.shape
-    # Only whole blocks of the picture, one of which is lost to the move.
-    rows, columns = min(rows, component.height // 8), min(columns, component.width // 8)
-    tall, wide = min(_SIDE + 1, rows), min(_SIDE + 1, columns)
+    luma, down, across = components[0], 1, 1
+    if len(components) > 1:
+        down, across = components[1].subsampling
+    # Only whole blocks of the picture, one of which is lost to the move; in units of a block of
+    # chroma.
+    rows, columns, _ = luma.coefficients.shape
+    rows, columns = min(rows, luma.height // 8) // down, min(columns, luma.width // 8) // across
+    tall, wide = min(_SIDE // down + 1, rows), min(_SIDE // across + 1, columns)
     if tall < 2 or wide < 2:
         return []
+
+    def blocks(component: Component, top: int, left: int) -> np.ndarray:
+        y, x = (down, across) if component is luma else (1, 1)
+        extent = slice(y * top, y * (top + tall)), slice(x * left, x * (left + wide))
+        return component.coefficients[extent]
+
+    def part(top: int, left: int) -> list[np.ndarray]:
+        planes = []
+        for component in components:
+            k = blocks(component, top, left)
+            plane = _to_levels(decode_unrounded(k, component.table.reshape(64)))
+            y, x = (1, 1) if component is luma else (down, across)
+            height, width = 8 * (tall - 1) * down // y, 8 * (wide - 1) * across // x
+            planes.append(plane[4 // y :, 4 // x :][:height, :width])
+        return planes
+
     places = [(top, left) for top in _spread(rows, tall) for left in _spread(columns, wide)]
-    k = component.coefficients
-    places.sort(key=lambda p: -np.count_nonzero(k[p[0] : p[0] + tall, p[1] : p[1] + wide]))
-    parts = []
-    for top, left in places[:_PARTS]:
-        blocks = k[top : top + tall, left : left + wide]
-        parts.append(_to_levels(decode_unrounded(blocks, component.table.reshape(64))[4:-4, 4:-4]))
-    return parts
+    places.sort(key=lambda place: -sum(np.count_nonzero(blocks(c, *place)) for c in components))
+    return [part(*place) for place in places[:_PARTS]]
 
 
 def _spread(size: int, side: int) -> np.ndarray:
