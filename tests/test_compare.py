@@ -99,6 +99,10 @@ def test_the_command(weights, images, tmp_path, monkeypatch, no_profiles, capsys
     printed = capsys.readouterr().out
     table = (tmp_path / "table.md").read_text()
     assert table in printed and "29.19 / 0.8123" in table and "| 123,456 | 54 | 2.50 | 7 |" in table
+    lines = table[: table.index("quality 30")].splitlines()
+    cells = {line.split("|")[1].strip(): line.split("|") for line in lines if "|" in line}
+    assert cells["A"][9] == f" {29.19 - rows['A']['measured']['psnr']:.2f} "
+    assert cells["JPEG"][9] == cells["SwinIR"][9] == " – "
     lines = list(csv.DictReader((tmp_path / "table.csv").open()))
     assert len(lines) == sum(len(table["rows"]) for table in results["tables"])
     for line, row in zip(lines, results["tables"][0]["rows"], strict=False):
