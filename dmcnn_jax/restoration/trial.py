@@ -22,7 +22,7 @@ from dmcnn_jax.jpeg.reader import Component
 MIN_GAIN = -0.1
 """The least gain of a trial in luma, dB."""
 
-MIN_CHROMA_GAIN = -0.3
+MIN_CHROMA_GAIN = -0.4
 """The least gain of a trial in chroma, dB. A small loss in parts is often a gain in the picture."""
 
 MAX_SQUARES = 0.8
