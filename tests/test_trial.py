@@ -202,3 +202,17 @@ def test_chroma_alone_may_be_left_as_decoded(full_size, monkeypatch, gains, mode
         )
         change = np.abs(ycbcr - decoded).mean(axis=(0, 1))
         assert change[0] > 0.4 and change[1:].max() < 0.6
+
+
+@pytest.mark.parametrize("quality", [30, 90])
+def test_of_squares_only_subsampled_chroma_is_restored(full_size, rng, quality):
+    """JPEG keeps squares that fill its blocks, which are twice as large in chroma."""
+    pixels = squares(rng, 8)
+    data = save(pixels, quality, subsampling=2)
+    decoded, result = np.asarray(Image.open(io.BytesIO(data))), full_size(jpeg.read(data))
+    assert result.models == (None, "dmcnn-photo", "dmcnn-photo")
+    assert any(note.startswith("luma: left as decoded: squares") for note in result.notes)
+    error = [np.square(pixels - p.astype(float)).mean() for p in (decoded, result.pixels)]
+    assert error[1] < 0.7 * error[0]
+    data = save(pixels, quality, subsampling=0)
+    assert full_size(jpeg.read(data)).models == (None, None, None)

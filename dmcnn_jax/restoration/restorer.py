@@ -46,7 +46,7 @@ from dmcnn_jax.restoration.plane_restoration import (
 from dmcnn_jax.restoration.prior_save import find_prior, prior_component
 from dmcnn_jax.restoration.results import JpegRestoration, Planes, Restoration
 from dmcnn_jax.restoration.rounding import round_to_pixels
-from dmcnn_jax.restoration.trial import describe_failed_trial
+from dmcnn_jax.restoration.trial import find_reasons_against
 from dmcnn_jax.system.progress import Progress, check, scaled
 
 
@@ -299,9 +299,9 @@ class Restorer:
     ) -> tuple[ModelChoice, ...]:
         """Returns the choices without a model for planes that restoring makes worse in a trial."""
 
-        def left(failure: str, plane: str = "") -> ModelChoice:
-            reason = f"{plane}left as decoded: {failure}; --no-trial restores it nevertheless"
-            return ModelChoice(None, reason)
+        def left(reason: str, plane: str = "") -> ModelChoice:
+            what = f"{plane}left as decoded: {reason}; --no-trial restores it nevertheless"
+            return ModelChoice(None, what)
 
         planes: list[tuple[jpeg.Component, ...]] = [
             (prior_component(component, prior) if prior else component,)
@@ -312,11 +312,13 @@ class Restorer:
         for choice, components in zip(choices, planes, strict=False):
             if choice.name is None:
                 continue
-            failure, failure_of_chroma = describe_failed_trial(components, self._model(choice.name))
-            if failure:
-                return (left(failure),) * len(choices)
-            if failure_of_chroma:
-                chroma = left(failure_of_chroma, "chroma: ")
+            reasons = find_reasons_against(components, self._model(choice.name))
+            if reasons.luma and reasons.chroma:
+                return (left(reasons.luma),) * len(choices)
+            if reasons.luma:
+                choices = (left(reasons.luma, "luma: "), *choices[1:])
+            if reasons.chroma:
+                chroma = left(reasons.chroma, "chroma: ")
                 choices = (choice, *(chroma if c.name else c for c in choices[1:]))
         return choices
 

@@ -5,11 +5,12 @@ picture's table doesn't reveal its kind, but a trial does. Parts of the decoded 
 half a block, so that the file's own artifacts don't lie on their block grid. They are compressed by
 the same tables, restored, and compared with the parts before compression.
 
-Squares that fill whole blocks are an exception: JPEG keeps them almost unchanged, but the trial
-would move them off the block grid. So they are counted instead.
+Squares that fill whole blocks are an exception: JPEG keeps them almost unchanged, unless it
+subsamples them, but the trial would move them off the block grid. So they are counted instead.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,40 +37,48 @@ _PARTS, _SIDE, _MIRRORED = 4, 12, 2
 _NEGLIGIBLE = 0.02
 
 
-def describe_failed_trial(components: Sequence[Component], model: Model) -> tuple[str, str]:
+class Reasons(NamedTuple):
+    """Reasons for leaving planes as decoded, for a report; empty if they may be restored.
+
+    Attributes:
+        luma: the reason for luma.
+        chroma: the reason for Cb and Cr.
+    """
+
+    luma: str = ""
+    chroma: str = ""
+
+
+def find_reasons_against(components: Sequence[Component], model: Model) -> Reasons:
     """Tests whether restoring planes helps.
 
     Args:
         components: a plane of luma; or Y, Cb and Cr.
         model: the model that would restore them, for Y, Cb and Cr a `PhotoNet`.
-
-    Returns:
-        The reason for leaving all planes as decoded, and that for leaving Cb and Cr, for a report;
-        empty if they may be restored.
     """
     if measure_squares(components[0]) > MAX_SQUARES:
-        return "squares of one colour fill its blocks, which JPEG keeps as they are", ""
+        reason = "squares of one colour fill its blocks, which JPEG keeps as they are"
+        return Reasons(reason, "" if _has_subsampled_chroma(components) else reason)
     luma, chroma = measure_trial_gains(components, model)
     lost = "in a trial on parts of the picture, restoring lost {:.1f} dB"
-    return (
-        lost.format(-luma) if luma < MIN_GAIN else "",
-        lost.format(-chroma) if chroma < MIN_CHROMA_GAIN else "",
-    )
+    if luma < MIN_GAIN:
+        return Reasons(lost.format(-luma), lost.format(-luma))
+    return Reasons(chroma=lost.format(-chroma) if chroma < MIN_CHROMA_GAIN else "")
 
 
 def measure_trial_gains(components: Sequence[Component], model: Model) -> tuple[float, float]:
     """Measures a model's gain on parts of a picture that are compressed again.
 
     Args:
-        components: as in `describe_failed_trial`.
-        model: as in `describe_failed_trial`.
+        components: as in `find_reasons_against`.
+        model: as in `find_reasons_against`.
 
     Returns:
         The gains in PSNR of luma and of chroma over all parts, dB. 0 if a plane is smaller than two
         blocks, or its compression error is too small to measure, and of subsampled chroma: its
         network also upsamples it, which gains more than the trial could see.
     """
-    measured = [c for c in components if c.subsampling == components[0].subsampling]
+    measured = components[:1] if _has_subsampled_chroma(components) else components
     before, after, pixels = np.zeros((3, len(components)))
     for part in _choose_parts(components):
         k = [_compress(plane, c.table) for plane, c in zip(part, components, strict=True)]
@@ -86,6 +95,10 @@ def measure_trial_gains(components: Sequence[Component], model: Model) -> tuple[
         return float(10 * np.log10(before[planes].sum() / max(after[planes].sum(), 1e-9)))
 
     return gain(slice(0, 1)), gain(slice(1, None))
+
+
+def _has_subsampled_chroma(components: Sequence[Component]) -> bool:
+    return components[-1].subsampling != components[0].subsampling
 
 
 def _compress(plane: np.ndarray, table: np.ndarray) -> np.ndarray:
