@@ -674,12 +674,15 @@ def test_a_model_without_a_name_restores(weights):
     np.testing.assert_array_equal(result.pixels, named(file).pixels)
 
 
-def test_the_full_size_restores_colour_by_one_network_and_gray_by_that_of_luma():
+def test_the_full_size_restores_colour_and_gray_by_one_network():
     restorer = Restorer(options=RestoreOptions(size="full", trial=False))
     picture = colours(40, 56)
     color = restorer(jpeg.read(jpeg_bytes(picture, quality=20)))
     assert color.models == ("dmcnn-photo",) * 3
-    assert restorer(jpeg.read(jpeg_bytes(picture[..., 0], quality=20))).models == ("dmcnn-any",)
+    gray = restorer(jpeg.read(jpeg_bytes(picture[..., 0], quality=20)))
+    assert gray.models == ("dmcnn-photo",) and gray.pixels.shape == (40, 56)
+    # Its range of tables ends with that of the networks of luma.
+    assert restorer(jpeg.read(jpeg_bytes(picture[..., 0], quality=99))).models == (None,)
 
 
 def test_a_network_of_all_planes_is_refused_beside_one_of_luma(weights):

@@ -2,10 +2,11 @@
 
     python tools/graphics.py
     python tools/graphics.py --kinds "pixel art" dithering --qualities 90 --pictures 20
+    python tools/graphics.py --gray
 
 Pictures of each kind are drawn by code from a seed, saved by Pillow (4:2:0 and 4:4:4 in turn), and
-restored as dmcnn-restore does. Prints the mean and the worst change of PSNR in RGB, dB, and how
-many pictures were left as decoded.
+restored as dmcnn-restore does. Prints the mean and the worst change of PSNR in RGB, or of gray, dB,
+and how many pictures were left as decoded.
 """
 
 import argparse
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--kinds", nargs="+", choices=kinds, default=list(drawings.GRAPHICS), metavar="KIND")
     add("--qualities", type=int, nargs="+", default=[30, 50, 75, 90, 95], metavar="Q")
     add("--pictures", type=int, default=8, help="of each kind (%(default)s)")
+    add("--gray", action="store_true", help="save gray files")
     add("--size", choices=("auto", "fast", "full"), default="auto", help="of the model")
     add("--no-trial", dest="trial", action="store_false", help="restore without trying first")
     options = parser.parse_args(argv)
@@ -57,23 +59,35 @@ def _run(options: argparse.Namespace) -> None:
         for quality in options.qualities:
             changes, left = [], 0
             for seed in range(options.pictures):
-                change, as_decoded = _measure(restorer, kind, seed, quality)
+                original = Image.fromarray(drawings.draw(kind, seed))
+                sampling = seed % 2 * 2
+                if options.gray:
+                    original, sampling = original.convert("L"), -1
+                change, as_decoded = _measure(restorer, original, quality, sampling)
                 changes.append(change)
                 left += as_decoded
             cells.append(f"{np.mean(changes):+6.2f} {min(changes):+6.2f} {left:2}")
         print(f"{kind:16}" + "".join(f"{cell:>19}" for cell in cells), flush=True)
 
 
-def _measure(restorer: Restorer, kind: str, seed: int, quality: int) -> tuple[float, bool]:
-    """Returns the change in PSNR of a picture, and whether it was left as decoded."""
-    original = drawings.draw(kind, seed)
+def _measure(
+    restorer: Restorer, original: Image.Image, quality: int, sampling: int
+) -> tuple[float, bool]:
+    """Returns the change in PSNR of a picture, and whether it was left as decoded.
+
+    Args:
+        restorer: restores it.
+        original: in RGB or gray.
+        quality: of its JPEG.
+        sampling: Pillow's number of the JPEG's subsampling; -1 for gray.
+    """
     buffer = io.BytesIO()
-    Image.fromarray(original).save(buffer, "JPEG", quality=quality, subsampling=seed % 2 * 2)
-    decoded = np.asarray(Image.open(buffer).convert("RGB"))
+    original.save(buffer, "JPEG", quality=quality, subsampling=sampling)
+    decoded = np.asarray(Image.open(buffer))
     result = restorer(jpeg.read(buffer.getvalue()))
     # Channels side by side make one plane.
     before, after = (
-        min(psnr(*(p.reshape(len(p), -1) for p in (original, picture))), _CEILING)
+        min(psnr(*(p.reshape(len(p), -1) for p in (np.asarray(original), picture))), _CEILING)
         for picture in (decoded, result.pixels)
     )
     return after - before, bool(np.array_equal(decoded, result.pixels))

@@ -22,7 +22,7 @@ CHROMA_MODEL = "dmcnn-chroma"
 """The bundled weights that restore chroma, guided by luma that another network has restored."""
 
 PHOTO_MODEL = "dmcnn-photo"
-"""The bundled weights that restore all planes of colour files, for the size "full"."""
+"""The bundled weights that restore all planes at once, and gray files, for the size "full"."""
 
 UNNAMED = "an unnamed model"
 """The name in reports of a model that was not loaded by name."""
@@ -68,6 +68,9 @@ def choose_plane_models(
     if chroma is None:
         return (*named, *[ModelChoice(None, "") for _ in components])
     name = chroma.name or UNNAMED
+    if luma is None and restores_all_planes(chroma) and file.color != "rgb":
+        # It restores gray files too, and its range of tables includes that of the bundled models.
+        named = [dataclasses.replace(c, name=c.name and name) for c in named]
     if components and not _has_supported_sampling(file):
         unsupported = ModelChoice(
             None, "no network restores this sampling; upsampled as libjpeg does"
@@ -77,9 +80,6 @@ def choose_plane_models(
         choices = [
             choose_chroma_model(c.table, c.subsampling, name, chroma_qualities) for c in components
         ]
-        if luma is None and restores_all_planes(chroma) and any(choice.name for choice in choices):
-            # Its range of tables for luma includes that of the bundled models.
-            named = [dataclasses.replace(c, name=c.name and name) for c in named]
     return (*named, *[_name_plane(choice, "chroma") for choice in choices])
 
 
