@@ -151,7 +151,8 @@ class Engine:
         """Returns the input of the perceptron that modulates layers, if there is one."""
         if not modulated_layers(self._params):
             return []
-        # Of several planes, the first layer's outputs are averaged; it is linear.
+        # The perceptron averages its first layer over planes. That layer is linear, so the mean may
+        # as well be taken before it.
         mean = encoding.mean(axis=tuple(range(1, encoding.ndim - 1)))
         return [np.ascontiguousarray(mean[..., None, None], np.float32)]
 
@@ -181,8 +182,8 @@ class _Layers:
     def _add_perceptron(self) -> None:
         """Adds the perceptron of `modulate_by_table`, as convolutions of one pixel.
 
-        Of these, as of other convolutions, OpenVINO has the channels last. Scales and shifts that
-        were inputs would have them first, and it would reorder the images for them and back.
+        OpenVINO stores the results of convolutions channels last. Scales and shifts that were
+        inputs would be channels first, and OpenVINO would reorder the images to match, and back.
         """
         weights = self._params["table_dense"]
         encoding = self._parameter((1, len(weights["kernel"]), 1, 1))
