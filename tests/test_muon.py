@@ -41,6 +41,36 @@ def check(kernels):
         jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), found, expected)
 
 
+@pytest.mark.parametrize("shape", [(40, 24), (24, 40), (24, 24)])
+@pytest.mark.parametrize("scale", [1e-5, 1.0, 1e5])
+@pytest.mark.parametrize("spectrum", ["even", "steep", "one"])
+def test_orthogonal_for_every_spectrum(shape, scale, spectrum):
+    """Against the iteration on the matrix itself, in float64; ours runs on its Gram matrix."""
+    rng = np.random.default_rng(0)
+    count = min(shape)
+    values = {
+        "even": np.linspace(1, 0.5, count),
+        "steep": np.logspace(0, -6, count),
+        "one": np.eye(1, count)[0],
+    }[spectrum]
+    left, right = (np.linalg.qr(rng.normal(size=(side, count)))[0] for side in shape)
+    matrix = scale * (left * values) @ right.T
+    x = matrix / np.linalg.norm(matrix)
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    kernel = matrix.astype(np.float32).reshape(1, 1, *shape)
+    (found,) = optimizers.orthogonalize_kernels([kernel])
+    expected = np.linalg.norm(matrix) * x
+    error = np.linalg.norm(found.reshape(shape) - expected) / np.linalg.norm(expected)
+    assert error < 1e-3, error
+
+
+def test_kernels_that_are_zero_stay_zero():
+    (found,) = optimizers.orthogonalize_kernels([np.zeros((3, 3, 4, 6), np.float32)])
+    assert not np.any(found)
+
+
 def test_on_one_device():
     check(kernels=2)
 
