@@ -550,7 +550,8 @@ def test_sizes(weights, tmp_path, monkeypatch, capsys):
         model_selection, "bundled_models", lambda: {str(weights): about, "wide": wide}
     )
     path = tmp_path / "a.jpg"
-    path.write_bytes(jpeg_bytes(colours(40, 56)[..., 0], quality=96))
+    # Of RGB, whose planes are restored by networks of luma.
+    path.write_bytes(jpeg_bytes(colours(40, 56), quality=96, keep_rgb=True))
     # "auto", on a CPU by JAX.
     options = RestoreOptions(engine="jax", trial=False)
     assert Restorer(options=options)(jpeg.read(path)).model == str(weights)
@@ -1284,7 +1285,7 @@ def test_threads_load_a_model_once(weights, monkeypatch):
 
     monkeypatch.setattr(restorer, "load", slowly)
     monkeypatch.setattr(plane_restoration, "restore_plane", flat_plane)
-    shared = Restorer(options=RestoreOptions(trial=False, detect=False))
+    shared = Restorer(options=RestoreOptions(size="fast", trial=False, detect=False))
     files = [jpeg_bytes(colours(16, 24, seed)[..., 0], quality=20) for seed in range(4)]
     in_threads(lambda data: shared(jpeg.read(data)), files)
     assert len(loaded) == 1
