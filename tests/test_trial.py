@@ -171,6 +171,16 @@ def test_the_network_that_would_run_is_tried(full_size, kind, seed):
     assert error[1] < 0.6 * error[0]
 
 
+def test_a_network_for_photographs_without_a_name_is_tried(full_size):
+    restorer = Restorer(
+        options=RestoreOptions(size="full"), chroma=dataclasses.replace(full_size.chroma, name="")
+    )
+    for pixels, planes in ((astronaut()[:64, :80], 3), (astronaut()[:64, :80, 0], 1)):
+        file = jpeg.read(save(pixels, 30))
+        assert restorer(file).models == ("an unnamed model",) * planes
+        np.testing.assert_array_equal(restorer(file).pixels, full_size(file).pixels)
+
+
 @pytest.mark.parametrize(
     "gains, models",
     [

@@ -326,7 +326,7 @@ class Restorer:
         """Returns the given model, or a bundled one by name, loaded once."""
         if self._given is not None:
             return self._given
-        if self.chroma is not None and name == self.chroma.name:
+        if self.chroma is not None and name == (self.chroma.name or UNNAMED):
             return self.chroma
         with _LOADING:
             if name not in self._bundled:
