@@ -8,7 +8,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dmcnn_jax.models import products
-from dmcnn_jax.models.convolution import convolve, kernel_gradient, use_products
+from dmcnn_jax.models.convolution import (
+    convolve,
+    convolve_inside,
+    kernel_gradient,
+    narrow_kernel_gradient,
+    use_products,
+)
 from dmcnn_jax.models.deconvolution import (
     deconvolve,
     deconvolve_by_dilation,
@@ -72,10 +78,35 @@ def test_gradient_by_the_kernel(batch, size, taps, padding, step):
     x = rng.normal(size=(batch, *size, 3)).astype(np.float32)
     kernel = rng.normal(size=(*taps, 3, 2)).astype(np.float32)
     cotangent = rng.normal(size=(batch, *[r // stride + 1 for r in reach], 2)).astype(np.float32)
-    gradient = jax.jit(kernel_gradient, static_argnums=(0, 1))
-    found = gradient((stride, padding, dilation), kernel.shape, x, cotangent)
     expected = by_torch(x, kernel, stride, padding, dilation, cotangent)[2]
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    for function in (kernel_gradient, narrow_kernel_gradient)[: 2 if stride == 1 else 1]:
+        gradient = jax.jit(function, static_argnums=(0, 1))
+        found = gradient((stride, padding, dilation), kernel.shape, x, cotangent)
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("size, channels", [((7, 7), (9, 1)), ((1, 1), (3, 2)), ((2, 4), (1, 8))])
+def test_kernel_inside_the_image(rng, size, channels, exact):
+    x = rng.normal(size=(2, 9, 11, channels[0])).astype(np.float32)
+    kernel = rng.normal(size=(*size, *channels)).astype(np.float32)
+    y, gradients = jax.vjp(lambda *xs: convolve_inside(*xs, exact=exact), x, kernel)
+    cotangent = rng.normal(size=y.shape).astype(np.float32)
+    expected = by_torch(x, kernel, 1, ((0, 0), (0, 0)), 1, cotangent)
+    for one, other in zip((y, *jax.jit(gradients)(cotangent)), expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_other_devices_are_told_to_compute_in_float32():
+    def program(platform, exact):
+        shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((1, 8, 8, 2), (3, 3, 2, 2))]
+        function = jax.jit(lambda *xs: convolve_inside(*xs, exact=exact))
+        return jax.export.export(function, platforms=[platform])(*shapes).mlir_module()
+
+    for platform in ("cpu", "cuda", "tpu"):
+        for exact in (False, True):
+            told = "HIGHEST" in program(platform, exact)
+            assert told == (exact and platform != "cpu")
 
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
@@ -83,7 +114,7 @@ def test_only_cpus_have_a_gradient_of_their_own(platform):
     def loss(x, kernel):
         return jnp.sum(convolve(x, kernel, padding=((1, 1), (1, 1))))
 
-    shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((3, 8, 8, 16), (3, 3, 16, 2))]
+    shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((3, 8, 8, 16), (3, 3, 16, 8))]
     exported = jax.export.export(jax.jit(jax.grad(loss, 1)), platforms=[platform])(*shapes)
     # One convolution either way: elsewhere over both axes of the image, on a CPU over one.
     (line,) = [

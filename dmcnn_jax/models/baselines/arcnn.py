@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from dmcnn_jax.models.base import Network
+from dmcnn_jax.models.convolution import convolve_inside
 from dmcnn_jax.models.layers import add_bias, extend, pixel_mask, scale_gradient
 from dmcnn_jax.models.losses import half_sum_squares
 
@@ -98,11 +99,5 @@ class _Conv(nn.Module):
         if self.rate != 1:
             kernel, bias = scale_gradient(kernel, self.rate), scale_gradient(bias, self.rate)
         x, kernel = (a.astype(self.dtype) for a in (x, kernel))
-        y = jax.lax.conv_general_dilated(
-            extend(x, self.size // 2, "edge", mask),
-            kernel,
-            window_strides=(1, 1),
-            padding="VALID",
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        y = convolve_inside(extend(x, self.size // 2, "edge", mask), kernel)
         return add_bias(y, bias)

@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from dmcnn_jax.models.base import Network
+from dmcnn_jax.models.convolution import convolve
 from dmcnn_jax.models.layers import add_bias, apply_mask, pixel_mask, scale_gradient
 from dmcnn_jax.models.losses import half_sum_squares
 
@@ -116,11 +117,5 @@ class _Conv(nn.Module):
         kernel = self.param("kernel", _init, shape)
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
         x, kernel = (a.astype(self.dtype) for a in (x, kernel))
-        y = jax.lax.conv_general_dilated(
-            x,
-            kernel,
-            window_strides=(1, 1),
-            padding=[(self.size // 2, self.size // 2)] * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        y = convolve(x, kernel, padding=((self.size // 2, self.size // 2),) * 2)
         return add_bias(y, scale_gradient(bias, _BIAS_RATE))

@@ -26,6 +26,7 @@ import numpy as np
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.models.base import Network
+from dmcnn_jax.models.convolution import convolve_inside
 from dmcnn_jax.models.layers import extend, mask_to_scale
 from dmcnn_jax.models.losses import half_sum_squares
 
@@ -158,11 +159,4 @@ def _fit(strength: float) -> np.ndarray:
 
 def _convolve(x: jax.Array, kernels: jax.Array, mask: jax.Array | None) -> jax.Array:
     """Convolves [B, H, W, C] with [7, 7, C, N], mirroring the image at its border."""
-    return jax.lax.conv_general_dilated(
-        extend(x, _SIZE // 2, "symmetric", mask),
-        kernels,
-        window_strides=(1, 1),
-        padding="VALID",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision="highest",
-    )
+    return convolve_inside(extend(x, _SIZE // 2, "symmetric", mask), kernels, exact=True)
