@@ -69,6 +69,18 @@ def test_stages_share_the_time_and_slow_steps_end_it_too():
     assert schedule.position == schedule.total == 100
 
 
+@pytest.mark.parametrize(("kind", "position"), [("wall", 60), ("processor", 20)])
+def test_validation_is_no_work(kind, position):
+    clock = Clock()
+    schedule = ClockSchedule(clock_config(clock=kind), clock)
+    run_to(schedule, clock, 10)
+    clock.now += 40
+    schedule.observe(1.0)
+    clock.now += 10
+    schedule.advance()
+    assert schedule.position == position
+
+
 def test_a_resumed_run_goes_on_where_its_clock_stood_still():
     clock = Clock()
     schedule = ClockSchedule(clock_config(), clock)

@@ -29,7 +29,8 @@ def by_torch(x, kernel, stride, padding, dilation, cotangent):
     torch = pytest.importorskip("torch")
 
     def tensor(array, *order):
-        return torch.from_numpy(array.transpose(order)).double().requires_grad_()
+        array = np.ascontiguousarray(array.transpose(order))
+        return torch.from_numpy(array).double().requires_grad_()
 
     image, weights = tensor(x, 0, 3, 1, 2), tensor(kernel, 3, 2, 0, 1)
     (top, bottom), (left, right) = padding

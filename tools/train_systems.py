@@ -5,7 +5,7 @@ python tools/train_systems.py --source packs/train -o runs/systems --minutes 40 
 Each system starts from random weights at quality 10. First it is trained for a few minutes by Adam,
 by Muon and by its authors' optimizer; the one that gains most on the validation images then trains
 it from the start. Minutes are processor time of all cores, so that other work on the machine
-makes them longer for all alike. If interrupted, the same command resumes.
+makes them longer for all alike; validation doesn't count. If interrupted, the same command resumes.
 
 Systems can be trained on several days or machines: those in the output folder's `choices.json`,
 with their weights in its folder `systems`, are not trained again. At the end, it prints the command
@@ -78,12 +78,12 @@ def _train(options: argparse.Namespace) -> None:
             print(f"{name}: trained already", flush=True)
             continue
         gains = {
-            optimizer: _run(options, name, optimizer, options.trial_minutes, "trials")
+            optimizer: _run(options, name, optimizer, options.trial_minutes, "trials", 1)
             for optimizer in (*_RATES, *_own(name))
         }
         best = max(gains, key=gains.__getitem__)
         print(f"{name}: {gains} dB in trials; {best} is taken", flush=True)
-        gain = _run(options, name, best, options.minutes, "systems")
+        gain = _run(options, name, best, options.minutes, "systems", 5)
         choices[name] = {
             "optimizer": best,
             "trials": gains,
@@ -98,7 +98,12 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _run(
-    options: argparse.Namespace, name: str, optimizer: str, minutes: float, folder: str
+    options: argparse.Namespace,
+    name: str,
+    optimizer: str,
+    minutes: float,
+    folder: str,
+    validations: int,
 ) -> float:
     """Trains a system, or resumes it, and returns its gain on the validation images, dB."""
     from dmcnn_jax.training import plots, timed_runs
@@ -106,7 +111,7 @@ def _run(
     config = _config(options, name, optimizer)
     config.name = f"{_folder(name)}-{optimizer}"
     config.workdir = str(options.output / folder / "runs" / config.name)
-    config.schedule.validate_minutes = minutes / 5
+    config.schedule.validate_minutes = minutes / validations
     timed_runs.run(config, minutes, options.output / folder)
     validated = [r["validation"] for r in plots.read_log(config.workdir) if "validation" in r]
     return round(float(validated[-1]["gain"]), 3)

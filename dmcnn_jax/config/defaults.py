@@ -144,7 +144,7 @@ def default_config() -> "ml_collections.ConfigDict":
     # Length of a run by the clock, and time between its validations, minutes.
     schedule.minutes = 5.0
     # "wall", or "processor" for the processor time of all cores: on a CPU shared with other work,
-    # runs of equal minutes then do equal work.
+    # runs of equal minutes then do equal work, in which validation doesn't count.
     schedule.clock = "wall"
     schedule.validate_minutes = 1.0
 

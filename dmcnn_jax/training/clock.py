@@ -30,9 +30,10 @@ class ClockSchedule:
     be measured beforehand, and the rate reaches 0 on slow machines too. `config.train.stage_steps`
     divides the time among stages.
 
-    Time runs from the first use of the learning rate, and includes later compilation, validation
-    and saving. It stops while a run is interrupted. The number of steps depends on the machine, so
-    two runs don't end with the same bits.
+    Time runs from the first use of the learning rate, and includes later compilation and saving. It
+    includes validation by the clock "wall", so that a run ends on time, but not by "processor", so
+    that networks that restore slowly are not trained less. It stops while a run is interrupted. The
+    number of steps depends on the machine, so two runs don't end with the same bits.
 
     Args:
         config: the configuration of the run, whose `schedule.clock` names a clock.
@@ -55,6 +56,7 @@ class ClockSchedule:
         # Exact, since a rounding error would leave the last stage unfinished.
         self._stage_ends[-1] = self._seconds
         self._started: float | None = None
+        self._read = 0.0  # the clock's time after the last step
         self._elapsed = self._before = self._validated = 0.0
         self.step = self.stage = self.stage_step = 0
 
@@ -101,7 +103,8 @@ class ClockSchedule:
         self.step += 1
         self.stage_step += 1
         if self._started is not None:
-            self._elapsed = self._before + self._clock() - self._started
+            self._read = self._clock()
+            self._elapsed = self._before + self._read - self._started
 
     def observe(self, loss: float) -> str:
         """Records that a validation is done, and enters the next stage if it is due.
@@ -113,6 +116,8 @@ class ClockSchedule:
             "", for no event.
         """
         del loss
+        if self._started is not None and self._config.clock == "processor":
+            self._started += self._clock() - self._read
         self._validated = self._elapsed
         self._leave_if_over()
         return ""
