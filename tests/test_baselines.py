@@ -26,7 +26,8 @@ from dmcnn_jax.inference.plane import restore_plane
 from dmcnn_jax.inference.variables import initialize, variable_shapes
 from dmcnn_jax.models import MODELS, create_model
 from dmcnn_jax.models.base import Network
-from dmcnn_jax.models.baselines.tnrd import cosine_patterns, influence
+from dmcnn_jax.models.baselines.influence import influence
+from dmcnn_jax.models.baselines.tnrd import cosine_patterns
 from dmcnn_jax.models.losses import half_sum_squares
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -338,12 +339,12 @@ def test_tnrd_starts_as_published():
 
 
 def test_influence_is_a_sum_of_gaussians(rng):
-    z = rng.uniform(-500, 500, (200, 3)).astype(np.float32)
+    z = rng.uniform(-500, 500, (2, 1300, 3)).astype(np.float32)  # not whole chunks
     weights = rng.normal(size=(63, 3)).astype(np.float32)
     centres = np.arange(-310, 311, 10.0)[:, None]
 
     def plain(z, weights):
-        return (weights * jnp.exp(-((z[:, None] - centres) ** 2) / 200)).sum(axis=1)
+        return (weights * jnp.exp(-((z[..., None, :] - centres) ** 2) / 200)).sum(axis=-2)
 
     np.testing.assert_allclose(influence(z, weights), plain(z, weights), atol=2e-5)
     for argument in (0, 1):

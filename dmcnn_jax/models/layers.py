@@ -202,8 +202,8 @@ def extend(x: jax.Array, pad: int, mode: str, mask: jax.Array | None = None) -> 
     if mask is None:
         # `jnp.pad` makes XLA compute the pixels again, slowly, where it fuses it with their layer.
         for axis in (1, 2):
-            index = np.pad(np.arange(x.shape[axis]), pad, mode=cast(Any, mode))
-            x = jnp.take(x, index, axis=axis, mode="clip")
+            pixels = np.pad(np.arange(x.shape[axis]), pad, mode=cast(Any, mode))
+            x = jnp.take(x, pixels, axis=axis, mode="clip")
         return x
     for axis in (1, 2):
         inside = mask.any(axis=(3 - axis, 3))  # [B, length]

@@ -26,14 +26,12 @@ import numpy as np
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.models.base import Network
+from dmcnn_jax.models.baselines.influence import CENTRES, WIDTH, influence
 from dmcnn_jax.models.convolution import convolve_inside
 from dmcnn_jax.models.layers import extend, mask_to_scale
 from dmcnn_jax.models.losses import half_sum_squares
 
 _SIZE = 7
-# Centres of the Gaussians, grey levels, and their standard deviation.
-_CENTRES = np.arange(-310, 311, 10)
-_WIDTH = 10
 # Half the width of the reaction's interval, in quantisation steps.
 _HALF_WIDTH = 0.4
 
@@ -122,38 +120,10 @@ def cosine_patterns() -> np.ndarray:
     return patterns[..., 1:].astype(np.float32)
 
 
-def influence(z: jax.Array, weights: jax.Array) -> jax.Array:
-    """Computes φ(z) = Σⱼ wⱼ exp(-(z - μⱼ)² / 2s²), μ = -310, -300 … 310, s = 10, per channel.
-
-    Centres are as far apart as the Gaussians are wide. With τ = (z - c) / s, the nine Gaussians
-    around a centre c are therefore exp(-τ²/2) · exp(jτ) · exp(-j²/2), j = -4 … 4: polynomials in
-    exp(τ) and exp(-τ), so that three exponentials are enough for nine Gaussians.
-
-    Args:
-        z: float32 [..., C], grey levels.
-        weights: float32 [63, C].
-
-    Returns:
-        float32 [..., C].
-    """
-    total = jnp.zeros_like(z)
-    for middle in range(4, len(_CENTRES), 9):
-        # Beyond 12 the Gaussians are below 1e-13, and exp(4τ) would soon overflow float32.
-        tau = jnp.clip((z - _CENTRES[middle]) / _WIDTH, -12, 12)
-        up, down = jnp.exp(tau), jnp.exp(-tau)
-        above = below = jnp.zeros_like(z)
-        for j in (4, 3, 2, 1):
-            scale = float(np.exp(-(j**2) / 2))
-            above = (above + scale * weights[middle + j]) * up
-            below = (below + scale * weights[middle - j]) * down
-        total += jnp.exp(-(tau**2) / 2) * (above + weights[middle] + below)
-    return total
-
-
 def _fit(strength: float) -> np.ndarray:
     """Fits Gaussians to strength · 2z / (400 + z²) and returns their weights, float32 [63]."""
-    z = np.arange(_CENTRES[0], _CENTRES[-1] + 1.0)
-    gaussians = np.exp(-((z[:, None] - _CENTRES) ** 2) / (2 * _WIDTH**2))
+    z = np.arange(CENTRES[0], CENTRES[-1] + 1.0)
+    gaussians = np.exp(-((z[:, None] - CENTRES) ** 2) / (2 * WIDTH**2))
     return np.linalg.lstsq(gaussians, strength * 2 * z / (400 + z**2))[0].astype(np.float32)
 
 
