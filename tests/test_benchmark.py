@@ -103,6 +103,8 @@ def test_quick_run_of_everything_else(tmp_path):
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "b.json").read_text())
     assert results["pairs"]["on device"]["pixels_per_second"] > 0
+    for table in results["workarounds"].values():
+        assert set(table) == {"XLA", "ours"} and table["ours"]["seconds"]["median"] > 0
     for table in (*results["kernels"].values(), *results["gradients"].values()):
         assert len(table) == 4 and all(row["rate"] > 0 for row in table.values())
     area = results["growth"]["area"]

@@ -1,4 +1,4 @@
-"""Sections "layers", "kernels" and "gradients": convolutions by themselves."""
+"""Sections "layers", "kernels", "gradients" and "workarounds": convolutions by themselves."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,13 @@ from benchmark.settings import SEED
 from benchmark.timing import device_call
 from benchmark.training_step import TrainingStep
 from dmcnn_jax.inference.model import estimate
-from dmcnn_jax.models.convolution import convolve, kernel_gradient, xla_kernel_gradient
+from dmcnn_jax.models.convolution import (
+    convolve,
+    convolve_inside,
+    kernel_gradient,
+    narrow_kernel_gradient,
+    xla_kernel_gradient,
+)
 from dmcnn_jax.system import devices
 
 
@@ -114,3 +120,36 @@ def measure_gradients(bench: Benchmark) -> dict[str, Any]:
             calls, channels, settings.batch * length * length
         )
     return table
+
+
+def measure_workarounds(bench: Benchmark) -> dict[str, Any]:
+    """Measures convolutions that XLA computes slowly on CPUs, against this package's form.
+
+    It runs them on one device, since steps have devices to themselves but for sums of gradients.
+    """
+    settings = bench.settings
+    channels, length = settings.features, settings.patch
+    batch = max(1, settings.batch // jax.device_count())
+    x, y = (
+        jax.random.normal(jax.random.key(SEED + i), (batch, length, length, last))
+        for i, last in enumerate((channels, 1))
+    )
+    options = 1, ((1, 1), (1, 1)), 1
+    table = {}
+    for features in (channels, 1):
+        kernel = jax.random.normal(jax.random.key(SEED), (3, 3, channels, features))
+        table[f"without padding, {channels} → {features} channels"] = {
+            "XLA": device_call(jax.jit(convolve), x, kernel),
+            "ours": device_call(jax.jit(convolve_inside), x, kernel),
+        }
+    by_kernel = {
+        name: device_call(jax.jit(gradient, static_argnums=(0, 1)), options, kernel.shape, x, y)
+        for name, gradient in (("XLA", xla_kernel_gradient), ("ours", narrow_kernel_gradient))
+    }
+    table[f"kernel gradient, {channels} → 1 channels"] = by_kernel
+    return {
+        f"{name}, {batch} × {length} × {length}": {
+            which: result.row(x.size // channels) for which, result in bench.measure(calls).items()
+        }
+        for name, calls in table.items()
+    }

@@ -118,6 +118,15 @@ def _lines_kernels(title: str, tables: Mapping[str, Any]) -> Iterator[str]:
     yield ""
 
 
+def _lines_workarounds(title: str, tables: Mapping[str, Any]) -> Iterator[str]:
+    yield from (f"**{title}**, ms", "", "| | XLA | this package | ratio |")
+    yield "| --- | ---: | ---: | ---: |"
+    for name, table in tables.items():
+        xla, ours = (table[which]["seconds"]["median"] for which in ("XLA", "ours"))
+        yield f"| {name} | {1e3 * xla:.2f} | {1e3 * ours:.2f} | {xla / ours:.1f} |"
+    yield ""
+
+
 def _lines_growth(title: str, growth: Mapping[str, Any]) -> Iterator[str]:
     for name in (name for name in growth if name.startswith("area")):
         yield from _lines_area(name, growth[name])
@@ -201,6 +210,7 @@ _TABLES: dict[str, tuple[str, Callable[[str, Mapping[str, Any]], Iterator[str]]]
     "layers": ("Layers by themselves", _lines_layers),
     "kernels": ("A 3×3 convolution by itself", _lines_kernels),
     "gradients": ("A 3×3 convolution of a step, and its gradients", _lines_kernels),
+    "workarounds": ("Convolutions that XLA computes slowly on CPUs", _lines_workarounds),
     "growth": ("Growth", _lines_growth),
     "start": ("Whole processes", _lines_start),
 }

@@ -22,7 +22,12 @@ from benchmark.inputs import (
     restore_call,
     training_config,
 )
-from benchmark.layers import measure_gradients, measure_kernels, measure_layers
+from benchmark.layers import (
+    measure_gradients,
+    measure_kernels,
+    measure_layers,
+    measure_workarounds,
+)
 from benchmark.memory import measure_memory_alone
 from benchmark.operations import compiled_flops, find_operations, trace
 from benchmark.settings import QUALITY, SEED
@@ -212,6 +217,7 @@ SECTIONS: dict[str, Callable[[Benchmark], dict[str, Any]]] = {
     "layers": measure_layers,
     "kernels": measure_kernels,
     "gradients": measure_gradients,
+    "workarounds": measure_workarounds,
     "growth": measure_growth,
     "start": measure_start,
 }
