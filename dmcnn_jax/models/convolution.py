@@ -48,8 +48,8 @@ def convolve(
 def convolve_inside(x: jax.Array, kernel: jax.Array, *, exact: bool = False) -> jax.Array:
     """Computes `convolve` where the kernel lies within the image.
 
-    XLA's convolutions on CPUs take up to 25 times as long if there is no padding at all, so a row
-    of zeros is appended here, and what depends on it is dropped.
+    XLA's convolutions on CPUs take up to seven times as long if there is no padding at all, so a
+    row of zeros is appended here, and what depends on it is dropped.
 
     Args:
         x: [B, H, W, C].

@@ -37,12 +37,12 @@ def influence(z: jax.Array, weights: jax.Array) -> jax.Array:
         float32 [..., C].
     """
     total = jnp.zeros_like(z)
-    for group in _groups(z):
+    for middle, _, bump, up, down in _groups(z):
         above = below = jnp.zeros_like(z)
         for j in range(_REACH, 0, -1):
-            above = (above + _scale(j) * weights[group.middle + j]) * group.up
-            below = (below + _scale(j) * weights[group.middle - j]) * group.down
-        total += group.bump * (above + weights[group.middle] + below)
+            above = (above + _scale(j) * weights[middle + j]) * up
+            below = (below + _scale(j) * weights[middle - j]) * down
+        total += bump * (above + weights[middle] + below)
     return total
 
 
@@ -67,7 +67,7 @@ influence.defvjp(_forward, _backward)
 
 
 class _Group(NamedTuple):
-    """Nine Gaussians: the middle one's index and value, exp(τ) and exp(-τ)."""
+    """Nine Gaussians: the middle one's index, τ, the Gaussian's value, exp(τ) and exp(-τ)."""
 
     middle: int
     tau: jax.Array
