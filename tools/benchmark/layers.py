@@ -142,14 +142,14 @@ def measure_workarounds(bench: Benchmark) -> dict[str, Any]:
             "XLA": device_call(jax.jit(convolve), x, kernel),
             "ours": device_call(jax.jit(convolve_inside), x, kernel),
         }
-    by_kernel = {
-        name: device_call(jax.jit(gradient, static_argnums=(0, 1)), options, kernel.shape, x, y)
+    shape = 3, 3, channels, 1
+    table[f"kernel gradient, {channels} → 1 channels"] = {
+        name: device_call(jax.jit(gradient, static_argnums=(0, 1)), options, shape, x, y)
         for name, gradient in (("XLA", xla_kernel_gradient), ("ours", narrow_kernel_gradient))
     }
-    table[f"kernel gradient, {channels} → 1 channels"] = by_kernel
     return {
         f"{name}, {batch} × {length} × {length}": {
-            which: result.row(x.size // channels) for which, result in bench.measure(calls).items()
+            which: result.row(batch * length**2) for which, result in bench.measure(calls).items()
         }
         for name, calls in table.items()
     }
