@@ -1,6 +1,7 @@
 """Archives: each file once, whatever ends the work in between; in process, without networks."""
 
 import dataclasses
+import errno
 import io
 import itertools
 import json
@@ -10,17 +11,26 @@ import tarfile
 import numpy as np
 import pytest
 from PIL import Image
+from small_archives import (
+    DECODE,
+    alone,
+    contents,
+    finish,
+    jpeg_bytes,
+    no_isolation,
+    plan,
+    write_jpegs,
+)
 
 pytest.importorskip("pyarrow", reason='pip install "dmcnn-jax[archive]"')
-pytest.importorskip("fsspec", reason='pip install "dmcnn-jax[archive]"')
 
 import pyarrow.parquet as pq
 
-from dmcnn_jax.archives import planning, storage
+from dmcnn_jax.archives import storage
 from dmcnn_jax.archives.driver import pending_shards, share_of_shards
 from dmcnn_jax.archives.errors import StorageUnavailableError
 from dmcnn_jax.archives.journal import open_journal
-from dmcnn_jax.archives.options import ArchiveOptions
+from dmcnn_jax.archives.options import ArchiveOptions, resolve
 from dmcnn_jax.archives.pictures import PictureRestorer
 from dmcnn_jax.archives.plan import Archive
 from dmcnn_jax.archives.reports import Record, read_report, write_report
@@ -31,50 +41,7 @@ from dmcnn_jax.archives.verify import verify_archive
 from dmcnn_jax.cli.archive import main
 from dmcnn_jax.cli.restore import main as restore_main
 from dmcnn_jax.images.input_folders import Skipped
-from dmcnn_jax.restoration.options import RestoreOptions
-
-DECODE = ArchiveOptions(restore=RestoreOptions(strength=0, engine="jax", size="fast"))
-
-
-def jpeg_bytes(level):
-    buffer = io.BytesIO()
-    Image.fromarray(np.full((8, 16), level, np.uint8)).save(buffer, "JPEG")
-    return buffer.getvalue()
-
-
-def write_jpegs(folder, count):
-    """Writes small JPEG files, each of a level of gray of its own."""
-    for number in range(count):
-        path = folder / f"{number % 3}" / f"p{number:03}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(jpeg_bytes(5 * number))
-    return folder
-
-
-def contents(folder):
-    """The files in a folder and their bytes, without what the archive keeps for itself."""
-    found = (p for p in folder.rglob("*") if p.is_file() and "_archive" not in p.parts)
-    return {str(p.relative_to(folder)): p.read_bytes() for p in found}
-
-
-def plan(source, target, size=4, options=DECODE):
-    planning.make_plan(str(source), str(target), options, shard_size=size)
-    return Archive(str(target))
-
-
-def no_isolation(shard, index):
-    raise AssertionError("no file is under suspicion")
-
-
-def finish(archive, isolate=no_isolation):
-    restorer = PictureRestorer(archive)
-    for shard in pending_shards(archive):
-        run_shard(restorer, shard, isolate)
-
-
-def alone(restorer):
-    """Isolation that needs no process."""
-    return lambda shard, index: restorer.run(restorer.archive.rows(shard)[index])
+from dmcnn_jax.system.bundled import BUNDLED
 
 
 def dying(function, after):
@@ -195,6 +162,25 @@ def test_another_installation_with_other_weights_is_refused(tmp_path):
         PictureRestorer(Archive(str(tmp_path / "out")))
 
 
+def test_a_plan_fixes_the_weights_of_a_training_run(tmp_path, monkeypatch):
+    first, second = sorted(BUNDLED.glob("*.safetensors"))[:2]
+    weights = tmp_path / "run" / "best.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(first.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    options = resolve(dataclasses.replace(DECODE, weights="run"))
+    assert options.weights == str(weights)
+    archive = plan(write_jpegs(tmp_path / "in", 1), tmp_path / "out", 1, options)
+    monkeypatch.chdir(tmp_path / "in")
+    archive.check_weights()
+    weights.write_bytes(second.read_bytes())
+    with pytest.raises(ValueError, match=r"weights here .* are not those"):
+        archive.check_weights()
+    assert resolve(dataclasses.replace(DECODE, weights=first.stem)).weights == first.stem
+    with pytest.raises(FileNotFoundError, match="no weights 'gone'"):
+        resolve(dataclasses.replace(DECODE, weights="gone"))
+
+
 # Shards
 
 
@@ -295,6 +281,21 @@ def test_a_shard_has_one_process_at_a_time(tmp_path):
     run_shard(restorer, 0, no_isolation)
 
 
+def test_a_shard_that_was_finished_in_the_meantime_is_not_restored_again(tmp_path, monkeypatch):
+    archive = plan(write_jpegs(tmp_path / "in", 2), tmp_path / "out")
+    restorer = PictureRestorer(archive)
+
+    def late(store, shard):
+        monkeypatch.undo()
+        run_shard(restorer, shard, no_isolation)
+        return open_journal(store, shard)
+
+    monkeypatch.setattr("dmcnn_jax.archives.shard.open_journal", late)
+    files = []
+    summary = run_shard(restorer, 0, no_isolation, progress=files.append)
+    assert summary.files == 2 and not files
+
+
 def test_a_half_written_line_of_a_journal_counts_as_none(tmp_path):
     archive = plan(write_jpegs(tmp_path / "in", 2), tmp_path / "out")
     with open_journal(archive.target, 0) as journal:
@@ -353,6 +354,50 @@ def test_storage_that_stays_away_is_no_fault_of_a_file(tmp_path, monkeypatch):
     assert verify_archive(archive, None).written == 4
 
 
+def test_a_full_disk_is_no_fault_of_a_file(tmp_path, monkeypatch):
+    archive = plan(write_jpegs(tmp_path / "in", 4), tmp_path / "out")
+    with monkeypatch.context() as patch:
+
+        def fill(handle):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        patch.setattr(os, "fsync", fill)
+        with pytest.raises(StorageUnavailableError, match="No space left on device"):
+            finish(archive)
+    assert list(pending_shards(archive)) == [0]
+    finish(archive, alone(PictureRestorer(archive)))
+    assert verify_archive(archive, None).written == 4
+
+
+@pytest.mark.parametrize(
+    "number, fault", [(errno.ESTALE, StorageUnavailableError), (errno.EIO, OSError)]
+)
+def test_a_file_system_that_is_away_is_told_from_a_file_that_is_damaged(
+    tmp_path, monkeypatch, number, fault
+):
+    def fail(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    store = storage.open_store(str(tmp_path))
+    monkeypatch.setattr("dmcnn_jax.archives.storage.open", fail, raising=False)
+    with pytest.raises(OSError, match=os.strerror(number)) as caught:
+        store.read("x.jpg")
+    assert type(caught.value) is fault
+
+
+def test_reasons_of_failures_name_no_files(tmp_path):
+    source = write_jpegs(tmp_path / "in", 6)
+    archive = plan(source, tmp_path / "out", 6)
+    for number in (0, 1):
+        (tmp_path / f"out/{number}/p00{number}.png").mkdir(parents=True)
+        (source / f"{number}/p00{number + 3}.jpg").unlink()
+    summary = run_shard(PictureRestorer(archive), 0, no_isolation)
+    assert summary.reasons == {
+        "its result can't be written (Is a directory)": 2,
+        "No such file or directory": 2,
+    }
+
+
 def test_a_source_of_objects_is_listed_folder_by_folder(tmp_path):
     store = storage.open_store(f"memory://{tmp_path.name}-objects")
     for name in ("b/2.jpg", "a.JPEG", "b/c/3.jpg", "b/note.txt"):
@@ -386,6 +431,34 @@ def test_verify_finds_what_is_missing_and_what_was_changed(tmp_path, capsys):
     assert "0/p000.png: missing" in said and "1/p001.png: other bytes" in said
     assert "2/p002.jpg is not the file that was restored" in said
     assert "FAILED: 6 of 9 files" in said
+
+
+def test_verify_goes_on_after_files_that_it_cannot_read(tmp_path, capsys):
+    finish(plan(write_jpegs(tmp_path / "in", 4), tmp_path / "out"))
+    (tmp_path / "in/0/p000.jpg").unlink()
+    (tmp_path / "out/1/p001.png").unlink()
+    (tmp_path / "out/1/p001.png").mkdir()
+    assert main(["verify", str(tmp_path / "out"), "--all", "--json"]) == 1
+    proof = json.loads(capsys.readouterr().out)
+    assert (proof["written"], proof["problems"], proof["counted"]) == (2, 2, 2)
+    assert [line.partition(": ")[0] for line in proof["examples"]] == ["0/p000.png", "1/p001.png"]
+    assert "0/p000.jpg: No such file" in proof["examples"][0]
+    assert "Is a directory" in proof["examples"][1]
+
+
+def test_verify_ends_if_the_storage_is_away(tmp_path, monkeypatch):
+    archive = plan(write_jpegs(tmp_path / "in", 1), tmp_path / "out")
+    finish(archive)
+    read = archive.target.read
+
+    def refuse(path, *part):
+        if path.endswith(".png"):
+            raise StorageUnavailableError("away")
+        return read(path, *part)
+
+    monkeypatch.setattr(archive.target, "read", refuse)
+    with pytest.raises(StorageUnavailableError):
+        verify_archive(archive)
 
 
 def test_status_counts_files_and_tells_the_rate_and_the_time_left(tmp_path):

@@ -3,13 +3,13 @@
 import dataclasses
 import hashlib
 import os
-from pathlib import Path
 from typing import Any
 
 import jax
 
 from dmcnn_jax.images import formats
 from dmcnn_jax.inference.model import is_openvino
+from dmcnn_jax.inference.weights import find_weights
 from dmcnn_jax.restoration.jpeg_options import JpegOptions
 from dmcnn_jax.restoration.options import RestoreOptions
 from dmcnn_jax.system.bundled import BUNDLED
@@ -83,15 +83,24 @@ class ArchiveOptions:
 
 
 def resolve(options: ArchiveOptions) -> ArchiveOptions:
-    """Returns options with "auto" replaced by the size and engine that this machine chooses."""
-    engine, size = options.restore.engine, options.restore.size
+    """Returns options that mean the same on every machine and in every folder.
+
+    Size and engine "auto" become those that this machine chooses, and weights that are not bundled
+    become the absolute path of their file.
+
+    Raises:
+        FileNotFoundError: if there are no such weights.
+    """
+    engine, size, weights = options.restore.engine, options.restore.size, options.weights
     if engine == "auto":
         engine = "openvino" if is_openvino("auto") else "jax"
     if size == "auto":
         quick = jax.default_backend() != "cpu" or is_openvino(engine)
         size = "full" if quick else "fast"
+    if weights is not None and (found := find_weights(weights)).parent != BUNDLED:
+        weights = os.path.abspath(found)
     restore = dataclasses.replace(options.restore, engine=engine, size=size)
-    return dataclasses.replace(options, restore=restore)
+    return dataclasses.replace(options, restore=restore, weights=weights)
 
 
 def weights_digest(options: ArchiveOptions) -> str:
@@ -102,8 +111,8 @@ def weights_digest(options: ArchiveOptions) -> str:
     """
     digest = hashlib.sha256()
     paths = sorted(BUNDLED.glob("*.safetensors"))
-    if options.weights is not None and os.path.isfile(options.weights):
-        paths.append(Path(options.weights))
+    if options.weights is not None and (found := find_weights(options.weights)) not in paths:
+        paths.append(found)
     for path in paths:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

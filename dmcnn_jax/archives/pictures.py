@@ -11,7 +11,7 @@ from dmcnn_jax import jpeg
 from dmcnn_jax.archives.errors import StorageUnavailableError
 from dmcnn_jax.archives.plan import Archive, Row
 from dmcnn_jax.archives.reports import Record
-from dmcnn_jax.archives.sources import MEMBER
+from dmcnn_jax.archives.sources import split_member
 from dmcnn_jax.images import formats
 from dmcnn_jax.restoration.restorer import Restorer
 from dmcnn_jax.restoration.results import Planes
@@ -96,7 +96,12 @@ class PictureRestorer:
         buffer = io.BytesIO()
         dropped = write(buffer, True)
         data = buffer.getvalue()
-        self.archive.target.publish(output, data)
+        try:
+            self.archive.target.publish(output, data)
+        except StorageUnavailableError:
+            raise
+        except OSError as error:
+            raise OSError(f"its result can't be written ({error.strerror or error})") from error
         tally = result.luma_tally
         return Record(
             index=row.number,
@@ -132,8 +137,8 @@ def fetch(archive: Archive, row: Row) -> bytes:
     """Returns the bytes of a file of an archive, or of a member of a tar file."""
     if row.offset is None:
         return archive.source.read(row.path)
-    tar, _, _ = row.path.partition(MEMBER)
-    return archive.source.read(f"{tar}.tar", row.offset, row.size)
+    tar, _ = split_member(row.path)
+    return archive.source.read(tar, row.offset, row.size)
 
 
 def failure(row: Row, error: Exception, began: float) -> Record:
@@ -144,10 +149,12 @@ def failure(row: Row, error: Exception, began: float) -> Record:
     """
     if isinstance(error, StorageUnavailableError):
         raise error
-    message = first_line(error)
-    if not isinstance(error, ValueError | OSError):
+    # Without the paths of files, so that reports count equal reasons.
+    message = first_line(error).removeprefix(f"{row.path}: ")
+    if isinstance(error, OSError) and error.strerror:
+        message = error.strerror
+    elif not isinstance(error, ValueError | OSError):
         message = f"{type(error).__name__}: {message}"
-    message = message.removeprefix(f"{row.path}: ")
     seconds = round(time.perf_counter() - began, 3)
     size = row.size or 0
     return Record(

@@ -27,7 +27,7 @@ from dmcnn_jax.archives.plan import (
     new_identity,
     new_plan,
 )
-from dmcnn_jax.archives.sources import MEMBER, SourceFile, list_source
+from dmcnn_jax.archives.sources import SourceFile, absolute_address, list_source, split_member
 from dmcnn_jax.archives.storage import Store, is_remote, open_store
 from dmcnn_jax.images.extensions import JPEG_EXTENSIONS
 from dmcnn_jax.images.input_folders import Skipped
@@ -69,19 +69,23 @@ def make_plan(
 
     Raises:
         FileExistsError: if the target has a plan, or isn't empty and `overwrite` is False.
-        ValueError: if there are no JPEG files, or the target is the source.
+        ValueError: if there are no JPEG files, the target lies in the source, or JPEG results could
+            replace files of the source that lie in the target.
         OSError: if the source can't be read, or the target can't be written.
     """
     store = open_store(target)
     _check_target(store, source, overwrite)
     listing = _Listing(shard_size * max(1, _SPOOL_ROWS // shard_size), progress)
     skipped = Skipped()
+    found = list_source(source, skipped)
+    if overwrite and options.extension.lower() in JPEG_EXTENSIONS:
+        found = _outside(store.address, found)
     with tempfile.TemporaryDirectory(prefix="dmcnn-archive-") as folder:
         spool = Path(folder) / "spool.parquet"
-        listing.fill(spool, list_source(source, skipped))
+        listing.fill(spool, found)
         if not listing.files:
             raise ValueError(f"{source}: no JPEG files found")
-        root = listing.root if _is_list(source) else _root(source)
+        root = _root(source, listing)
         names = _OutputNames(listing, spool, root, options.extension)
         identity = new_identity()
         plan = new_plan(root, listing.files, listing.bytes, shard_size, options, identity)
@@ -97,15 +101,34 @@ def _check_target(store: Store, source: str, overwrite: bool) -> None:
             f"{store.address} has a plan already; run it with dmcnn-archive run {store.address}, or"
             " choose another target"
         )
-    inside = store.address if is_remote(source) else os.path.realpath(store.address)
-    around = source.rstrip("/") if is_remote(source) else os.path.realpath(source)
-    if inside == around or inside.startswith(f"{around}/"):
+    if _lies_in(store.address, source):
         raise ValueError(f"the target {store.address} lies in the source; expected another folder")
     if not overwrite and not store.is_empty():
         raise FileExistsError(
             f"{store.address} is not empty; choose another target, or replace files that have the"
             " names of results with --overwrite"
         )
+
+
+def _lies_in(address: str, folder: str) -> bool:
+    """Returns whether an address is that of a folder, or of anything in it."""
+    inside, around = (a if is_remote(a) else os.path.realpath(a) for a in (address, folder))
+    return f"{inside}/".startswith(f"{around.rstrip('/')}/")
+
+
+def _outside(target: str, found: Iterable[SourceFile]) -> Iterator[SourceFile]:
+    """Yields files, and raises a ValueError if a result in the target could replace one."""
+    checked = None
+    for file in found:
+        folder = file.path.rpartition("/")[0] + "/"
+        if file.offset is None and folder != checked:
+            if _lies_in(folder, target):
+                raise ValueError(
+                    f"{file.path} lies in the target, where a result could replace it; choose"
+                    " another target, or another --format"
+                )
+            checked = folder
+        yield file
 
 
 class _Listing:
@@ -119,7 +142,7 @@ class _Listing:
         files: number of files.
         bytes: total size of the files whose size is known.
         digests: digests of the results' names, before the root is removed: uint64.
-        root: the folder that contains all files.
+        root: the folder that contains all files, without a slash at its end.
     """
 
     def __init__(self, rows: int, progress: Callable[[int], None] | None) -> None:
@@ -144,8 +167,7 @@ class _Listing:
         self.files += 1
         self.bytes += file.size or 0
         self.digests.append(_digest(_stem(file.path).casefold()))
-        folder = file.path.partition("::")[0] if file.offset is not None else file.path
-        folder = folder.rpartition("/")[0]
+        folder = split_member(file.path)[0].rpartition("/")[0]
         if folder != self._last_folder:
             first = self._last_folder is None
             self.root = folder if first else _common_folder(self.root, folder)
@@ -175,25 +197,23 @@ def _common_folder(first: str, second: str) -> str:
         raise ValueError(f"{first} and {second} lie in different file systems; plan each alone")
     parts = zip(first.split("/"), second.split("/"), strict=False)
     shared = [a for a, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], parts)]
-    folder = "/".join(shared)
-    return f"{folder}/" if folder.endswith(":/") else folder
+    return "/".join(shared)
 
 
-def _is_list(source: str) -> bool:
-    return source.lower().endswith(".txt")
-
-
-def _root(source: str) -> str:
-    """Returns the address to which the paths of a source's files are relative; not for lists."""
-    whole = open_store(source).address if is_remote(source) else str(Path(source).absolute())
+def _root(source: str, listing: _Listing) -> str:
+    """Returns the address to which the paths of a source's files are relative."""
     extension = os.path.splitext(source)[1].lower()
-    is_folder = extension not in (".tar", *JPEG_EXTENSIONS) or os.path.isdir(source)
-    return whole if is_folder else whole.rpartition("/")[0]
+    if extension in (".txt", ".tar", *JPEG_EXTENSIONS) and not os.path.isdir(source):
+        root = listing.root
+        return f"{root}/" if root == "" or root.endswith(":/") else root  # "/", "memory://"
+    return open_store(source).address if is_remote(source) else absolute_address(source)
 
 
 def _stem(path: str) -> str:
     """Returns the path of a result without its extension; a tar file becomes a folder."""
-    path = path.replace(MEMBER, "/")
+    tar, member = split_member(path)
+    if member:
+        path = f"{tar[: -len('.tar')]}/{member}"
     folder, slash, name = path.rpartition("/")
     stem, dot, _ = name.rpartition(".")
     return folder + slash + (stem if dot and stem else name)
@@ -219,6 +239,7 @@ class _OutputNames:
 
     def __init__(self, listing: _Listing, spool: Path, root: str, extension: str) -> None:
         self._root, self._extension = root, extension
+        self._prefix = root if root.endswith("/") else f"{root}/"
         self._digests = np.frombuffer(listing.digests, np.uint64)
         self._sorted = np.sort(self._digests)
         self._shared = np.unique(self._sorted[1:][self._sorted[1:] == self._sorted[:-1]])
@@ -237,7 +258,7 @@ class _OutputNames:
     def __contains__(self, key: object) -> bool:
         """Returns whether a result has this name, in lower case."""
         stem = str(key).removesuffix(self._extension.casefold())
-        digest = np.uint64(_digest(f"{self._prefix().casefold()}{stem}"))
+        digest = np.uint64(_digest(f"{self._prefix.casefold()}{stem}"))
         place = int(np.searchsorted(self._sorted, digest))
         return place < len(self._sorted) and self._sorted[place] == digest
 
@@ -252,10 +273,13 @@ class _OutputNames:
 
     def plain(self, path: str) -> str:
         """Returns the name of a result, as long as it is unique."""
-        return _stem(path)[len(self._prefix()) :] + self._extension
+        return _stem(self.relative(path)) + self._extension
 
-    def _prefix(self) -> str:
-        return self._root if self._root.endswith("/") else f"{self._root}/"
+    def relative(self, path: str) -> str:
+        """Returns the path of a file, relative to the root."""
+        if not path.startswith(self._prefix):
+            raise ValueError(f"{path} doesn't lie in {self._root}; expected a file of the source")
+        return path[len(self._prefix) :]
 
     def _name_apart(self, spool: Path) -> None:
         """Gives distinct names to results that would share one."""
@@ -284,7 +308,6 @@ def _write_parts(store: Store, spool: Path, names: _OutputNames, plan: Plan, fol
     schema = _MANIFEST.with_metadata(
         {"dmcnn_plan": plan.id, "options": json.dumps(plan.options.to_json())}
     )
-    prefix = len(plan.source) if plan.source.endswith("/") else len(plan.source) + 1
     part, shard = folder / "part.parquet", 0
     writer: Any = None
     spooled = pq.ParquetFile(spool)
@@ -292,7 +315,7 @@ def _write_parts(store: Store, spool: Path, names: _OutputNames, plan: Plan, fol
         table = spooled.read_row_group(group)
         paths = table.column("path").to_pylist()
         columns = [
-            pa.array([path[prefix:] for path in paths]),
+            pa.array([names.relative(path) for path in paths]),
             *(table.column(name) for name in ("size", "offset")),
             pa.array(_refusals(names, paths, table.column("refusal").to_pylist())),
             pa.array(names(paths)),

@@ -108,7 +108,8 @@ def run_on_ray(
         The outcome.
 
     Raises:
-        RuntimeError: if the cluster has no room for a worker, or no machine is left.
+        RuntimeError: if the cluster has no room for a worker, no actor can start, or no machine is
+            left.
         ConnectionError: if the cluster can't be reached.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -144,6 +145,7 @@ def _run(ray: Any, actors: list[Any], waiting: Any, progress: Progress) -> RunRe
     result = RunResult()
     lost: collections.Counter[int] = collections.Counter()
     again: list[int] = []
+    idle: list[Any] = []  # take the shards of lost actors, which Ray may never place again
     tasks: dict[Any, tuple[Any, int | None]] = {}
     tasks.update({each.ready.remote(): (each, None) for each in actors})
     while tasks:
@@ -161,19 +163,22 @@ def _run(ray: Any, actors: list[Any], waiting: Any, progress: Progress) -> RunRe
                     again.append(shard)
                 else:
                     result.left[shard] = f"its actors died {LOSSES} times ({_reason(error)})"
-            tasks[actor.ready.remote()] = (actor, None)
-            continue
-        if isinstance(outcome, Summary):
-            result.add(outcome)
-            progress.shard_done(outcome.files)
-        elif isinstance(outcome, _Left) and shard is not None:
-            result.left[shard] = outcome.why
-            if outcome.useless:
-                continue
-        upcoming = again.pop() if again else next(waiting, None)
-        if upcoming is not None:
+            if not isinstance(error, ray.exceptions.ActorDiedError):  # Ray starts it again
+                tasks[actor.ready.remote()] = (actor, None)
+            elif not tasks and not idle:
+                raise RuntimeError(f"no actor is left: {_reason(error)}") from None
+        else:
+            if isinstance(outcome, Summary):
+                result.add(outcome)
+                progress.shard_done(outcome.files)
+            elif isinstance(outcome, _Left) and shard is not None:
+                result.left[shard] = outcome.why
+            if not (isinstance(outcome, _Left) and outcome.useless):
+                idle.append(actor)
+        while idle and (upcoming := again.pop() if again else next(waiting, None)) is not None:
+            actor = idle.pop()
             tasks[actor.run_shard.remote(upcoming)] = (actor, upcoming)
-        elif not any(number is not None for _, number in tasks.values()):
+        if idle and not any(number is not None for _, number in tasks.values()):
             break  # actors that Ray has not yet placed are no longer needed
     return result
 
@@ -185,4 +190,5 @@ def _check_alive(ray: Any) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    """Returns the last line of an error, where a traceback names its cause."""
+    return str(error).strip().rpartition("\n")[2].strip()[:200]

@@ -8,7 +8,6 @@ at the end, each in its own process. A file that ends two such processes is reco
 import collections
 import concurrent.futures
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +25,7 @@ from dmcnn_jax.archives.reports import (
     write_report,
 )
 from dmcnn_jax.restoration.results import Planes
+from dmcnn_jax.system.cpu import usable_cores
 
 MAX_DEATHS = 2
 """How many processes that restore only this file may die before it is recorded as failed."""
@@ -70,10 +70,10 @@ def run_shard(
         StorageUnavailableError: if the storage doesn't answer; finished files stay finished.
     """
     archive = restorer.archive
-    done = archive.target.exists(report_name(shard))
     with open_journal(archive.target, shard) as journal:
         if journal is None:
             raise BusyError(f"shard {shard} is restored by another process")
+        done = archive.target.exists(report_name(shard))
         if done and not retry_failed:
             journal.remove()
             return read_summary(archive.target, archive.plan.id, shard)
@@ -171,8 +171,7 @@ def _is_large(file: Read) -> bool:
 
 def _writers() -> int:
     """Returns how many files may be written at a time: one for each core, at most four."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(4, cores or 1)
+    return min(4, usable_cores())
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import os
 import posixpath
+import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,16 +12,16 @@ from dmcnn_jax.archives.storage import RemoteStore, is_remote, open_store, walk
 from dmcnn_jax.images.extensions import JPEG_EXTENSIONS
 from dmcnn_jax.images.input_folders import Skipped, find_jpegs
 
-MEMBER = ".tar::"
-"""The separator between a tar file's name, without its extension, and a member's name."""
+_MEMBER = re.compile(r"\.tar(::)", re.IGNORECASE)
+_DOT_PART = re.compile(r"(/|::)\.\.?(/|$)")
 
 
 class SourceFile(NamedTuple):
     """A file to restore.
 
     Attributes:
-        path: its address: an absolute path or a URL; for a member of a tar file
-            `photos.tar::name.jpg`.
+        path: its address: a URL, or an absolute path without "." and ".."; for a member of a tar
+            file `photos.tar::name.jpg`.
         size: in bytes, None if unknown.
         offset: where the content of a tar file's member begins; None for other files.
         refusal: the reason why it can't be restored, or "".
@@ -56,9 +57,20 @@ def list_source(source: str, skipped: Skipped) -> Iterator[SourceFile]:
         for line in lines:
             address = os.fsdecode(line).strip("\r\n")
             if address.lower().endswith(jpegs):
-                yield _checked(_absolute(address))
+                yield _checked(absolute_address(address))
             elif address:
                 yield from _list_address(address, skipped)
+
+
+def absolute_address(address: str) -> str:
+    """Returns an address that doesn't depend on the working directory; URLs are left unchanged."""
+    return address if is_remote(address) else os.path.abspath(address)
+
+
+def split_member(path: str) -> tuple[str, str]:
+    """Returns the path of a tar file and its member's name; for other files the path and ""."""
+    match = _MEMBER.search(path)
+    return (path[: match.start(1)], path[match.end() :]) if match else (path, "")
 
 
 def _list_address(address: str, skipped: Skipped) -> Iterator[SourceFile]:
@@ -68,7 +80,7 @@ def _list_address(address: str, skipped: Skipped) -> Iterator[SourceFile]:
         for tar in _matching(address):
             yield from _list_tar(tar)
     elif extension in JPEG_EXTENSIONS and (is_remote(address) or os.path.isfile(address)):
-        yield _checked(_absolute(address))
+        yield _checked(absolute_address(address))
     elif is_remote(address):
         store = open_store(address)
         assert isinstance(store, RemoteStore)
@@ -76,7 +88,7 @@ def _list_address(address: str, skipped: Skipped) -> Iterator[SourceFile]:
             if posixpath.splitext(path)[1].lower() in JPEG_EXTENSIONS:
                 yield _checked(posixpath.join(store.address, path), size)
     elif os.path.isdir(address):
-        for found, refusal in find_jpegs(Path(address).absolute(), None, skipped):
+        for found, refusal in find_jpegs(Path(absolute_address(address)), None, skipped):
             yield _checked(str(found), None if refusal else _size(found), None, refusal)
     elif os.path.exists(address):
         raise ValueError(f"{address}: expected a folder, tar files, JPEG files or a list (.txt)")
@@ -92,13 +104,6 @@ def _size(path: Path) -> int | None:
         return None
 
 
-def _absolute(address: str) -> str:
-    """Returns an address that doesn't depend on the working directory."""
-    if address.startswith("/") or is_remote(address):
-        return address
-    return os.path.join(os.getcwd(), address)
-
-
 def _matching(pattern: str) -> list[str]:
     """Returns the addresses that match a pattern, sorted.
 
@@ -106,7 +111,7 @@ def _matching(pattern: str) -> list[str]:
         FileNotFoundError: if there are none.
     """
     if not set("*?[") & set(pattern):
-        return [_absolute(pattern)]
+        return [absolute_address(pattern)]
     if is_remote(pattern):
         protocol = pattern.partition("://")[0]
         store = open_store(f"{protocol}://")
@@ -114,7 +119,7 @@ def _matching(pattern: str) -> list[str]:
         inside = store.system._strip_protocol(pattern)
         found = [f"{protocol}://{name.lstrip('/')}" for name in store.system.glob(inside)]
     else:
-        whole = Path(pattern).absolute()
+        whole = Path(absolute_address(pattern))
         found = [str(path) for path in whole.parent.glob(whole.name)]
     if not found:
         raise FileNotFoundError(2, "no tar files match", pattern)
@@ -132,19 +137,28 @@ def _list_tar(address: str) -> Iterator[SourceFile]:
                     tar.members = []  # type: ignore[attr-defined]  # else all stay in memory
                     is_jpeg = posixpath.splitext(member.name)[1].lower() in JPEG_EXTENSIONS
                     if member.isfile() and is_jpeg:
-                        path = f"{address}::{member.name}"
+                        inside = posixpath.normpath(member.name).lstrip("/")
+                        path = f"{address}::{inside}"
                         yield _checked(path, member.size, member.offset_data)
         except tarfile.TarError as error:
             raise ValueError(f"{address}: not an uncompressed tar file ({error})") from None
+        file.seek(tar.offset)  # tarfile ends at a damaged header as it does at the end
+        if any(file.read(tarfile.BLOCKSIZE)):
+            raise ValueError(f"{address}: damaged at byte {tar.offset}; expected a member's header")
 
 
 def _checked(
     path: str, size: int | None = None, offset: int | None = None, refusal: str = ""
 ) -> SourceFile:
-    """Returns an entry whose path is valid Unicode, so that a plan can hold it."""
+    """Returns an entry whose path is valid Unicode, so that a plan can hold it.
+
+    Refuses names with which a result would leave the target, or take the place of another.
+    """
     try:
         path.encode()
     except UnicodeEncodeError:
         path = os.fsencode(path).decode(errors="backslashreplace")
         refusal = refusal or "its name is not UTF-8; rename it"
+    if _DOT_PART.search(path):
+        refusal = refusal or "its name has a part '.' or '..'; rename it"
     return SourceFile(path, size, offset, refusal)

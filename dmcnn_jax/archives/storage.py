@@ -6,12 +6,13 @@ temporary name and then renamed.
 """
 
 import contextlib
+import errno
 import os
 import posixpath
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,6 +43,11 @@ _FINAL = (
 )
 _FINAL_NAMES = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"}
 
+# Errors of a folder's file system, or of the machine, that other files would meet too.
+_READING_ERRORS = {errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+# A file that alone can't be read (EIO) is on a damaged place of the disk.
+_WRITING_ERRORS = _READING_ERRORS | {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+
 
 class Store(ABC):
     """A store of files, named by paths relative to its address, with "/" between their parts.
@@ -60,7 +66,13 @@ class Store(ABC):
 
     @abstractmethod
     def publish(self, path: str, data: bytes) -> None:
-        """Writes a file, whole or not at all; replaces a file of this name."""
+        """Writes a file, whole or not at all; replaces a file of this name.
+
+        Raises:
+            ValueError: if the path leads out of the store.
+            StorageUnavailableError: if the storage doesn't answer, or is full.
+            OSError: if the file can't be written.
+        """
 
     @abstractmethod
     def exists(self, path: str) -> bool:
@@ -98,19 +110,21 @@ class LocalStore(Store):
 
     def read(self, path: str, offset: int | None = None, size: int | None = None) -> bytes:
         """Returns a file's content, or a part of it."""
-        with open(self.folder / path, "rb") as file:
+        with _as_unavailable(_READING_ERRORS), open(self.folder / path, "rb") as file:
             if offset is not None:
                 file.seek(offset)
             return file.read(-1 if size is None or offset is None else size)
 
     def publish(self, path: str, data: bytes) -> None:
         """Writes a file, whole or not at all."""
+        _check_inside(path)
         target = self.folder / path
-        try:
-            self._replace(target, data)
-        except FileNotFoundError:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._replace(target, data)
+        with _as_unavailable(_WRITING_ERRORS):
+            try:
+                self._replace(target, data)
+            except FileNotFoundError:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self._replace(target, data)
 
     def exists(self, path: str) -> bool:
         """Returns whether there is a file of this name."""
@@ -174,6 +188,7 @@ class RemoteStore(Store):
 
     def publish(self, path: str, data: bytes) -> None:
         """Writes a file, whole or not at all."""
+        _check_inside(path)
         self._try(lambda: self._upload(self.path(path), data))
 
     def exists(self, path: str) -> bool:
@@ -257,6 +272,23 @@ class RemoteStore(Store):
                     ) from error
                 time.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
+
+
+@contextlib.contextmanager
+def _as_unavailable(numbers: Collection[int]) -> Iterator[None]:
+    """Raises a StorageUnavailableError for OSErrors in the block that have these numbers."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in numbers:
+            raise StorageUnavailableError(first_line(error)) from error
+        raise
+
+
+def _check_inside(path: str) -> None:
+    """Raises a ValueError if a path leads out of the store that it is relative to."""
+    if os.path.isabs(path) or os.pardir in Path(path).parts:
+        raise ValueError(f"{path}: expected a name inside the target, without '..'")
 
 
 def open_store(address: str) -> Store:

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dmcnn_jax.archives.errors import StorageUnavailableError
 from dmcnn_jax.archives.pictures import fetch
 from dmcnn_jax.archives.plan import SHARDS_A_PART, Archive, Row
 from dmcnn_jax.archives.reports import Record, read_report, shards_with_reports
 from dmcnn_jax.restoration.verification import Verdict, verify
+from dmcnn_jax.system.messages import first_line
 
 _SHOWN = 20
 
@@ -83,6 +85,9 @@ def verify_archive(
 
     Returns:
         The outcome.
+
+    Raises:
+        StorageUnavailableError: if the storage doesn't answer.
     """
     plan = archive.plan
     proof = Proof(plan.files)
@@ -131,11 +136,17 @@ def _check_output(archive: Archive, record: Record) -> str:
 
 def _check(archive: Archive, row: Row, record: Record, proof: Proof, chosen: bool) -> str:
     """Returns the fault of a result, or ""; counts results whose coefficients were counted."""
-    problem = _check_output(archive, record)
-    if problem or not chosen:
-        return problem
+    try:
+        problem = _check_output(archive, record)
+        if problem or not chosen:
+            return problem
+        problem = _count_anew(archive, row, record)
+    except StorageUnavailableError:
+        raise
+    except (OSError, ValueError) as error:
+        return first_line(error)
     proof.counted += 1
-    return _count_anew(archive, row, record)
+    return problem
 
 
 def _count_anew(archive: Archive, row: Row, record: Record) -> str:

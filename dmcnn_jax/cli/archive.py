@@ -2,7 +2,6 @@
 
 import argparse
 import importlib.util
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -298,8 +297,9 @@ def _drive(
             retry_failed=options.retry_failed,
         )
     from dmcnn_jax.archives.local_driver import run_on_processes
+    from dmcnn_jax.system.cpu import usable_cores
 
-    workers = options.workers or (1 if options.shard else max(1, _cores() // cores))
+    workers = options.workers or (1 if options.shard else max(1, usable_cores() // cores))
     workers = min(workers, len(pending))
     tell(f"{len(pending):,} shards of {files:,} files on {workers} processes")
     return run_on_processes(target, pending, workers, progress, retry_failed=options.retry_failed)
@@ -323,10 +323,6 @@ def _choose_driver(options: argparse.Namespace) -> str:
     if options.driver == "auto":
         return "ray" if has_ray and not options.shard else "processes"
     return str(options.driver)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -66,7 +66,14 @@ def make_parser() -> argparse.ArgumentParser:
         help="JPEG files, or PNG files of decoded ones; folders, recursively; - for stdin",
     )
     _add_output_options(parser.add_argument_group("output").add_argument)
-    add_restoring_options(parser.add_argument_group("restoration").add_argument)
+    add_restoration = parser.add_argument_group("restoration").add_argument
+    add_restoring_options(add_restoration)
+    add_restoration(
+        "--decoded",
+        action="store_true",
+        help="also restore PNG, lossless WebP, BMP and TIFF files in folders, if their pixels"
+        " reveal the JPEG files they were decoded from (default: only such files that are named)",
+    )
     add_earlier_save_options(parser.add_argument_group("earlier saves").add_argument)
     _add_running_options(parser.add_argument_group("running").add_argument)
     _add_other_modes(parser.add_argument_group("instead of restoring files").add_argument)
@@ -81,6 +88,12 @@ def _add_output_options(add: Callable[..., argparse.Action]) -> None:
         help="folder for the results (default: photo-restored.png and holiday-restored/ beside the"
         " inputs); for a single input also a file, whose extension gives the type, or - for stdout."
         " Several input folders get one folder each in it",
+    )
+    add(
+        "--suffix",
+        metavar="TEXT",
+        help="suffix of the results' names, such as _clean for photo_clean.png, and of the names"
+        " of folders beside the inputs (default: -restored; with -o, none)",
     )
     add_format_options(add)
     add(
@@ -107,12 +120,6 @@ def _add_output_options(add: Callable[..., argparse.Action]) -> None:
 
 def add_format_options(add: Callable[..., argparse.Action]) -> None:
     """Adds the options of the output's format."""
-    add(
-        "--suffix",
-        metavar="TEXT",
-        help="suffix of the results' names, such as _clean for photo_clean.png, and of the names"
-        " of folders beside the inputs (default: -restored; with -o, none)",
-    )
     add(
         "--format",
         metavar="EXT",
@@ -184,7 +191,8 @@ def add_restoring_options(add: Callable[..., argparse.Action]) -> None:
         "--no-project",
         dest="project",
         action="store_false",
-        help="don't project luma into the quantisation intervals of the file's coefficients",
+        help="don't project the restored planes into the quantisation intervals of the file's"
+        " coefficients",
     )
     add(
         "--no-trial",
@@ -192,12 +200,6 @@ def add_restoring_options(add: Callable[..., argparse.Action]) -> None:
         action="store_false",
         help="skip the trial, which restores parts of the picture to see whether restoring helps;"
         " pixel art comes out worse without it",
-    )
-    add(
-        "--decoded",
-        action="store_true",
-        help="also restore PNG, lossless WebP, BMP and TIFF files in folders, if their pixels"
-        " reveal the JPEG files they were decoded from (default: only such files that are named)",
     )
     add(
         "--allow-truncated",
