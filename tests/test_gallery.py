@@ -4,6 +4,8 @@ import base64
 import hashlib
 import io
 import json
+import os
+import struct
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
@@ -119,6 +121,19 @@ def test_worst_and_best_come_first_in_turn(tmp_path):
     assert names(page) == ["b", "d", "a", "c", "e"]
     text = page.inside("td")
     assert "−0.30" in text and "+2.00" in text and "∞" in text
+
+
+@pytest.mark.parametrize(
+    ("gain", "kind"),
+    [(0.5, "gain"), (float("inf"), "gain"), (-0.5, "loss"), (-float("inf"), "loss"),
+     (float("nan"), None)],
+)  # fmt: skip
+def test_gains_and_losses_are_told_apart(tmp_path, gain, kind):
+    picture = np.zeros((16, 16), np.uint8)
+    figures = {"jpeg": {"psnr": 27.0}, "model": {"psnr": 27.0 + gain}}
+    write_gallery(tmp_path / "g.html", [Item("a", picture, picture, picture, figures)])
+    cells = Page(tmp_path / "g.html").all("td")
+    assert {cell.get("class") for cell in cells} == {None, kind}
 
 
 def test_two_perfect_pictures_gain_nothing(tmp_path):
@@ -274,6 +289,24 @@ def test_the_command_leaves_out_what_it_cannot_show_and_says_so(tmp_path, capsys
     assert names(Page(output)) == ["good"]
 
 
+def test_whatever_is_left_out_is_named(tmp_path):
+    """Some errors named no file, and an OverflowError ended the command."""
+    gray = np.full((16, 24), 90, np.uint8)
+    jpeg, result = save(tmp_path / "a.jpg", gray), tmp_path / "b"
+    save(result, gray, format="PNG")
+    cut = result.read_bytes()[:40]
+    save(result, gray, format="TIFF")
+    tiff = result.read_bytes()
+    at = tiff.index(struct.pack("<HH", 256, 4)) + 8  # the width
+    for damaged in (cut, tiff[:at] + b"\xff\xff\xff\xff" + tiff[at + 4 :]):
+        result.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"^\S*/b: "):
+            list(read_pairs(jpeg, result))
+    small = [save(tmp_path / f"small.{kind}", gray[:8]) for kind in ("jpg", "png")]
+    with pytest.raises(ValueError, match=r"^\S*/small\.jpg: .*11 x 11"):
+        list(read_pairs(*small, small[1]))
+
+
 @pytest.mark.parametrize("extension", ["png", "jpg"])
 def test_results_in_the_folder_of_their_jpegs_are_found(tmp_path, extension):
     """As dmcnn-restore leaves them by default, beside pictures that are not their own."""
@@ -293,6 +326,27 @@ def test_results_in_the_folder_of_their_jpegs_are_found(tmp_path, extension):
             assert abs(item.restored.mean() - 200 - level) < 2
 
 
+@pytest.mark.parametrize("beside", [False, True])
+def test_files_that_differ_by_extension_have_the_results_of_dmcnn_restore(tmp_path, beside, capsys):
+    """One of them vanished."""
+    folder = tmp_path if beside else tmp_path / "clean"
+    suffix = "-restored" if beside else ""
+    for level, name in ((10, "a.jpg"), (20, "a.jpeg"), (30, "b.jpeg"), (40, "b.jpg")):
+        save(tmp_path / name, np.full((16, 16), level, np.uint8), quality=95)
+        if name != "b.jpg":
+            save(folder / f"{name}{suffix}.png", np.full((16, 16), 200 + level, np.uint8))
+    arguments = [str(tmp_path), str(folder), "-o", str(tmp_path / "g.html")]
+    assert gallery_command.main(arguments) == 1
+    said = capsys.readouterr()
+    assert "has no picture 'b.jpg' to go with" in said.err and said.err.count("\n") == 1
+    assert "; 1 could not be shown" in said.out
+    found = {pair.name: pair for pair in read_pairs(tmp_path, folder, skip=lambda reason: None)}
+    assert sorted(found) == ["a.jpeg", "a.jpg", "b.jpeg"]
+    for name, level in (("a.jpg", 10), ("a.jpeg", 20), ("b.jpeg", 30)):
+        assert abs(found[name].jpeg.mean() - level) < 2
+        assert (found[name].restored == 200 + level).all()
+
+
 def test_a_jpeg_is_never_its_own_result(tmp_path):
     save(tmp_path / "a.jpg", np.zeros((16, 16), np.uint8))
     with pytest.raises(ValueError, match="has no picture 'a'"):
@@ -305,6 +359,26 @@ def test_defaults_of_the_command_are_those_of_the_library(tmp_path, monkeypatch)
     monkeypatch.setattr(gallery, "describe", lambda *_: "")
     assert gallery_command.main([str(tmp_path / "a.jpg"), str(tmp_path / "a.png")]) == 0
     assert options["max_bytes"] == gallery.MAX_BYTES and options["crop"] == gallery.CROP
+
+
+@pytest.mark.parametrize("size", ["inf", "nan", "-1", "1e7", "all"])
+def test_sizes_out_of_range_are_refused(size, capsys):
+    with pytest.raises(SystemExit) as ended:
+        gallery_command.main(["a.jpg", "a.png", "--max-mb", size])
+    assert ended.value.code == 2
+    assert f"--max-mb: '{size}'; expected a number from 0 to 1000000" in capsys.readouterr().err
+
+
+def test_titles_and_names_hold_any_bytes(tmp_path, capsys):
+    gray = np.full((16, 24), 90, np.uint8)
+    for name in ("a.jpg", "a.png"):
+        save(tmp_path / name, gray)
+    output = tmp_path / os.fsdecode(b"a\xff\x1b.html")
+    arguments = [str(tmp_path / "a.jpg"), str(tmp_path / "a.png"), "-o", str(output)]
+    assert gallery_command.main([*arguments, "--title", os.fsdecode(b"x\xff<")]) == 0
+    page = Page(output)
+    assert page.inside("title") == page.inside("h1") == "x?<"
+    assert r"a\udcff\x1b.html" in capsys.readouterr().out
 
 
 def test_two_files_make_a_pair_whatever_they_are_called(tmp_path, photographs):

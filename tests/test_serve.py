@@ -1,19 +1,21 @@
 """The page that restores: what its server answers to whom, and what a browser makes of it."""
 
 import contextlib
+import html
 import http.client
 import importlib.util
 import io
 import json
 import logging
 import os
+import re
 import select
 import signal
 import socket
 import sys
 import threading
 import time
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import numpy as np
 import pytest
@@ -350,6 +352,25 @@ def test_who_does_not_read_gives_the_place_back(monkeypatch):
             eventually(lambda path=path: ask(server, "POST", path, b"")[0] == 200)
 
 
+def test_who_reads_slowly_has_the_whole_answer(monkeypatch):
+    """Its buffer, which was refilled before it was empty, was taken for one that nobody reads."""
+    monkeypatch.setattr(slow_clients, "TRANSFER_SECONDS", 1.0)
+    monkeypatch.setattr(slow_clients, "STALL_SECONDS", 0.2)  # watches more often
+    png = bytes(24 * 2**20)
+
+    def restore(data, choices, preview, progress):
+        return Restored(png, {"output": "a.png", "status": "restored"})
+
+    with running(restore) as server:
+        slow = connect(server)
+        slow.request("POST", "/restore", b"")
+        answer, start, size = slow.getresponse(), time.monotonic(), 0
+        while piece := answer.read(2**18):
+            size += len(piece)
+            time.sleep(0.025)
+        assert size == len(png) and time.monotonic() - start > 2
+
+
 def test_reading_ends_when_its_sender_goes(rng):
     """It went on for as long as it took: minutes for a file with hundreds of scans."""
     jpeg.read(jpeg_bytes())  # starts libjpeg's process
@@ -493,6 +514,24 @@ def test_copies_are_limited_and_given_up(monkeypatch):
     assert raised.value.status == 413
 
 
+@pytest.mark.parametrize(
+    ("mode", "size", "query", "message"),
+    [
+        ("CMYK", (64, 48), "format=png", "a CMYK file (four inks), which PNG can't hold"),
+        ("CMYK", (64, 48), "format=webp", "a CMYK file (four inks), which WEBP can't hold"),
+        ("RGB", (2**14, 16), "format=webp", "WEBP can't hold the picture: "),
+        ("RGB", (2**14, 16), "format=webp&quality=90", "limit of 16383 pixels"),
+    ],
+)
+def test_pictures_that_the_format_cannot_hold(mode, size, query, message):
+    file = io.BytesIO()
+    Image.new(mode, size).save(file, "JPEG")
+    restorer = FakeRestorer(np.zeros((size[1], size[0], 3), np.uint8))
+    with running(upload_restorer(restorer)) as server:
+        status, _, content = ask(server, "POST", f"/restore?{query}", file.getvalue())
+    assert status == 422 and message in json.loads(content)["error"]
+
+
 def test_choices_of_a_request_are_kept(rng):
     pixels = rng.integers(0, 256, (48, 64, 3), np.uint8)
     restorer = FakeRestorer(pixels)
@@ -534,6 +573,8 @@ def test_choices_of_a_request_are_kept(rng):
         ({"upright": "1", "format": "jpeg"}, "upright turns pixels"),
         ({"upright": "yes"}, "upright is 'yes'; expected 0 or 1"),
         ({"name": "a\nb"}, r"name is 'a\\nb'; expected the name"),
+        ({"name": "a\u2028b"}, r"name is 'a\\u2028b'; expected the name"),
+        ({"name": "a\x7f\ud800"}, r"name is 'a\\x7f\\ud800'; expected the name"),
     ],
 )
 def test_choices_that_make_no_sense(query, message):
@@ -556,6 +597,26 @@ def test_a_file_goes_in_and_a_file_comes_out(server, fake):
     assert plain == 'filename="_ _photo_-restored.png"'
     assert unquote(full.removeprefix("filename*=UTF-8''")) == 'Ä "photo"-restored.png'
     assert (fake.choices.strength, fake.choices.bits) == (0.7, 16)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "9.41.00\u202fAM",
+        "写真\u30001",
+        "a\u00a0b",
+        "\U0001f468\u200d\U0001f469",
+        "soft\u00adhyphen",
+    ],
+)
+def test_names_may_have_spaces_and_joiners_of_any_script(server, name):
+    path = f"/restore?name={quote(name)}.jpg"
+    status, headers, _ = ask(server, "POST", path, jpeg_bytes())
+    assert status == 200
+    full = headers["content-disposition"].rpartition("filename*=UTF-8''")[2]
+    assert unquote(full, errors="strict") == f"{name}-restored.png"
+    report = json.loads(ask(server, "POST", f"{path}&report=json", jpeg_bytes())[2])
+    assert (report["input"], report["output"]) == (f"{name}.jpg", f"{name}-restored.png")
 
 
 @pytest.mark.parametrize("headers", [{}, {"Accept": "text/html, application/json;q=0.9"}])
@@ -698,6 +759,20 @@ def test_settings_are_sent_and_fit_the_file_type(opened, fake, tmp_path):
     assert (fake.choices.bits, fake.choices.upright) == (None, False)
     shown(opened)
     assert downloaded(opened)[0] == "a-restored.jpg"
+
+
+@pytest.mark.parametrize(
+    ("strength", "percent"), [(None, "100"), (0.55, "55"), (0.29, "29"), (0.123, "12.3")]
+)
+def test_the_strength_of_the_command_line_is_the_pages(browser, fake, tmp_path, strength, percent):
+    with running(fake, defaults=Choices(strength=strength)) as server:
+        defaults = re.search(rb'data-defaults="(.*?)"', ask(server)[2])[1].decode()
+        assert str(json.loads(html.unescape(defaults))["strength"]).removesuffix(".0") == percent
+        browser.get(server.url)
+        assert find(browser, "#percent").text == f"{percent} %"
+        choose(browser, (tmp_path / "a.jpg", jpeg_bytes()))
+        shown(browser)
+        assert fake.choices.strength == pytest.approx(float(percent) / 100, abs=1e-9)
 
 
 def test_tiff_files_are_shown_by_their_preview(opened, fake, tmp_path):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from dmcnn_jax.cli.interrupts import run_main
 from dmcnn_jax.cli.process import FAILED, OK, command_parser, say
+from dmcnn_jax.cli.restore_arguments import number_between
 
 _EXAMPLES = """examples:
   dmcnn-gallery photo.jpg clean.png           writes gallery.html
@@ -43,7 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--title", default="JPEG and restored", help="title of the page (default: %(default)s)")
     add(
         "--max-mb",
-        type=float,
+        type=number_between(float, 0, 10**6),
         default=32.0,
         help="largest size of the file, MB; beyond it, pictures from the middle of the order are"
         " left out (default: %(default).0f)",

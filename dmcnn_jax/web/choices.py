@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -154,9 +155,14 @@ def _parse_flag(name: str, value: str) -> bool:
 
 
 def _parse_name(name: str, value: str) -> str:
-    if len(value) > 255 or not value.isprintable():
-        raise _error(name, value, "the name of a file, of up to 255 printable characters")
+    # Not `str.isprintable`, which refuses spaces and joiners that are common in names.
+    if len(value) > 255 or any(unicodedata.category(c) in _CONTROLS for c in value):
+        raise _error(name, value, "the name of a file: up to 255 characters, no control characters")
     return value
+
+
+# Unicode's categories of control characters, surrogates, and separators of lines and paragraphs.
+_CONTROLS = ("Cc", "Cs", "Zl", "Zp")
 
 
 def _error(name: str, value: str, expected: str) -> ValueError:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dmcnn_jax.system.atomic_write import replacing
+from dmcnn_jax.system.printable import printable
 from dmcnn_jax.web import page
 from dmcnn_jax.web.entries import Entry, Item, encode_item, in_order
 from dmcnn_jax.web.gallery_html import ENTRY_BYTES, PAGE_BYTES, gallery_body
@@ -61,7 +62,7 @@ def write_gallery(
 
 def describe(path: str | os.PathLike[str], left_out: Sequence[str]) -> str:
     """Returns a line about a written gallery: path, size, and number of pictures left out."""
-    line = f"gallery: {os.fspath(path)}, {os.path.getsize(path) / 2**20:.1f} MB"
+    line = f"gallery: {printable(os.fspath(path))}, {os.path.getsize(path) / 2**20:.1f} MB"
     if left_out:
         line += f"; {len(left_out)} pictures from the middle of the order were left out"
     return line

@@ -1,13 +1,13 @@
 """The HTML of a gallery."""
 
 import base64
-import html
 import json
 import math
 from collections.abc import Sequence
 
 from dmcnn_jax.images import metrics
 from dmcnn_jax.web.entries import HEADINGS, Entry, gain, in_order, measure_names
+from dmcnn_jax.web.page import escape
 
 PAGE_BYTES, ENTRY_BYTES = 2**16, 2**12
 """Upper bounds of the bytes of a page without its entries, and of an entry without its pictures
@@ -41,7 +41,7 @@ def gallery_body(title: str, about: str, entries: Sequence[Entry], max_bytes: in
     left_out = len(ordered) - len(shown)
     note = (
         f'<p class="faint small">{left_out} of {len(ordered)} pictures are left out, from the '
-        f"middle of the order, to keep this file below {max_bytes / 2**20:.0f} MB.</p>"
+        f"middle of the order, to keep this file below {max_bytes / 2**20:.4g} MB.</p>"
         if left_out
         else ""
     )
@@ -62,11 +62,6 @@ enlarged picture scrolls.</p></div>
 </main>
 {_all_figures(ordered)}
 """
-
-
-def escape(text: str) -> str:
-    """Returns plain text as HTML; undecodable bytes of file names become question marks."""
-    return html.escape(text.encode(errors="replace").decode())
 
 
 def _toolbar(entries: Sequence[Entry]) -> str:
@@ -197,8 +192,9 @@ def _figure(value: float, measure: str, sign: str = "") -> str:
 
 def _gain_cell(value: float, measure: str) -> str:
     text = _figure(value, measure, "+")
-    kind = "gain" if text.startswith("+") else "loss"
-    return f'<td class="{kind}">{text}</td>'
+    if math.isnan(value):
+        return f"<td>{text}</td>"
+    return f'<td class="{"gain" if value >= 0 else "loss"}">{text}</td>'
 
 
 def _number(value: float) -> str:

@@ -52,12 +52,12 @@ def page(title: str, body: str, parts: Sequence[str], **sources: str) -> tuple[s
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{html.escape(rules)}">
+<meta http-equiv="Content-Security-Policy" content="{escape(rules)}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta name="referrer" content="no-referrer">
 <link rel="icon" href="data:,">
-<title>{html.escape(title)}</title>
+<title>{escape(title)}</title>
 <style>{styles}</style>
 </head>
 <body>
@@ -67,6 +67,11 @@ def page(title: str, body: str, parts: Sequence[str], **sources: str) -> tuple[s
 </html>
 """
     return text, rules
+
+
+def escape(text: str) -> str:
+    """Returns plain text as HTML; undecodable bytes of file names become question marks."""
+    return html.escape(text.encode(errors="replace").decode())
 
 
 def data_uri(kind: str, data: bytes) -> str:

@@ -10,6 +10,7 @@ from PIL import ImageOps
 from dmcnn_jax.images import color, formats, metrics
 from dmcnn_jax.images.extensions import JPEG_EXTENSIONS
 from dmcnn_jax.images.input_folders import find_files
+from dmcnn_jax.images.output_names import distinct_targets
 from dmcnn_jax.web.entries import Item, Measures, to_uint8
 
 _EXTENSIONS = (*JPEG_EXTENSIONS, ".png", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm")
@@ -31,7 +32,9 @@ def read_pairs(
         jpegs: a JPEG file, or a folder with JPEG files in it and below.
         restored: the restored picture, or a folder where each has the same place and name as its
             JPEG file, except for the extension; "-restored" may be added to the name. It may be the
-            folder of the JPEG files, in which that addition marks the restored ones.
+            folder of the JPEG files, in which that addition marks the restored ones. Files that
+            differ only by extension have the results `a.jpg.png` and `a.jpeg.png`, which are the
+            names that dmcnn-restore gives them.
         originals: the uncompressed picture, or such a folder of them. With originals, items have
             figures: measures of luma in 16..235, as in the evaluation protocol.
         skip: called with the reason for each JPEG file that is left out, because its counterpart is
@@ -45,7 +48,7 @@ def read_pairs(
         OSError: if, without `skip`, one can't be read.
     """
     jpegs, restored = Path(jpegs), Path(restored)
-    inputs = _find(jpegs, JPEG_EXTENSIONS)
+    inputs = _find_jpegs(jpegs)
     endings = ("", _SUFFIX)
     if _same_folder(jpegs, restored):
         endings = (_SUFFIX, "")
@@ -81,7 +84,11 @@ def _read_item(name: str, paths: Sequence[Path]) -> Item:
     jpeg, result, *original = pictures
     if not original:
         return Item(name, jpeg, result)
-    return Item(name, jpeg, result, original[0], _measure(jpeg, result, original[0]))
+    try:
+        figures = _measure(jpeg, result, original[0])
+    except ValueError as error:  # too small to be measured
+        raise ValueError(f"{paths[0]}: {error}") from None
+    return Item(name, jpeg, result, original[0], figures)
 
 
 class _Matcher:
@@ -125,6 +132,16 @@ def _is_result(name: str, inputs: Mapping[str, Path]) -> bool:
     return name.endswith(_SUFFIX) and name.removesuffix(_SUFFIX) in inputs
 
 
+def _find_jpegs(place: Path) -> dict[str, Path]:
+    """Returns JPEG files by the path that dmcnn-restore gives their result, without extension."""
+    if not place.is_dir():
+        return {place.stem: place}
+    paths = find_files(place, JPEG_EXTENSIONS)
+    targets = distinct_targets([(path, path.with_suffix(".png")) for path in paths])
+    names = (target.relative_to(place).with_suffix("").as_posix() for target in targets)
+    return dict(zip(names, paths, strict=True))
+
+
 def _find(
     place: Path, extensions: Sequence[str], excluded: Collection[Path] = ()
 ) -> dict[str, Path]:
@@ -145,14 +162,19 @@ def _read(path: Path) -> np.ndarray:
         OSError: if the file can't be opened.
         ValueError: if it is not a picture or is damaged; the message names it.
     """
-    with formats.opening(path) as opened:
-        try:
+    try:
+        with formats.opening(path) as opened:
             image = ImageOps.exif_transpose(opened)
-        except (OSError, SyntaxError) as error:  # Pillow's errors on damaged pixels name no file
-            raise ValueError(f"{path}: {error}") from error
-        if image.mode.startswith("I"):
-            return to_uint8(np.asarray(image).astype(np.uint16))
-        return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
+            if image.mode.startswith("I"):
+                return to_uint8(np.asarray(image).astype(np.uint16))
+            return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
+    except Exception as error:
+        if getattr(error, "errno", None) is not None or str(error).startswith(f"{path}: "):
+            raise
+        # Pillow's errors on damaged pictures are of many types, and don't name the file.
+        raise ValueError(
+            f"{path}: can't be decoded: {str(error) or type(error).__name__}"
+        ) from error
 
 
 def _measure(jpeg: np.ndarray, restored: np.ndarray, original: np.ndarray) -> dict[str, Measures]:

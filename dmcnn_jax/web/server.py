@@ -183,7 +183,10 @@ def _page(max_bytes: int, defaults: Choices) -> tuple[str, str]:
         "limits": json.dumps({"bytes": max_bytes}),
         "turned": json.dumps({f"image/{kind}": _turned(kind) for kind in ("png", "webp")}),
         "defaults": json.dumps(
-            {"strength": 100 * (1 if strength is None else strength), "bits": defaults.bits or 8}
+            {
+                "strength": 100.0 if strength is None else round(100 * strength, 2),
+                "bits": defaults.bits or 8,
+            }
         ),
     }.items():
         body = body.replace(f"{{{{{key}}}}}", html.escape(value))

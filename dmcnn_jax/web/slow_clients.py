@@ -14,7 +14,7 @@ STALL_SECONDS = 10.0
 """How long a connection may have no request with complete headers, and an upload no new byte."""
 
 TRANSFER_SECONDS = 120.0
-"""How long an upload may take in total, and how long bytes of an answer may wait for the client."""
+"""How long an upload may take in total, and a client to read the next part of its answer."""
 
 
 class LimitedProtocol(H11Protocol):
@@ -32,17 +32,22 @@ class LimitedProtocol(H11Protocol):
         self._timer.cancel()
         super().connection_lost(exc)
 
+    def resume_writing(self) -> None:
+        """Notes that the client has read: the buffer has room for the next part of the answer."""
+        self._read_since = self.loop.time()
+        super().resume_writing()
+
     def _check(self) -> None:
         """Aborts the connection if its client was too slow; otherwise schedules the next check."""
         now = self.loop.time()
         cycle: Any = self.cycle  # the last request whose headers are complete, or None
-        if cycle is not None and not cycle.response_complete:
-            self._idle_since = now
-        if not self.transport.get_write_buffer_size():
-            self._read_since = now
-        idle, unread = now - self._idle_since, now - self._read_since
         # An answer that the application has completed may still wait for its client.
-        if (idle > STALL_SECONDS and unread == 0) or unread > TRANSFER_SECONDS:
+        waits = self.transport.get_write_buffer_size() > 0
+        if waits or (cycle is not None and not cycle.response_complete):
+            self._idle_since = now
+        if not waits:
+            self._read_since = now
+        if now - self._idle_since > STALL_SECONDS or now - self._read_since > TRANSFER_SECONDS:
             self.transport.abort()
             return
         interval = min(1.0, STALL_SECONDS / 4)

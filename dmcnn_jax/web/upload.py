@@ -123,13 +123,13 @@ class _UploadRestorer:
         limit = SECONDS + self.seconds_per_pixel * file.width * file.height
         planes = chosen.restore_planes(file, _limited(progress, limit))
         check(progress)
+        buffer = io.BytesIO()
         try:
             result, write = make_result(chosen, planes, style, choices.jpeg)
-        except ValueError as error:  # the file can't be as small as requested
+            check(progress)
+            dropped = write(buffer, True)
+        except ValueError as error:  # the file can't be that small, or is too large for its format
             raise UploadError(422, explain(error)) from None
-        check(progress)
-        buffer = io.BytesIO()
-        dropped = write(buffer, True)
         seconds = time.perf_counter() - start
         report = written_record(
             choices.name or _NAME,

@@ -230,8 +230,9 @@
     const format = at("format").value;
     at("bits").disabled = format === "jpeg" || format === "webp";
     at("upright").disabled = format === "jpeg";
-    at("percent").textContent = `${at("strength").value} %`;
-    at("strength").setAttribute("aria-valuetext", `${at("strength").value} %`);
+    const percent = `${Math.round(100 * at("strength").value) / 100} %`;
+    at("percent").textContent = percent;
+    at("strength").setAttribute("aria-valuetext", percent);
     at("about-format").textContent = at("upright").checked && !at("upright").disabled
       ? "Lossless. The pixels are turned as the camera says." : ABOUT[format];
   };
