@@ -407,6 +407,20 @@ def test_only_one_of_many_writers_gets_a_name(tmp_path, monkeypatch, links):
     assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
 
 
+def test_a_name_stays_free_if_renaming_fails(tmp_path, monkeypatch):
+    """On file systems without hard links, where an empty file reserves the name."""
+
+    def refuse(*_):
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(atomic_write.os, "link", refuse)
+    monkeypatch.setattr(atomic_write.os, "replace", refuse)
+    renaming = pytest.raises(OSError, match="not permitted")
+    with renaming, atomic_write.replacing(tmp_path / "a", overwrite=False) as file:
+        file.write(b"first")
+    assert os.listdir(tmp_path) == []
+
+
 def _umask():
     code = "import os; print(os.umask(0))"
     return int(subprocess.run([sys.executable, "-c", code], capture_output=True).stdout)

@@ -237,8 +237,32 @@ def test_a_folder_of_originals_mirrors_the_one_around_it(tmp_path, monkeypatch, 
 def test_files_from_elsewhere_have_their_full_path_in_a_folder_of_originals(tmp_path):
     path = write(tmp_path / "disk/a.jpg")
     assert run(path, "--originals", tmp_path / "other/kept") == 0
-    assert (tmp_path / "other/kept" / str(path.resolve()).lstrip("/")).read_bytes() == A
+    assert (tmp_path / "other/kept/kept" / str(path.resolve()).lstrip("/")).read_bytes() == A
     assert tree(tmp_path / "disk") == {"a.jpg": "A+"}
+
+
+def test_a_file_and_its_backup_have_originals_of_their_own(tmp_path):
+    path = write(tmp_path.resolve() / "a.jpg")
+    copy = write(path.parent / "backup" / str(path).lstrip("/"))
+    kept = ["--originals", tmp_path / "backup/kept"]
+    assert run(path, *kept) == run(copy, *kept) == 0
+    originals = list((tmp_path / "backup/kept").rglob("*.jpg"))
+    assert [each.read_bytes() for each in originals] == [A, A]
+    assert undo(path, copy, *kept) == 0
+    assert path.read_bytes() == copy.read_bytes() == A
+
+
+@pytest.mark.parametrize("where", ["beside", "inside"])
+def test_what_follows_a_picture_is_kept_even_in_large_files(tmp_path, where):
+    """For other results, only 16 MiB of it are read."""
+    path, size = write(tmp_path / "a.jpg"), 40_000_000
+    os.truncate(path, size)  # zeros that take no space on the disk
+    data = path.read_bytes()
+    assert run(path, "--originals", where) == 0
+    assert path.read_bytes()[-size + len(A) :] == bytes(size - len(A))
+    assert jpeg.read(path).certificate.is_of(data)
+    assert undo(path, "--originals", where) == 0
+    assert path.read_bytes() == data
 
 
 def test_a_folder_of_originals_that_is_named_is_left_out(tmp_path, capsys):
@@ -387,7 +411,48 @@ def test_protected_files_are_a_line_each(tmp_path, monkeypatch, capsys):
     assert tree(tmp_path) == {"a.jpg": "A", "locked/b.jpg": "B"}
 
 
+def test_a_file_in_the_place_of_a_folder_of_originals_is_a_failure(tmp_path, capsys):
+    path, blocked = write(tmp_path / "may/a.jpg"), write(tmp_path / "kept/may", b"mine")
+    assert run(path, "--originals", tmp_path / "kept") == 1
+    assert only_line(capsys).endswith(f"{blocked}: a file; expected a folder")
+    assert tree(tmp_path) == {"may/a.jpg": "A", "kept/may": b"mine"}
+
+
+def test_names_that_are_impossible_cost_only_themselves(tmp_path, capsys):
+    path, name = write(tmp_path / "a.jpg"), "i" * 300
+    inputs = tmp_path / f"{name}.jpg", tmp_path / f"{name}.jpg_original", path
+    assert run(*inputs) == 1
+    assert tree(tmp_path) == {"a.jpg": "A+", "a.jpg_original": "A"}
+    assert undo(*inputs) == 1
+    assert tree(tmp_path) == {"a.jpg": "A"}
+    assert capsys.readouterr().err.count("File name too long\n") == 2
+
+
 # Undoing
+
+
+@pytest.mark.parametrize("where", ["beside", "kept", "../kept", "../elsewhere/kept"])
+def test_originals_of_missing_files_are_named(tmp_path, monkeypatch, capsys, where):
+    folder = tmp_path.resolve() / "in"
+    for name, data in {"a.jpg": A, "sub/gone.jpg": A, "sub/moved.jpg": B}.items():
+        write(folder / name, data)
+    monkeypatch.chdir(folder)
+    kept = ["--originals", where]
+    assert run(".", *kept) == 0
+    write(folder.parent / "others.jpg"), run("../others.jpg", *kept)
+    for name in ("sub/gone.jpg", "sub/moved.jpg"):
+        (folder / name).unlink()
+    capsys.readouterr()
+    assert undo(".", "sub/gone.jpg", *kept) == 1
+    first, second, third, last = capsys.readouterr().err.splitlines()
+    assert "a.jpg: put back from" in first and "1 put back, 1 skipped, 1 failed" in last
+    assert "sub/gone.jpg: it is missing; its original is" in second
+    assert "sub/moved.jpg: skipped: it is missing; its original is " in third
+    original = third.removesuffix(": rename it to put it back").split(" is ")[-1]
+    assert Path(original).read_bytes() == B
+    (folder / "a.jpg").unlink()
+    for around in (folder, folder.parent):
+        assert undo(around, *kept) == 0 and capsys.readouterr().err.count("it is missing") == 2
 
 
 @pytest.mark.slow

@@ -948,6 +948,21 @@ def test_inputs_are_never_written_over(weights, tmp_path, capsys):
     assert path.read_bytes() == before and tree(tmp_path) == ["a.jpg", "link.jpg"]
 
 
+def test_inputs_are_never_written_over_under_a_name_in_another_case(weights, tmp_path, capsys):
+    """Hard links stand for a file system that doesn't distinguish IMG.JPG and IMG.jpg."""
+    path = write_jpeg(tmp_path / "in/IMG.JPG")
+    os.link(path, tmp_path / "in/IMG.jpg")
+    before = path.read_bytes()
+    arguments = (path, "-o", tmp_path / "in", "--format", "jpg", "--overwrite")
+    assert run(weights, *arguments) == 1
+    assert f"would overwrite the input {path}" in capsys.readouterr().err
+    (tmp_path / "in/IMG.jpg").unlink()
+    assert run(weights, *arguments) == 0
+    assert path.read_bytes() == before and tree(tmp_path / "in") == ["IMG.JPG", "IMG.jpg"]
+    assert run(weights, path, "-o", tmp_path / "a.png", "--json", tmp_path / "A.PNG") == 2
+    assert "would overwrite a picture" in capsys.readouterr().err
+
+
 # No user, not even root, may create files in /proc.
 @pytest.mark.parametrize("report", ["photo.jpg", "out.png", "none/r.json", ".", "/proc/r.json"])
 def test_a_report_overwrites_nothing(weights, tmp_path, monkeypatch, capsys, report):
@@ -1096,6 +1111,7 @@ def test_the_work_of_a_batch_grows_with_its_files_and_not_their_square(
     ("arguments", "message"),
     [
         ([], "nothing to restore"),
+        (["", "a.jpg"], "the name of an input is empty"),
         (["-", "DIR/a.jpg"], "standard input can't be combined"),
         (["/"], "'/' has no name; name a folder for its pictures with -o"),
         (["DIR/a.jpg", "DIR/b.jpg", "-o", "-"], "takes one picture"),

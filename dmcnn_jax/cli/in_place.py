@@ -3,12 +3,13 @@
 import argparse
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dmcnn_jax.cli.process import UsageError
 from dmcnn_jax.cli.real_paths import RealPaths
 from dmcnn_jax.cli.restore_planning import Plan, Task
+from dmcnn_jax.images.extensions import JPEG_EXTENSIONS
 from dmcnn_jax.images.input_folders import Skipped, find_jpegs
 
 SUFFIX = "_original"
@@ -31,8 +32,9 @@ class Originals:
         """Returns the path of a file's original, unless it is kept inside the restored file.
 
         It depends only on the file's real path, not on how the user named the file. A folder of
-        originals mirrors the structure of the folder that contains it; files from elsewhere are
-        kept there under their full path.
+        originals mirrors the structure of the folder that contains it. Files from elsewhere are
+        kept there under their full path, in a subfolder of the folder's own name, which no other
+        original has: `kept/kept/disk/a.jpg`.
 
         Args:
             path: path of a file that is not a link; with a folder of originals, a real path.
@@ -40,14 +42,36 @@ class Originals:
         if self.folder is None:
             return path.with_name(path.name + SUFFIX)
         around = self.folder.parent
-        inside = path.is_relative_to(around)
-        return self.folder / path.relative_to(around if inside else path.anchor)
+        if path.is_relative_to(around):
+            return self.folder / path.relative_to(around)
+        disk = path.drive.strip(":\\")  # on Windows
+        return self.folder / self.folder.name / disk / path.relative_to(path.anchor)
 
     def holds(self, path: Path) -> bool:
         """Returns whether a real path is an original, or a folder of originals."""
-        if path.name.endswith(SUFFIX) and not path.is_dir():
+        if path.name.endswith(SUFFIX) and not os.path.isdir(path):
             return True
         return self.folder is not None and path.is_relative_to(self.folder)
+
+    def find(self, folder: Path) -> Iterator[tuple[Path, Path]]:
+        """Yields the originals of a folder's files, each with the path of its file.
+
+        Args:
+            folder: in which the files are, or were.
+        """
+        if self.folder is None:
+            suffixes = [extension + SUFFIX for extension in JPEG_EXTENSIONS]
+            for original, refusal in find_jpegs(folder, None, Skipped(), suffixes):
+                if not refusal:
+                    yield original, original.with_name(original.name.removesuffix(SUFFIX))
+            return
+        real, around = Path(os.path.realpath(folder)), self.folder.parent
+        mirrors = {self.folder: around} if around.is_relative_to(real) else {}
+        mirrors[self.path_of(real)] = folder
+        for mirror, mirrored in mirrors.items():
+            for original, refusal in find_jpegs(mirror, None, Skipped()):
+                if not refusal:
+                    yield original, mirrored / original.relative_to(mirror)
 
 
 def check_usage(options: argparse.Namespace) -> None:
@@ -131,7 +155,7 @@ def plan_in_place(inputs: Sequence[str], originals: Originals) -> Plan:
             continue
         real = Path(real_path(task.source))
         # Messages use the user's name for the file, unless it is a link.
-        task.target = real if task.source.is_symlink() else task.source
+        task.target = real if os.path.islink(task.source) else task.source
         task.original = originals.path_of(real if originals.folder else task.target)
         if real in known:
             task.skip = f"it was named before, as {known[real]}"
@@ -141,6 +165,34 @@ def plan_in_place(inputs: Sequence[str], originals: Originals) -> Plan:
             task.refusal = _describe_obstacle(real)
         known.setdefault(real, task.source)
     return Plan(tasks, remarks + skipped.lines())
+
+
+def plan_undo(inputs: Sequence[str], originals: Originals) -> Plan:
+    """Returns the plan of putting originals back, which also names files that are missing.
+
+    Args:
+        inputs: files and folders.
+        originals: their place.
+    """
+    planned = plan_in_place(inputs, originals)
+    real_path, known = RealPaths(), set[str]()
+    for task in planned.tasks:
+        if not task.target or not task.original or task.skip:
+            continue
+        known.add(real_path(task.target))
+        if not os.path.lexists(task.target) and os.path.isfile(task.original):
+            task.refusal = _MISSING.format(task.original)
+    for each in filter(os.path.isdir, inputs):
+        for original, path in originals.find(Path(each)):
+            real = real_path(path)
+            if not (os.path.lexists(path) or real in known or originals.holds(Path(real))):
+                known.add(real)
+                skip = _MISSING.format(original)
+                planned.tasks.append(Task(path, path, skip=skip, original=original))
+    return planned
+
+
+_MISSING = "it is missing; its original is {}: rename it to put it back"
 
 
 def _describe_obstacle(path: Path) -> str:

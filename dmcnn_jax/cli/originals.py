@@ -73,7 +73,7 @@ def keep_original(path: Path, original: Path, content: bytes) -> bool:
         ValueError: if the second name belongs to another file.
         OSError: if the second name can't be created.
     """
-    original.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(original.parent)
     if os.path.lexists(original):
         if _is_kept(path, original, content):
             return False
@@ -122,6 +122,19 @@ def put_back(path: Path, original: Path) -> None:
             file.write(original.read_bytes())
         _sync_folder(path.parent)
         original.unlink()
+
+
+def make_folder(folder: Path) -> None:
+    """Creates a folder and its parents, unless it exists.
+
+    Raises:
+        NotADirectoryError: if there is a file of that name.
+        OSError: if it can't be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(error.errno, "a file; expected a folder", str(folder)) from None
 
 
 _CHANGED = "the file was changed while it was being restored; not replaced"

@@ -44,6 +44,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
             parser.error("--verify takes two files and no others")
     elif not options.inputs:
         parser.error("nothing to restore; name files or folders, or - for standard input")
+    if "" in options.inputs:
+        parser.error("the name of an input is empty; expected a file, a folder or -")
     return options
 
 

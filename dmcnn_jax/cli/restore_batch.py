@@ -9,13 +9,12 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dmcnn_jax.cli.in_place import parse_originals, plan_in_place
-from dmcnn_jax.cli.originals import replace_keeping_original
+from dmcnn_jax.cli.originals import make_folder, replace_keeping_original
 from dmcnn_jax.cli.process import UsageError, first_line, naming_output, say
-from dmcnn_jax.cli.real_paths import RealPaths
+from dmcnn_jax.cli.real_paths import KnownFiles, RealPaths
 from dmcnn_jax.cli.record_spool import RecordSpool
 from dmcnn_jax.cli.restore_arguments import jpeg_options, restore_options
 from dmcnn_jax.cli.restore_planning import Task, already_there, plan
@@ -59,8 +58,7 @@ class BatchRun:
         self.formats: dict[str, OutputFormat] = {}  # by extension
         self.jpeg_options = jpeg_options(options)
         self.tasks = self._plan()
-        self._real_paths = RealPaths()
-        self._inputs = {self._real_paths(t.source) for t in self.tasks if t.source}
+        self._inputs = KnownFiles((t.source for t in self.tasks if t.source), RealPaths())
         self._index = {task: index for index, task in enumerate(self.tasks)}
         self._records = RecordSpool(len(self.tasks), keep=bool(options.json))
         try:
@@ -208,13 +206,15 @@ class BatchRun:
     def _read(self, task: Task) -> "JpegFile":
         from dmcnn_jax.restoration.decoded_file import DecodedFile, read_source
 
+        holds_coefficients = self.formats[self._suffix(task)].holds_coefficients
         file = read_source(
             sys.stdin.buffer if task.source is None else task.source,
             max_pixels=self.options.max_pixels,
             allow_truncated=self.options.allow_truncated,
+            whole=holds_coefficients,
             name=task.name,
         )
-        if isinstance(file, DecodedFile) and self.formats[self._suffix(task)].holds_coefficients:
+        if isinstance(file, DecodedFile) and holds_coefficients:
             raise ValueError(
                 "not a JPEG file, so that no JPEG file of restored coefficients can be written;"
                 " expected a .png or .tif output, or --quality for a .jpg one"
@@ -268,7 +268,7 @@ class BatchRun:
             way_out = "--format tif" if task.target is None else "a .tif or .jpg file with -o"
             raise ValueError(f"a CMYK file (four inks), which {name} can't hold; use {way_out}")
         task.target = task.target.with_suffix(".tif")
-        if self._real_paths(task.target) in self._inputs:
+        if self._inputs.find(task.target):
             raise ValueError(f"its result would overwrite the input {task.target}")
         if task.target.exists() and not options.overwrite:
             task.skip = already_there(task.target)
@@ -296,16 +296,16 @@ class BatchRun:
             elif self.options.in_place:
                 dropped, original = (), self._replace(task, planes.file, result)
             else:
-                _make_folder(task.target.parent)
+                make_folder(task.target.parent)
                 dropped = write(task.target, self.options.overwrite)
                 if self.options.preserve_times and task.source is not None:
                     times = task.source.stat()
                     os.utime(task.target, ns=(times.st_atime_ns, times.st_mtime_ns))
-        except FileExistsError:
-            self._record_skipped(task)  # the file appeared in the meantime
-            return
         except Exception as error:
-            self._record_failure(task, error)
+            if isinstance(error, FileExistsError) and not self.options.in_place:
+                self._record_skipped(task)  # the file appeared in the meantime
+            else:
+                self._record_failure(task, error)
             return
         seconds = time.perf_counter() - began
         assumed = self.options.assume_quality is not None
@@ -372,19 +372,6 @@ class BatchRun:
             summary["seconds"] = round(seconds, 3)
             write_report(self.options.json, self._records.texts(), summary)
         return 1 if counts["failed"] else 0
-
-
-def _make_folder(folder: Path) -> None:
-    """Creates a folder and its parents, unless it exists.
-
-    Raises:
-        NotADirectoryError: if there is a file of that name.
-        OSError: if it can't be created.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise NotADirectoryError(error.errno, "a file; expected a folder", str(folder)) from None
 
 
 @contextlib.contextmanager

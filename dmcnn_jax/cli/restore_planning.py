@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dmcnn_jax.cli.process import UsageError
-from dmcnn_jax.cli.real_paths import RealPaths
+from dmcnn_jax.cli.real_paths import KnownFiles, RealPaths
 from dmcnn_jax.images.extensions import JPEG_EXTENSIONS, LOSSLESS_EXTENSIONS
 from dmcnn_jax.images.input_folders import Skipped, find_jpegs
 from dmcnn_jax.images.output_names import distinct_targets
@@ -315,16 +315,13 @@ def _name_apart(tasks: Sequence[Task]) -> list[str]:
 
 def _refuse_and_skip(tasks: Sequence[Task], overwrite: bool, real_path: RealPaths) -> None:
     """Marks tasks whose results must not or need not be written."""
-    sources = {real_path(task.source): task.source for task in tasks if task.source}
+    sources = KnownFiles((task.source for task in tasks if task.source), real_path)
     for task in tasks:
         if task.target is None or task.skip:
             continue
-        real = real_path(task.target)
-        if real in sources:
-            task.refusal = (
-                f"its result would overwrite the input {sources[real]}; choose another -o"
-            )
-        elif os.path.isdir(real):
+        if source := sources.find(task.target):
+            task.refusal = f"its result would overwrite the input {source}; choose another -o"
+        elif os.path.isdir(task.target):
             task.refusal = f"its result would be {task.target}, which is a folder"
         elif not overwrite and os.path.lexists(task.target):
             task.skip = already_there(task.target)

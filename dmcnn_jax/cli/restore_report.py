@@ -11,6 +11,7 @@ from typing import Any
 
 from dmcnn_jax.cli.process import UsageError, naming_output
 from dmcnn_jax.cli.real_paths import RealPaths
+from dmcnn_jax.images.output_names import target_key
 from dmcnn_jax.restoration.records import STATUSES, FileRecord, Status
 from dmcnn_jax.system.atomic_write import replacing
 from dmcnn_jax.system.partial_files import partial_file
@@ -79,7 +80,7 @@ def check_report(path: str | None, pictures: Sequence[str | os.PathLike[str]]) -
     if path is None or path == "-":
         return
     real = os.path.realpath(path)
-    if real in map(RealPaths(), pictures):
+    if target_key(real) in map(target_key, map(RealPaths(), pictures)):
         raise UsageError(f"--json {path!r} would overwrite a picture; choose another name")
     if os.path.isdir(real) or not os.path.isdir(os.path.dirname(real)):
         raise UsageError(f"--json {path!r}; expected the name of a file in a folder that exists")

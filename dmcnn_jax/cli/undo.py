@@ -9,7 +9,7 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from dmcnn_jax.cli.in_place import parse_originals, plan_in_place
+from dmcnn_jax.cli.in_place import parse_originals, plan_undo
 from dmcnn_jax.cli.originals import put_back, replace_keeping_original
 from dmcnn_jax.cli.process import UsageError, first_line, say
 from dmcnn_jax.cli.restore_planning import Task
@@ -37,7 +37,7 @@ def undo(options: argparse.Namespace) -> int:
     """
     started = time.perf_counter()
     originals = parse_originals(options.originals)
-    planned = plan_in_place(options.inputs, originals)
+    planned = plan_undo(options.inputs, originals)
     if not planned.tasks:
         raise UsageError(f"no JPEG files in {', '.join(options.inputs)}")
     paths = [p for t in planned.tasks for p in (t.source, t.target, t.original) if p]

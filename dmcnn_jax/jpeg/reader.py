@@ -36,6 +36,9 @@ from dmcnn_jax.system.progress import Progress
 MAX_PIXELS = 200_000_000
 """The default limit on width * height: larger than photographs are; 1.2 GB of coefficients."""
 
+MAX_WHOLE = 2**29
+"""The largest file that is read whole, in bytes, which bounds the memory of writing a JPEG file."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Component:
@@ -79,9 +82,10 @@ class JpegFile:
         metadata: EXIF, colour profile and so on.
         damage: the missing or broken parts; None for a complete file.
         notes: oddities that affect nothing but metadata, for a report.
-        data: the file itself.
+        data: the file itself, or its beginning.
         certificate: the file's record of its restoration, if `dmcnn_jax` restored it and the
             picture is unchanged since; else None.
+        unread: the number of bytes after `data`; in a pipe, 1 if there are any.
     """
 
     name: str
@@ -96,6 +100,7 @@ class JpegFile:
     notes: tuple[str, ...]
     data: bytes = b""
     certificate: Certificate | None = None
+    unread: int = 0
 
     @property
     def truncated(self) -> bool:
@@ -108,6 +113,7 @@ def read(
     *,
     max_pixels: int = MAX_PIXELS,
     allow_truncated: bool = False,
+    whole: bool = False,
     name: str | None = None,
     progress: Progress | None = None,
 ) -> JpegFile:
@@ -118,17 +124,25 @@ def read(
         max_pixels: the largest width * height to accept.
         allow_truncated: whether to read truncated and damaged files as far as possible. Missing
             blocks have zero coefficients.
+        whole: whether all of the file is read, which JPEG results keep. If False, only 16 MiB after
+            the picture are read of files over 32 MiB.
         name: the file's name in messages, instead of its path.
         progress: called with 0 at intervals, in another thread; an exception that it raises ends
             the reading, and is raised here.
 
     Raises:
         JpegError: the file is not a JPEG file, is of a kind that can't be restored, malformed,
-            truncated, or larger than ``max_pixels``. The message is one line with the file's name.
+            truncated, larger than ``max_pixels``, or too large to be read whole. The message is
+            one line with the file's name.
         OSError: the file can't be opened or read.
         TypeError: the source is none of the above, such as an image already decoded.
     """
-    data, unread, name = _load(source, name)
+    data, unread, name = _load(source, name, whole)
+    if whole and unread:
+        raise JpegError(
+            f"{name}: over {MAX_WHOLE >> 20} MiB, too large to keep all of it in a JPEG result;"
+            " other formats need only its beginning"
+        )
     stream = markers.parse(data, name, max_pixels)
     if stream.damage and not allow_truncated:
         raise _damaged(name, stream.damage)
@@ -157,6 +171,7 @@ def read(
         notes=(*notes, *remarks),
         data=data,
         certificate=find_certificate(stream.applications, stream.plain),
+        unread=unread,
     )
 
 
@@ -183,12 +198,12 @@ _MAX_VARIED_PADDING = 16
 _CHUNK = 2048
 
 
-# Files up to this size are read completely; larger ones up to the image's end and this much more.
+# Unless they are read whole, files over this size are read to the image's end and this much more.
 _WHOLE, _TRAILER = 2**25, 2**24
 
 
 def _load(
-    source: str | os.PathLike | bytes | IO[bytes], name: str | None
+    source: str | os.PathLike | bytes | IO[bytes], name: str | None, whole: bool
 ) -> tuple[bytes, int, str]:
     """Returns a source's bytes, the number of unread bytes, and a printable name for messages."""
     default: str | bytes
@@ -198,11 +213,11 @@ def _load(
     elif isinstance(source, str | os.PathLike):
         default = os.fspath(source)
         with open(source, "rb") as file:
-            data, unread = _load_file(file)
+            data, unread = _load_file(file, whole)
     elif callable(getattr(source, "read", None)):
         own_name = getattr(source, "name", None)
         default = own_name if isinstance(own_name, str) else "<file>"
-        data, unread = _load_file(source)
+        data, unread = _load_file(source, whole)
     else:
         raise TypeError(
             f"source is {type(source).__name__}; expected a path, bytes or a binary file of a JPEG"
@@ -211,8 +226,8 @@ def _load(
     return data, unread, printable(os.fsdecode(default) if name is None else name)
 
 
-def _load_file(file: IO[bytes]) -> tuple[bytes, int]:
-    """Reads the relevant part of a file; also returns the number of bytes after it, if known."""
+def _load_file(file: IO[bytes], whole: bool) -> tuple[bytes, int]:
+    """Reads a file, or the relevant part of it; also returns `JpegFile.unread`."""
     head = file.read(16)
     if not isinstance(head, bytes):
         raise TypeError(f"source gives {type(head).__name__}; expected a file open in binary mode")
@@ -225,16 +240,20 @@ def _load_file(file: IO[bytes]) -> tuple[bytes, int]:
         if not more:
             return data, 0
         data += more
-        if len(data) >= wanted:
+        if len(data) < wanted:
+            continue
+        if whole:
+            wanted = min(2 * len(data), MAX_WHOLE)
+        else:
             end = end_of_picture(data)
             wanted = end + _TRAILER if end < len(data) else 2 * len(data)
     return data, _count_unread(file)
 
 
 def _count_unread(file: IO[bytes]) -> int:
-    """Returns the number of bytes after a file's position; 0 for a pipe."""
+    """Returns the number of bytes after a file's position, or 1 for any in a pipe."""
     if not file.seekable():
-        return 0
+        return len(file.read(1))
     here = file.tell()
     return file.seek(0, os.SEEK_END) - here
 

@@ -40,9 +40,15 @@ def make_jpeg(planes: Planes, options: JpegOptions, *, project: bool = True) -> 
         project: whether the planes were projected into the file's intervals.
 
     Raises:
-        ValueError: if the file can't be as small as `options` say, or can't be written.
+        ValueError: if the file can't be as small as `options` say, or can't be written; if a part
+            of it was not read.
     """
     file = planes.file
+    if file.unread:
+        raise ValueError(
+            f"{file.name}: read without its end, which JPEG results keep; expected a file read with"
+            " whole=True"
+        )
     quality = nearest_quality(file.components[0].table)
     if not any(planes.models) and not file.damage:
         return JpegRestoration(
@@ -56,7 +62,8 @@ def make_jpeg(planes: Planes, options: JpegOptions, *, project: bool = True) -> 
     else:
         step, data, notes = _fit_size(write, options.size, file.name)
     if options.full_chroma and not can_write_full_chroma(planes):
-        notes += ("chroma keeps its size: no network restored it at full size",)
+        reason = "the file is CMYK" if planes.parts else "no network restored it at full size"
+        notes += (f"chroma keeps its size: {reason}",)
     written = jpeg.read(data, max_pixels=file.height * file.width)
     luma, chroma = tally_files(file, written)
     bounded = project and planes.prior is None

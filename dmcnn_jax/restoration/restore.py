@@ -49,7 +49,7 @@ def restore(
         assume_quality: the quality of the earlier save, if known, 1 to 100.
         prior_grid: where the blocks of the earlier save begin, if known: columns and rows, 0 to 7.
         size: size of the bundled model: "fast", "full" or "auto".
-        ensemble: whether to average luma over eight rotations and reflections of the picture.
+        ensemble: whether to average over the eight rotations and reflections of the picture.
         engine: library that computes the layers, one of `inference.model.ENGINES`.
         trial: whether to restore parts of the picture first, to see whether the bundled models
             improve it.
@@ -114,4 +114,5 @@ def restore_jpeg(
         TypeError: if the source is of another type.
     """
     restorer = Restorer(model, options)
-    return restorer.render_jpeg(restorer.restore_planes(jpeg.read(source)), jpeg_options).data
+    planes = restorer.restore_planes(jpeg.read(source, whole=True))
+    return restorer.render_jpeg(planes, jpeg_options).data

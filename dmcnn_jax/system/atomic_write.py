@@ -79,7 +79,11 @@ def _rename_to_free(temporary: Path, path: Path) -> None:
         raise
     except OSError:  # file systems without hard links, such as FAT
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        os.replace(temporary, path)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            os.unlink(path)
+            raise
 
 
 @contextlib.contextmanager
