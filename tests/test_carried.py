@@ -14,11 +14,12 @@ import jpeg_cases
 import numpy as np
 import pytest
 from jpeg_cases import segment
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from dmcnn_jax.cli.restore import main
 from dmcnn_jax.images import formats
 from dmcnn_jax.jpeg import read
+from dmcnn_jax.jpeg.metadata import Metadata
 
 TYPES = [(".png", 8), (".png", 16), (".tif", 8), (".tif", 16), (".jpg", 8), (".webp", 8)]
 
@@ -348,6 +349,130 @@ def test_iptc_data_beyond_64_kb_are_kept_in_jpeg(tmp_path):
     halves = [segment(0xED, b"Photoshop 3.0\0" + block[at : at + 60_000]) for at in (0, 60_000)]
     path, dropped = written(tmp_path, jpeg_file(*halves), ".jpg")
     assert dropped == () and read(path).metadata.photoshop == block
+
+
+def photoshop_resource(number, data):
+    return b"8BIM" + struct.pack(">HHI", number, 0, len(data)) + data + b"\0" * (len(data) % 2)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize(
+    ("captions", "lost"),
+    [
+        (b"\x1c\x02\x78\0\x07caption", ["Photoshop resources"]),
+        (None, ["Photoshop resources"]),
+        (600_000 * b"\x1c", ["Photoshop resources", "IPTC data"]),
+    ],
+    ids=["captions", "no captions", "large captions"],
+)
+def test_png_files_with_large_photoshop_resources_can_be_opened(tmp_path, captions, lost, bits):
+    block = photoshop_resource(0x03ED, bytes(600_000))
+    if captions:
+        block += photoshop_resource(0x0404, captions)
+    path, style = tmp_path / "a.png", formats.output_format(".png")
+    pixels = PICTURE if bits == 8 else PICTURE * np.uint16(257)
+    assert formats.write(path, pixels, Metadata(photoshop=block), style) == tuple(
+        f"{each} (too large for PNG)" for each in lost
+    )
+    with Image.open(path) as image:
+        text = image.text.get("Raw profile type iptc")
+    if captions is None or "IPTC data" in lost:
+        assert text is None
+    else:
+        kept = bytes.fromhex("".join(text.split()[2:]))
+        assert kept == photoshop_resource(0x0404, captions)
+
+
+def gray_and_rgb_profiles():
+    rgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return rgb[:16] + b"GRAY" + rgb[20:], rgb
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_png_files_have_only_profiles_of_their_own_colours(tmp_path, bits):
+    """As PNG demands (ISO/IEC 15948, 11.3.3.3)."""
+    path, style = tmp_path / "a.png", formats.output_format(".png")
+    gray, rgb = gray_and_rgb_profiles()
+    pixels = PICTURE if bits == 8 else PICTURE * np.uint16(257)
+    for picture, profile, dropped in (
+        (pixels, rgb, ()),
+        (pixels[..., 0], gray, ()),
+        (pixels, gray, ("colour profile (of GRAY, for a colour picture)",)),
+        (pixels[..., 0], rgb, ("colour profile (of RGB, for a gray picture)",)),
+    ):
+        assert formats.write(path, picture, Metadata(icc=profile), style) == dropped
+        with Image.open(path) as image:
+            assert image.info.get("icc_profile") == (None if dropped else profile)
+
+
+def texts(tiff):
+    """The bytes of each text in the directories of a TIFF structure, by tag."""
+    order, found = {b"II": "<", b"MM": ">"}[tiff[:2]], {}
+
+    def walk(start):
+        (count,) = struct.unpack_from(f"{order}H", tiff, start)
+        for at in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind, length, value = struct.unpack_from(f"{order}HHII", tiff, at)
+            if tag in (0x8769, 0x8825, 0xA005):
+                walk(value)
+            if kind == 2:
+                first = value if length > 4 else at + 8
+                found[tag] = tiff[first : first + length]
+
+    walk(struct.unpack_from(f"{order}I", tiff, 4)[0])
+    return found
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_text_outside_ascii_is_kept_to_the_byte(tmp_path, encoding):
+    copyright_, lens, datum, index, remark = (
+        text.encode(encoding) for text in ("© Müller", "Größe", "Ünter", "ä", "Maß: groß")
+    )
+    exif = Image.Exif()
+    # Pillow would write the texts as ASCII, so they are put in later.
+    exif[0x8298] = "C" * len(copyright_)
+    exif.get_ifd(0x8769)[0xA434] = "L" * len(lens)
+    exif.get_ifd(0x8769)[0xA005] = {1: "I" * len(index)}
+    exif.get_ifd(0x8825)[0x12] = "D" * len(datum)
+    data = exif.tobytes()
+    for letter, text in zip(b"CLDI", (copyright_, lens, datum, index), strict=True):
+        data = data.replace(bytes([letter]) * len(text) + b"\0", text + b"\0")
+    expected = {0x8298: copyright_, 0xA434: lens, 0x12: datum, 1: index}
+    expected = {tag: text + b"\0" for tag, text in expected.items()}
+    assert texts(data[6:]) == expected
+    for extension, bits in TYPES:
+        path, dropped = written(tmp_path, jpeg_file(exif=data, comment=remark), extension, bits)
+        content = path.read_bytes()
+        if extension == ".tif":
+            assert texts(content) == expected | {0x10E: remark + b"\0"}
+        else:
+            assert data[6:] in content
+        assert dropped == (("comments (WebP can't hold them)",) if extension == ".webp" else ())
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_comments_beside_a_description_are_dropped_from_tiff_and_said(tmp_path, bits):
+    exif = Image.Exif()
+    exif[0x10E] = "a description"
+    path, dropped = written(tmp_path, jpeg_file(exif=exif, comment=b"a comment"), ".tif", bits)
+    assert dropped == ("comments (TIFF has one description, which EXIF fills)",)
+    assert texts(path.read_bytes())[0x10E] == b"a description\0"
+    _, dropped = written(tmp_path, jpeg_file(exif=exif), ".tif", bits)
+    assert dropped == ()
+
+
+def test_comments_with_zeros_are_written_without_them(tmp_path):
+    data = jpeg_file(segment(0xFE, b"one\0two\0\0"))
+    for extension, bits in TYPES[:5]:
+        path, dropped = written(tmp_path, data, extension, bits)
+        assert dropped == ()
+        if extension == ".jpg":
+            assert read(path).metadata.comments == (b"one\0two\0\0",)
+        elif extension == ".tif":
+            assert texts(path.read_bytes())[0x10E] == b"one\ntwo\0"
+        else:
+            with Image.open(path) as image:
+                assert image.text["Comment"] == "one\ntwo"
 
 
 @pytest.mark.parametrize(("extension", "bits"), TYPES)

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from runs import CHECKOUT
 
 from dmcnn_jax import jpeg
@@ -117,6 +118,20 @@ def test_reads_formats_without_loss(kind: str) -> None:
     gray = file.pixels[..., 0] if kind == "WEBP" else file.pixels  # WebP has no gray pixels
     np.testing.assert_array_equal(gray, pixels)
     assert "of a JPEG at about quality 30, grid (0, 0)" in file.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("orientation", "meant"), [(1, 1), (6, 6), (8, 8), (9, 1), (0, 1), ("up", 1)]
+)
+def test_pixels_of_tiff_files_stay_unturned(orientation: int | str, meant: int) -> None:
+    pixels = decoded(compressed(photograph(size=96).convert("L"), quality=30))[:64]
+    tags = ImageFileDirectory_v2()
+    if isinstance(orientation, str):
+        tags.tagtype[0x112] = 2  # text
+    tags[0x112] = orientation
+    file = read_source(stored(pixels, "TIFF", tiffinfo=tags))
+    assert isinstance(file, DecodedFile) and file.metadata.orientation == meant
+    np.testing.assert_array_equal(file.pixels, pixels)
 
 
 def test_blocks_that_were_drawn_over_stay_as_given() -> None:

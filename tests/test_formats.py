@@ -1,6 +1,7 @@
 """16-bit PNG and TIFF files of other programs: what is read, against what was written."""
 
 import io
+import re
 import struct
 import time
 import zlib
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from dmcnn_jax.images import formats
 from dmcnn_jax.jpeg.metadata import Metadata
@@ -143,6 +144,19 @@ def test_damaged_png_files_are_named(tmp_path, rng, damage, message):
     assert str(path) in str(error.value)
 
 
+def test_a_tiff_file_that_claims_an_impossible_width_is_named(tmp_path):
+    path = tmp_path / "a.tif"
+    Image.new("L", (8, 8)).save(path)
+    data = path.read_bytes()
+    # The tag ImageWidth, one LONG or SHORT, which Pillow writes.
+    entry = re.search(rb"\x00\x01[\x03\x04]\x00\x01\x00\x00\x00\x08\x00\x00\x00", data).start()
+    width = struct.pack("<HHII", 256, 4, 1, 2**32 - 1)
+    path.write_bytes(data[:entry] + width + data[entry + 12 :])
+    with pytest.raises(ValueError, match="damaged picture") as error:
+        formats.read(path)
+    assert str(path) in str(error.value)
+
+
 def test_an_unknown_png_filter_is_named(tmp_path, rng):
     data = png(rng.integers(0, 65536, (3, 3, 3), dtype=np.uint16), np.array([0]))
     header, rows = data[:33], bytes([9]) + bytes(18)
@@ -156,6 +170,17 @@ def test_an_unknown_png_filter_is_named(tmp_path, rng):
     with pytest.raises(ValueError, match="damaged") as error:
         formats.read(path)
     assert str(path) in str(error.value)
+
+
+def test_png_files_with_more_text_than_pillow_reads_are_named(tmp_path):
+    text = PngImagePlugin.PngInfo()
+    text.add_text("key", "x" * 1_100_000, zip=True)
+    path = tmp_path / "a.png"
+    Image.new("L", (8, 8)).save(path, pnginfo=text)
+    for action in (formats.read, formats.read_size, formats.read_orientation):
+        with pytest.raises(ValueError, match="too large") as error:
+            action(path)
+        assert str(error.value).startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize("compression", [None, "zlib", "lzw", "packbits"])

@@ -14,6 +14,8 @@ from dmcnn_jax import jpeg
 from dmcnn_jax.cli.restore import main
 from dmcnn_jax.images import formats
 from dmcnn_jax.jpeg.metadata import Metadata
+from dmcnn_jax.restoration.jpeg_options import JpegOptions
+from dmcnn_jax.restoration.jpeg_output import make_jpeg
 from dmcnn_jax.restoration.options import RestoreOptions
 from dmcnn_jax.restoration.restorer import Restorer
 from dmcnn_jax.web.choices import Choices, parse_choices
@@ -113,6 +115,18 @@ def test_notes_of_the_parts_are_said_once(inks):
     assert len(result.notes) == len(set(result.notes)) == 2
     assert result.notes[0] == "earlier saves are not considered for CMYK files"
     assert result.model is None and "left as decoded" in result.notes[1]
+
+
+@pytest.mark.parametrize("kind", ["CMYK, C at full size only", "YCCK, 4:2:0"])
+def test_sampling_of_inks_is_kept_and_said(inks, kind):
+    file = jpeg.read(files(inks)[kind])
+    planes = Restorer(options=RestoreOptions(size="fast")).restore_planes(file)
+    ink_note = "an ink is subsampled, so the guarantee does not apply to its pixels"
+    assert planes.notes == ((ink_note,) if kind.startswith("CMYK") else ())
+    result = make_jpeg(planes, JpegOptions(full_chroma=True))
+    assert result.notes == (*planes.notes, "chroma keeps its size: the file is CMYK")
+    found = [component.subsampling for component in jpeg.read(result.data).components]
+    assert found == [component.subsampling for component in file.components]
 
 
 @pytest.mark.parametrize(("extension", "bits"), [(".tif", 8), (".tif", 16), (".jpg", 8)])

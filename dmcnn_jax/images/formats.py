@@ -17,6 +17,7 @@ from dmcnn_jax.images.metadata import (
     IPTC_KEYWORD,
     XMP_KEYWORD,
     decode_comment,
+    has_description,
     jpeg_segments,
     png_profile,
     prepare,
@@ -125,7 +126,8 @@ def write(
         raise ValueError(f"{style.format} files can't hold CMYK (four inks); expected .tif or .jpg")
     if style.upright:
         pixels = turn(pixels, metadata.orientation)
-    metadata, dropped = prepare(metadata, style.format, upright=style.upright)
+    gray = pixels.ndim == 2
+    metadata, dropped = prepare(metadata, style.format, upright=style.upright, gray=gray)
     if isinstance(target, str | os.PathLike):
         with replacing(target, overwrite=overwrite) as file:
             return (*dropped, *_save(file, pixels, metadata, style))
@@ -208,7 +210,15 @@ def read(path: str | os.PathLike) -> np.ndarray:
             return np.asarray(plain if back is None else plain.transpose(back))
     except MemoryError:
         raise ValueError(f"{name}: a picture too large for the memory, or damaged") from None
-    except (OSError, ValueError, TypeError, LookupError, struct.error, SyntaxError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        ArithmeticError,
+        struct.error,
+        SyntaxError,
+    ) as error:
         # Errors of the file system have an errno; Pillow's have none, and don't name the file.
         if getattr(error, "errno", None) is not None or str(error).startswith(f"{name}: "):
             raise
@@ -249,12 +259,15 @@ def opening(path: str | os.PathLike | IO[bytes]) -> Iterator[Image.Image]:
         ValueError: if it is not a picture.
     """
     with _any_size():
+        name = f"{os.fspath(path)}: " if isinstance(path, str | os.PathLike) else ""
         try:
-            with Image.open(path) as image:
-                yield image
+            image = Image.open(path)
         except Image.UnidentifiedImageError:
-            name = f"{os.fspath(path)}: " if isinstance(path, str | os.PathLike) else ""
             raise ValueError(f"{name}not a picture") from None
+        except ValueError as error:
+            raise ValueError(f"{name}{error}") from None
+        with image:
+            yield image
 
 
 def _save(
@@ -277,6 +290,8 @@ def _save(
         _save(file, pixels, reduced, style)
         rest = " but for the orientation" if reduced.exif else ""
         return (f"EXIF data{rest} ({style.format} can't hold them: {error})",)
+    if style.format == "TIFF" and metadata.comments and has_description(metadata):
+        return ("comments (TIFF has one description, which EXIF fills)",)
     return ()
 
 

@@ -5,6 +5,7 @@ import struct
 
 from PIL import Image
 from PIL.ExifTags import IFD, Base
+from PIL.PngImagePlugin import MAX_TEXT_CHUNK
 from PIL.TiffImagePlugin import IPTC_NAA_CHUNK, PHOTOSHOP_CHUNK, IFDRational
 
 from dmcnn_jax.images import orientation, xmp
@@ -21,16 +22,21 @@ MAX_SEGMENT = 65_533
 _IPTC = 0x0404
 
 
-def prepare(metadata: Metadata, format_name: str, *, upright: bool) -> tuple[Metadata, list[str]]:
+def prepare(
+    metadata: Metadata, format_name: str, *, upright: bool, gray: bool
+) -> tuple[Metadata, list[str]]:
     """Returns the metadata in the form that a format can hold.
 
     XMP entries on contents that are dropped (a gain map, a motion photo's video) are removed.
     Extended XMP is joined with the main packet, except in JPEG files, whose segments hold 64 kB.
+    Zero bytes in comments, which only JPEG files can hold, become line feeds; those at the end of a
+    comment are removed.
 
     Args:
         metadata: of the JPEG file.
         format_name: "PNG", "TIFF", "WEBP" or "JPEG".
         upright: whether the pixels are turned by EXIF's orientation.
+        gray: whether the pixels are gray.
 
     Returns:
         The metadata, and the dropped contents, in a few words each.
@@ -42,6 +48,8 @@ def prepare(metadata: Metadata, format_name: str, *, upright: bool) -> tuple[Met
         extension = ()
     if packet is not None:
         packet, extension = _prepare_xmp(packet, extension, format_name, upright, dropped)
+    if format_name == "PNG":
+        metadata = _prepare_for_png(metadata, gray, dropped)
     if format_name == "WEBP":
         if metadata.resolution and not metadata.exif:
             dropped.append("resolution (WebP can't hold it)")
@@ -52,6 +60,9 @@ def prepare(metadata: Metadata, format_name: str, *, upright: bool) -> tuple[Met
     if (upright or format_name == "TIFF") and orientation.has_thumbnail(metadata.exif or b""):
         dropped.append("EXIF's thumbnail")
     metadata = dataclasses.replace(metadata, xmp=packet, extended_xmp=extension, attachments=())
+    if format_name != "JPEG":
+        comments = (each.rstrip(b"\0").replace(b"\0", b"\n") for each in metadata.comments)
+        metadata = dataclasses.replace(metadata, comments=tuple(comments))
     if upright:
         metadata = orientation.upright(metadata)
     return metadata, dropped
@@ -83,6 +94,31 @@ def _prepare_xmp(
     return packet, extension
 
 
+def _prepare_for_png(metadata: Metadata, gray: bool, dropped: list[str]) -> Metadata:
+    """Returns metadata without a colour profile that PNG forbids and text that Pillow refuses."""
+    icc, photoshop = metadata.icc, metadata.photoshop
+    space = icc[16:20] if icc else b""
+    if space in _COLOR_SPACES and space != (b"GRAY" if gray else b"RGB "):
+        kind = "gray" if gray else "colour"
+        dropped.append(f"colour profile (of {space.decode().strip()}, for a {kind} picture)")
+        icc = None
+    if photoshop and not _is_readable(photoshop):
+        dropped.append("Photoshop resources (too large for PNG)")
+        photoshop = iptc_record(photoshop)
+        if photoshop is not None:
+            header = b"8BIM" + struct.pack(">HHI", _IPTC, 0, len(photoshop))
+            photoshop = header + photoshop + bytes(len(photoshop) % 2)
+            if not _is_readable(photoshop):
+                dropped.append("IPTC data (too large for PNG)")
+                photoshop = None
+    return dataclasses.replace(metadata, icc=icc, photoshop=photoshop)
+
+
+def _is_readable(photoshop: bytes) -> bool:
+    """Returns whether Pillow opens a PNG file with Photoshop's resources."""
+    return len(png_profile(photoshop)) < MAX_TEXT_CHUNK
+
+
 def jpeg_segments(metadata: Metadata) -> bytes:
     """Returns the application segments of a JPEG file that hold XMP and Photoshop's resources."""
     payloads = [(APP1, EXTENDED_XMP + part) for part in metadata.extended_xmp]
@@ -109,8 +145,7 @@ def to_exif(metadata: Metadata) -> Image.Exif:
 
     Tags on the storage of pixels are left out, since they describe another file.
     """
-    exif = Image.Exif()
-    exif.load(metadata.exif or b"")
+    exif = _load(metadata)
     unwanted = _STORAGE if _has_resolution(exif) else _STORAGE | _RESOLUTION
     for tag in unwanted.intersection(exif):
         del exif[tag]
@@ -120,6 +155,10 @@ def to_exif(metadata: Metadata) -> Image.Exif:
     if IFD.Interop in inner:
         # Pillow writes directories of directories only if they are there as such.
         inner[IFD.Interop] = exif.get_ifd(IFD.Interop)
+    for directory in (exif, inner, exif.get_ifd(IFD.Interop), exif.get_ifd(IFD.GPSInfo)):
+        for number, value in directory.items():
+            if isinstance(value, str):
+                directory[number] = _Text(value)
     if metadata.xmp:
         exif[Base.XMLPacket] = metadata.xmp
     if metadata.photoshop:
@@ -127,8 +166,34 @@ def to_exif(metadata: Metadata) -> Image.Exif:
         if (iptc := iptc_record(metadata.photoshop)) is not None:
             exif[IPTC_NAA_CHUNK] = iptc
     if metadata.comments:
-        exif.setdefault(Base.ImageDescription, decode_comment(b"\n".join(metadata.comments)))
+        comments = b"\n".join(metadata.comments).decode("latin-1")
+        exif.setdefault(Base.ImageDescription, _Text(comments))
     return exif
+
+
+def has_description(metadata: Metadata) -> bool:
+    """Returns whether EXIF has a description, where TIFF files would hold comments."""
+    return Base.ImageDescription in _load(metadata)
+
+
+def _load(metadata: Metadata) -> Image.Exif:
+    """Returns a file's EXIF data as a Pillow object."""
+    exif = Image.Exif()
+    exif.load(metadata.exif or b"")
+    return exif
+
+
+class _Text(str):
+    """Text in Latin-1, as Pillow reads bytes of any encoding; Pillow writes the same bytes.
+
+    Of other text, Pillow writes ASCII only, and "?" for the rest.
+    """
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "latin-1", errors: str = "strict") -> bytes:
+        """Returns the bytes that were read, whatever the encoding asked for."""
+        return super().encode("latin-1")
 
 
 def _has_resolution(exif: Image.Exif) -> bool:
@@ -166,6 +231,9 @@ def decode_comment(comment: bytes) -> str:
     except UnicodeDecodeError:
         return comment.decode("latin-1")
 
+
+# The colour spaces of ICC profiles by their signatures.
+_COLOR_SPACES = (b"GRAY", b"RGB ", b"CMYK")
 
 _RESOLUTION = frozenset({Base.XResolution, Base.YResolution, Base.ResolutionUnit})
 

@@ -37,7 +37,7 @@ def distinct_targets(
     return [renamed.get(pair, pair[1]) for pair in pairs]
 
 
-def target_key(target: Path) -> str:
+def target_key(target: str | Path) -> str:
     """Returns a key that is equal for paths that Windows and macOS don't distinguish."""
     return str(target).casefold()
 

@@ -62,6 +62,7 @@ def read_source(
     *,
     max_pixels: int = jpeg.MAX_PIXELS,
     allow_truncated: bool = False,
+    whole: bool = False,
     name: str | None = None,
     progress: Progress | None = None,
 ) -> jpeg.JpegFile:
@@ -72,6 +73,7 @@ def read_source(
             JPEG files are read.
         max_pixels: the largest width * height to accept.
         allow_truncated: as in `jpeg.read`.
+        whole: as in `jpeg.read`.
         name: the file's name in messages, instead of its path.
         progress: called at intervals, with 0.
 
@@ -89,6 +91,7 @@ def read_source(
             source,
             max_pixels=max_pixels,
             allow_truncated=allow_truncated,
+            whole=whole,
             name=name,
             progress=progress,
         )
@@ -187,8 +190,6 @@ def _load(data: bytes, max_pixels: int) -> tuple[np.ndarray, Metadata, str, bool
     try:
         with formats.opening(io.BytesIO(data)) as image:
             _check(image, data, max_pixels)
-            exif = image.getexif()
-            orientation = exif.get(ExifTags.Base.Orientation, 1)
             metadata = _metadata(image)
             image.load()
             plain = np.asarray(image.convert(_OPAQUE_MODES[image.mode]))
@@ -206,7 +207,7 @@ def _load(data: bytes, max_pixels: int) -> tuple[np.ndarray, Metadata, str, bool
     except Exception as error:  # Pillow's decoders raise many kinds
         raise _UnsuitableError(f"a damaged picture ({error})") from None
     if kind == "TIFF":  # Pillow has turned the picture upright
-        plain = turn_back(plain, orientation)
+        plain = turn_back(plain, metadata.orientation)
     return np.ascontiguousarray(plain), metadata, {"WEBP": "WebP"}.get(kind, kind), has_alpha
 
 

@@ -144,6 +144,8 @@ def find_targets(planes: Planes, *, project: bool, full_chroma: bool) -> list[Ta
 
 def can_write_full_chroma(planes: Planes) -> bool:
     """Returns whether chroma was restored at full size and is subsampled in the file."""
+    if planes.parts:  # of CMYK and YCCK files, which keep their sampling
+        return False
     first = len(planes.lumas)
     chroma = planes.file.components[first:]
     subsampled = any(component.subsampling != (1, 1) for component in chroma)

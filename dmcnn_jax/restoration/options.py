@@ -29,8 +29,8 @@ class RestoreOptions:
         size: which bundled models are used, one of `SIZES`: "fast"; "full", which are slower and
             better, above all in colour; "auto", which is "full" on an accelerator or with OpenVINO
             and otherwise "fast".
-        ensemble: whether luma is averaged over the eight rotations and reflections of the picture:
-            slightly better, eight times slower.
+        ensemble: whether to average over the eight rotations and reflections of the picture:
+            slightly better, eight times slower. `dmcnn-photo` averages all planes, others luma.
         engine: library that computes the layers of models loaded by name, one of
             `inference.model.ENGINES` (see `dmcnn_jax.load`). Models passed as objects keep their
             own engine.

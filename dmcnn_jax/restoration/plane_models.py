@@ -165,7 +165,7 @@ def note_limits(file: jpeg.JpegFile) -> tuple[str, ...]:
     if file.damage:
         notes.append(f"damaged: {file.damage}")
     if any(component.subsampling != (1, 1) for component in luma_components(file)):
-        what = _kind(file) or "luma"
+        what = _kind(file) or "an ink"  # the only plane of a gray file is not subsampled
         notes.append(f"{what} is subsampled, so the guarantee does not apply to its pixels")
     return tuple(notes)
 
