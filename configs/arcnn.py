@@ -32,4 +32,7 @@ def get_config(recipe: str = "paper"):
     config.train.learning_rate = 5e-4
     if recipe != "paper":
         set_budget(config, recipe)
+    if recipe.endswith("-own"):
+        # The loss is a sum over the pixels that padding doesn't influence, of which there are more.
+        config.train.learning_rate *= 22**2 / (config.train.patch_sizes[0] - 18) ** 2
     return config

@@ -1,4 +1,4 @@
-"""The paper's network at quality 20 on one large GPU, in about ten minutes.
+"""The paper's network at quality 20 on one large GPU.
 
     python tools/pack_images.py FOLDER_OF_IMAGES -o packs/train
     python -m dmcnn_jax.main --config configs/fast_qf20.py --config.data.source=packs/train

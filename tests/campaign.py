@@ -203,7 +203,7 @@ def print_progress(unit: Unit, result: dict[str, Any], done: int, total: int, st
 
 def print_table(results: Sequence[tuple[Unit, dict[str, Any]]]) -> int:
     """Prints what was attacked and what went wrong; returns the exit status."""
-    print("| | count | wrong | longest, s | peak, MB | minutes |")
+    print("| | count | wrong | longest silence, s | peak, MB | minutes |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     lines: list[str] = []
     for name, part in PARTS.items():

@@ -2,6 +2,8 @@
 
 import math
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -129,6 +131,27 @@ def test_clocks_of_several_processes_differ(tmp_path, monkeypatch):
     monkeypatch.setattr("jax.process_count", lambda: 2)
     with pytest.raises(ValueError, match=r"is 'clock' in 2 processes.*expected one process"):
         train(clock_config(), tmp_path)
+
+
+def test_processor_time_is_for_cpus(tmp_path, monkeypatch):
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    with pytest.raises(ValueError, match=r"is 'processor', but JAX trains on a GPU.*'wall'"):
+        train(clock_config(clock="processor"), tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
+def test_processor_time_is_divided_by_the_cores_that_may_be_used():
+    """A process that `taskset` pins to one core counts all of its time."""
+    code = """
+import os, time
+os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
+from dmcnn_jax.training.clock import CLOCKS
+before, end = CLOCKS["processor"](), time.process_time() + 0.2
+while time.process_time() < end:
+    pass
+assert CLOCKS["processor"]() - before >= 0.2
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_processor_time_stands_still_while_others_work():

@@ -221,9 +221,10 @@ def test_gains_over_another_model(weights, images, tmp_path, monkeypatch, no_pro
     ("arguments", "message"),
     [
         (["nothing"], "no weights 'nothing'"),
-        (["dmcnn-chroma"], "are weights that restore chroma"),
+        (["dmcnn-chroma"], "are weights of the network 'chroma', which restores colour"),
         (["arcnn={a}"], "calls its weights arcnn, but they are of DnCNN-3"),
         (["MemNet={a}"], "calls its weights MemNet, but they are of DnCNN-3"),
+        (["dmcnn-photo"], "are weights of the network 'photo', which restores colour"),
         (["{misfit}"], "don't fit the model DnCNN"),
         (["{text}"], "is not a safetensors file"),
         (["{a}", "--images", "{empty}"], "no image in"),
@@ -378,6 +379,10 @@ def test_files_that_are_no_dncnn(tmp_path, rng, monkeypatch, capsys):
         pass
     with pytest.raises(ValueError, match=r"holds no 'net.layers'"):
         read_dncnn(tmp_path / "empty.mat")
+    with h5py.File(tmp_path / "numbers.mat", "w") as file:
+        file["net/layers"] = np.zeros(3)
+    with pytest.raises(ValueError, match=r"its 'net.layers' are no layers of MatConvNet"):
+        read_dncnn(tmp_path / "numbers.mat")
     write_mat(tmp_path / "pool.mat", *random_layers(rng), kinds={1: "pool"})
     with pytest.raises(ValueError, match="has layers conv, relu, pool"):
         read_dncnn(tmp_path / "pool.mat")

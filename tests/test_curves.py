@@ -127,6 +127,14 @@ def test_runs_that_continue_each_other_are_drawn_in_one_plot(tmp_path):
     assert names[-2:] == [f"{tmp_path.name} 0.750", "table 0.750"]
 
 
+def test_another_table_is_refused(tmp_path, capsys):
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    assert plots_command.main([str(tmp_path / "other.csv"), "-o", str(tmp_path / "x.png")]) == 1
+    error = capsys.readouterr().err
+    assert "other.csv' has no columns step, loss" in error and error.count("\n") == 1
+    assert not (tmp_path / "x.png").exists()
+
+
 def test_a_table_is_of_one_run(tmp_path, capsys):
     write_log(tmp_path)
     arguments = [str(tmp_path), str(tmp_path), "-o", str(tmp_path / "a.csv")]

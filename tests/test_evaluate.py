@@ -10,6 +10,7 @@ from PIL import Image
 
 from dmcnn_jax.cli.evaluate import main
 from dmcnn_jax.config.defaults import default_config
+from dmcnn_jax.config.validation import validate_config
 from dmcnn_jax.data import feeds, sources
 from dmcnn_jax.evaluation import color_protocol
 from dmcnn_jax.evaluation.protocol import (
@@ -269,6 +270,19 @@ def test_mistakes_are_one_line(arguments, message, weights, folder, tmp_path, ca
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert message in error and error.startswith("dmcnn-evaluate: ")
     assert not list(tmp_path.rglob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("gallery", "g.html"), ("project", True), ("ensemble", True)]
+)
+def test_options_of_luma_are_refused_for_networks_of_colour(tmp_path, field, value):
+    config = default_config()
+    config.evaluate[field] = value
+    with pytest.raises(ValueError, match=rf"config.evaluate.{field} is .*; expected "):
+        evaluate_config(config, "dmcnn-photo", tmp_path)
+    config.model, config.data.luma = {"name": "photo"}, "rgb"
+    with pytest.raises(ValueError, match=rf"config.evaluate.{field} is "):
+        validate_config(config)
 
 
 def test_no_images():

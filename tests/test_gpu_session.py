@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -165,6 +166,22 @@ def test_what_travels_is_read_back(tmp_path):
     again = command(tmp_path, *pack)
     assert again.returncode == 1 and "'copies' exists" in again.stderr
     assert len(again.stderr.strip().splitlines()) == 1
+
+
+def test_photographs_that_cannot_be_read_are_left_out(tmp_path):
+    write_images(tmp_path / "images", count=3, side=80)
+    (tmp_path / "images/bad.png").write_bytes(b"bad")
+    pack = ["pack", "images", "-o", "copies", "--graphics", "0", "--shortest"]
+    done = command(tmp_path, *pack, "48", "--validation", "1")
+    assert done.returncode == 0, done.stderr
+    assert "3 photographs and 0 drawings" in done.stdout and "1 unreadable" in done.stdout
+    shutil.rmtree(tmp_path / "copies")
+    done = command(tmp_path, *pack, "96")
+    assert done.returncode == 1
+    assert "no photograph can be used (3 smaller than 96 pixels, 1 unreadable)" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+    done = command(tmp_path, *pack, "48", "--validation=-1")
+    assert done.returncode == 2 and "--validation is -1; expected at least 1" in done.stderr
 
 
 def test_too_much_to_travel_is_said(tmp_path):

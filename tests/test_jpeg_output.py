@@ -512,6 +512,30 @@ def test_the_function_gives_the_commands_bytes(photo):
     assert data == (folder / "b.jpg").read_bytes()
 
 
+def test_what_follows_the_picture_is_kept_even_in_large_files(photo, tmp_path, monkeypatch, capsys):
+    """For other results, only 16 MiB of it are read."""
+    folder, _ = photo
+    path, size = tmp_path / "a.jpg", 40_000_000
+    path.write_bytes((folder / "a.jpg").read_bytes())
+    trailer = bytes(size - path.stat().st_size)
+    os.truncate(path, size)  # zeros that take no space on the disk
+    options = RestoreOptions(size="fast")
+    data = dmcnn_jax.restore_jpeg(path, options=options)
+    small = jpeg.read(folder / "b.jpg")
+    assert data.endswith(b"\xff\xd9" + trailer)
+    assert abs(len(data) - size - len(small.data) + size - len(trailer)) < 100
+    with open(path, "rb") as file:
+        assert dmcnn_jax.restore_jpeg(file, options=RestoreOptions(strength=0)) == path.read_bytes()
+    restorer = Restorer(options=options)
+    planes = restorer.restore_planes(jpeg.read(path))
+    with pytest.raises(ValueError, match=r"a\.jpg: read without its end.* whole=True"):
+        restorer.render_jpeg(planes)
+    monkeypatch.setattr(jpeg.reader, "MAX_WHOLE", 2**25)
+    assert main([str(path), "-o", str(tmp_path / "b.jpg"), "--size", "fast"]) == 1
+    assert "over 32 MiB, too large to keep all of it in a JPEG result" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["a.jpg"]
+
+
 def test_nothing_is_promised_without_projection(photo):
     folder, _ = photo
     report = folder / "free.json"

@@ -22,6 +22,7 @@ from dmcnn_jax.config import default_config
 from dmcnn_jax.config.files import load_config
 from dmcnn_jax.config.validation import validate_config
 from dmcnn_jax.data import chroma_pairs, feeds, photo_pairs
+from dmcnn_jax.data import tiles as tiles_module
 from dmcnn_jax.evaluation import photo_protocol
 from dmcnn_jax.images import color
 from dmcnn_jax.inference import tiling
@@ -327,6 +328,19 @@ def run_config(folder, **fields):
     return config, start["params"] | {
         "g": {k: v for k, v in start["params"]["g"].items() if not k.startswith("head_")}
     }
+
+
+@pytest.mark.parametrize("count", [1, 4, 5])
+def test_validation_qualities_do_not_depend_on_the_batches(count):
+    """As many tiles of each quality, however many devices share a batch."""
+    rgb = np.stack([picture(16, 16, seed) for seed in range(9)])
+    tiles = tiles_module.Tiles(rgb, np.arange(9), np.arange(9), tuple(map(str, range(9))))
+    tables = [
+        feeds.validation_batch(tiles, rows, photo_config())["table"][:, 0]
+        for rows in np.split(np.arange(9), range(count, 9, count))
+    ]
+    expected = [jpeg.quality_table(q) for q in (10, 30, 70)] * 3
+    np.testing.assert_array_equal(np.concatenate(tables), expected)
 
 
 @pytest.mark.slow

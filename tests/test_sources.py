@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from dmcnn_jax.data import images as images_module
-from dmcnn_jax.data import packs, sources
+from dmcnn_jax.data import pack_sources, packs, sources
 from dmcnn_jax.data import tiles as tiles_module
 from dmcnn_jax.images.color import rgb_to_y
 from dmcnn_jax.web.pairs import read_pairs
@@ -226,6 +226,25 @@ def test_split_sets_whole_images_aside(tmp_path, rng):
         tiles_module.split(tiles.of_images([0]), 1, seed=0)
 
 
+def test_drawings_are_never_set_aside(tmp_path, rng):
+    """Whatever the seed; and the photographs are those that a pack without drawings gives."""
+    for i in range(9):
+        Image.fromarray(picture(rng, 64, 64)).save(tmp_path / f"{i}.png")
+    photographs = images_module.open_images(str(tmp_path))
+    joined, numbers = pack_sources.join_sources(photographs, 32, graphics=4, skies=2)
+    packs.write_pack(tmp_path / "pack", joined, copies_of=numbers, **OPTIONS)
+    tiles = sources.open_source(str(tmp_path / "pack"), **OPTIONS)
+    (drawings,) = tiles.train_only
+    assert tiles.names[drawings].startswith("text")
+    for seed in range(20):
+        training, validation = tiles_module.split(tiles, 3, seed)
+        assert tiles.names[drawings] in training.names and len(validation.names) == 3
+        assert set(training.names).isdisjoint(validation.names)
+        assert {training.names[i] for i in training.train_only} == {tiles.names[drawings]}
+    with pytest.raises(ValueError, match="holds 1 image; expected at least 2"):
+        tiles_module.split(tiles.of_images([drawings]), 1, seed=0)
+
+
 def test_fingerprints_follow_content_and_not_place(tmp_path, rng):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -279,6 +298,15 @@ def test_a_pack_holds_what_it_was_given(tmp_path, rng, compact):
     (tmp_path / "pack" / "pack.json").write_text(json.dumps(about | {"images": [0]}))
     with pytest.raises(ValueError, match=r"holds 18 tiles, but its pack.json lists 1"):
         sources.open_source(str(tmp_path / "pack"), **OPTIONS)
+    for text, message in (
+        ("no JSON", r"pack.json' doesn't describe a pack"),
+        ("[1]", r"pack.json' doesn't describe a pack"),
+        ('{"version": 2}', "is a pack of version 2; expected 1"),
+        ('{"version": 1, "tile": 32}', "lacks images, luma, names, skipped; pack the images again"),
+    ):
+        (tmp_path / "pack" / "pack.json").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            sources.open_source(str(tmp_path / "pack"), **OPTIONS)
 
 
 class Repeated:

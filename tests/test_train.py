@@ -228,6 +228,8 @@ def test_another_configuration_is_refused_with_the_difference(config, stopped, f
         ("schedule__warmup_steps", -5),
         ("schedule__min_lr_ratio", 2.0),
         ("schedule__rtol", -1.0),
+        ("schedule__rtol", 0.0),
+        ("schedule__rtol", 1.5),
         ("train__momentum", 7.0),
         ("train__clip_norm", -1.0),
         ("train__weight_decay", -1.0),

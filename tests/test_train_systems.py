@@ -32,14 +32,14 @@ def test_the_best_optimizer_trains_from_the_start(tmp_path):
     assert set(choice["trials"]) == {"adam", "muon", "own"}
     assert choice["trials"][choice["optimizer"]] == max(choice["trials"].values())
     name = f"arcnn-{choice['optimizer']}"
-    log = read_log(tmp_path / "out/systems/runs" / name)
+    log = read_log(tmp_path / "out/systems/runs" / f"{name}-0.05")
     # Another run than the trial's, and its rate ends at 0.
-    assert len(log) != len(read_log(tmp_path / "out/trials/runs" / name))
+    assert len(log) != len(read_log(tmp_path / "out/trials/runs" / f"{name}-0.03"))
     assert (tmp_path / f"out/systems/{name}.safetensors").exists()
     assert f'dmcnn-compare "ARCNN=out/systems/{name}.safetensors"' in done.stdout
     again = command(tmp_path, *arguments)
     assert again.returncode == 0, again.stderr
-    assert read_log(tmp_path / "out/systems/runs" / name) == log
+    assert read_log(tmp_path / "out/systems/runs" / f"{name}-0.05") == log
     assert "ARCNN: trained already" in again.stdout
 
 

@@ -25,13 +25,15 @@ from PIL import Image
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.cli.interrupts import run_main
-from dmcnn_jax.cli.process import command_parser, prepare_process
+from dmcnn_jax.cli.process import UsageError, command_parser, prepare_process
 from dmcnn_jax.data.images import find_images
 from dmcnn_jax.images.color import rgb_to_ycbcr
 from dmcnn_jax.restoration.options import RestoreOptions
 from dmcnn_jax.restoration.restorer import Restorer
 
 _SCALE, _MARGIN = 0.6, 32
+# Shorter side, pixels, that leaves some picture within the margin and the outer 8 pixels.
+_SMALLEST = 200
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,7 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    paths = list(find_images(options.folder).values())
+    if options.limit < 1:
+        raise UsageError(f"--limit is {options.limit}; expected at least 1")
+    paths = [path for path in find_images(options.folder).values() if _is_large_enough(path)]
+    if not paths:
+        raise ValueError(
+            f"no picture in {options.folder!r} has {_SMALLEST} pixels a side; expected at least one"
+        )
     chosen = np.linspace(0, len(paths) - 1, min(options.limit, len(paths))).astype(int)
     prepare_process()
     restorer = Restorer(None, RestoreOptions(size=options.size))
@@ -60,6 +68,11 @@ def _run(options: argparse.Namespace) -> None:
                 for name, row in zip(("luma", "chroma", "RGB"), planes, strict=True)
             )
             print(f"quality {quality}, {how:13}  " + "   ".join(cells), flush=True)
+
+
+def _is_large_enough(path: Path) -> bool:
+    with Image.open(path) as image:
+        return min(image.size) >= _SMALLEST
 
 
 def _gains(restorer: Restorer, path: Path, quality: int) -> np.ndarray:

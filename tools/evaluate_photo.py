@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from dmcnn_jax.cli.interrupts import run_main
-from dmcnn_jax.cli.process import command_parser, prepare_process
+from dmcnn_jax.cli.process import UsageError, command_parser, prepare_process
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +27,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the run (default: 0)")
     parser.add_argument("--qualities", type=int, nargs="+", help="default: 10 30 70")
-    parser.add_argument("--subsamplings", nargs="+", help="default: 4:2:0 4:4:4")
+    parser.add_argument(
+        "--subsamplings",
+        nargs="+",
+        choices=("4:2:0", "4:2:2", "4:4:4"),
+        metavar="S",
+        help="4:2:0, 4:2:2 or 4:4:4 (default: 4:2:0 4:4:4)",
+    )
     parser.add_argument("-o", "--output", help="JSON to write, the figures of each image")
     options = parser.parse_args(argv)
     return run_main("evaluate_photo", lambda: _run(options), argv)
@@ -39,14 +45,19 @@ def _run(options: argparse.Namespace) -> None:
     from dmcnn_jax.evaluation import photo_protocol
     from dmcnn_jax.evaluation.results import write_results
     from dmcnn_jax.inference.model import load
+    from dmcnn_jax.models.photo import PhotoNet
 
     config = default_config()
     config.seed, config.data.source, config.data.luma = options.seed, options.source, "rgb"
     config.data.tile, config.data.max_short_side = 160, 0
     model = load(options.weights)
-    restore = photo_protocol.restore_by_photo(model)
+    if isinstance(model.module, PhotoNet) == bool(options.chroma):
+        expected = "no --chroma" if options.chroma else "--chroma, weights that restore chroma"
+        raise UsageError(f"--weights is {options.weights!r}; expected {expected} with it")
     if options.chroma:
         restore = photo_protocol.restore_by_pair(model, load(options.chroma))
+    else:
+        restore = photo_protocol.restore_by_photo(model)
     images, total = photo_protocol.open_pictures(config, options.images)
     results = photo_protocol.evaluate(
         restore,

@@ -129,6 +129,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 def _pack(options: argparse.Namespace) -> int:
     from dmcnn_jax.data import images, reduced_copies
+    from dmcnn_jax.data.tiles import format_counts
     from dmcnn_jax.system.item_progress import show_progress
 
     low, high = options.scales
@@ -136,6 +137,10 @@ def _pack(options: argparse.Namespace) -> int:
         raise UsageError(f"--scales is {low} {high}; expected two numbers, 0 < LOW <= HIGH <= 1")
     if not 0 <= options.quality <= 100:
         raise UsageError(f"--quality is {options.quality}; expected 0 to 100")
+    for name, smallest in (("shortest", 16), ("validation", 1), ("graphics", 0)):
+        value = getattr(options, name)
+        if value < smallest:
+            raise UsageError(f"--{name} is {value}; expected at least {smallest}")
     if options.wheels and not Path(options.wheels).is_dir():
         raise UsageError(f"--wheels is {options.wheels!r}, which is no folder; expected one")
     about = reduced_copies.write_copies(
@@ -149,9 +154,9 @@ def _pack(options: argparse.Namespace) -> int:
         progress=show_progress,
     )
     print(
-        f"{about['photographs']:,.0f} photographs and {about['graphics']:,.0f} drawings, "
+        f"{about['photographs']:,} photographs and {about['graphics']:,} drawings, "
         f"{about['pixels'] / 1e6:.1f} million pixels, luma at {about['psnr']:.2f} dB; "
-        f"{about['skipped']:,.0f} smaller than {options.shortest} pixels left out"
+        f"left out: {format_counts(about['skipped'])}"
     )
     sizes = {"copies": about["bytes"], "repository": _repository_size()}
     if options.wheels:

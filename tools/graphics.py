@@ -24,7 +24,7 @@ from PIL import Image
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.cli.interrupts import run_main
-from dmcnn_jax.cli.process import command_parser, prepare_process
+from dmcnn_jax.cli.process import UsageError, command_parser, prepare_process
 from dmcnn_jax.evaluation import drawings
 from dmcnn_jax.images.metrics import psnr
 from dmcnn_jax.restoration.options import RestoreOptions
@@ -50,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
+    if options.pictures < 1:
+        raise UsageError(f"--pictures is {options.pictures}; expected at least 1")
     prepare_process()
     restorer = Restorer(None, RestoreOptions(size=options.size, trial=options.trial))
     print("mean and worst change of PSNR, dB, and pictures left as decoded")

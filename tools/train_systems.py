@@ -4,8 +4,9 @@ python tools/train_systems.py --source packs/train -o runs/systems --minutes 40 
 
 Each system starts from random weights at quality 10. First it is trained for a few minutes by Adam,
 by Muon and by its authors' optimizer; the one that gains most on the validation images then trains
-it from the start. Minutes are processor time of all cores, so that other work on the machine
-makes them longer for all alike; validation doesn't count. If interrupted, the same command resumes.
+it from the start. Minutes are processor time divided by the number of cores, so that other work
+on the machine makes them longer for all alike; validation doesn't count. If interrupted, the same
+command resumes.
 
 Systems can be trained on several days or machines: those in the output folder's `choices.json`,
 with their weights in its folder `systems`, are not trained again. At the end, it prints the command
@@ -110,7 +111,8 @@ def _run(
 
     config = _config(options, name, optimizer)
     config.name = f"{_folder(name)}-{optimizer}"
-    config.workdir = str(options.output / folder / "runs" / config.name)
+    # Runs of other lengths have folders of their own: resumed, they would be annealed twice.
+    config.workdir = str(options.output / folder / "runs" / f"{config.name}-{minutes:g}")
     config.schedule.validate_minutes = minutes / validations
     timed_runs.run(config, minutes, options.output / folder)
     validated = [r["validation"] for r in plots.read_log(config.workdir) if "validation" in r]

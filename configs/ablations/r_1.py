@@ -10,7 +10,7 @@ from dmcnn_jax.config.presets import ablation_config
 
 
 def get_config(budget: str = "gpu"):
-    """Returns the configuration; `budget` is "cpu" or "gpu", the same for all ablations."""
+    """Returns the configuration; `budget` is one of `presets.set_budget`."""
     config = ablation_config("r-1", budget)
     config.model.residual = 1.0
     config.model.learn_residual = False

@@ -25,7 +25,8 @@ def default_config() -> "ml_collections.ConfigDict":
     # Weights to start from: a bundled name, a .safetensors file or a workdir. Empty: random ones.
     config.init_from = ""
 
-    # JPEG quality, 1 to 100, of training pairs, validation and evaluation.
+    # JPEG quality, 1 to 100, of training pairs, validation and evaluation. The network "photo" is
+    # trained on `quality_range`, and measured at fixed qualities.
     config.quality = 20
     # Lowest and highest quality of training pairs, drawn uniformly; validation and evaluation still
     # use `quality`. Empty: training uses `quality` as well.
@@ -143,8 +144,8 @@ def default_config() -> "ml_collections.ConfigDict":
     schedule.warmup_steps = 0
     # Length of a run by the clock, and time between its validations, minutes.
     schedule.minutes = 5.0
-    # "wall", or "processor" for the processor time of all cores: on a CPU shared with other work,
-    # runs of equal minutes then do equal work, in which validation doesn't count.
+    # "wall", or "processor" for processor time divided by the number of cores: on a CPU shared
+    # with other work, runs of equal minutes then do equal work, in which validation doesn't count.
     schedule.clock = "wall"
     schedule.validate_minutes = 1.0
 

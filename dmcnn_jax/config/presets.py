@@ -96,9 +96,9 @@ def set_budget(config: ml_collections.ConfigDict, budget: str) -> None:
     Args:
         config: changed in place: quality, `train` and `schedule`; the budget is added to the name.
         budget: "minutes" or "cpu" (hours), on two cores, or "gpu"; or "time", for 40 minutes of
-            all cores' processor time. With "-own" after it, as in "cpu-own", the optimizer, its
-            learning rate, weight decay and clipping stay unchanged; with `fixed_batch`, batches
-            are then eight times as large, and steps an eighth.
+            processor time divided by the number of cores. With "-own" after it, as in "cpu-own",
+            the optimizer, its learning rate, weight decay and clipping stay unchanged; with
+            `fixed_batch`, batches are then eight times as large, and steps an eighth.
 
     Raises:
         ValueError: if the budget is unknown, or is "time-own" with an optimizer with a line search,
@@ -143,7 +143,7 @@ _OWN = ("optimizer", "learning_rate", "momentum", "weight_decay", "clip_norm", "
 def ablation_config(name: str, budget: str) -> ml_collections.ConfigDict:
     """Returns the base configuration of an ablation: DMCNN on a budget.
 
-    F is 24 on "cpu" and "time", otherwise the paper's 64.
+    F is 24 on "cpu" and "time" (and with "-own"), otherwise the paper's 64.
 
     Args:
         name: name of the ablation.
@@ -152,6 +152,6 @@ def ablation_config(name: str, budget: str) -> ml_collections.ConfigDict:
     config = default_config()
     config.name = f"ablation-{name}"
     set_budget(config, budget)
-    if budget in ("cpu", "time"):
+    if budget.partition("-")[0] in ("cpu", "time"):
         config.model.features = 24
     return config

@@ -9,8 +9,8 @@ from dmcnn_jax.config.defaults import default_config
 from dmcnn_jax.config.types import Config
 
 OPTIMIZERS = ("adam", "sgd", "muon", "lbfgs")
-"""Values of `config.train.optimizer`: the keys of `training.optimizers.OPTIMIZERS`, which this room
-may not import."""
+"""Values of `config.train.optimizer`: the keys of `training.optimizers.OPTIMIZERS`, which this
+module may not import."""
 
 # Networks of colour, trained on RGB tiles.
 _COLOR_MODELS = ("chroma", "photo")
@@ -74,6 +74,9 @@ def _validate_data(config: Config, expect: _Expect) -> None:
 def _validate_color(config: Config, expect: _Expect) -> None:
     """Checks the combination of fields that networks of colour need."""
     data, model = config.data, config.model.name
+    for name, unused in (("gallery", ""), ("project", False), ("ensemble", False)):
+        value = getattr(config.evaluate, name)
+        expect(value == unused, f"evaluate.{name}", f"{unused!r} for the model {model!r}")
     expect(data.luma == "rgb", "data.luma", f"'rgb' for the model {model!r}")
     expect(
         model in _COLOR_MODELS,
@@ -155,7 +158,7 @@ def _validate_schedule(config: Config, expect: _Expect) -> None:
     )
     expect(schedule.patience > 0, "schedule.patience", "at least 1")
     expect(schedule.reductions >= 0, "schedule.reductions", "at least 0")
-    expect(schedule.rtol >= 0, "schedule.rtol", "at least 0")
+    expect(0 < schedule.rtol <= 1, "schedule.rtol", "above 0, at most 1")
     expect(schedule.restart > 0, "schedule.restart", "a positive number")
     expect(0 <= schedule.min_lr_ratio <= 1, "schedule.min_lr_ratio", "0 to 1")
     expect(schedule.warmup_steps >= 0, "schedule.warmup_steps", "at least 0")

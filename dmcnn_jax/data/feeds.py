@@ -157,25 +157,29 @@ def make_batch(
     )
 
 
-def validation_batch(tiles: np.ndarray, config: Config) -> dict[str, Any]:
+def validation_batch(
+    tiles: tiles_module.Tiles, indices: np.ndarray, config: Config
+) -> dict[str, Any]:
     """Makes a batch of validation tiles, at the quality of `config` or those of `photo_pairs`.
 
     Args:
-        tiles: uint8 [B, side, side], or [B, side, side, 3] of RGB.
+        tiles: all validation tiles.
+        indices: [B], of the tiles of this batch.
         config: configuration of the run.
 
     Returns:
         As `make_batch`, in host memory.
     """
+    pixels = tiles.take(indices)
     if config.model.name == "photo":
-        return jax.device_get(photo_pairs.validation_batch(tiles, config))
+        return jax.device_get(photo_pairs.validation_batch(pixels, indices, config))
     if config.data.luma == "rgb":
-        return jax.device_get(chroma_pairs.validation_batch(tiles, config))
+        return jax.device_get(chroma_pairs.validation_batch(pixels, config))
     table = np.asarray(jpeg.quality_table(config.quality))
     return {
-        "original": tiles,
-        "coefficients": np.asarray(jpeg.encode(tiles, table)),
-        "table": np.broadcast_to(table, (len(tiles), 8, 8)),
+        "original": pixels,
+        "coefficients": np.asarray(jpeg.encode(pixels, table)),
+        "table": np.broadcast_to(table, (len(pixels), 8, 8)),
     }
 
 

@@ -2,6 +2,7 @@
 
 from dmcnn_jax.data.graphics import KINDS, Graphics
 from dmcnn_jax.data.images import Images
+from dmcnn_jax.data.packs import TRAIN_ONLY
 from dmcnn_jax.data.rescaled import JoinedImages, RescaledImages
 from dmcnn_jax.data.skies import SKIES
 
@@ -38,6 +39,6 @@ def join_sources(
     for count, kinds in ((graphics, KINDS), (skies, SKIES)):
         if count:
             sources.append(Graphics(count, 2 * tile, kinds=kinds))
-    # Drawings count as a single image, so that validation images are photographs.
-    numbers += [len(photographs)] * (graphics + skies)
+    # Validation images are photographs.
+    numbers += [TRAIN_ONLY] * (graphics + skies)
     return JoinedImages(sources), numbers

@@ -19,9 +19,12 @@ from PIL import Image
 
 from dmcnn_jax.data.images import Images, read_rgb
 from dmcnn_jax.data.tiles import ProgressBar, Tiles, cut_each, no_progress, parallel_map
-from dmcnn_jax.system.partial_files import partial_folder
+from dmcnn_jax.system.partial_files import new_folder
 
 _PACK_VERSION = 1
+
+TRAIN_ONLY = -1
+"""The number in `copies_of` of `write_pack` for images that are never used for validation."""
 
 # Maximum height of a WebP image, pixels.
 _WEBP_ROWS = 16383
@@ -51,12 +54,14 @@ def write_pack(
         compact: whether tiles are stored as lossless WebP instead of an array.
         copies_of: a number for each image. Images with the same content are adjacent and share a
             number: they count as one, so that none is used for training if another is set aside for
-            validation. None: all images differ.
+            validation. Those with the number `TRAIN_ONLY` are never set aside. None: all images
+            differ.
         progress: wraps the loop over images.
 
     Returns:
         The contents of `pack.json`: among others "names" of the images, "images", the index of the
-        image that each tile is from, and "skipped", counts by reason.
+        image that each tile is from, "train_only", indices of images for training only, and
+        "skipped", counts by reason.
 
     Raises:
         FileExistsError: if there is something at `path`.
@@ -65,9 +70,10 @@ def write_pack(
     """
     names: list[str] = []
     owners: list[int] = []
+    train_only: list[int] = []
     skipped: Counter[str] = Counter()
     shape = (tile, tile, 3) if luma == "rgb" else (tile, tile)
-    with _new_folder(Path(path)) as folder:
+    with new_folder(Path(path)) as folder:
         with (_webp_writer if compact else _array_writer)(folder, shape) as write:
             order = range(len(images))
             previous = None
@@ -78,6 +84,8 @@ def write_pack(
                 content = index if copies_of is None else copies_of[index]
                 if content != previous:
                     names.append(images.name(index))
+                    if content == TRAIN_ONLY:
+                        train_only.append(len(names) - 1)
                 previous = content
                 owners += [len(names) - 1] * len(cut)
         about = {
@@ -87,6 +95,7 @@ def write_pack(
             "max_short_side": max_short_side,
             "names": names,
             "images": owners,
+            "train_only": train_only,
             "skipped": skipped,
         }
         (folder / "pack.json").write_text(json.dumps(about))
@@ -105,15 +114,11 @@ def open_pack(path: str | os.PathLike, *, tile: int, luma: str) -> Tiles:
         The tiles; an array is memory-mapped, WebP images are decoded.
 
     Raises:
-        ValueError: if it is of another version, or the kind or number of its tiles is wrong.
+        ValueError: if it is no pack or one of another version, or the kind or number of its tiles
+            is wrong.
     """
     path = Path(path)
-    about = json.loads((path / "pack.json").read_text())
-    if about["version"] != _PACK_VERSION:
-        raise ValueError(
-            f"{str(path)!r} is a pack of version {about['version']}; expected "
-            f"{_PACK_VERSION}; pack the images again"
-        )
+    about = _read_contents(path / "pack.json")
     for field, expected in (("tile", tile), ("luma", luma)):
         found = about[field]
         if found != expected:
@@ -133,20 +138,32 @@ def open_pack(path: str | os.PathLike, *, tile: int, luma: str) -> Tiles:
             f"{str(path)!r} holds {len(pixels)} tiles, but its pack.json lists {len(images)}; "
             "pack the images again"
         )
-    return Tiles(pixels, np.arange(len(pixels)), images, tuple(about["names"]), about["skipped"])
+    return Tiles(
+        pixels,
+        np.arange(len(pixels)),
+        images,
+        tuple(about["names"]),
+        about["skipped"],
+        frozenset(about.get("train_only", ())),  # packs of earlier versions lack it
+    )
 
 
-@contextlib.contextmanager
-def _new_folder(path: Path) -> Iterator[Path]:
-    """Yields a temporary folder that is renamed to `path` at the end, or removed after an error."""
-    if path.exists():
-        raise FileExistsError(f"{str(path)!r} exists; name another folder, or remove it first")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with partial_folder(path.parent) as folder:
-        temporary = folder / path.name
-        temporary.mkdir()
-        yield temporary
-        temporary.rename(path)
+def _read_contents(file: Path) -> dict[str, Any]:
+    try:
+        about = json.loads(file.read_text())
+    except ValueError:  # not JSON, or not UTF-8
+        about = None
+    if not isinstance(about, dict) or "version" not in about:
+        raise ValueError(f"{str(file)!r} doesn't describe a pack; pack the images again")
+    if about["version"] != _PACK_VERSION:
+        raise ValueError(
+            f"{str(file.parent)!r} is a pack of version {about['version']}; expected "
+            f"{_PACK_VERSION}; pack the images again"
+        )
+    missing = {"tile", "luma", "names", "images", "skipped"} - about.keys()
+    if missing:
+        raise ValueError(f"{str(file)!r} lacks {', '.join(sorted(missing))}; pack the images again")
+    return about
 
 
 @contextlib.contextmanager

@@ -113,18 +113,21 @@ def compress(rgb: jax.Array, tables: Tables, subsampling: tuple[int, int]) -> di
     }
 
 
-def validation_batch(rgb: np.ndarray, config: Config) -> dict[str, Any]:
+def validation_batch(rgb: np.ndarray, indices: np.ndarray, config: Config) -> dict[str, Any]:
     """Makes pairs of whole tiles, of `VALIDATION_QUALITIES` in turn.
 
     Args:
         rgb: uint8 [B, side, side, 3].
+        indices: [B], of the tiles among all validation tiles. They select the qualities, so that
+            these don't depend on the number of devices, which share a batch.
         config: configuration of the run, whose first subsampling is used.
 
     Returns:
         A batch, as `compress` returns it.
     """
     subsampling = jpeg.SUBSAMPLING_FACTORS[config.data.subsampling[0]]
-    return compress_at(rgb, np.resize(VALIDATION_QUALITIES, len(rgb)), subsampling)
+    qualities = np.asarray(VALIDATION_QUALITIES)[indices % len(VALIDATION_QUALITIES)]
+    return compress_at(rgb, qualities, subsampling)
 
 
 @functools.partial(jax.jit, static_argnums=2)

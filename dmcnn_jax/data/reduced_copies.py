@@ -4,22 +4,23 @@ Photographs become AVIF files with full chroma, in a tenth of their pixels' byte
 AVIF would blur, become lossless WebP.
 """
 
-import io
 import os
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from dmcnn_jax.config.types import DataConfig
 from dmcnn_jax.data.graphics import Graphics
-from dmcnn_jax.data.images import Images, read_rgb
+from dmcnn_jax.data.images import Images, UnusableImageError, read_rgb, read_usable
 from dmcnn_jax.data.rescaled import RescaledImages
-from dmcnn_jax.data.tiles import ProgressBar, no_progress
+from dmcnn_jax.data.tiles import ProgressBar, format_counts, no_progress
 from dmcnn_jax.images.color import rgb_to_y
-from dmcnn_jax.system.atomic_write import write_file
+from dmcnn_jax.system.partial_files import new_folder
 
 _PHOTOGRAPHS, _GRAPHICS, _VALIDATION = "training/photographs", "training/graphics", "validation"
 
@@ -35,12 +36,12 @@ def write_copies(
     graphics: int,
     seed: int = 0,
     progress: ProgressBar = no_progress,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Writes copies to three folders: training photographs, validation photographs and drawings.
 
     Args:
         folder: folder to make.
-        images: photographs.
+        images: photographs; those that can't be read are left out.
         quality: quality of AVIF, 0 to 100.
         scales: lowest and highest factor by which photographs are reduced.
         shortest: shorter side below which no photograph is reduced, pixels; smaller ones are left
@@ -51,49 +52,53 @@ def write_copies(
         progress: wraps the loop over photographs.
 
     Returns:
-        "photographs", "graphics", "skipped": numbers of files; "pixels" and "bytes" of all files;
-        "psnr": mean PSNR of the luma of photographs, dB.
+        "photographs", "graphics": numbers of files; "skipped": counts by reason; "pixels" and
+        "bytes" of all files; "psnr": mean PSNR of the luma of photographs, dB.
 
     Raises:
         FileExistsError: if there is something at `folder`.
-        OSError: if a file can't be written.
+        ValueError: if no photograph is left.
+        OSError: if a file can't be written; no part of the folder is left behind.
     """
-    root = Path(folder)
-    if root.exists():
-        raise FileExistsError(f"{str(folder)!r} exists; name another folder, or remove it first")
-    for name in (_PHOTOGRAPHS, _GRAPHICS, _VALIDATION):
-        (root / name).mkdir(parents=True)
     copies = RescaledImages(images, copies=1, scales=scales, shortest=shortest, seed=seed)
     aside = set(np.random.default_rng(seed).permutation(len(images))[:validation_images].tolist())
-
-    def copy(index: int) -> tuple[int, int, float] | None:
-        rgb = read_rgb(copies.open(index))
-        if min(rgb.shape[:2]) < shortest:
-            return None
-        coded = io.BytesIO()
-        Image.fromarray(rgb).save(coded, "AVIF", quality=quality, subsampling="4:4:4", speed=6)
-        name = _VALIDATION if index in aside else _PHOTOGRAPHS
-        write_file(root / name / f"{index:05}.avif", coded.getvalue())
-        error = rgb_to_y(rgb, "full").astype(float) - rgb_to_y(read_rgb(coded), "full")
-        return rgb.shape[0] * rgb.shape[1], coded.tell(), float(np.mean(np.square(error)))
-
-    with ThreadPoolExecutor() as pool:
-        done = list(progress(pool.map(copy, range(len(copies))), len(copies)))
     drawings = Graphics(graphics, 2 * shortest, seed)
-    for index in range(graphics):
-        coded = io.BytesIO()
-        Image.open(drawings.open(index)).save(coded, "WEBP", lossless=True)
-        write_file(root / _GRAPHICS / f"{index:05}.webp", coded.getvalue())
-    kept = [found for found in done if found is not None]
-    pixels = sum(found[0] for found in kept) + graphics * (2 * shortest) ** 2
-    psnrs = [10 * np.log10(255**2 / max(found[2], 1e-3)) for found in kept]
+    skipped: Counter[str] = Counter()
+    with new_folder(Path(folder)) as root:
+        for name in (_PHOTOGRAPHS, _GRAPHICS, _VALIDATION):
+            (root / name).mkdir(parents=True)
+
+        def copy(index: int) -> tuple[int, float] | None:
+            try:
+                rgb = read_usable(copies, index, 0, shortest)
+            except UnusableImageError as reason:
+                skipped[str(reason)] += 1
+                return None
+            name = _VALIDATION if index in aside else _PHOTOGRAPHS
+            path = root / name / f"{index:05}.avif"
+            Image.fromarray(rgb).save(path, "AVIF", quality=quality, subsampling="4:4:4", speed=6)
+            error = rgb_to_y(rgb, "full").astype(float) - rgb_to_y(read_rgb(path), "full")
+            return rgb.shape[0] * rgb.shape[1], float(np.mean(np.square(error)))
+
+        with ThreadPoolExecutor() as pool:
+            done = list(progress(pool.map(copy, range(len(copies))), len(copies)))
+        kept = [found for found in done if found is not None]
+        if not kept:
+            raise ValueError(
+                f"no photograph can be used ({format_counts(skipped)}); expected some of at least "
+                f"{shortest} pixels a side"
+            )
+        for index in range(graphics):
+            path = root / _GRAPHICS / f"{index:05}.webp"
+            Image.open(drawings.open(index)).save(path, lossless=True)
+        size = total_size([root])
     return {
         "photographs": len(kept),
         "graphics": graphics,
-        "skipped": len(done) - len(kept),
-        "pixels": pixels,
-        "bytes": sum(path.stat().st_size for path in root.rglob("*") if path.is_file()),
-        "psnr": float(np.mean(psnrs)),
+        "skipped": skipped,
+        "pixels": sum(found[0] for found in kept) + graphics * (2 * shortest) ** 2,
+        "bytes": size,
+        "psnr": float(np.mean([10 * np.log10(255**2 / max(found[1], 1e-3)) for found in kept])),
     }
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ from dmcnn_jax.data.images import (
     select_channels,
 )
 from dmcnn_jax.data.originals import is_gray
+from dmcnn_jax.system.cpu import usable_cores
 
 # Number of tiles whose pixels a fingerprint includes.
 SAMPLED_TILES = 64
@@ -47,6 +47,7 @@ class Tiles:
         images: int32 [tiles], index in `names` of the image that each tile was cut from.
         names: names of the images.
         skipped: number of images that gave no tile, by reason.
+        train_only: indices of images that are never set aside for validation.
     """
 
     pixels: np.ndarray
@@ -54,6 +55,7 @@ class Tiles:
     images: np.ndarray
     names: tuple[str, ...]
     skipped: dict[str, int] = dataclasses.field(default_factory=dict)
+    train_only: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -85,11 +87,12 @@ class Tiles:
         (kept,) = np.nonzero(np.isin(self.images, chosen))
         images = np.searchsorted(chosen, self.images[kept]).astype(np.int32)
         names = tuple(self.names[i] for i in chosen)
-        return Tiles(self.pixels, self.rows[kept], images, names, self.skipped)
+        train_only = frozenset(n for n, i in enumerate(chosen) if i in self.train_only)
+        return Tiles(self.pixels, self.rows[kept], images, names, self.skipped, train_only)
 
 
 def split(tiles: Tiles, validation_images: int, seed: int) -> tuple[Tiles, Tiles]:
-    """Sets images aside for validation, with all their tiles.
+    """Sets images aside for validation, with all their tiles; none of `Tiles.train_only`.
 
     Args:
         tiles: tiles to split.
@@ -100,17 +103,18 @@ def split(tiles: Tiles, validation_images: int, seed: int) -> tuple[Tiles, Tiles
         Training tiles and validation tiles.
 
     Raises:
-        ValueError: if there are fewer than two images.
+        ValueError: if there are fewer than two images, or all are in `Tiles.train_only`.
     """
     count = len(tiles.names)
-    if count < 2:
+    if count < 2 or len(tiles.train_only) == count:
         raise ValueError(
             f"the data source holds {count} image; expected at least 2, one to validate on; or "
             "name others as config.data.validation"
         )
     order = np.random.default_rng(seed).permutation(count)
-    aside = max(1, min(validation_images, count // 3))
-    return tiles.of_images(order[aside:]), tiles.of_images(order[:aside])
+    free = [i for i in order if i not in tiles.train_only]
+    aside = free[: max(1, min(validation_images, count // 3))]
+    return tiles.of_images(set(order).difference(aside)), tiles.of_images(aside)
 
 
 def cut_images(
@@ -238,7 +242,7 @@ def parallel_map(function: Callable[[Item], Result], items: Sequence[Item]) -> I
 
     It uses threads: decoding releases the interpreter's lock.
     """
-    workers = os.cpu_count() or 1
+    workers = usable_cores()
     with ThreadPoolExecutor(workers) as pool:
         pending: list[Future[Result]] = []
         for item in items:

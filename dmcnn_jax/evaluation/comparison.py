@@ -83,9 +83,10 @@ def parse_entry(text: str, qualities: Sequence[int]) -> Entry:
             f"{text!r} stands for networks of several kinds: {', '.join(models)}; expected one"
         )
     (model,) = models
-    if model == "chroma":
+    if model in ("chroma", "photo"):
         raise ValueError(
-            f"{text!r} are weights that restore chroma; expected weights that restore luma"
+            f"{text!r} are weights of the network {model!r}, which restores colour; expected "
+            "weights that restore luma only"
         )
     system = paper_results.SYSTEMS.get(model, model)
     wanted = {**paper_results.SYSTEMS, **{s: s for s in paper_results.SYSTEMS.values()}}.get(

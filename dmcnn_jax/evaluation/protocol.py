@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from dmcnn_jax import jpeg
-from dmcnn_jax.config.types import Config
+from dmcnn_jax.config.types import Config, EvaluateConfig
 from dmcnn_jax.data import feeds
 from dmcnn_jax.data import images as images_module
 from dmcnn_jax.data.originals import read_original_luma
@@ -255,6 +255,8 @@ def evaluate_config(config: Config, weights: str | os.PathLike, workdir: Path) -
     options = config.evaluate
     output = Path(options.output or workdir)
     path, kept = _choose_results(output, model.name)
+    if isinstance(model.module, (ChromaNet, PhotoNet)):
+        _refuse_luma_options(options, model.name)
     if isinstance(model.module, ChromaNet):
         results = color_protocol.evaluate_model(model, config, options.images)
         print(color_protocol.format_table(results))
@@ -282,6 +284,16 @@ def evaluate_config(config: Config, weights: str | os.PathLike, workdir: Path) -
         f"or measure them on images of yours: dmcnn-evaluate --weights {weights} "
         f"--images FOLDER --quality {config.quality}"
     )
+
+
+def _refuse_luma_options(options: EvaluateConfig, name: str | None) -> None:
+    for field, default in (("gallery", ""), ("project", False), ("ensemble", False)):
+        value = getattr(options, field)
+        if value != default:
+            raise ValueError(
+                f"config.evaluate.{field} is {value!r}, but {name} restores colour; expected "
+                f"{default!r}: only networks of luma have this option"
+            )
 
 
 def _evaluate_luma(

@@ -80,7 +80,7 @@ class DnCNN(Restorer):
             conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=not normalise)
             self.add_module(f"conv{i}", conv)
             if normalise:
-                self.add_module(f"norm{i}", nn.BatchNorm2d(features))
+                self.add_module(f"norm{i}", nn.BatchNorm2d(features, momentum=0.01))
 
     def forward(self, coefficients: Tensor, table: Tensor) -> dict[str, Tensor]:
         """Estimates the original as `torch_dmcnn.DMCNN` does: "image" and "jpeg"."""

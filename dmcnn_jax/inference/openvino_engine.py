@@ -1,4 +1,4 @@
-"""Runs the convolutions of a network on a CPU by OpenVINO, in bfloat16 if the CPU supports it.
+"""Runs the convolutions of a network on a CPU by OpenVINO, in bfloat16 if that is faster.
 
 XLA's CPU backend computes bfloat16 convolutions in float32. OpenVINO's (oneDNN's) take half the
 time of float32 on a CPU with fast bfloat16 instructions. Everything else takes little time and
@@ -15,7 +15,6 @@ the same weights. It is optional (`pip install "dmcnn-jax[openvino]"`), and impo
 """
 
 import importlib.util
-import os
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -29,7 +28,7 @@ from dmcnn_jax.models.chroma import ChromaNet
 from dmcnn_jax.models.dmcnn import DMCNN
 from dmcnn_jax.models.photo import PhotoNet
 from dmcnn_jax.models.table_conditioning import modulated_layers
-from dmcnn_jax.system.cpu import has_fast_bfloat16
+from dmcnn_jax.system.cpu import has_fast_bfloat16, usable_cores
 from dmcnn_jax.system.hidden_modules import hiding
 
 PRECISIONS = ("float32", "bfloat16")
@@ -139,9 +138,7 @@ class Engine:
         options = {
             "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[self.precision],
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count(),
+            "INFERENCE_NUM_THREADS": usable_cores(),
             "CPU_RUNTIME_CACHE_CAPACITY": _KEPT_PRIMITIVES,
         }
         graph = self._openvino.Model([answer], layers.inputs)

@@ -1,8 +1,16 @@
-"""What the processor is good at."""
+"""What the processor is good at, and how many of its cores this process may use."""
 
+import os
 from pathlib import Path
 
 _CPU_INFO = Path("/proc/cpuinfo")
+
+
+def usable_cores() -> int:
+    """Returns the number of cores that this process may use, which `taskset` and Slurm limit."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # not on Linux
 
 
 def has_fast_bfloat16() -> bool:

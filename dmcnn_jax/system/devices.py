@@ -14,6 +14,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from dmcnn_jax.system.cpu import usable_cores
+
 HEARTBEAT_TIMEOUT = 60
 """A process is considered dead after this many seconds without a heartbeat."""
 # How long a CPU device, or a process, may wait for another, seconds.
@@ -82,10 +84,7 @@ def use_cores_as_devices(batch_sizes: Sequence[int]) -> None:
     given = jax.config.values["jax_num_cpu_devices"] > 0
     if given or "xla_force_host_platform_device_count" in flags or jax.distributed.is_initialized():
         return
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on Linux
-        cores = os.cpu_count() or 1
+    cores = usable_cores()
     count = max(n for n in range(1, 9) if n <= cores and not any(b % n for b in batch_sizes))
     if count > 1:
         # XLA ends the process when one device waits too long for another, as after the computer was

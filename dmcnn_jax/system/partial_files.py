@@ -70,6 +70,30 @@ def partial_folder(folder: Path) -> Iterator[Path]:
         yield path
 
 
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Creates a folder under a temporary name, and renames it at the end of the block.
+
+    Args:
+        path: the folder's final name; its parents are made.
+
+    Yields:
+        The temporary folder, which is removed if the block fails.
+
+    Raises:
+        FileExistsError: if there is something at `path`.
+        OSError: if it can't be created.
+    """
+    if path.exists():
+        raise FileExistsError(f"{str(path)!r} exists; name another folder, or remove it first")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with partial_folder(path.parent) as folder:
+        temporary = folder / path.name
+        temporary.mkdir()
+        yield temporary
+        temporary.rename(path)
+
+
 def remove_open() -> None:
     """Removes all incomplete files and folders of this process."""
     for path in tuple(_open):

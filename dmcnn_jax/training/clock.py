@@ -1,12 +1,12 @@
 """A schedule by the clock: a run takes a given time, whatever the speed of the machine."""
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from itertools import accumulate
 from typing import Any
 
 from dmcnn_jax.config.types import Config
+from dmcnn_jax.system.cpu import usable_cores
 from dmcnn_jax.training.schedule import cooldown_factor
 
 # Share of the time over which the learning rate rises from 0.
@@ -14,8 +14,8 @@ _WARMUP = 0.02
 
 
 def _processor_time() -> float:
-    """Returns the processor time of this process, in seconds of all cores."""
-    return time.process_time() / (os.cpu_count() or 1)
+    """Returns the processor time of this process divided by the number of its cores, s."""
+    return time.process_time() / usable_cores()
 
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.monotonic, "processor": _processor_time}

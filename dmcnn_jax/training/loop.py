@@ -70,6 +70,13 @@ def train(
             f"config.schedule.name is 'clock' in {jax.process_count()} processes, whose clocks "
             "differ; expected one process, or the schedule 'constant'"
         )
+    if config.schedule.name == "clock" and config.schedule.clock == "processor":
+        backend = jax.default_backend()
+        if backend != "cpu":
+            raise ValueError(
+                f"config.schedule.clock is 'processor', but JAX trains on a {backend.upper()}, "
+                "whose work takes no processor time; expected 'wall'"
+            )
     workdir = Path(workdir)
     trainer = Trainer(config)
     for size in batch_sizes(config):

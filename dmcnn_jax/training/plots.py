@@ -58,10 +58,20 @@ def write_csv(workdir: str | os.PathLike, path: str | os.PathLike) -> None:
 
 
 def read_csv(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """Returns the records of a table that `write_csv` wrote, as `read_log` returns them."""
+    """Returns the records of a table that `write_csv` wrote, as `read_log` returns them.
+
+    Raises:
+        ValueError: if the file is another table.
+    """
     records = []
     with Path(path).open(newline="") as file:
-        for row in csv.DictReader(file):
+        rows = csv.DictReader(file)
+        if not {"step", "loss", "validation_gain"} <= set(rows.fieldnames or ()):
+            raise ValueError(
+                f"{str(path)!r} has no columns step, loss and validation_gain; expected curves "
+                "that a training wrote"
+            )
+        for row in rows:
             cells: dict[str, Any] = {k: float(value) for k, value in row.items() if value}
             validation = {k: cells.pop(f"validation_{k}", None) for k in ("loss", "psnr", "gain")}
             if validation["gain"] is not None:

@@ -51,7 +51,7 @@ class Validation:
         for start in range(0, self._count, size):
             # The last batch is padded with copies of the last tile, which are not counted.
             rows = np.minimum(np.arange(start, start + size), self._count - 1)
-            batch = feeds.validation_batch(tiles.take(rows), config)
+            batch = feeds.validation_batch(tiles, rows, config)
             parts = batch["original"], batch["coefficients"], batch["table"]
             decoded = np.asarray(decode(module, *parts[1:]))
             shown = self._shown[(self._shown >= start) & (self._shown < start + size)] - start

@@ -5,7 +5,8 @@
 
 9×9 to 64 channels, 7×7 to 32, 1×1 to 16, 5×5 to 1, with ReLU between. It has no shortcut: it
 predicts the image itself. Layers, initialisation (Gaussian, standard deviation 0.001), loss and the
-learning rate of the last layer, a tenth of the others', are those of the authors' Caffe code.
+learning rate of the last layer, a tenth of the others' by SGD, are those of the authors' Caffe
+code.
 106,561 weights, 106,448 of them in kernels; the receptive field is 19 × 19 pixels.
 
 Assumed: padding by replication, as in the authors' test code. They train without padding, which is

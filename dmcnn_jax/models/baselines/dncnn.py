@@ -8,8 +8,9 @@ after all layers but the last, batch normalisation before it in all but the firs
 subtracted from the input. 667,073 weights, 664,704 of them in kernels; 665,921 in the published
 form, which merges batch normalisation into the convolutions. The receptive field is 41 × 41 pixels.
 
-Assumed: convolutions followed by batch normalisation have no bias, since its shift is one; and the
-momentum of its statistics.
+Assumed: convolutions followed by batch normalisation have no bias, since its shift is one. Batch
+statistics have a momentum of 0.99: with 0.9, they covered only the last ten batches, and small
+batches gave them so much noise that it cost 0.05 dB.
 """
 
 from collections.abc import Mapping
@@ -74,7 +75,7 @@ class DnCNN(Network):
             if normalise:
                 x = nn.BatchNorm(
                     use_running_average=not train,
-                    momentum=0.9,
+                    momentum=0.99,
                     dtype=self.dtype,
                     name=f"norm{i}",
                 )(x)

@@ -45,8 +45,13 @@ def read_dncnn(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]
     with file:
         if "net/layers" not in file:
             raise ValueError(f"{str(path)!r} holds no 'net.layers'; expected a MatConvNet network")
-        layers = [file[reference] for reference in file["net/layers"][()].ravel()]
-        kinds = [_text(layer["type"]) for layer in layers]
+        try:
+            layers = [file[reference] for reference in file["net/layers"][()].ravel()]
+            kinds = [_text(layer["type"]) for layer in layers]
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{str(path)!r}: its 'net.layers' are no layers of MatConvNet ({error})"
+            ) from error
         expected = (["conv", "relu"] * len(layers))[: len(layers)]
         if kinds != expected or kinds[-1] != "conv":
             raise ValueError(
