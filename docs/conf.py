@@ -29,7 +29,7 @@ exclude_patterns = ["_build", "**.ipynb_checkpoints", "generated/_*"]
 nb_execution_mode = "off"
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
-# Jupyter magics in notebooks are not Python, and two rooms may each have a class of one name.
+# Jupyter magics in notebooks are not Python, and two subpackages may each have a class of one name.
 suppress_warnings = ["misc.highlighting_failure", "ref.python"]
 
 # Docstrings are in Google's style; a word in single backquotes is code.

@@ -61,25 +61,25 @@ def modules() -> list[str]:
     return [name for _, name, _ in found if not re.search(r"\._", name)]
 
 
-def rooms() -> dict[str, list[str]]:
-    """Returns room → its modules, the room's package first; "top" has what lies in none."""
+def subpackages() -> dict[str, list[str]]:
+    """Returns subpackage → its modules, the package itself first; "top" has the others."""
     grouped: dict[str, list[str]] = {}
     for name in modules():
         parts = name.split(".")
-        is_room = (PACKAGE / parts[1]).is_dir()
-        grouped.setdefault(parts[1] if is_room else "top", []).append(name)
+        is_subpackage = (PACKAGE / parts[1]).is_dir()
+        grouped.setdefault(parts[1] if is_subpackage else "top", []).append(name)
     return grouped
 
 
 def api_pages() -> dict[str, str]:
-    """Returns file name → a page for each room, and one for what lies in no room."""
+    """Returns file name → a page for each subpackage."""
     pages = {}
-    for room, names in rooms().items():
-        if room == "top":
+    for subpackage, names in subpackages().items():
+        if subpackage == "top":
             continue
-        title = f"dmcnn_jax.{room}"
+        title = f"dmcnn_jax.{subpackage}"
         sections = [_automodule(name, names) for name in names]
-        pages[f"api-{room}.md"] = f"# `{title}`\n\n" + "\n\n".join(sections) + "\n"
+        pages[f"api-{subpackage}.md"] = f"# `{title}`\n\n" + "\n\n".join(sections) + "\n"
     return pages
 
 
