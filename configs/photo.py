@@ -4,8 +4,8 @@ python tools/pack_images.py FOLDER_OF_IMAGES -o packs/photo --luma rgb --tile 16
     --copies 3 --graphics 350 --skies 150
 python -m dmcnn_jax.main --config configs/photo.py --config.data.source=packs/photo
 
-It trains for days, over as many sittings as it takes, at a constant rate, from the bundled weights
-of the last sitting. `--config.init_from=dmcnn-any` starts from random ones, but for luma, which
+It trains for days, over as many runs as it takes, at a constant rate, from the bundled weights
+of the last run. `--config.init_from=dmcnn-any` starts from random ones, but for luma, which
 that network restores first; `--config.train.unfreeze` trains that network too. To end it, set
 `--config.train.stage_steps="(N,)"` to 1.25 times the number of steps done: the last fifth is the
 cooldown.

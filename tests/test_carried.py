@@ -475,6 +475,15 @@ def test_comments_with_zeros_are_written_without_them(tmp_path):
                 assert image.text["Comment"] == "one\ntwo"
 
 
+def test_comments_of_zeros_only_are_none(tmp_path):
+    data = jpeg_file(segment(0xFE, b"\0\0"))
+    path, dropped = written(tmp_path, data, ".tif", 8)
+    assert dropped == () and 0x10E not in texts(path.read_bytes())
+    path, dropped = written(tmp_path, data, ".png", 8)
+    with Image.open(path) as image:
+        assert dropped == () and "Comment" not in image.text
+
+
 @pytest.mark.parametrize(("extension", "bits"), TYPES)
 def test_the_mark_of_adobe_rgb_is_kept(tmp_path, extension, bits):
     exif = Image.Exif()

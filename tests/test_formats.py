@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageCms, PngImagePlugin
 
 from dmcnn_jax.images import formats
 from dmcnn_jax.jpeg.metadata import Metadata
@@ -174,13 +174,27 @@ def test_an_unknown_png_filter_is_named(tmp_path, rng):
 
 def test_png_files_with_more_text_than_pillow_reads_are_named(tmp_path):
     text = PngImagePlugin.PngInfo()
-    text.add_text("key", "x" * 1_100_000, zip=True)
+    text.add_text("key", "x" * 17_000_000, zip=True)
     path = tmp_path / "a.png"
     Image.new("L", (8, 8)).save(path, pnginfo=text)
     for action in (formats.read, formats.read_size, formats.read_orientation):
         with pytest.raises(ValueError, match="too large") as error:
             action(path)
         assert str(error.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_png_files_with_large_profiles_are_read(tmp_path, rng, dtype):
+    """Pillow reads profiles up to 1 MiB; its limit is back afterwards."""
+    pixels = rng.integers(0, np.iinfo(dtype).max, (9, 7, 3)).astype(dtype)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes() + bytes(2**20)
+    path = tmp_path / "a.png"
+    formats.write(path, pixels, Metadata(icc=profile), formats.output_format(".png"))
+    np.testing.assert_array_equal(formats.read(path), pixels)
+    with formats.opening(path) as image:
+        assert image.info["icc_profile"] == profile
+    with pytest.raises(ValueError, match="too large"), Image.open(path):
+        pass
 
 
 @pytest.mark.parametrize("compression", [None, "zlib", "lzw", "packbits"])

@@ -347,6 +347,26 @@ def test_files_that_differ_by_extension_have_the_results_of_dmcnn_restore(tmp_pa
         assert (found[name].restored == 200 + level).all()
 
 
+def test_files_that_differ_by_extension_share_their_original(tmp_path):
+    for name, level in (("a.jpg", 10), ("a.jpeg", 20)):
+        save(tmp_path / "in" / name, np.full((16, 16), level, np.uint8), quality=95)
+        save(tmp_path / "out" / f"{name}.png", np.full((16, 16), level, np.uint8))
+    save(tmp_path / "originals/a.png", np.full((16, 16), 15, np.uint8))
+    found = list(read_pairs(tmp_path / "in", tmp_path / "out", tmp_path / "originals"))
+    assert [pair.name for pair in found] == ["a.jpeg", "a.jpg"]
+    assert all((pair.original == 15).all() for pair in found)
+
+
+def test_names_that_differ_in_case_are_those_of_two_pictures(tmp_path):
+    for name, level in (("A", 10), ("a", 20)):
+        save(tmp_path / "in" / f"{name}.jpg", np.full((16, 16), level, np.uint8), quality=95)
+        save(tmp_path / "out" / f"{name}.png", np.full((16, 16), 200 + level, np.uint8))
+    if len(list((tmp_path / "in").iterdir())) == 1:
+        pytest.skip("needs a file system that distinguishes case")
+    found = list(read_pairs(tmp_path / "in", tmp_path / "out"))
+    assert sorted(pair.restored.mean() - pair.jpeg.mean() for pair in found) == [200, 200]
+
+
 def test_a_jpeg_is_never_its_own_result(tmp_path):
     save(tmp_path / "a.jpg", np.zeros((16, 16), np.uint8))
     with pytest.raises(ValueError, match="has no picture 'a'"):

@@ -178,7 +178,8 @@ def test_photographs_that_cannot_be_read_are_left_out(tmp_path):
     shutil.rmtree(tmp_path / "copies")
     done = command(tmp_path, *pack, "96")
     assert done.returncode == 1
-    assert "no photograph can be used (3 smaller than 96 pixels, 1 unreadable)" in done.stderr
+    assert "3 smaller than 96 pixels, 1 unreadable left out" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
     done = command(tmp_path, *pack, "48", "--validation=-1")
     assert done.returncode == 2 and "--validation is -1; expected at least 1" in done.stderr

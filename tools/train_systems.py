@@ -84,6 +84,9 @@ def _train(options: argparse.Namespace) -> None:
         }
         best = max(gains, key=gains.__getitem__)
         print(f"{name}: {gains} dB in trials; {best} is taken", flush=True)
+        # Until the end, its weights in the folder are of another number of minutes.
+        if choices.pop(name, None):
+            _write_choices(path, choices)
         gain = _run(options, name, best, options.minutes, "systems", 5)
         choices[name] = {
             "optimizer": best,
@@ -91,11 +94,15 @@ def _train(options: argparse.Namespace) -> None:
             "minutes": options.minutes,
             "gain": gain,
         }
-        write_file(path, (json.dumps(choices, indent=2) + "\n").encode())
+        _write_choices(path, choices)
     compared = " ".join(
         f'"{name}={_weights(options, name, choices[name])}"' for name in SYSTEMS if name in choices
     )
     print(f"dmcnn-compare {compared} --images LIVE1=FOLDER --qualities 10")
+
+
+def _write_choices(path: Path, choices: dict[str, dict[str, Any]]) -> None:
+    write_file(path, (json.dumps(choices, indent=2) + "\n").encode())
 
 
 def _run(

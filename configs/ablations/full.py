@@ -10,5 +10,5 @@ from dmcnn_jax.config.presets import ablation_config
 
 
 def get_config(budget: str = "gpu"):
-    """Returns the configuration; `budget` is one of `presets.set_budget`."""
+    """Returns the configuration; `budget` is one that `presets.set_budget` names."""
     return ablation_config("full", budget)

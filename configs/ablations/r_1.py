@@ -10,7 +10,7 @@ from dmcnn_jax.config.presets import ablation_config
 
 
 def get_config(budget: str = "gpu"):
-    """Returns the configuration; `budget` is one of `presets.set_budget`."""
+    """Returns the configuration; `budget` is one that `presets.set_budget` names."""
     config = ablation_config("r-1", budget)
     config.model.residual = 1.0
     config.model.learn_residual = False

@@ -2,7 +2,7 @@
 
 python tools/train_recipe.py configs/shipped/dmcnn_photo.py --source FOLDER -o runs/dmcnn-photo
 
-The bundled weights have seen as many pixels in several sittings, whose lengths followed the clock
+The bundled weights have seen as many pixels in several runs, whose lengths followed the clock
 (docs/training-weights.md); these are three runs by steps. Luma begins with the bundled dmcnn-any.
 """
 

@@ -44,7 +44,10 @@ _FINAL = (
 _FINAL_NAMES = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"}
 
 # Errors of a folder's file system, or of the machine, that other files would meet too.
-_READING_ERRORS = {errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+_READING_ERRORS = {
+    *(errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENODEV, errno.ENXIO),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+}
 # A file that alone can't be read (EIO) is on a damaged place of the disk.
 _WRITING_ERRORS = _READING_ERRORS | {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 

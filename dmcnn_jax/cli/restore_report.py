@@ -81,7 +81,10 @@ def check_report(path: str | None, pictures: Sequence[str | os.PathLike[str]]) -
         return
     real = os.path.realpath(path)
     if target_key(real) in map(target_key, map(RealPaths(), pictures)):
-        raise UsageError(f"--json {path!r} would overwrite a picture; choose another name")
+        raise UsageError(
+            f"--json {path!r} would overwrite a picture, or differs from its name only in case; "
+            "choose another name"
+        )
     if os.path.isdir(real) or not os.path.isdir(os.path.dirname(real)):
         raise UsageError(f"--json {path!r}; expected the name of a file in a folder that exists")
     try:  # permissions are not enough: the disk may be read-only or full

@@ -12,6 +12,9 @@ OPTIMIZERS = ("adam", "sgd", "muon", "lbfgs")
 """Values of `config.train.optimizer`: the keys of `training.optimizers.OPTIMIZERS`, which this
 module may not import."""
 
+LUMA_OPTIONS = {"gallery": "", "project": False, "ensemble": False}
+"""Fields of `config.evaluate` that only networks of luma have, and their defaults."""
+
 # Networks of colour, trained on RGB tiles.
 _COLOR_MODELS = ("chroma", "photo")
 
@@ -74,7 +77,7 @@ def _validate_data(config: Config, expect: _Expect) -> None:
 def _validate_color(config: Config, expect: _Expect) -> None:
     """Checks the combination of fields that networks of colour need."""
     data, model = config.data, config.model.name
-    for name, unused in (("gallery", ""), ("project", False), ("ensemble", False)):
+    for name, unused in LUMA_OPTIONS.items():
         value = getattr(config.evaluate, name)
         expect(value == unused, f"evaluate.{name}", f"{unused!r} for the model {model!r}")
     expect(data.luma == "rgb", "data.luma", f"'rgb' for the model {model!r}")

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -20,6 +20,7 @@ from dmcnn_jax.data.images import Images, UnusableImageError, read_rgb, read_usa
 from dmcnn_jax.data.rescaled import RescaledImages
 from dmcnn_jax.data.tiles import ProgressBar, format_counts, no_progress
 from dmcnn_jax.images.color import rgb_to_y
+from dmcnn_jax.system.cpu import usable_cores
 from dmcnn_jax.system.partial_files import new_folder
 
 _PHOTOGRAPHS, _GRAPHICS, _VALIDATION = "training/photographs", "training/graphics", "validation"
@@ -46,7 +47,7 @@ def write_copies(
         scales: lowest and highest factor by which photographs are reduced.
         shortest: shorter side below which no photograph is reduced, pixels; smaller ones are left
             out.
-        validation_images: number of photographs to set aside.
+        validation_images: number of photographs to set aside, which is limited to a third of them.
         graphics: number of drawings, `2 · shortest` pixels high and wide.
         seed: random seed.
         progress: wraps the loop over photographs.
@@ -57,37 +58,40 @@ def write_copies(
 
     Raises:
         FileExistsError: if there is something at `folder`.
-        ValueError: if no photograph is left.
+        ValueError: if no photograph is left for training, or for validation.
         OSError: if a file can't be written; no part of the folder is left behind.
     """
     copies = RescaledImages(images, copies=1, scales=scales, shortest=shortest, seed=seed)
-    aside = set(np.random.default_rng(seed).permutation(len(images))[:validation_images].tolist())
+    limit = max(1, min(validation_images, len(images) // 3))
+    aside = set(np.random.default_rng(seed).permutation(len(images))[:limit].tolist())
     drawings = Graphics(graphics, 2 * shortest, seed)
-    skipped: Counter[str] = Counter()
     with new_folder(Path(folder)) as root:
         for name in (_PHOTOGRAPHS, _GRAPHICS, _VALIDATION):
             (root / name).mkdir(parents=True)
 
-        def copy(index: int) -> tuple[int, float] | None:
+        def copy(index: int) -> _Copy | str:
+            """Writes a copy; returns the reason if the photograph can't be used."""
             try:
                 rgb = read_usable(copies, index, 0, shortest)
             except UnusableImageError as reason:
-                skipped[str(reason)] += 1
-                return None
+                return str(reason)
             name = _VALIDATION if index in aside else _PHOTOGRAPHS
             path = root / name / f"{index:05}.avif"
             Image.fromarray(rgb).save(path, "AVIF", quality=quality, subsampling="4:4:4", speed=6)
             error = rgb_to_y(rgb, "full").astype(float) - rgb_to_y(read_rgb(path), "full")
-            return rgb.shape[0] * rgb.shape[1], float(np.mean(np.square(error)))
+            return _Copy(name, rgb.shape[0] * rgb.shape[1], float(np.mean(np.square(error))))
 
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             done = list(progress(pool.map(copy, range(len(copies))), len(copies)))
-        kept = [found for found in done if found is not None]
-        if not kept:
-            raise ValueError(
-                f"no photograph can be used ({format_counts(skipped)}); expected some of at least "
-                f"{shortest} pixels a side"
-            )
+        skipped = Counter(each for each in done if isinstance(each, str))
+        kept = [each for each in done if isinstance(each, _Copy)]
+        for name in (_PHOTOGRAPHS, _VALIDATION):
+            if not any(each.folder == name for each in kept):
+                raise ValueError(
+                    f"no photograph is left for {name}, of {len(done)} ({format_counts(skipped)} "
+                    f"left out, {len(aside)} set aside for validation); expected more photographs "
+                    f"of at least {shortest} pixels a side"
+                )
         for index in range(graphics):
             path = root / _GRAPHICS / f"{index:05}.webp"
             Image.open(drawings.open(index)).save(path, lossless=True)
@@ -96,10 +100,18 @@ def write_copies(
         "photographs": len(kept),
         "graphics": graphics,
         "skipped": skipped,
-        "pixels": sum(found[0] for found in kept) + graphics * (2 * shortest) ** 2,
+        "pixels": sum(each.pixels for each in kept) + graphics * (2 * shortest) ** 2,
         "bytes": size,
-        "psnr": float(np.mean([10 * np.log10(255**2 / max(found[1], 1e-3)) for found in kept])),
+        "psnr": float(np.mean([10 * np.log10(255**2 / max(each.error, 1e-3)) for each in kept])),
     }
+
+
+class _Copy(NamedTuple):
+    """A copy that was written: its folder, its number of pixels, and the mean squared error."""
+
+    folder: str
+    pixels: int
+    error: float
 
 
 def use_copies(data: DataConfig, folder: str | os.PathLike, tile: int) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from dmcnn_jax import jpeg
 from dmcnn_jax.config.types import Config, EvaluateConfig
+from dmcnn_jax.config.validation import LUMA_OPTIONS
 from dmcnn_jax.data import feeds
 from dmcnn_jax.data import images as images_module
 from dmcnn_jax.data.originals import read_original_luma
@@ -287,7 +288,7 @@ def evaluate_config(config: Config, weights: str | os.PathLike, workdir: Path) -
 
 
 def _refuse_luma_options(options: EvaluateConfig, name: str | None) -> None:
-    for field, default in (("gallery", ""), ("project", False), ("ensemble", False)):
+    for field, default in LUMA_OPTIONS.items():
         value = getattr(options, field)
         if value != default:
             raise ValueError(

@@ -350,11 +350,15 @@ def _options(metadata: Metadata, style: OutputFormat) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _any_size() -> Iterator[None]:
-    """Lifts Pillow's limit on pixels; it is back when the last thread has left such a block."""
-    global _blocks, _limit
+    """Lifts Pillow's limits on pixels and, in PNG files, on the size of a colour profile.
+
+    They are back when the last thread has left such a block.
+    """
+    global _blocks, _limits
     with _counting:
         if not _blocks:
-            _limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            _limits = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
+            Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = None, _MAX_PROFILE
         _blocks += 1
     try:
         yield
@@ -362,11 +366,13 @@ def _any_size() -> Iterator[None]:
         with _counting:
             _blocks -= 1
             if not _blocks:
-                Image.MAX_IMAGE_PIXELS = _limit
+                Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = _limits
 
 
+# A JPEG file can hold larger profiles than Pillow reads from PNG files, in 255 segments.
+_MAX_PROFILE = 255 * 2**16
 _counting = threading.Lock()
-_blocks, _limit = 0, Image.MAX_IMAGE_PIXELS
+_blocks, _limits = 0, (Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK)
 
 
 # What undoes each EXIF orientation.

@@ -62,7 +62,7 @@ def prepare(
     metadata = dataclasses.replace(metadata, xmp=packet, extended_xmp=extension, attachments=())
     if format_name != "JPEG":
         comments = (each.rstrip(b"\0").replace(b"\0", b"\n") for each in metadata.comments)
-        metadata = dataclasses.replace(metadata, comments=tuple(comments))
+        metadata = dataclasses.replace(metadata, comments=tuple(filter(None, comments)))
     if upright:
         metadata = orientation.upright(metadata)
     return metadata, dropped
@@ -152,10 +152,12 @@ def to_exif(metadata: Metadata) -> Image.Exif:
     if exif.get(Base.Orientation, 1) not in range(1, 9):
         del exif[Base.Orientation]  # readers warn about it
     inner = exif.get_ifd(IFD.Exif)
+    directories = [exif, inner, exif.get_ifd(IFD.GPSInfo)]
     if IFD.Interop in inner:
         # Pillow writes directories of directories only if they are there as such.
         inner[IFD.Interop] = exif.get_ifd(IFD.Interop)
-    for directory in (exif, inner, exif.get_ifd(IFD.Interop), exif.get_ifd(IFD.GPSInfo)):
+        directories.append(inner[IFD.Interop])
+    for directory in directories:
         for number, value in directory.items():
             if isinstance(value, str):
                 directory[number] = _Text(value)

@@ -1,7 +1,6 @@
 """Bands of blocks, in which planes and pictures are processed to bound memory."""
 
 import concurrent.futures
-import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
@@ -10,6 +9,7 @@ import numpy as np
 from dmcnn_jax import jpeg
 from dmcnn_jax.images import color
 from dmcnn_jax.jpeg.resampling import upsample_rows
+from dmcnn_jax.system.cpu import usable_cores
 
 BAND = 16
 """Rows of blocks in a band."""
@@ -39,7 +39,7 @@ def map_bands(function: Callable[[int], Result], tops: Iterable[int]) -> list[Re
         function: takes the first row of a band.
         tops: the first rows, in the unit that the function expects.
     """
-    with concurrent.futures.ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    with concurrent.futures.ThreadPoolExecutor(min(4, usable_cores())) as pool:
         return list(pool.map(function, tops))
 
 

@@ -267,7 +267,8 @@ class Restorer:
             The file, with the original's other contents.
 
         Raises:
-            ValueError: if the file can't be as small as `options` require.
+            ValueError: if the file can't be as small as `options` require, or was read without its
+                end (see `whole` at `jpeg.read`).
         """
         return make_jpeg(planes, options, project=self.options.project)
 

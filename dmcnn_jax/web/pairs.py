@@ -1,6 +1,7 @@
 """Pairs JPEG files with their restored pictures, and with originals, by name."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def read_pairs(
     match_restored = _Matcher(restored, jpegs, inputs, endings)
     matchers = [match_restored]
     if originals:
-        matchers.append(_Matcher(Path(originals), jpegs, inputs, ("",)))
+        matchers.append(_Matcher(Path(originals), jpegs, inputs, ("",), shared=True))
     for name, path in sorted(inputs.items()):
         try:
             yield _read_item(name, [path, *(match(name) for match in matchers)])
@@ -99,12 +100,22 @@ class _Matcher:
         jpegs: the JPEG file or folder.
         inputs: JPEG files by name; none of them is a counterpart.
         endings: what may follow a JPEG file's name, in order of preference.
+        shared: whether files that differ only by extension have the same counterpart, as they have
+            the same original.
     """
 
     def __init__(
-        self, place: Path, jpegs: Path, inputs: Mapping[str, Path], endings: Sequence[str]
+        self,
+        place: Path,
+        jpegs: Path,
+        inputs: Mapping[str, Path],
+        endings: Sequence[str],
+        *,
+        shared: bool = False,
     ) -> None:
         self._place, self._inputs, self._endings = place, inputs, endings
+        self._own_names = {name: _without_extension(path, jpegs) for name, path in inputs.items()}
+        self._counts, self._shared = Counter(self._own_names.values()), shared
         # Two files given by name form a pair, whatever their names.
         self._only = None if place.is_dir() or jpegs.is_dir() else place
         excluded = set()
@@ -114,7 +125,10 @@ class _Matcher:
 
     def __call__(self, name: str) -> Path:
         """Returns the counterpart of a JPEG file; raises a ValueError if there is none."""
-        matches = (self._found.get(name + ending) for ending in self._endings)
+        names, own = [name], self._own_names[name]
+        if self._shared or self._counts[own] == 1:
+            names.append(own)
+        matches = (self._found.get(each + ending) for each in names for ending in self._endings)
         match = self._only or next(filter(None, matches), None)
         if match is None:
             raise ValueError(
@@ -138,7 +152,7 @@ def _find_jpegs(place: Path) -> dict[str, Path]:
         return {place.stem: place}
     paths = find_files(place, JPEG_EXTENSIONS)
     targets = distinct_targets([(path, path.with_suffix(".png")) for path in paths])
-    names = (target.relative_to(place).with_suffix("").as_posix() for target in targets)
+    names = (_without_extension(target, place) for target in targets)
     return dict(zip(names, paths, strict=True))
 
 
@@ -149,10 +163,14 @@ def _find(
     if not place.is_dir():
         return {place.stem: place}
     return {
-        path.relative_to(place).with_suffix("").as_posix(): path
+        _without_extension(path, place): path
         for path in find_files(place, extensions)
         if path.relative_to(place) not in excluded
     }
+
+
+def _without_extension(path: Path, place: Path) -> str:
+    return path.relative_to(place).with_suffix("").as_posix() if place.is_dir() else path.stem
 
 
 def _read(path: Path) -> np.ndarray:

@@ -38,6 +38,7 @@ from dmcnn_jax.evaluation.complexity import flops_per_pixel
 from dmcnn_jax.inference.model import Model, estimate, is_openvino
 from dmcnn_jax.inference.plane import restore_plane
 from dmcnn_jax.system import devices
+from dmcnn_jax.system.cpu import usable_cores
 
 
 def measure_machine(bench: Benchmark) -> dict[str, Any]:
@@ -175,7 +176,7 @@ def _measure_host_pairs(bench: Benchmark) -> dict[str, Any]:
         config = training_config(settings, settings.features, settings.batch, "float32")
         feed = tf_pipeline.PipelineFeed(images, np.arange(len(images)), config, devices.make_mesh())
         numbers, passed = iter(range(sys.maxsize)), iter(range(sys.maxsize))
-        pool = ThreadPoolExecutor(os.cpu_count())
+        pool = ThreadPoolExecutor(usable_cores())
 
         def by_pillow(_: int) -> np.ndarray:
             pixels, quality = feed.example(0, next(numbers))

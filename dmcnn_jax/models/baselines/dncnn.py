@@ -9,8 +9,8 @@ subtracted from the input. 667,073 weights, 664,704 of them in kernels; 665,921 
 form, which merges batch normalisation into the convolutions. The receptive field is 41 × 41 pixels.
 
 Assumed: convolutions followed by batch normalisation have no bias, since its shift is one. Batch
-statistics have a momentum of 0.99: with 0.9, they covered only the last ten batches, and small
-batches gave them so much noise that it cost 0.05 dB.
+statistics have a momentum of 0.99: with 0.9, they cover only the last ten batches, which are noisy
+if these are small.
 """
 
 from collections.abc import Mapping
