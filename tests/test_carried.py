@@ -7,6 +7,7 @@ import os
 import shutil
 import struct
 import subprocess
+import sys
 import tracemalloc
 from xml.etree import ElementTree
 
@@ -256,6 +257,28 @@ def extended(note, limit=40_000):
         for at in range(0, len(body), limit)
     ]
     return segment(0xE1, XMP + main_packet), parts[::-1]
+
+
+@pytest.mark.parametrize(
+    ("where", "lost"), [("main packet", ["extended XMP", "XMP"]), ("extension", ["extended XMP"])]
+)
+def test_deeply_nested_xmp_with_an_extension_costs_only_itself(tmp_path, where, lost):
+    deep = "<a>" * 900 + "</a>" * 900 if where == "extension" else ""
+    body = PACKET.format(rdf=RDF, attributes="", inside=deep).encode()
+    guid = hashlib.md5(body).hexdigest().upper().encode()
+    note = f'xmlns:n="http://ns.adobe.com/xmp/note/" n:HasExtendedXMP="{guid.decode()}"'
+    deep = "<a>" * 900 + "</a>" * 900 if where == "main packet" else ""
+    packet = PACKET.format(rdf=RDF, attributes=note, inside=deep).encode()
+    part = EXTENSION + guid + struct.pack(">II", len(body), 0) + body
+    data = jpeg_file(segment(0xE1, XMP + packet), segment(0xE1, part))
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(500)
+    try:
+        path, dropped = written(tmp_path, data, ".png")
+    finally:
+        sys.setrecursionlimit(limit)
+    assert [each.partition(" (")[0] for each in dropped] == lost
+    assert (xmp_of(path) is None) == ("XMP" in lost)
 
 
 @pytest.mark.parametrize(("extension", "bits"), TYPES[:4] + TYPES[5:])

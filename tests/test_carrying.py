@@ -420,16 +420,32 @@ def test_other_lengths_in_xmp_are_left_and_said_if_wrong():
         assert tuple(note.partition(",")[0] for note in result.notes) == expected
 
 
+def test_attributes_whose_names_begin_like_a_length_are_left():
+    """There may be thousands of them, and looking for each took time by their square."""
+    sizes = {f"Length-{i}": 1 for i in range(3000)}
+
+    def build(size):
+        attributes, inside = container([item("Primary", **sizes, **{"Length-old": size})])
+        return insert(plain(), carried_files.xmp(attributes, inside))
+
+    data = carried_files.self_measuring(build)
+    assert applications(carried(data).data) == applications(data)
+
+
 @pytest.mark.parametrize(
     "change",
     [
         lambda packet: packet.replace(b"</rdf:RDF>", b""),
         lambda packet: b"<!DOCTYPE x [<!ENTITY a 'a'>]>" + packet.partition(b"?>")[2],
         lambda packet: packet.decode().encode("utf-16"),
+        lambda packet: (
+            b'<?xml version="1.0" encoding="ISO-8859-1"?>'
+            + re.sub(b"Item(?=[:=])", b"It\xe9m", packet.partition(b"?>")[2])
+        ),
         lambda packet: packet.replace(b"photos/1.0/container/item", b"photos/another"),
         lambda packet: re.sub(b'Length="(.)', lambda m: b'Length="&#%d;' % m[1][0], packet),
     ],
-    ids=["malformed", "entities", "utf-16", "another namespace", "references"],
+    ids=["malformed", "entities", "utf-16", "latin-1", "another namespace", "references"],
 )
 def test_xmp_that_cannot_be_read_safely_is_left(change):
     def build(size):

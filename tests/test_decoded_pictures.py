@@ -171,6 +171,15 @@ def test_folders_give_their_pictures_of_other_formats_only_when_asked(tmp_path) 
     assert [p.name for p, _ in find_jpegs(tmp_path, None, Skipped(), both)] == ["a.jpg", "b.png"]
 
 
+def test_a_transparent_colour_is_not_lost_in_silence() -> None:
+    """PNG files without alpha may name a colour that is transparent."""
+    pixels = decoded(compressed(photograph(size=96).convert("L"), quality=30))
+    with pytest.raises(ValueError, match="it has transparent pixels"):
+        read_source(stored(pixels, transparency=int(pixels[0, 0])))
+    file = read_source(stored(pixels, transparency=0))  # which no pixel has
+    assert file.notes[1:] == ("its alpha channel, opaque everywhere, is left out",)
+
+
 def test_an_opaque_alpha_channel_is_left_out_and_said() -> None:
     pixels = decoded(compressed(photograph(size=96).convert("L"), quality=30))
     opaque = np.full_like(pixels, 255)

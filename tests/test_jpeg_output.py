@@ -233,6 +233,24 @@ def test_inks_too():
     assert Image.open(io.BytesIO(result.data)).mode == "CMYK" and result.data != data
 
 
+def test_a_restored_file_of_inks_is_left_as_decoded():
+    data = saved(Image.fromarray(picture()).convert("CMYK"))
+    file = jpeg.read(data)
+    parts = tuple(
+        Planes(
+            dataclasses.replace(file, color="gray", components=(component,)),
+            *(("net",), (dequantized_plane(component) + 1,), (), ()),
+        )
+        for component in file.components
+    )
+    planes = Planes(file, ("net",) * 4, (), (), (), parts=parts)
+    written = make_jpeg(planes, JpegOptions()).data
+    restorer = Restorer(options=RestoreOptions(size="fast"))
+    again = restorer(jpeg.read(written))
+    np.testing.assert_array_equal(again.pixels, decoded(written))
+    assert "restored it before" in again.notes[-1] and again.models == (None,) * 4
+
+
 def test_a_fine_step_gives_the_restored_planes():
     data = saved(picture()[..., 0], quality=40)
     planes = restored(data)
@@ -293,6 +311,35 @@ def test_coefficients_that_no_file_can_hold_are_one_line():
                     (None,), (), (), ())  # fmt: skip
     with pytest.raises(ValueError, match=r"^crafted.jpg: libjpeg can't write .*; write a PNG or"):
         make_jpeg(planes, JpegOptions())
+
+
+@pytest.mark.parametrize("quality", [6, 10, 13])
+@pytest.mark.parametrize("options", [JpegOptions(loss=0), JpegOptions(loss=None, size=10**6)])
+def test_whiter_than_white_beside_blacker_than_black(quality, options):
+    """Their DC coefficients differed by more than a JPEG file can say."""
+    squares = 255 * (np.indices((64, 96)) // 16).sum(axis=0) % 510
+    data = saved(squares.astype(np.uint8), quality=quality)
+    file = jpeg.read(data)
+    # As far from gray as the file allows.
+    k, table = file.components[0].coefficients[..., 0], file.components[0].table[0, 0]
+    means = 128 + (k + 0.49 * np.sign(k)) * table / 8
+    assert np.ptp(means) > 2047 / 8 + 1
+    plane = np.kron(means, np.ones((8, 8))).astype(np.float32)
+    result = make_jpeg(Planes(file, ("net",), (plane,), (), ()), options)
+    assert result.step == 1
+    after = jpeg.read(result.data)
+    assert compare_files(file, after).passed
+    assert np.abs(decoded(result.data) - np.clip(plane, 0, 255)).max() <= 1
+
+
+def test_full_chroma_beyond_the_range_of_differences_takes_a_coarser_step():
+    data = saved(picture(64, 96), quality=30)
+    planes = restored(data)
+    squares = 600.0 * ((np.indices((64, 96)) // 16).sum(axis=0) % 2) - 172
+    planes = dataclasses.replace(planes, chroma=(squares.astype(np.float32), planes.chroma[1]))
+    result = make_jpeg(planes, JpegOptions(loss=0, full_chroma=True))
+    first, second = jpeg.read(result.data).components[1:]
+    assert first.table.max() > second.table.max() or first.table.max() == 1
 
 
 # Budgets
@@ -395,6 +442,8 @@ def test_a_restored_file_is_recognised_and_left_alone():
     restorer = Restorer(options=RestoreOptions(size="fast"))
     again = restorer.render_jpeg(restorer.restore_planes(file))
     assert again.data == result.data and "restored it before" in again.notes[-1]
+    pixels = restorer.render(restorer.restore_planes(file)).pixels
+    np.testing.assert_array_equal(pixels, decoded(result.data))
     # Another picture with the same segment, such as an edited one, is a new file.
     certificate = next(
         part for marker, part in jpeg_cases.segments_of(result.data) if marker == 0xE9

@@ -21,6 +21,7 @@ from dmcnn_jax.jpeg.carrying import replace_picture
 from dmcnn_jax.jpeg.file_layout import TYPICAL_SEGMENTS, read_scan_header
 from dmcnn_jax.jpeg.finer_table import round_coefficients
 from dmcnn_jax.jpeg.huffman_encoder import CodedPlane, encode_scan, make_code
+from dmcnn_jax.jpeg.provenance import is_as_written
 from dmcnn_jax.jpeg.recipe import make_segments, split_recipe, unpack
 from dmcnn_jax.jpeg.recoverable import replace_recoverably
 from dmcnn_jax.jpeg.recovery import make_recipe, recover_original
@@ -152,6 +153,8 @@ def test_the_function_for_restoring_keeps_the_original_inside():
     assert recover_original(whole.data) == data
     assert split_recipe(whole.data)[0] == plain.data
     assert jpeg.read(whole.data).certificate is not None
+    assert is_as_written(plain.data, data) and is_as_written(whole.data, data)
+    assert not is_as_written(whole.data.replace(b"JFIF", b"JFIX"), data)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ document types, and so all entities that could expand or point elsewhere.
 
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from xml.dom import minidom
 from xml.parsers import expat
 
@@ -31,7 +31,7 @@ def drop_promises(xmp: bytes, *, extension: bool = False) -> bytes:
         XmpError: if it can't be parsed safely.
     """
     document = _parse(xmp)
-    for element in list(_elements(document)):
+    for element in _elements(document):
         for name, space, local in _attributes(element):
             if _is_promise(space, local, extension):
                 element.removeAttribute(name)
@@ -50,7 +50,7 @@ def set_upright(xmp: bytes) -> bytes:
         XmpError: if it can't be parsed safely.
     """
     document = _parse(xmp)
-    for element in list(_elements(document)):
+    for element in _elements(document):
         for name, space, local in _attributes(element):
             if (space, local) == (_TIFF, "Orientation"):
                 element.setAttribute(name, "1")
@@ -75,9 +75,9 @@ def join_extension(xmp: bytes, parts: Sequence[bytes]) -> bytes:
         XmpError: if parts are missing, or can't be parsed safely.
     """
     document = _parse(xmp)
-    targets = document.getElementsByTagNameNS(_RDF, "RDF")
+    targets = _find(document, "RDF")
     guid = ""
-    for element in list(_elements(document)):
+    for element in _elements(document):
         for name, space, local in _attributes(element):
             if (space, local) == (_NOTE, _EXTENDED):
                 guid = element.getAttribute(name)
@@ -86,15 +86,17 @@ def join_extension(xmp: bytes, parts: Sequence[bytes]) -> bytes:
             guid = "".join(child.data for child in element.childNodes if hasattr(child, "data"))
             _remove(element)
     extension = _parse(_assemble(guid.strip().encode(), parts))
-    sources = extension.getElementsByTagNameNS(_RDF, "Description")
     if not targets:
         raise XmpError("the main packet has no rdf:RDF")
-    for source in sources:
+    for source in _find(extension, "Description"):
         parent = source.parentNode
         if parent is None or parent.localName != "RDF":
             continue
         _declare_namespaces(source)
-        targets[0].appendChild(document.importNode(source, True))
+        try:
+            targets[0].appendChild(document.importNode(source, True))
+        except RecursionError:
+            raise XmpError("it is nested too deeply") from None
     return _serialize(document)
 
 
@@ -148,14 +150,24 @@ def _serialize(document: minidom.Document) -> bytes:
         raise XmpError(f"it can't be written: {error}") from None
 
 
-def _elements(node: minidom.Node) -> Iterator[minidom.Element]:
-    """Yields the elements below a node, without recursion."""
-    waiting = list(node.childNodes)
+def _elements(node: minidom.Node) -> list[minidom.Element]:
+    """Returns the elements below a node, siblings in order, each after its own children.
+
+    Nothing recurses, since XMP may be nested deeply. In this order, an element that is removed is
+    the first of its siblings or near it, where `removeChild` finds it at once.
+    """
+    found, waiting = [], list(node.childNodes)
     while waiting:
         each = waiting.pop()
         if isinstance(each, minidom.Element):
-            yield each
+            found.append(each)
             waiting += each.childNodes
+    return found[::-1]
+
+
+def _find(document: minidom.Document, name: str) -> list[minidom.Element]:
+    """Returns the elements of RDF with a name."""
+    return [e for e in _elements(document) if (e.namespaceURI, e.localName) == (_RDF, name)]
 
 
 def _attributes(element: minidom.Element) -> list[tuple[str, str | None, str]]:

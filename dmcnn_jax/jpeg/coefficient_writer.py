@@ -27,6 +27,9 @@ MAX_BASELINE_STEP = 255
 MAX_MAGNITUDE = 1023
 """The largest magnitude of an AC coefficient in a file of 8 bits per sample (T.81, table F.2)."""
 
+MAX_DIFFERENCE = 2047
+"""The largest difference of DC coefficients of successive blocks in such a file (table F.1)."""
+
 
 def write_coefficients(
     components: Sequence[Component], height: int, width: int, *, progressive: bool = False

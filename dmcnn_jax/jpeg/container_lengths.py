@@ -13,7 +13,7 @@ import re
 from xml.parsers import expat
 
 _ITEM = re.compile(
-    r"http://ns\.google\.com/photos/(?:dd/)?1\.0/(?:container/)?item/ (Semantic|Length)\b"
+    r"http://ns\.google\.com/photos/(?:dd/)?1\.0/(?:container/)?item/ (Semantic|Length)(?: \S+)?"
 )
 _ATTRIBUTE = re.compile(rb"([^\s=\"'<>/]+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')")
 
@@ -109,7 +109,7 @@ class _Finder:
         self.packet = packet
         self.found: list[PrimaryLength] = []
         self.open: list[_Element] = []
-        self.parser = expat.ParserCreate(namespace_separator=" ")
+        self.parser = expat.ParserCreate("utf-8", namespace_separator=" ")
         self.parser.namespace_prefixes = True
         self.parser.StartElementHandler = self._start
         self.parser.CharacterDataHandler = self._text
@@ -156,7 +156,7 @@ class _Finder:
 
 def _field(name: str) -> str | None:
     """Returns which field of an item an expanded name means, if any."""
-    found = _ITEM.match(name)
+    found = _ITEM.fullmatch(name)
     return found[1] if found else None
 
 

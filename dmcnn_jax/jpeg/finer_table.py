@@ -17,6 +17,13 @@ and 0.2 save about equally much (2 to 4 % of the bytes); with larger values, the
 outweighs the saving.
 """
 
+MAX_DC = 1023
+"""Largest DC coefficient that is written, unless the file's interval demands more.
+
+That of 8-bit samples lies in [-1024, 1016]. Networks go beyond white and black, and a file couldn't
+hold the difference of two such blocks: JPEG's differences end at 2047.
+"""
+
 
 def round_coefficients(
     x: np.ndarray, table: np.ndarray, k: np.ndarray | None, original: np.ndarray
@@ -36,6 +43,8 @@ def round_coefficients(
     n = np.copysign(np.floor(steps + np.float32(0.5 - DEAD_ZONE)), x).astype(np.int32)
     if k is None:
         return n
+    limit = MAX_DC // table[0]
+    n[:, 0] = np.clip(n[:, 0], -limit, limit)
     center, q, new = 2 * k.astype(np.int64) * original, original.astype(np.int64), 2 * table
     lowest = (center - q) // new + 1
     highest = -((-center - q) // new) - 1

@@ -8,6 +8,7 @@ from dmcnn_jax.jpeg.certificate import Certificate, find_certificate, is_certifi
 from dmcnn_jax.jpeg.errors import JpegError
 from dmcnn_jax.jpeg.frame import ANY_SIZE, Segments
 from dmcnn_jax.jpeg.markers import parse
+from dmcnn_jax.jpeg.recipe import is_recipe
 
 
 def read_certificate(data: bytes) -> Certificate | None:
@@ -34,12 +35,13 @@ def is_as_written(restored: bytes, original: bytes) -> bool:
     """
     try:
         stream = parse(restored, "restored", ANY_SIZE)
-        carried = _certificates(parse(original, "original", ANY_SIZE).applications)
-        added = _certificates(stream.applications)[len(carried) :]
+        carried = _own(parse(original, "original", ANY_SIZE).applications)
+        added = _own(stream.applications)[len(carried) :]
         return replace_picture(original, stream.plain, added=added).data == restored
     except ValueError:  # a JpegError is one
         return False
 
 
-def _certificates(segments: Segments) -> Segments:
-    return [each for each in segments if is_certificate(*each)]
+def _own(segments: Segments) -> Segments:
+    """Returns the segments that this package adds."""
+    return [each for each in segments if is_certificate(*each) or is_recipe(*each)]

@@ -123,6 +123,11 @@ def make_segments(recipe: bytes) -> list[tuple[int, bytes]]:
     ]
 
 
+def is_recipe(marker: int, payload: bytes) -> bool:
+    """Returns whether a segment holds a recipe, or a part of one."""
+    return marker == codes.APP9 and payload.startswith(_IDENTIFIER)
+
+
 def split_recipe(restored: bytes) -> tuple[bytes, bytes | None]:
     """Returns a restored file without its recipe, and the recipe; None if there is none."""
     start = 4 + len(_IDENTIFIER)

@@ -193,8 +193,9 @@ def _load(data: bytes, max_pixels: int) -> tuple[np.ndarray, Metadata, str, bool
             metadata = _metadata(image)
             image.load()
             plain = np.asarray(image.convert(_OPAQUE_MODES[image.mode]))
-            has_alpha = image.mode in ("LA", "RGBA")
-            if has_alpha and image.getchannel("A").getextrema() != (255, 255):
+            # Pixels without alpha may still have a transparent colour, in PNG.
+            has_alpha = image.mode in ("LA", "RGBA") or "transparency" in image.info
+            if has_alpha and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
                 raise _UnsuitableError(
                     "it has transparent pixels; expected an opaque picture: remove its alpha"
                     " channel first"

@@ -59,6 +59,13 @@ def restore_parts(
     return tuple(parts), (*file.notes, *dict.fromkeys(notes))
 
 
+def decoded_parts(file: jpeg.JpegFile) -> tuple[Planes, ...]:
+    """Returns the parts of a CMYK or YCCK file that is left as decoded; none of another file."""
+    if not is_inks(file):
+        return ()
+    return tuple(Planes(part, (None,) * len(part.components), (), (), ()) for part in _split(file))
+
+
 def render_parts(restorer: "Restorer", planes: Planes) -> Restoration:
     """Renders a picture from the parts that `restore_parts` returned.
 

@@ -11,6 +11,7 @@ from dmcnn_jax.jpeg.carrying import replace_picture
 from dmcnn_jax.jpeg.certificate import make_segment
 from dmcnn_jax.jpeg.coefficient_writer import (
     MAX_BASELINE_STEP,
+    MAX_DIFFERENCE,
     MAX_MAGNITUDE,
     write_coefficients,
 )
@@ -171,10 +172,14 @@ def _write(
 
 
 def _within_range(target: Target, step: int) -> Component:
-    """Returns a component within a JPEG file's range, which only crafted files exceed."""
+    """Returns a component within a JPEG file's range, if need be with a coarser step."""
     while True:
         component = target.rounded(step)
-        largest = np.abs(component.coefficients[..., 1:].astype(np.int32)).max(initial=0)
-        if largest <= MAX_MAGNITUDE or target.plane is None or step >= MAX_BASELINE_STEP:
+        coefficients = component.coefficients.astype(np.int32)
+        largest = np.abs(coefficients[..., 1:]).max(initial=0)
+        # No difference of two blocks is larger than this, whatever their order.
+        difference = np.ptp(coefficients[..., 0])
+        fits = largest <= MAX_MAGNITUDE and difference <= MAX_DIFFERENCE
+        if fits or target.plane is None or step >= MAX_BASELINE_STEP:
             return component
         step = min(2 * step, MAX_BASELINE_STEP)

@@ -24,7 +24,7 @@ from dmcnn_jax.restoration.coefficient_check import CoefficientTally, tally_chro
 from dmcnn_jax.restoration.color_correction import match_file_color
 from dmcnn_jax.restoration.decoding import decoded_picture
 from dmcnn_jax.restoration.detail import describe_harm
-from dmcnn_jax.restoration.inks import is_inks, render_parts, restore_parts
+from dmcnn_jax.restoration.inks import decoded_parts, is_inks, render_parts, restore_parts
 from dmcnn_jax.restoration.jpeg_options import JpegOptions
 from dmcnn_jax.restoration.jpeg_output import make_jpeg
 from dmcnn_jax.restoration.model_selection import ModelChoice, choose_model, trained_qualities
@@ -145,7 +145,8 @@ class Restorer:
         """
         if file.certificate is not None:
             notes = (*file.notes, "dmcnn_jax restored it before; left as it is")
-            return Planes(file, (None,) * len(file.components), (), (), notes)
+            decoded = (None,) * len(file.components)
+            return Planes(file, decoded, (), (), notes, parts=decoded_parts(file))
         if is_inks(file):
             parts, notes = restore_parts(self, file, progress)
             models = tuple(model for part in parts for model in part.models)
