@@ -109,6 +109,16 @@ def test_each_ink_comes_nearer_to_the_original(inks, kind):
     assert (result.chroma_tally is not None) == kind.startswith("YCCK")
 
 
+@pytest.mark.parametrize("kind", ["CMYK", "YCCK", "YCCK, 4:2:0"])
+def test_restored_files_are_left_as_decoded(inks, kind):
+    restorer = Restorer(options=RestoreOptions(size="fast"))
+    written = restorer.render_jpeg(restorer.restore_planes(jpeg.read(files(inks)[kind]))).data
+    again = restorer(jpeg.read(written))
+    np.testing.assert_array_equal(again.pixels, pillow_inks(written))
+    assert again.notes == ("dmcnn_jax restored it before; left as it is",)
+    assert again.model is None
+
+
 def test_notes_of_the_parts_are_said_once(inks):
     options = RestoreOptions(size="fast", assume_quality=30)
     result = Restorer(options=options)(jpeg.read(files(inks)["fine"]))

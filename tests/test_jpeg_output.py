@@ -240,24 +240,6 @@ def test_inks_too():
     assert Image.open(io.BytesIO(result.data)).mode == "CMYK" and result.data != data
 
 
-def test_a_restored_file_of_inks_is_left_as_decoded():
-    data = saved(Image.fromarray(picture()).convert("CMYK"))
-    file = jpeg.read(data)
-    parts = tuple(
-        Planes(
-            dataclasses.replace(file, color="gray", components=(component,)),
-            *(("net",), (dequantized_plane(component) + 1,), (), ()),
-        )
-        for component in file.components
-    )
-    planes = Planes(file, ("net",) * 4, (), (), (), parts=parts)
-    written = make_jpeg(planes, JpegOptions()).data
-    restorer = Restorer(options=RestoreOptions(size="fast"))
-    again = restorer(jpeg.read(written))
-    np.testing.assert_array_equal(again.pixels, decoded(written))
-    assert "restored it before" in again.notes[-1] and again.models == (None,) * 4
-
-
 def test_a_fine_step_gives_the_restored_planes():
     data = saved(picture()[..., 0], quality=40)
     planes = restored(data)
