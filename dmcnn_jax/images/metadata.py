@@ -202,6 +202,8 @@ def _has_resolution(exif: Image.Exif) -> bool:
     """Returns whether EXIF's resolution is plausible; TIFF files can't hold others."""
     for tag in (Base.XResolution, Base.YResolution):
         dots = exif.get(tag)
+        if isinstance(dots, IFDRational) and not dots.denominator:
+            return False  # in older versions of Pillow, float() fails
         if not (isinstance(dots, int | float | IFDRational) and 0 < float(dots) < 2**32):
             return False
     return exif.get(Base.ResolutionUnit, 2) in (1, 2, 3)
