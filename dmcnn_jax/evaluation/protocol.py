@@ -256,17 +256,11 @@ def evaluate_config(config: Config, weights: str | os.PathLike, workdir: Path) -
     options = config.evaluate
     output = Path(options.output or workdir)
     path, kept = _choose_results(output, model.name)
-    if isinstance(model.module, (ChromaNet, PhotoNet)):
+    protocol = _COLOR_PROTOCOLS.get(type(model.module))
+    if protocol:
         _refuse_luma_options(options, model.name)
-    if isinstance(model.module, ChromaNet):
-        results = color_protocol.evaluate_model(model, config, options.images)
-        print(color_protocol.format_table(results))
-        write_results(path, results)
-        print(f"each image's figures: {path}{kept}")
-        return
-    if isinstance(model.module, PhotoNet):
-        results = photo_protocol.evaluate_model(model, config, options.images)
-        print(photo_protocol.format_table(results))
+        results = protocol.evaluate_model(model, config, options.images)
+        print(protocol.format_table(results))
         write_results(path, results)
         print(f"each image's figures: {path}{kept}")
         return
@@ -285,6 +279,10 @@ def evaluate_config(config: Config, weights: str | os.PathLike, workdir: Path) -
         f"or measure them on images of yours: dmcnn-evaluate --weights {weights} "
         f"--images FOLDER --quality {config.quality}"
     )
+
+
+# What measures networks of colour.
+_COLOR_PROTOCOLS: dict[type, Any] = {ChromaNet: color_protocol, PhotoNet: photo_protocol}
 
 
 def _refuse_luma_options(options: EvaluateConfig, name: str | None) -> None:
