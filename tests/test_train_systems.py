@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -49,6 +50,7 @@ def test_trained_systems_need_only_their_weights_and_choices(tmp_path):
     (tmp_path / "out/systems").mkdir(parents=True)
     (tmp_path / "out/systems/tnrd-adam.safetensors").touch()
     choices = {
+        "DMCNN, half width": {"optimizer": "adam", "minutes": 40},
         "DMCNN": {"optimizer": "muon", "minutes": 40},
         "TNRD": {"optimizer": "adam", "minutes": 40},
     }
@@ -58,8 +60,13 @@ def test_trained_systems_need_only_their_weights_and_choices(tmp_path):
     assert done.stdout.splitlines() == [
         "TNRD: trained already",
         'dmcnn-compare "TNRD=out/systems/tnrd-adam.safetensors" '
-        '"DMCNN=out/systems/dmcnn-muon.safetensors" --images LIVE1=FOLDER --qualities 10',
+        '"DMCNN=out/systems/dmcnn-muon.safetensors" '
+        '"DMCNN, half width=out/systems/dmcnn_half_width-adam.safetensors" '
+        "--images LIVE1=FOLDER --qualities 10",
     ]
+    # An entry's label ends at the first "=".
+    entries = [text for text in shlex.split(done.stdout) if text.endswith(".safetensors")]
+    assert {entry.partition("=")[0] for entry in entries} == {*choices}
 
 
 def test_mistakes_are_one_line(tmp_path):

@@ -15,6 +15,7 @@ that compares all of them.
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ SYSTEMS = {
     "CAS-CNN": ("configs/cas_cnn.py", {}),
     "MemNet": ("configs/memnet.py", {}),
     "DMCNN": ("configs/ablations/full.py", {"features": 64}),
-    "DMCNN, F = 32": ("configs/ablations/full.py", {"features": 32, "dct_features": 128}),
+    "DMCNN, half width": ("configs/ablations/full.py", {"features": 32, "dct_features": 128}),
 }
 """Configuration of each system, and fields of its network that differ from it."""
 
@@ -153,7 +154,7 @@ def _own(name: str) -> tuple[str, ...]:
 
 
 def _folder(name: str) -> str:
-    return name.lower().replace(", f = ", "-").replace("-", "_")
+    return re.sub(r"\W+", "_", name.lower())
 
 
 if __name__ == "__main__":
