@@ -30,7 +30,7 @@ def test_the_best_optimizer_trains_from_the_start(tmp_path):
     done = command(tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
     choice = json.loads((tmp_path / "out/choices.json").read_text())["ARCNN"]
-    assert set(choice["trials"]) == {"adam", "muon", "own"}
+    assert set(choice["trials"]) == {"adam", "muon", "muon-3e-3", "own"}
     assert choice["trials"][choice["optimizer"]] == max(choice["trials"].values())
     name = f"arcnn-{choice['optimizer']}"
     log = read_log(tmp_path / "out/systems/runs" / f"{name}-0.05")
