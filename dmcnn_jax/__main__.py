@@ -33,10 +33,10 @@ class Command(NamedTuple):
 
 
 COMMANDS = (
-    Command("dmcnn-restore photo.jpg", "restore JPEG files, or folders with -o"),
+    Command("dmcnn-restore photo.jpg", "restore JPEG files and folders of them"),
     Command("dmcnn-restore --verify A.jpg B.png", "check whether B could be A's original"),
     Command("dmcnn-archive", "restore millions of files, each once", "pyarrow", "archive"),
-    Command("dmcnn-restore --serve", "open a local page to drop files on", "starlette", "serve"),
+    Command("dmcnn-restore --serve", "serve a local page to drop files on", "starlette", "serve"),
     Command("dmcnn-evaluate", "measure a model on images: PSNR, SSIM, PSNR-B"),
     Command("dmcnn-gallery", "make a page with a slider between before and after"),
     Command("python -m dmcnn_jax.main", "train a configuration", "ml_collections", "train"),

@@ -123,7 +123,10 @@ def _exported_names(package: str) -> dict[str, str]:
 # --- Commands -------------------------------------------------------------------------------------
 
 
-SUBCOMMANDS = {"dmcnn-archive": ("plan", "run", "status", "verify")}
+SUBCOMMANDS = {
+    "dmcnn-archive": ("plan", "run", "status", "verify"),
+    "python tools/gpu_session.py": ("pack", "train"),
+}
 """Commands that have commands of their own, each with its help."""
 
 
@@ -149,10 +152,13 @@ def commands_part() -> str:
         module, function = target.split(":")
         call = f"import sys; sys.argv[0] = {name!r}; from {module} import {function} as f; "
         programs[name] = ["-c", call + "sys.exit(f())"]
-        for each in SUBCOMMANDS.get(name, ()):
-            programs[f"{name} {each}"] = [*programs[name], each]
     programs["python -m dmcnn_jax.main"] = ["-m", "dmcnn_jax.main"]
     programs |= {f"python {tool}": [tool] for tool in tools()}
+    programs = {
+        f"{name} {command}".rstrip(): [*arguments, command] if command else arguments
+        for name, arguments in programs.items()
+        for command in ("", *SUBCOMMANDS.get(name, ()))
+    }
     with ThreadPoolExecutor(2) as pool:
         texts = list(pool.map(run_help, programs.values()))
     lines = []

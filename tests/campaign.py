@@ -277,7 +277,7 @@ PARTS = {
     "certificates": Part(
         "forged certificates, in place, undone", 500, 100, forgeries.forge_certificates
     ),
-    "recipes": Part("forged recipes, in place, undone", 500, 100, forgeries.forge_recipes),
+    "recipes": Part("forged recovery recipes, in place, undone", 500, 100, forgeries.forge_recipes),
     "verify": Part("mutated pairs to verify", 500, 50, forgeries.verify_pairs),
     "bytes": Part("mutated bytes to the library", 2_000, 250, forgeries.give_bytes),
     "flips": slow_test(

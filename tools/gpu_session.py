@@ -1,4 +1,4 @@
-r"""Makes the most of some minutes on a GPU, without a network there: packs, checks, and trains.
+r"""Makes the most of a few minutes on a GPU machine without an internet connection.
 
 python tools/gpu_session.py pack FOLDER_OF_IMAGES -o PACK --wheels WHEELS
 python tools/gpu_session.py train configs/fast_qf20.py:4 configs/fast_qf10.py:3 --source PACK -o OUT

@@ -1,4 +1,4 @@
-"""Measures what it takes to have original JPEG files back from restored ones.
+"""Measures how many bytes it takes to recover original JPEG files from restored ones.
 
     python tools/recipe_sizes.py FOLDER
     python tools/recipe_sizes.py FOLDER --save --limit 20
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = command_parser(None, __doc__)
     parser.add_argument("folder", type=Path, help="folder with images")
     parser.add_argument("--save", action="store_true", help="save each image by Pillow first")
-    parser.add_argument("--limit", type=int, help="take so many images, evenly spread")
+    parser.add_argument("--limit", type=int, help="number of images, evenly spread (default: all)")
     options = parser.parse_args(argv)
     return run_main("recipe_sizes", lambda: measure(options), argv)
 

@@ -5,7 +5,7 @@ python tools/train_systems.py --source packs/train -o runs/systems --minutes 40 
 Each system starts from random weights at quality 10. First it is trained for a few minutes by Adam,
 by Muon at two learning rates, and by its authors' optimizer; the one that gains most on the
 validation images then trains it from the start. Minutes are processor time divided by the number of
-cores, so that other work on the machine makes them longer for all alike; validation doesn't count.
+cores, so that other work on the machine doesn't favour any system; validation doesn't count.
 If interrupted, the same command resumes.
 
 Systems can be trained on several days or machines: those in the output folder's `choices.json`,

@@ -57,11 +57,19 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_plan(commands.add_parser("plan", help="list the files and fix how they are restored"))
     _add_run(commands.add_parser("run", help="restore the files that are not done"))
-    for name, purpose in (
-        ("status", "print the files done and failed, the rate and the time left"),
-        ("verify", "check that each file has its result, with the recorded bytes"),
+    for name, purpose, described in (
+        (
+            "status",
+            "print the files done and failed, the rate and the time left",
+            "Prints the files done and failed, the rate and the time left",
+        ),
+        (
+            "verify",
+            "check that each file has its result, with the recorded bytes",
+            "Checks that each file has its result, with the recorded bytes",
+        ),
     ):
-        command = commands.add_parser(name, help=purpose, description=f"{name}: {purpose}.")
+        command = commands.add_parser(name, help=purpose, description=f"{described}.")
         _add_target(command.add_argument)
         command.add_argument("--json", action="store_true", help="print JSON")
         if name == "verify":

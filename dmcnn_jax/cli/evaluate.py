@@ -35,8 +35,8 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--weights",
         metavar="NAME",
-        help="a bundled name, a weights file or the folder of a training run; with --color, the"
-        " luma model (default: the bundled model that suits each file)",
+        help="a bundled name, a weights file or the folder of a training run; required without"
+        " --color (default with --color: the bundled models that dmcnn-restore would use)",
     )
     add("--images", required=True, help='folder of lossless images, or "packaged"')
     add("--quality", type=int, required=True, help="JPEG quality, 1 to 100")

@@ -63,7 +63,8 @@ def make_parser() -> argparse.ArgumentParser:
         "inputs",
         nargs="*",
         metavar="INPUT",
-        help="JPEG files, or PNG files of decoded ones; folders, recursively; - for stdin",
+        help="JPEG files, or lossless files of their pixels (PNG, WebP, BMP, TIFF); folders,"
+        " recursively; - for stdin",
     )
     _add_output_options(parser.add_argument_group("output").add_argument)
     add_restoration = parser.add_argument_group("restoration").add_argument
@@ -113,8 +114,8 @@ def _add_output_options(add: Callable[..., argparse.Action]) -> None:
         metavar="WHERE",
         help="place where --in-place keeps originals and --undo finds them: beside (default:"
         " photo.jpg is kept as photo.jpg_original); inside the restored file, which takes a few"
-        " hundred bytes, or beside where that is impossible; or a folder, which mirrors the folder"
-        " that contains it",
+        " hundred bytes, or beside where that is impossible; or a folder, in which originals keep"
+        " their paths relative to the folder that contains it",
     )
 
 

@@ -40,7 +40,7 @@ def default_config() -> "ml_collections.ConfigDict":
     config.model = model = ml_collections.ConfigDict()
     model.name = "dmcnn"
     model.features = 64  # F: channels at full size; 2F at half, 4F at quarter size
-    model.dct_features = ml_collections.config_dict.placeholder(int)  # None: 2F
+    model.dct_features = ml_collections.config_dict.placeholder(int)  # in the DCT branch; None: 2F
     model.dtype = "float32"  # dtype of the pixel branch: float32 or bfloat16
     # The paper's design choices, each of which can be changed or switched off.
     model.dilations = (2, 4, 8)  # of layers 7 to 9 of the pixel branch
@@ -60,7 +60,7 @@ def default_config() -> "ml_collections.ConfigDict":
     config.data = data = ml_collections.ConfigDict()
     # Training images: "packaged" (scikit-image's photographs), a folder of images, a pack written
     # by tools/pack_images.py, or "tfds:NAME", a TFDS data set with images ("tfds:NAME@SPLIT" for
-    # another split than "train").
+    # a split other than "train").
     data.source = "packaged"
     # Folder of TFDS data sets; empty: TFDS's default, ~/tensorflow_datasets.
     data.data_dir = ""
@@ -69,7 +69,8 @@ def default_config() -> "ml_collections.ConfigDict":
     # sources, "device" for others.
     data.pipeline = "auto"
     # Validation images, named as in `source`: all of these are used, or `validation_images` of a
-    # TFDS data set. Empty: `validation_images` of `source` are set aside, and not trained on.
+    # TFDS data set. Empty: `validation_images` of `source`, but at most a third of all, are set
+    # aside, and not trained on.
     data.validation = ""
     data.validation_images = 24
     # Content of tiles: "studio" is luma of 16 to 235 (MATLAB's rgb2ycbcr, used by papers), "full"
