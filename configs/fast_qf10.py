@@ -16,7 +16,7 @@ def get_config():
     config.init_from = "runs/fast-qf20"
     config.model.dtype = "bfloat16"
     config.train.optimizer = "muon"
-    config.train.learning_rate = 2e-3
+    config.train.learning_rate = 1e-3
     set_steps(config, (128, 192), (64, 28), (6_000, 6_000), warmup_steps=400, validate_every=2000)
     config.train.log_every = 100
     config.schedule.cooldown = 0.25

@@ -19,7 +19,7 @@ def get_config():
     config.quality = 20
     config.model.dtype = "bfloat16"
     config.train.optimizer = "muon"
-    config.train.learning_rate = 3e-3
+    config.train.learning_rate = 1.5e-3
     set_steps(config, (128, 192), (64, 28), (13_000, 7_000), warmup_steps=400, validate_every=2000)
     config.train.log_every = 100
     config.schedule.cooldown = 0.25

@@ -244,6 +244,26 @@ def test_gpus_can_be_told_to_use_matrix_products():
         use_products(False)
 
 
+def test_gpus_get_products_for_the_gradient_of_dilated_kernels(rng):
+    """XLA would make it a convolution whose kernel is as large as the image."""
+    x, kernel = (rng.normal(size=s).astype(np.float32) for s in ((2, 9, 8, 9), (3, 3, 9, 9)))
+
+    def lowered(platform, dilation):
+        def by_kernel(x, kernel):
+            padding = ((dilation, dilation),) * 2
+            y, pullback = jax.vjp(
+                lambda kernel: convolve(x, kernel, padding=padding, dilation=dilation), kernel
+            )
+            return pullback(y)
+
+        traced = jax.jit(by_kernel).trace(x, kernel)
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        return text.count("stablehlo.convolution"), text.count("stablehlo.dot_general")
+
+    assert lowered("cuda", 1) == lowered("tpu", 1) == lowered("tpu", 4) == (2, 0)
+    assert lowered("cuda", 4) == (1, 1)
+
+
 def test_every_way_gives_the_same(rng):
     """One shape of each; the slow tests compare many with PyTorch."""
     x, kernel = (rng.normal(size=s).astype(np.float32) for s in ((2, 6, 7, 3), (3, 3, 3, 4)))

@@ -1,11 +1,15 @@
 """Sessions on a GPU: what travels, the check of the machine, and runs by the clock."""
 
 import csv
+import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
+import types
 
 import jax
 import numpy as np
@@ -19,7 +23,7 @@ from dmcnn_jax.data import feeds, graphics, reduced_copies, rescaled
 from dmcnn_jax.data import images as data_images
 from dmcnn_jax.inference.weights import load_weights
 from dmcnn_jax.system import devices
-from dmcnn_jax.training import convolution_probe, machine_check
+from dmcnn_jax.training import convolution_probe, machine_check, timed_runs
 
 
 def command(folder, *arguments):
@@ -34,7 +38,7 @@ def command(folder, *arguments):
 
 
 def train(folder, *arguments):
-    return command(folder, "train", *arguments, "--source", "images", "-o", "out")
+    return command(folder, "train", "--source", "images", "-o", "out", *arguments)
 
 
 def write_configs(folder):
@@ -52,6 +56,7 @@ def test_a_session(tmp_path):
     write_images(tmp_path / "images")
     write_configs(tmp_path)
     arguments = ["first.py:0.02", "second.py:0.01", "--set", "train.learning_rate=1e-4"]
+    arguments += ["--runs-in", "elsewhere"]
     done = train(tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
     # Both networks are the same, and quality isn't part of a program.
@@ -64,7 +69,7 @@ def test_a_session(tmp_path):
     for name in ("first", "second"):
         variables, about = load_weights(tmp_path / "out" / f"{name}.safetensors")
         assert about["name"] == name and variables["params"]
-        log = read_log(tmp_path / "runs" / name)
+        log = read_log(tmp_path / "elsewhere" / name)
         with (tmp_path / "out" / f"{name}.csv").open() as file:
             rows = list(csv.DictReader(file))
         gains = [float(row["validation_gain"]) for row in rows if row["validation_gain"]]
@@ -76,7 +81,7 @@ def test_a_session(tmp_path):
         assert float(rows[0]["learning_rate"]) <= 1e-4
     again = train(tmp_path, *arguments, "--no-check")
     assert again.returncode == 0, again.stderr
-    assert read_log(tmp_path / "runs/second") == log
+    assert read_log(tmp_path / "elsewhere/second") == log
 
 
 @pytest.mark.slow
@@ -98,40 +103,188 @@ def test_a_check_that_takes_too_long_ends_the_session(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_fastest_way_of_convolutions_is_found(monkeypatch):
-    """One way is slow, one fast, one fails and one never ends."""
-    rates = {"products": 3e12, "convolutions": 5e12, "PyTorch": 9e12}
+PYTHON = sys.executable
 
-    def run(command, *, env, timeout, **options):
-        way = command[-1]
-        assert env["XLA_FLAGS"] == convolution_probe.WAYS.get(way, "")
-        if way == "convolutions-nhwc":
-            raise subprocess.TimeoutExpired(command, timeout)
-        if way not in rates:
-            return subprocess.CompletedProcess(command, 1, "", "warning\nno such kernel")
-        found = {"rate": rates[way], "layers": "1.0, 2.0, 3.0", "compile": 4.0}
-        return subprocess.CompletedProcess(command, 0, f"noise\n{json.dumps(found)}\n", "")
+# What the probe's process prints for each way; called with the ways that are left.
+PROBE = """#!{python}
+import json, sys, time
+assert sys.argv[1:3] == ["-m", "dmcnn_jax.training.convolution_probe"]
+good = {{"backend": "gpu", "rate": 3e13, "layers": "1.0", "compile": 4.0, "difference": 1e-3}}
+results = {results}
+for way in sys.argv[3:]:
+    found = results[way]
+    if found == "waits":
+        time.sleep(60)
+    if found == "crashes":
+        sys.exit("no such kernel")
+    print("noise")
+    print(json.dumps(good | {{"way": way, "kernels": "cudnn"}} | found), flush=True)
+"""
 
-    monkeypatch.setattr(subprocess, "run", run)
+
+def probed(tmp_path, monkeypatch, **results):
+    """Probes with a process that gives these results; returns the way, if any, and the lines."""
+    script = tmp_path / "python"
+    results = {way: results.get(way.replace("-", "_"), "crashes") for way in convolution_probe.WAYS}
+    script.write_text(PROBE.format(python=PYTHON, results=results))
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    monkeypatch.setattr(convolution_probe, "_START", 2)
     lines = []
-    assert convolution_probe.probe(lines.append) == "convolutions"
-    assert len(lines) == len(convolution_probe.WAYS) + 1
-    assert any("not measured within 20 s" in line for line in lines)
-    assert any("failed (no such kernel)" in line for line in lines)
-    rates.clear()
-    with pytest.raises(RuntimeError, match="no convolution ran here"):
-        convolution_probe.probe(lines.append)
+    try:
+        return convolution_probe.probe(lines.append, timeout=2), lines
+    except RuntimeError as error:
+        return str(error), lines
+
+
+def test_the_fastest_way_of_convolutions_is_found(tmp_path, monkeypatch):
+    """A way that crashes or takes too long costs only itself."""
+    way, lines = probed(
+        tmp_path, monkeypatch, products="waits", convolutions={}, convolutions_tuned={"rate": 2e13}
+    )
+    assert way == "convolutions"
+    assert lines == [
+        "products: not measured in time",
+        "convolutions: 30.0 TFLOP a second (1.0), compiled in 4.0 s, by cudnn",
+        "convolutions-fused: its process ended (no such kernel)",
+        "convolutions-tuned: 20.0 TFLOP a second (1.0), compiled in 4.0 s, by cudnn",
+    ]
+
+
+def test_wrong_and_slowly_compiled_convolutions_are_refused(tmp_path, monkeypatch):
+    way, lines = probed(
+        tmp_path,
+        monkeypatch,
+        products={},
+        convolutions={"rate": 9e14, "difference": 0.5},
+        convolutions_fused={"rate": 9e14, "compile": 30},
+        convolutions_tuned={"failed": "failed (no such plan)"},
+    )
+    assert way == "products"
+    assert lines[1].endswith("refused: its results differ by 5.0e-01")
+    assert lines[2].endswith("refused: a training step would take minutes to compile")
+    assert lines[3] == "convolutions-tuned: failed (no such plan)"
+    way, lines = probed(tmp_path, monkeypatch, products={"rate": 9e14})
+    assert way == "products" and len(lines) == 1  # good enough
+    assert "no way to compute convolutions works" in probed(tmp_path, monkeypatch)[0]
+    assert "JAX finds no GPU" in probed(tmp_path, monkeypatch, products={"backend": "cpu"})[0]
+
+
+def test_time_is_limited_for_all_ways_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(convolution_probe.time, "monotonic", iter(range(0, 9000, 50)).__next__)
+    way, lines = probed(tmp_path, monkeypatch, products={}, convolutions="waits")
+    assert way.startswith("no way")
+    assert lines[0] == "products: not measured in time"
+    assert lines[1:] == [
+        f"{way}: not tried, since the time is over"
+        for way in ("convolutions", "convolutions-fused", "convolutions-tuned")
+    ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["products", "convolutions", "PyTorch"])
-def test_a_way_is_measured_in_a_process_of_its_own(way):
-    if way == "PyTorch":
-        pytest.importorskip("torch")
-    command = [sys.executable, "-m", "dmcnn_jax.training.convolution_probe", way]
+def test_ways_are_measured_in_another_process():
+    ways = ["products", "convolutions"]
+    command = [sys.executable, "-m", "dmcnn_jax.training.convolution_probe", *ways]
     done = subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT, check=True)
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["rate"] > 0 and found["compile"] > 0 and found["layers"].count(",") == 2
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [result["way"] for result in found] == ways
+    for result in found:
+        assert result["rate"] > 0 and result["compile"] > 0 and result["layers"].count(",") == 2
+        assert result["difference"] == 0  # CPUs have one way
+    assert convolution_probe.flags("products") == (
+        "--xla_gpu_enable_triton_gemm=false --xla_gpu_autotune_level=0"
+    )
+
+
+def load_tool():
+    path = CHECKOUT / "tools/gpu_session.py"
+    spec = importlib.util.spec_from_file_location("gpu_session", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_failed_or_slow_check_starts_again_by_products(capsys):
+    tool, begun = load_tool(), []
+
+    def restart():
+        begun.append(True)
+        raise SystemExit  # as if the process were replaced
+
+    with pytest.raises(SystemExit), tool._limited(60, restart):
+        raise RuntimeError("no such plan")
+    assert begun and "no such plan" in capsys.readouterr().err
+    with pytest.raises(RuntimeError, match="no such plan"), tool._limited(60, None):
+        raise RuntimeError("no such plan")
+    begun.clear()
+    with tool._limited(0.01, lambda: begun.append(True) or threading.Event().wait()):
+        deadline = time.monotonic() + 20
+        while not begun and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert begun
+
+
+def test_a_restart_is_the_same_command(tmp_path, monkeypatch):
+    """A machine whose fastest way fails in the check; a script plays `nvidia-smi`."""
+    write_images(tmp_path / "images")
+    write_configs(tmp_path)
+    (tmp_path / "nvidia-smi").touch(mode=0o755)
+    (tmp_path / "sitecustomize.py").write_text(
+        "from dmcnn_jax.training import convolution_probe\n"
+        "convolution_probe.probe = lambda write: 'convolutions-tuned'\n"
+    )
+    arguments = ["--source", "images", "-o", "out", "--check-limit", "0.1", "first.py:9"]
+    done = subprocess.run(
+        [sys.executable, CHECKOUT / "tools/gpu_session.py", "train", *arguments],
+        cwd=tmp_path,
+        env={
+            "PYTHONPATH": f"{tmp_path}:{CHECKOUT}",
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "XLA_FLAGS": "--xla_gpu_autotune_level=3",
+        },
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 1
+    assert "starting again with --convolutions products" in done.stdout
+    # The second attempt takes too long as well, and there is no third.
+    assert done.stderr.count("has taken --check-limit 0.1 s") == 2
+
+
+def test_runs_end_before_the_session_does(tmp_path, monkeypatch, capsys):
+    tool, given = load_tool(), []
+
+    def run(config, minutes, output):
+        given.append((config.name, minutes))
+        if config.name == "b":
+            raise FloatingPointError("the loss is nan at step 7")
+        return output / f"{config.name}.safetensors"
+
+    monkeypatch.setattr(timed_runs, "run", run)
+    monkeypatch.setattr(tool.time, "monotonic", lambda: 1100.0)
+    plan = []
+    for name, minutes in (("a", 4), ("b", 2), ("c", 6)):
+        config = default_config()
+        config.name = name
+        plan.append((config, minutes))
+    options = types.SimpleNamespace(until=505.0, output=tmp_path)
+    # 100 s have passed; each run takes 15 s besides its minutes. The first failure is no reason to
+    # end.
+    assert tool._run_all(plan, options, 1000.0) == 1
+    assert given == [
+        ("a", pytest.approx(360 / 60 * 4 / 12)),
+        ("b", pytest.approx(375 / 60 * 2 / 8)),
+        ("c", pytest.approx(6)),
+    ]
+    assert "b: the loss is nan at step 7" in capsys.readouterr().err
+    given.clear()
+    options.until = 50.0
+    assert tool._run_all(plan, options, 1000.0) == 1
+    assert not given and "a: --until 50 leaves no time" in capsys.readouterr().err
+    options.until = None
+    assert tool._run_all(plan[:1], options, 1000.0) == 0
+    assert given == [("a", 4)]
 
 
 def test_what_travels_is_read_back(tmp_path):
@@ -224,10 +377,16 @@ def test_gradients_of_this_machine(monkeypatch):
         (["first.py"], "'first.py' is not CONFIG[:ARGUMENT]:MINUTES"),
         (["first.py:soon"], "'first.py:soon' is not CONFIG[:ARGUMENT]:MINUTES"),
         (["nowhere.py:1"], "there is no configuration 'nowhere.py'"),
+        (["first.py:1"], "--source is 'images', which doesn't exist"),
+        (["first.py:1", "--source", "."], "config.quality is 0; expected 1 to 100"),
+        (["first.py:1", "second.py:1", "--source", ".", "--set", "quality=5"], "'runs/other'"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, arguments, message):
-    (tmp_path / "first.py").write_text("")
+    """Before anything is measured on the machine."""
+    (tmp_path / "first.py").write_text(CONFIG.replace("quality = 10", "quality = 0"))
+    other = CONFIG.replace('"tiny"', '"tiny"\n    config.init_from = "runs/other"')
+    (tmp_path / "second.py").write_text(other)
     done = train(tmp_path, *arguments)
     assert done.returncode == 1
     assert message in done.stderr

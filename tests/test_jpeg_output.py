@@ -354,6 +354,21 @@ def test_the_loss_is_that_of_added_noise():
     assert abs(expected_loss([target], 9) / expected - 1) < 0.02
 
 
+def test_coefficients_beyond_their_intervals_take_no_finer_step():
+    """Such as those of sharpened chroma: only rounding counts, not what the intervals cost."""
+    planes = restored(saved(picture(160, 160)[..., 0], quality=75))
+    (target,) = find_targets(planes, project=True, full_chroma=False)
+    rng = np.random.default_rng(0)
+    beyond = planes.luma[0] + rng.normal(0, 30, planes.luma[0].shape).astype(np.float32)
+    far = dataclasses.replace(target, plane=beyond)
+    table = target.component.table
+    # All lie at ends of intervals, of length Q, or within them: multiples of Q' are not farther
+    # from these than Q'.
+    for step in (1, 2, 4):
+        assert far.rounding_error(step) <= np.mean(np.minimum(table, step) ** 2.0)
+    assert expected_loss([far], 1) < 0.3
+
+
 def test_files_get_as_small_as_asked_but_no_smaller_than_they_can():
     planes = restored(saved(picture(160, 160), quality=20))
     smallest = len(make_jpeg(planes, JpegOptions(loss=None, size=10**6)).data)

@@ -4,11 +4,12 @@ python tools/gpu_session.py pack FOLDER_OF_IMAGES -o PACK --wheels WHEELS
 python tools/gpu_session.py train configs/fast_qf20.py:4 configs/fast_qf10.py:3 --source PACK -o OUT
 
 `pack` writes reduced copies of photographs and says how much would travel: the copies, the files
-of this repository, and wheels that the machine lacks. `train` checks the machine (the codec's bits,
-a step's gradients, and its speed with each size of patches), then trains each configuration for a
-number of minutes. The learning rate follows the clock, so that a slow machine ends with annealed
-weights too. Weights and curves are written every minute. If interrupted, the same command resumes.
-On another machine, `--set init_from=OUT/NAME.safetensors` starts from weights.
+of this repository, and wheels that the machine lacks. `train` finds the fastest way to compute
+convolutions, checks the machine (the codec's bits, a step's gradients, and its speed with each size
+of patches), then trains each configuration for a number of minutes. The learning rate follows the
+clock, so that a slow machine ends with annealed weights too. Weights and curves are written every
+minute. If interrupted, the same command resumes. On another machine,
+`--set init_from=OUT/NAME.safetensors` starts from weights.
 """
 
 import argparse
@@ -20,9 +21,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from dmcnn_jax.cli.exit_signals import exit_on_signals
 
@@ -43,6 +44,12 @@ from dmcnn_jax.training import convolution_probe
 from dmcnn_jax.training.convolution_probe import WAYS
 
 _MIB = 2**20
+
+# Environment variable with the time at which a command began that has started again, seconds.
+_BEGUN = "GPU_SESSION_BEGUN"
+
+# Seconds that a run takes besides its minutes: opening the data, the last validation, saving.
+_BESIDE_TRAINING = 15
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -99,23 +106,30 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         default=Path("runs"),
         help="folder for the runs' own files (default: %(default)s)",
     )
+    add(
+        "--until",
+        type=float,
+        metavar="SECONDS",
+        help="shorten the runs so that the last ends this long after the start of the command",
+    )
     add("--no-check", action="store_true", help="don't check the machine")
     add(
         "--check-limit",
         type=float,
         default=180,
-        help="end here if the check takes longer, seconds (default: 180)",
+        help="give up if the check takes longer, seconds (default: 180)",
     )
     add(
         "--convolutions",
         choices=tuple(WAYS),
-        help="how a GPU computes convolutions (default: the fastest, found by trying all)",
+        help="how a GPU computes convolutions (default: the fastest, found by trying; if the check"
+        " then fails, products)",
     )
     add(
         "--min-rate",
         type=float,
         default=0,
-        help="end here if the first network trains fewer million pixels a second (default: 0)",
+        help="give up if the first network trains fewer million pixels a second (default: 0)",
     )
     add("--check-only", action="store_true", help="check the machine, and don't train")
     add(
@@ -186,55 +200,117 @@ def _repository_size() -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    begun = time.perf_counter()
-    parts = [_split(text) for text in options.runs]
-    way = options.convolutions or _fastest_convolutions(begun)
-    # Before JAX reads them.
-    os.environ["XLA_FLAGS"] = f"{WAYS[way]} {os.environ.get('XLA_FLAGS', '')}".strip()
-    prepare_process()
-    from dmcnn_jax.config.files import load_config, set_fields
+    begun = float(os.environ.pop(_BEGUN, time.monotonic()))
+    has_gpu = bool(shutil.which("nvidia-smi")) and os.environ.get("JAX_PLATFORMS") != "cpu"
+    if has_gpu:
+        from dmcnn_jax.system.compile_cache import enable_compilation_cache
+
+        # Without the memory allocation for training on CPUs, which threads that compile wait for.
+        enable_compilation_cache()
+    else:
+        prepare_process()
+    # All mistakes are found before the minutes of the machine are spent.
+    plan = _plan(options)
     from dmcnn_jax.config.validation import batch_sizes
-    from dmcnn_jax.data.reduced_copies import use_copies
     from dmcnn_jax.models.convolution import use_products
     from dmcnn_jax.system import devices
-    from dmcnn_jax.training import timed_runs
 
+    way = options.convolutions or (_fastest_convolutions(begun) if has_gpu else "convolutions")
+    own_flags = os.environ.get("XLA_FLAGS", "")
+    # JAX reads them when it first computes.
+    os.environ["XLA_FLAGS"] = f"{convolution_probe.flags(way)} {own_flags}".strip()
     use_products(way == "products")
-
-    plan = [(load_config(name), minutes) for name, minutes in parts]
-    for config, _ in plan:
-        if (Path(options.source) / "training").is_dir():
-            use_copies(config.data, options.source, options.tile)
-        else:
-            config.data.source = options.source
-        set_fields(config, options.set)
-        config.workdir = str(options.runs_in / config.name)
     devices.use_cores_as_devices([size for config, _ in plan for size in batch_sizes(config)])
     options.output.mkdir(parents=True, exist_ok=True)
+
+    def restart() -> NoReturn:
+        _say(begun, "starting again with --convolutions products")
+        os.environ.update({_BEGUN: str(begun), "XLA_FLAGS": own_flags})
+        os.execv(sys.executable, [*sys.orig_argv, "--convolutions", "products"])
+
     if not options.no_check:
-        with _limited(options.check_limit):
+        found = has_gpu and not options.convolutions
+        with _limited(options.check_limit, restart if found and way != "products" else None):
             _check([config for config, _ in plan], options, begun)
-    if options.check_only:
-        return 0
+    return 0 if options.check_only else _run_all(plan, options, begun)
+
+
+def _plan(options: argparse.Namespace) -> list[tuple[Any, float]]:
+    """Returns the configurations and their minutes, checked.
+
+    Raises:
+        ValueError: for an invalid configuration.
+        FileNotFoundError: if the images are missing, or weights that no earlier run writes.
+    """
+    from dmcnn_jax.config.files import load_config, set_fields
+    from dmcnn_jax.config.validation import validate_config
+    from dmcnn_jax.data.reduced_copies import use_copies
+    from dmcnn_jax.inference.weights import find_weights
+    from dmcnn_jax.training import timed_runs
+
+    plan = [(load_config(name), minutes) for name, minutes in map(_split, options.runs)]
+    source = options.source
+    if not (source == "packaged" or source.startswith("tfds:") or Path(source).exists()):
+        raise FileNotFoundError(f"--source is {source!r}, which doesn't exist; expected images")
+    workdirs: dict[str, str] = {}
     for config, minutes in plan:
-        print(f"{config.name}: {minutes:g} minutes", flush=True)
-        weights = timed_runs.run(config, minutes, options.output)
-        print(f"{time.perf_counter() - begun:.0f} s: weights in {weights}", flush=True)
-    return 0
+        if (Path(source) / "training").is_dir():
+            use_copies(config.data, source, options.tile)
+        else:
+            config.data.source = source
+        set_fields(config, options.set)
+        config.workdir = str(options.runs_in / config.name)
+        # Configurations name the weights of others by the usual folder of runs.
+        config.init_from = workdirs.get(config.init_from, config.init_from)
+        if config.init_from and config.init_from not in workdirs.values():
+            find_weights(config.init_from)
+        workdirs[f"runs/{config.name}"] = config.workdir
+        validate_config(timed_runs.timed_config(config, minutes))
+    return plan
+
+
+def _run_all(plan: Sequence[tuple[Any, float]], options: argparse.Namespace, begun: float) -> int:
+    """Trains one configuration after another, and returns an exit status."""
+    from dmcnn_jax.training import timed_runs
+
+    status = 0
+    for index, (config, minutes) in enumerate(plan):
+        if options.until is not None:
+            left = options.until - (time.monotonic() - begun)
+            left -= _BESIDE_TRAINING * (len(plan) - index)
+            share = minutes / sum(minutes for _, minutes in plan[index:])
+            minutes = min(minutes, left / 60 * share)
+        if not minutes > 0:
+            say("gpu_session", f"{config.name}: --until {options.until:g} leaves no time for it")
+            status = FAILED
+            continue
+        print(f"{config.name}: {minutes:.3g} minutes", flush=True)
+        try:
+            weights = timed_runs.run(config, minutes, options.output)
+        except USER_ERRORS as error:
+            # The other runs need not lose their minutes.
+            say("gpu_session", f"{config.name}: {error}")
+            status = FAILED
+            continue
+        _say(begun, f"weights in {weights}")
+    return status
 
 
 def _fastest_convolutions(begun: float) -> str:
-    """Returns the fastest of `WAYS` on a GPU, and the usual one elsewhere."""
-    if not shutil.which("nvidia-smi"):
-        return "convolutions"
+    """Returns the fastest of `WAYS`."""
     way = convolution_probe.probe(lambda text: _say(begun, text))
     _say(begun, f"convolutions are computed so: {way} (--convolutions {way} takes it untried)")
     return way
 
 
 @contextlib.contextmanager
-def _limited(seconds: float) -> Iterator[None]:
-    """Ends the process if the block takes longer or is interrupted: compilers can't be stopped."""
+def _limited(seconds: float, restart: Callable[[], NoReturn] | None) -> Iterator[None]:
+    """Ends the process if the block takes longer or is interrupted: compilers can't be stopped.
+
+    Args:
+        seconds: time limit.
+        restart: replaces the process if the block takes longer or fails.
+    """
 
     def end() -> None:
         say(
@@ -242,6 +318,8 @@ def _limited(seconds: float) -> Iterator[None]:
             f"the check has taken --check-limit {seconds:g} s; expected compiled steps by now; "
             "try other --convolutions, or another version of jax",
         )
+        if restart is not None:
+            restart()
         os._exit(FAILED)
 
     timer = threading.Timer(seconds, end)
@@ -252,12 +330,18 @@ def _limited(seconds: float) -> Iterator[None]:
     except KeyboardInterrupt:
         say("gpu_session", "interrupted in the check; nothing has been trained")
         os._exit(INTERRUPTED)
+    except Exception as error:
+        timer.cancel()
+        if restart is None:
+            raise
+        say("gpu_session", str(error))
+        restart()
     finally:
         timer.cancel()
 
 
 def _say(begun: float, text: str) -> None:
-    print(f"{time.perf_counter() - begun:.0f} s: {text}", flush=True)
+    print(f"{time.monotonic() - begun:.0f} s: {text}", flush=True)
 
 
 def _check(configs: Sequence[Any], options: argparse.Namespace, begun: float) -> None:
@@ -289,24 +373,27 @@ def _check(configs: Sequence[Any], options: argparse.Namespace, begun: float) ->
         )
     copied = machine_check.copy_rate()
     write(f"memory: {copied / 1e9:.0f} GB a second")
-    rates = machine_check.step_rates(
-        configs, lambda jaxpr: sum(flops for _, flops in arithmetic(jaxpr)), write
-    )
     about = {
         "device": device.device_kind,
         "jax": jax.__version__,
         "codec": digest,
         "gradients": difference,
         "copied": copied,
-        "steps": rates,
-        "seconds": time.perf_counter() - begun,
+        "steps": [],
     }
-    write_file(options.output / "check.json", (json.dumps(about, indent=2) + "\n").encode())
-    if rates[0]["rate"] < 1e6 * options.min_rate:
-        raise RuntimeError(
-            f"{rates[0]['rate'] / 1e6:.2f} million pixels a second; expected at least --min-rate "
-            f"{options.min_rate:g}"
-        )
+    for rates in machine_check.step_rates(
+        configs, lambda jaxpr: sum(flops for _, flops in arithmetic(jaxpr)), write
+    ):
+        about["steps"].append(rates)
+        about["seconds"] = time.monotonic() - begun
+        write_file(options.output / "check.json", (json.dumps(about, indent=2) + "\n").encode())
+        # A slow machine isn't measured any further.
+        rate = about["steps"][0]["rate"]
+        if rate < 1e6 * options.min_rate:
+            raise RuntimeError(
+                f"{rate / 1e6:.2f} million pixels a second; expected at least --min-rate "
+                f"{options.min_rate:g}"
+            )
 
 
 def _split(text: str) -> tuple[str, float]:

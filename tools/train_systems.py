@@ -80,10 +80,16 @@ def _train(options: argparse.Namespace) -> None:
         if done and done["minutes"] == options.minutes and _weights(options, name, done).exists():
             print(f"{name}: trained already", flush=True)
             continue
-        gains = {
-            optimizer: _run(options, name, optimizer, options.trial_minutes, "trials", 1)
-            for optimizer in (*_OPTIMIZERS, *_own(name))
-        }
+        gains: dict[str, float] = {}
+        for optimizer in (*_OPTIMIZERS, *_own(name)):
+            try:
+                gains[optimizer] = _run(
+                    options, name, optimizer, options.trial_minutes, "trials", 1
+                )
+            except FloatingPointError as error:
+                print(f"{name}: {optimizer} diverged: {error}", flush=True)
+        if not gains:
+            raise FloatingPointError(f"{name}: every optimizer diverged")
         best = max(gains, key=gains.__getitem__)
         print(f"{name}: {gains} dB in trials; {best} is taken", flush=True)
         # Until the end, its weights in the folder are of another number of minutes.

@@ -1,7 +1,8 @@
 """Convolutions that are fast on CPUs, and on GPUs whose library is slow at them.
 
-A convolution is XLA's own, except for its gradient with respect to the kernel on CPUs.
-`use_products` replaces it by matrix products on GPUs, see `models.products`.
+A convolution is XLA's own, except for its gradient with respect to the kernel: on CPUs, and on GPUs
+if it is dilated. `use_products` replaces all of it by matrix products on GPUs, see
+`models.products`.
 """
 
 from collections.abc import Callable, Sequence
@@ -152,15 +153,20 @@ def _backward(
 def _gradients(
     options: Options, x: jax.Array, kernel: jax.Array, cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Computes both gradients; the kernel's by a separate method on CPUs."""
+    """Computes both gradients; the kernel's by separate methods on CPUs and GPUs."""
     own = partial(convolve_by_xla, options)
     (by_x,) = jax.linear_transpose(lambda x: own(x, kernel), x)(cotangent)
-    on_cpu, default = (
-        partial(function, options, kernel.shape)
-        for function in (_fastest_kernel_gradient(options, x, cotangent), xla_kernel_gradient)
-    )
+    _, _, dilation = options
+    ways = {
+        "cpu": _fastest_kernel_gradient(options, x, cotangent),
+        # XLA recognises a gradient with respect to the kernel by its stride of 1. That of a dilated
+        # kernel has a stride, and becomes a convolution whose kernel is as large as the image.
+        "cuda": products.kernel_gradient if dilation > 1 else xla_kernel_gradient,
+        "default": xla_kernel_gradient,
+    }
+    bound = {name: partial(way, options, kernel.shape) for name, way in ways.items()}
     # Chosen when lowered, since a program may be compiled for another platform.
-    return by_x, lax.platform_dependent(x, cotangent, cpu=on_cpu, default=default)
+    return by_x, lax.platform_dependent(x, cotangent, **bound)
 
 
 _convolve_trained.defvjp(_forward, _backward)

@@ -42,9 +42,26 @@ def gradients(
     Returns:
         [B, H, W, C] and [h, w, C, N].
     """
-    patches = _patches(options, kernel.shape[:2], x)
-    by_kernel = jnp.einsum("byxk,byxn->kn", patches, cotangent).reshape(kernel.shape)
+    by_kernel = kernel_gradient(options, kernel.shape, x, cotangent)
     return _image_gradient(options, x, kernel, cotangent), by_kernel
+
+
+def kernel_gradient(
+    options: Options, shape: tuple[int, ...], x: jax.Array, cotangent: jax.Array
+) -> jax.Array:
+    """Computes the gradient of `convolve` with respect to the kernel.
+
+    Args:
+        options: of the convolution.
+        shape: of the kernel, [h, w, C, N].
+        x: [B, H, W, C].
+        cotangent: [B, H', W', N].
+
+    Returns:
+        [h, w, C, N].
+    """
+    patches = _patches(options, shape[:2], x)
+    return jnp.einsum("byxk,byxn->kn", patches, cotangent).reshape(shape)
 
 
 def _image_gradient(

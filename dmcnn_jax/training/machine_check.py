@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -31,8 +31,9 @@ Sums of float32 products in another order, and algorithms such as Winograd's, di
 1e-3; a wrong convolution by 1.
 """
 
-# Number of timed steps, after two untimed ones.
-_TIMED_STEPS = 10
+# Number of timed steps, after two untimed ones; fewer if a step takes longer than `_SLOW_STEP`,
+# seconds.
+_TIMED_STEPS, _TIMED_SLOW_STEPS, _SLOW_STEP = 10, 1, 1.0
 
 
 def codec_digest() -> str:
@@ -101,7 +102,7 @@ def _gradients_on(device: jax.Device) -> tuple[Any, Any]:
 
 def step_rates(
     configs: Sequence[Config], count_flops: Callable[[Jaxpr], float], write: Callable[[str], None]
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """Measures real training steps, whose programs `training.trainer` keeps for training.
 
     Args:
@@ -109,7 +110,7 @@ def step_rates(
         count_flops: counts the arithmetic of a program.
         write: prints a line.
 
-    Returns:
+    Yields:
         For each different step "name"; "patch", pixels; "step", median seconds; "rate",
         pixels a second; and "flops", FLOP a second.
     """
@@ -129,7 +130,6 @@ def step_rates(
     # An error appears here.
     compiled = sum(program.result() for program in programs)
     write(f"compiled {compiled} steps in {time.perf_counter() - before:.1f} s")
-    found: list[dict[str, Any]] = []
     timed = set()
     for trainer, feed in zip(trainers, opened, strict=True):
         name, sizes = trainer.config.name, batch_sizes(trainer.config)
@@ -149,8 +149,7 @@ def step_rates(
                 f"TFLOP a second ({flops / pixels / 1e6:.2f} MFLOP a pixel)"
             )
             rates = {"step": seconds, "rate": pixels / seconds, "flops": flops / seconds}
-            found.append({"name": name, "patch": patch, **rates})
-    return found
+            yield {"name": name, "patch": patch, **rates}
 
 
 def _from_random_weights(config: Config) -> Config:
@@ -162,12 +161,16 @@ def _from_random_weights(config: Config) -> Config:
 
 def _time_steps(trainer: Trainer, feed: feeds.Feed, stage: int, patch: int) -> float:
     """Returns the median time of a step, seconds; the weights don't change."""
-    state, inputs, seconds = trainer.init_state(), feed.inputs(stage, 0), []
-    for _ in range(2 + _TIMED_STEPS):
+    state, inputs = trainer.init_state(), feed.inputs(stage, 0)
+    seconds: list[float] = []
+    count = 2 + _TIMED_STEPS
+    while len(seconds) < count:
         before = time.perf_counter()
         state, scalars = trainer.step(state, inputs, np.float32(0), patch)
         jax.block_until_ready(scalars)
         seconds.append(time.perf_counter() - before)
+        if len(seconds) == 2 and seconds[1] > _SLOW_STEP:
+            count = 2 + _TIMED_SLOW_STEPS
     return float(np.median(seconds[2:]))
 
 

@@ -88,6 +88,10 @@ def print_on_main(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+# Signals within this time are one request, seconds: `timeout` signals a process, then its group.
+_TOGETHER = 0.5
+
+
 @contextlib.contextmanager
 def catch_stop_signals() -> Iterator[list[int]]:
     """Catches SIGINT, SIGTERM and SIGHUP in the block, and prints that the run will stop.
@@ -95,13 +99,18 @@ def catch_stop_signals() -> Iterator[list[int]]:
     An ignored SIGHUP stays ignored, so that nohup works.
 
     Yields:
-        A list to which the first signal is appended; a second one raises KeyboardInterrupt at once.
+        A list to which the first signal is appended; a later one raises KeyboardInterrupt at once.
     """
     received: list[int] = []
+    first = 0.0
 
     def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal first
         if received:
+            if time.monotonic() - first < _TOGETHER:
+                return
             raise KeyboardInterrupt
+        first = time.monotonic()
         received.append(number)
         # Printed at once, since steps can take minutes; not by `print`, which the signal may have
         # interrupted.

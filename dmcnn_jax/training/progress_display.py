@@ -93,7 +93,8 @@ class Progress:
     """The progress display of a run: a context manager, silent except in the main process.
 
     On a terminal it is a bar. A file gets a line for the first report, every half minute, and at
-    the end.
+    the end. If the terminal, or the reader of a pipe, has gone, nothing is shown, and training goes
+    on.
 
     Args:
         schedule: stage, step and position.
@@ -120,12 +121,14 @@ class Progress:
 
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:
-            self._bar.close()
+            with contextlib.suppress(OSError):
+                self._bar.close()
 
     def advance(self) -> None:
         """Shows that a step is done."""
         if self._bar is not None:
-            self._bar.update(self._schedule.position - self._bar.n)
+            with contextlib.suppress(OSError):
+                self._bar.update(self._schedule.position - self._bar.n)
         elif self._clock() - self._written >= LINES_EVERY:
             self._write_state()
 
@@ -137,19 +140,21 @@ class Progress:
         """
         first, self._report = not self._report, text
         if self._bar is not None:
-            self._bar.set_postfix_str(text)
+            with contextlib.suppress(OSError):
+                self._bar.set_postfix_str(text)
         elif first or self._schedule.done:
             self._write_state()
 
     def write(self, line: str) -> None:
         """Prints a line, above the bar if there is one; any thread may call this."""
-        if self._bar is not None:
-            self._bar.write(line, file=sys.stderr)
-        elif self._main:
-            self._written = self._clock()
-            # `print` writes the line break apart, so that lines of two threads could run together.
-            sys.stderr.write(f"{line}\n")
-            sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            if self._bar is not None:
+                self._bar.write(line, file=sys.stderr)
+            elif self._main:
+                self._written = self._clock()
+                # `print` writes the line break apart, so two threads' lines could run together.
+                sys.stderr.write(f"{line}\n")
+                sys.stderr.flush()
 
     def _write_state(self) -> None:
         schedule = self._schedule

@@ -32,9 +32,7 @@ def run(
         See `train`.
     """
     workdir = Path(config.workdir or Path("runs") / config.name)
-    config = config.copy_and_resolve_references()
-    config.schedule.name = "clock"
-    config.schedule.minutes = float(minutes)
+    config = timed_config(config, minutes)
     output.mkdir(parents=True, exist_ok=True)
     weights = output / f"{config.name}.safetensors"
 
@@ -55,3 +53,11 @@ def run(
         if not in_use and (workdir / "last.safetensors").exists():
             publish()
     return weights
+
+
+def timed_config(config: ml_collections.ConfigDict, minutes: float) -> ml_collections.ConfigDict:
+    """Returns a copy of a configuration whose schedule follows the clock for some minutes."""
+    config = config.copy_and_resolve_references()
+    config.schedule.name = "clock"
+    config.schedule.minutes = float(minutes)
+    return config
