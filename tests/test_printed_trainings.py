@@ -112,7 +112,12 @@ def workspace(tmp_path, monkeypatch):
         (tmp_path / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "docs" / "training", tmp_path / "docs" / "training")
     save_photograph(tmp_path / "photo.jpg")
-    for folder in ("FOLDER", "LIVE1", *(f"packs/{name}" for name in ("train", "full", "mine"))):
+    for folder in (
+        "FOLDER",
+        "TEST_FOLDER",
+        "LIVE1",
+        *(f"packs/{name}" for name in ("train", "full", "mine")),
+    ):
         (tmp_path / folder).mkdir(parents=True)
         for number in (1, 2):
             Image.fromarray(picture(number)).save(tmp_path / folder / f"{number}.png")
