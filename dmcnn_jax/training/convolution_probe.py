@@ -284,7 +284,8 @@ def main(ways: Sequence[str]) -> None:
         try:
             found = measure(way, reference)
         except Exception as error:  # such as: no kernel for a layer
-            found = {"way": way, "failed": f"failed ({str(error).splitlines()[0][:200]})"}
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            found = {"way": way, "failed": f"failed ({reason[:200]})"}
         print(json.dumps(found), flush=True)
 
 
